@@ -1,0 +1,1 @@
+"""Study, detect and prevent rise-and-collapse in LLM self-training."""

