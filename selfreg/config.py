@@ -1,0 +1,219 @@
+"""Every key of a config, once: its default, what it means with its unit, and what it may be.
+
+A config file under configs/ starts from `default()` and sets what its question needs. absl flags
+override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+
+
+class Rule(NamedTuple):
+    """What a value may be: a test, and the words that an error says it in."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+ANYTHING = Rule(lambda _: True, "anything")
+
+
+class Key(NamedTuple):
+    """One key: its default, what it means, and what is allowed beyond its type."""
+
+    default: Any
+    meaning: str
+    rule: Rule = ANYTHING
+
+
+def one_of(*values: str) -> Rule:
+    """One of a few words."""
+    return Rule(lambda value: value in values, "one of " + ", ".join(values))
+
+
+def at_least(low: float) -> Rule:
+    """`low` or more."""
+    return Rule(lambda value: value >= low, f"at least {low}")
+
+
+ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
+
+# What an algorithm's name says of the flags that a config leaves open.
+ALGORITHMS: dict[str, dict[str, bool]] = {
+    "reinforce": {"use_score_centering": False, "use_std_normalization": False},
+    "grpo": {"use_score_centering": True, "use_std_normalization": True},
+    "dr_grpo": {"use_score_centering": True, "use_std_normalization": False},
+}
+BY_ALGORITHM = None
+
+KEYS: dict[str, Key] = {
+    "name": Key("run", "a word for folders, plots and tables"),
+    "seed": Key(7, "of everything random in the chain", at_least(0)),
+    "condition": Key("A0", "how campaigns are controlled", one_of("A0", "ES")),
+    "control_metric": Key(
+        "panel_pass_at_1", "what the control reads", one_of("pass_rate", "panel_pass_at_1")
+    ),
+    "campaigns": Key(3, "in the chain", at_least(1)),
+    "campaign_budget_steps": Key(20, "updates; a condition may set later ones'", at_least(1)),
+    # Sources: procedural:SPLIT, easy:SPLIT, humaneval, mbpp:PATH, jsonl:PATH, hf:NAME:SPLIT.
+    "problems.train": Key("procedural:train", "source of training problems"),
+    "problems.held_out": Key("procedural:main", "source of both panels; '': hold out of train"),
+    "problems.train_count": Key(0, "training problems; 0: all there are", at_least(0)),
+    "problems.panel_count": Key(96, "problems measured all through a campaign", at_least(2)),
+    "problems.report_count": Key(96, "other problems, for campaign ends only", at_least(2)),
+    "model.path": Key("tiny", "tiny, smollm2, a .gguf file or a Hugging Face folder"),
+    "model.prompt": Key("plain", "prompt style", one_of("plain", "chat", "completion")),
+    "model.dtype": Key(
+        "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
+    ),
+    "model.remat": Key(False, "recompute layers in the backward pass: less memory, more time"),
+    "rollout.problems_per_step": Key(1, "problems drawn a step", at_least(1)),
+    "rollout.group_size": Key(16, "completions a problem", at_least(1)),
+    "rollout.temperature": Key(0.7, "of the softmax", ABOVE_ZERO),
+    "rollout.top_p": Key(1.0, "nucleus; 1: off", Rule(lambda v: 0 < v <= 1, "in (0, 1]")),
+    "rollout.top_k": Key(0, "likeliest tokens kept; 0: off", at_least(0)),
+    "rollout.max_new_tokens": Key(96, "of a completion", at_least(1)),
+    "rollout.num_alter_tokens": Key(0, "alternatives kept a token, with logprobs", at_least(0)),
+    "rollout.max_prompt_tokens": Key(512, "a longer prompt is refused at the start", at_least(1)),
+    "rollout.max_sequences": Key(384, "decoded at once; more are drawn in turns", at_least(1)),
+    "grading.workers": Key(0, "processes; 0: one a core", at_least(0)),
+    "grading.time_limit_scale": Key(3.0, "times a problem's CPU limit; the paper's 3", ABOVE_ZERO),
+    "grading.max_retries": Key(2, "of a program whose worker broke", at_least(0)),
+    "learn.algorithm": Key("reinforce", "update rule", one_of(*ALGORITHMS)),
+    "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
+    "learn.use_score_centering": Key(BY_ALGORITHM, "subtract the group's mean reward"),
+    "learn.use_std_normalization": Key(BY_ALGORITHM, "divide by the group's spread"),
+    "learn.use_importance_sampling_ratio": Key(False, "weight tokens by trainer / sampler"),
+    "learn.token_aggregation": Key(
+        "token_mean",
+        "how tokens are weighed: selfreg/learn/advantages.py",
+        one_of("token_mean", "sequence_mean", "constant_length"),
+    ),
+    "learn.kl_coef": Key(0.0, "weight of the k3 KL penalty", at_least(0)),
+    "learn.kl_reference": Key(
+        "campaign_start", "the KL penalty's anchor", one_of("campaign_start", "base")
+    ),
+    "learn.microbatch_sequences": Key(0, "rows whose gradients are held at once; 0: all"),
+    "learn.logprob_chunk_tokens": Key(1024, "tokens whose logits exist at once", at_least(1)),
+    "learn.completion_buckets": Key((), "padded lengths for batches of short completions"),
+    "optimizer.lr": Key(1e-6, "peak learning rate of AdamW", ABOVE_ZERO),
+    "optimizer.b1": Key(0.9, "decay of the first moment", BELOW_ONE),
+    "optimizer.b2": Key(0.999, "decay of the second moment", BELOW_ONE),
+    "optimizer.eps": Key(1e-8, "added to the root of the second moment", ABOVE_ZERO),
+    "optimizer.weight_decay": Key(0.0, "of matrices", at_least(0)),
+    "optimizer.clip_norm": Key(1.0, "most the gradient's norm may be; 0: off", at_least(0)),
+    "optimizer.warmup_steps": Key(0, "of a linear warm-up in each campaign", at_least(0)),
+    "optimizer.reset_each_campaign": Key(True, "start each campaign's moments at zero"),
+    "evaluation.every_steps": Key(5, "between panels; start and end always", at_least(1)),
+    "evaluation.panel_samples": Key(4, "completions a panel problem", at_least(1)),
+    "evaluation.report_samples": Key(8, "completions a report problem", at_least(1)),
+    "checkpoint.every_steps": Key(10, "besides new peaks, start and end", at_least(1)),
+    "mesh.data": Key(
+        -1,
+        "devices that copy the weights; -1: all the others",
+        Rule(lambda v: v == -1 or v >= 1, "-1 or at least 1"),
+    ),
+    "mesh.fsdp": Key(1, "devices that split weights and batch", at_least(1)),
+    "mesh.tensor": Key(1, "devices that split matrices", at_least(1)),
+}
+
+
+def default() -> ConfigDict:
+    """A new config that holds every key."""
+    config = ConfigDict()
+    for name, key in KEYS.items():
+        section, _, last = name.rpartition(".")
+        if section and section not in config:
+            config[section] = ConfigDict()
+        # A placeholder each: one that two keys shared would tie their values together.
+        value = config_dict.placeholder(bool) if key.default is BY_ALGORITHM else key.default
+        (config[section] if section else config)[last] = value
+    return config
+
+
+def describe() -> str:
+    """Every key with its default and its meaning, for --help."""
+    lines = []
+    for name, key in KEYS.items():
+        value = "(by algorithm)" if key.default is BY_ALGORITHM else key.default
+        allowed = f" ({key.rule.words})" if key.rule.words != ANYTHING.words else ""
+        lines.append(f"  --config.{name}={value}\n      {key.meaning}{allowed}")
+    return "\n".join(lines)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse keys that no config has.
+
+    Args:
+      names: Such as "optimizer.lr"; sections may be named too.
+
+    Raises:
+      ValueError: Names the key and those that may have been meant.
+    """
+    known = [*KEYS, *{name.rpartition(".")[0] for name in KEYS}]
+    for name in names:
+        if name not in known:
+            last = name.rpartition(".")[2]
+            meant = [k for k in KEYS if k.rpartition(".")[2] == last]
+            meant += difflib.get_close_matches(name, KEYS, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else ""
+            raise ValueError(f"there is no key config.{name}{hint} (--help lists all)")
+
+
+def resolve(config: ConfigDict) -> FrozenConfigDict:
+    """Check every value, fill in the flags that the algorithm decides, and freeze.
+
+    Args:
+      config: As a config file and the command line left it.
+
+    Returns:
+      The config of the run, frozen.
+
+    Raises:
+      ValueError: A value is impossible; the message names the key, the value and what is allowed.
+    """
+    config = ConfigDict(config)
+    rules = {name: key.rule for name, key in KEYS.items()}
+    for name, rule in (rules | _rules_across_keys(config)).items():
+        section, _, last = name.rpartition(".")
+        value = (config[section] if section else config)[last]
+        for each in (rules[name], rule):
+            if not each.holds(value):
+                raise ValueError(f"config.{name}={value!r} is not possible: must be {each.words}")
+    for flag, value in ALGORITHMS[config.learn.algorithm].items():
+        if config.learn[flag] is None:
+            config.learn[flag] = value
+    if config.learn.use_score_centering and config.rollout.group_size < 2:
+        raise ValueError(
+            "config.learn.use_score_centering compares the completions of a group: "
+            f"config.rollout.group_size={config.rollout.group_size} must be at least 2"
+        )
+    return FrozenConfigDict(config)
+
+
+def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
+    """What one key allows another to be."""
+    group, new_tokens = config.rollout.group_size, config.rollout.max_new_tokens
+    batch = config.rollout.problems_per_step * group
+
+    def splits_the_batch(rows: int) -> bool:
+        if rows <= 0:
+            return rows == 0
+        return batch % rows == 0 and (rows % group == 0 or group % rows == 0)
+
+    return {
+        "rollout.max_sequences": at_least(group),
+        "learn.microbatch_sequences": Rule(
+            splits_the_batch,
+            f"0, or a divisor of the batch of {batch} that divides, or is a multiple of, "
+            f"rollout.group_size={group}",
+        ),
+        "learn.completion_buckets": Rule(
+            lambda lengths: all(0 < length < new_tokens for length in lengths),
+            f"lengths above 0 and below rollout.max_new_tokens={new_tokens}",
+        ),
+    }

@@ -1,0 +1,358 @@
+r"""The records that flow through selfreg, in the order in which they are made.
+
+    Problem -> Rollout -> Grade -> Group -> Batch -> TrainState -> next step
+                              \-> StepRecord -> Trace -> Verdict / Plan -> next campaign
+
+Every stage takes a record and returns a new one. Records are frozen; nothing here imports jax, so
+that a laptop can read a run. Shape letters, here and in every docstring of the package:
+
+    P  problems a step          G  completions a problem (the group)    B = P * G  sequences
+    T  tokens (padded)          V  vocabulary                           A  alternatives a token
+
+Rates are fractions in [0, 1]; times are seconds; logprobs are natural logarithms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+# --- Problems -------------------------------------------------------------------------------------
+
+
+class Language(StrEnum):
+    """The programming languages that the grader runs."""
+
+    PYTHON = "python"
+    CPP = "cpp"
+
+
+@dataclass(frozen=True, slots=True)
+class StdioCase:
+    """One case of a stdin/stdout problem."""
+
+    stdin: str
+    stdout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """What a program must pass. Exactly one of `code` and `stdio` is not empty.
+
+    Attributes:
+      setup: Source that runs before the program: imports and helpers that it may use.
+      code: Source that runs after the program, in its namespace (Python) or appended to it as the
+        rest of the translation unit (C++). The program passes when this runs to its end.
+      stdio: Cases for a whole program that reads standard input and writes standard output.
+    """
+
+    setup: str = ""
+    code: str = ""
+    stdio: tuple[StdioCase, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.code) == bool(self.stdio):
+            raise ValueError("Tests need either code or stdio cases, and not both")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One programming problem, whatever data set it comes from.
+
+    Attributes:
+      id: Unique in a data set, for example "HumanEval/0".
+      spec: What is asked, in words. For a signature-style problem the docstring is part of it.
+      tests: What the program must pass.
+      language: The language of the program.
+      entry_point: The function the tests call; None for a stdin/stdout program.
+      starter: Source that the answer continues (a HumanEval prompt: imports, signature, docstring)
+        or must fit (an APPS starter); empty when the answer is a whole program.
+      solution: A canonical program that passes the tests; None where the data set has none.
+      time_limit_s: CPU seconds a program may use.
+      memory_limit_mb: Address space a program may use, in MiB.
+      split: "train", "main", "hard", "ood" or "cpp"; "" where the data set has no split.
+      category: A free label, such as a difficulty or a C1..C5 category.
+    """
+
+    id: str
+    spec: str
+    tests: Tests
+    language: Language = Language.PYTHON
+    entry_point: str | None = None
+    starter: str = ""
+    solution: str | None = None
+    time_limit_s: float = 3.0
+    memory_limit_mb: int = 1024
+    split: str = ""
+    category: str = ""
+
+
+# --- Rollouts and grades --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. `top_p=1` and `top_k=0` switch those filters off."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    num_alter_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and the seeds of the completions wanted for it, one completion a seed.
+
+    Attributes:
+      prompt_ids: int32 [prompt length].
+      seeds: uint32 [G]; a completion is a pure function of (weights, prompt, seed, sampling).
+    """
+
+    prompt_ids: np.ndarray
+    seeds: np.ndarray
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended: at a stop token, or cut at `max_new_tokens`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion.
+
+    Attributes:
+      prompt_ids: int32 [prompt length].
+      completion_ids: int32 [length], the stop token included when there is one.
+      logprobs: float32 [length], log_softmax(logits / temperature) of each drawn token, before
+        top-p and top-k renormalize (the convention of SGLang).
+      text: The completion decoded without special tokens.
+      finish_reason: Why it ended.
+      alter_ids: int32 [length, A], the most likely tokens at each position, best first.
+      alter_logprobs: float32 [length, A], their logprobs.
+    """
+
+    prompt_ids: np.ndarray
+    completion_ids: np.ndarray
+    logprobs: np.ndarray
+    text: str
+    finish_reason: FinishReason
+    alter_ids: np.ndarray | None = None
+    alter_logprobs: np.ndarray | None = None
+
+
+class Outcome(StrEnum):
+    """What became of one graded program. Only PASSED earns reward 1.
+
+    INFRA_ERROR is the grader's own fault: it is never a reward of 0, it is retried and then raised.
+    """
+
+    PASSED = "passed"
+    FAILED = "failed"  # an assertion of the tests did not hold
+    WRONG_OUTPUT = "wrong_output"  # stdout differs
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    COMPILE_ERROR = "compile_error"  # C++ that does not compile, Python that does not parse
+    NO_CODE = "no_code"  # the completion holds no program
+    INFRA_ERROR = "infra_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """The grader's verdict on one program.
+
+    Attributes:
+      outcome: What became of it.
+      time_s: CPU seconds that it used.
+      detail: The last line of the error, for a person to read; never evidence.
+    """
+
+    outcome: Outcome
+    time_s: float = 0.0
+    detail: str = ""
+
+    @property
+    def reward(self) -> float:
+        """1.0 for a pass, 0.0 otherwise."""
+        return float(self.outcome is Outcome.PASSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one problem in one step, their programs and grades; each of length G."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+    programs: tuple[str, ...]
+    grades: tuple[Grade, ...]
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """float32 [G], each 0 or 1."""
+        return np.array([grade.reward for grade in self.grades], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one update learns from. Rows are completions; those of one prompt stand side by side.
+
+    A prompt is kept once for all the rows that share it: N prompts, B = N * (rows a prompt) rows.
+
+    Attributes:
+      prompt_ids: int32 [N, P], right-padded.
+      prompt_lengths: int32 [N].
+      completion_ids: int32 [B, T], right-padded.
+      completion_mask: float32 [B, T], 1 on completion tokens.
+      logprobs: float32 [B, T], the sampler's, 0 on padding.
+      advantages: float32 [B].
+      token_weights: float32 [B, T], how much each token's loss counts; the batch's loss is the sum
+        of weight x token loss, so that the losses of microbatches add up to it exactly.
+    """
+
+    prompt_ids: np.ndarray
+    prompt_lengths: np.ndarray
+    completion_ids: np.ndarray
+    completion_mask: np.ndarray
+    logprobs: np.ndarray
+    advantages: np.ndarray
+    token_weights: np.ndarray
+
+
+# --- What a run leaves behind ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PanelScore:
+    """pass@1 on a fixed panel of N problems with n completions each.
+
+    Attributes:
+      problem_ids: The N problems, in a fixed order, so that two scores can be paired.
+      pass_rates: float64 [N], the fraction of each problem's completions that pass.
+      samples: n, completions a problem.
+    """
+
+    problem_ids: tuple[str, ...]
+    pass_rates: np.ndarray
+    samples: int
+
+    @property
+    def pass_at_1(self) -> float:
+        """Mean over problems."""
+        return float(np.mean(self.pass_rates))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
+        return float(np.std(self.pass_rates, ddof=1) / np.sqrt(len(self.pass_rates)))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What was measured at one step of a campaign, and the update made there.
+
+    Step s speaks of the policy after s updates: its samples, its panel score, then the update that
+    makes the policy of step s + 1. So `checkpoint s` is the very policy that record s measured. The
+    last record of a campaign holds measurements only.
+
+    Attributes:
+      campaign: From 0.
+      step: From 0 in each campaign.
+      metrics: Named numbers; docs/metrics.md defines each. A metric that was not measured at this
+        step is absent, never 0 or NaN.
+    """
+
+    campaign: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One finished campaign, as the controls and the analysis see it.
+
+    `metric` names the number that the controls read.
+    """
+
+    campaign: int
+    metric: str
+    records: tuple[StepRecord, ...]
+
+    def series(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (int64 [n]) and values (float64 [n]) of `metric` where it was measured."""
+        rows = [(r.step, r.metrics[self.metric]) for r in self.records if self.metric in r.metrics]
+        if not rows:
+            raise ValueError(f"campaign {self.campaign} has no measurement of {self.metric!r}")
+        steps, values = zip(*rows, strict=True)
+        return np.array(steps, np.int64), np.array(values, np.float64)
+
+    @property
+    def peak_step(self) -> int:
+        """The first step at which `metric` is at its maximum."""
+        steps, values = self.series()
+        return int(steps[np.argmax(values)])
+
+    @property
+    def end_step(self) -> int:
+        """The campaign's last step."""
+        return self.records[-1].step
+
+
+# --- What the controls say ------------------------------------------------------------------------
+
+
+class Verdict(StrEnum):
+    """What a within-campaign control says after a step."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Names a saved policy: a step of a campaign of this chain."""
+
+    campaign: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a between-campaign control orders for the next campaign.
+
+    Attributes:
+      start: The policy it starts from; None for the chain's initial policy.
+      budget_steps: The most updates it may make.
+      lr: Peak learning rate.
+      kl_coef: Weight of the KL penalty.
+      reason: One line for the log and the report.
+    """
+
+    start: Checkpoint | None
+    budget_steps: int
+    lr: float
+    kl_coef: float
+    reason: str = ""
+
+
+def to_json(value: Any) -> Any:
+    """A frozen record as plain JSON data: enums by value, tuples as lists, arrays as lists."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

@@ -1,0 +1,120 @@
+"""Configs: every file builds, and what cannot be is refused at once, by name."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selfreg.config import KEYS, default, resolve
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda f: f.stem)
+def test_every_config_builds(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "python -m selfreg.main" in module.__doc__
+    resolved = resolve(module.get_config())
+    assert resolved.keys() == default().keys()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "centering", "std"),
+    [("reinforce", False, False), ("grpo", True, True), ("dr_grpo", True, False)],
+)
+def test_an_algorithm_sets_its_flags(algorithm, centering, std):
+    config = default()
+    config.learn.algorithm = algorithm
+    learn = resolve(config).learn
+    assert (learn.use_score_centering, learn.use_std_normalization) == (centering, std)
+
+
+def test_a_flag_that_is_set_wins_over_the_algorithm():
+    config = default()
+    config.learn.algorithm, config.learn.use_std_normalization = "grpo", False
+    assert not resolve(config).learn.use_std_normalization
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("condition", "A9", "one of A0, ES"),
+        ("control_metric", "reward", "pass_rate, panel_pass_at_1"),
+        ("campaigns", 0, "at least 1"),
+        ("rollout.temperature", 0.0, "above 0"),
+        ("rollout.top_p", 1.5, "in (0, 1]"),
+        ("rollout.group_size", 0, "at least 1"),
+        ("rollout.max_sequences", 8, "at least 16"),
+        ("learn.algorithm", "ppo", "reinforce, grpo, dr_grpo"),
+        ("learn.microbatch_sequences", 5, "divisor of the batch of 16"),
+        ("learn.completion_buckets", (200,), "below rollout.max_new_tokens=96"),
+        ("optimizer.lr", -1.0, "above 0"),
+        ("optimizer.b2", 1.0, "in [0, 1)"),
+        ("mesh.data", 0, "-1"),
+    ],
+)
+def test_impossible_values_are_refused(key, value, allowed):
+    config = default()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError) as error:
+        resolve(config)
+    for words in (f"config.{key}={value!r}", allowed):
+        assert words in str(error.value)
+
+
+def test_flags_left_open_are_independent():
+    config = default()
+    config.learn.use_score_centering = True
+    assert not resolve(config).learn.use_std_normalization
+
+
+def test_help_lists_every_key():
+    run = subprocess.run(
+        [sys.executable, "-m", "selfreg.main", "--help"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert all(f"--config.{name}=" in run.stdout for name in KEYS)
+
+
+def test_centering_needs_a_group():
+    config = default()
+    config.learn.algorithm, config.rollout.group_size = "grpo", 1
+    with pytest.raises(ValueError, match="group_size"):
+        resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/none.py"], "configs/none.py"),
+        (["--config=configs/tiny.py", "--config.optimizer.learning_rate=1"], "optimizer.lr"),
+        (["--config=configs/tiny.py", "--config.sed=1"], "did you mean seed?"),
+        (["--config=configs/tiny.py", "--config.campaigns=two"], "two"),
+        (["--config=configs/tiny.py", "--config.condition=A9"], "config.condition='A9'"),
+        (["--config=configs/tiny.py", "--config.mesh.data=3"], "there are 1"),
+        (
+            ["--config=configs/tiny.py", "--config.model.path=nowhere"],
+            "config.model.path='nowhere'",
+        ),
+        (["--config=configs/tiny.py", "--config.problems.train=procedural:odd"], "procedural:odd"),
+        (["--config=configs/tiny.py", "--config.problems.held_out=procedural:train"], "held out"),
+        (
+            ["--config=configs/tiny.py", "--config.rollout.max_prompt_tokens=9"],
+            "max_prompt_tokens=9",
+        ),
+        (["--config=configs/tiny.py", "--config.model.prompt=chat"], "chat template"),
+        (["--confg=configs/tiny.py"], "confg"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(flags, words, tmp_path):
+    command = [sys.executable, "-m", "selfreg.main", *flags, f"--workdir={tmp_path / 'run'}"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) <= 2
