@@ -1,0 +1,169 @@
+"""The pool's end of one worker: its process, the connection to it, and what it is at."""
+
+import contextlib
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from selfreg.grading import wire
+from selfreg.grading.child import describe
+from selfreg.records import Grade, Outcome
+
+_REPLY_BYTES = 65536
+_SEND_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 120.0
+_DEATH_S = 5.0
+
+# The packages without their __init__, which import what the worker lacks: it has the standard
+# library alone, and takes nothing from the environment or the current folder.
+_BOOT = """\
+import sys, types
+for name in ("selfreg", "selfreg.grading"):
+    package = types.ModuleType(name)
+    package.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
+    sys.modules[name] = package
+from selfreg.grading.worker import main
+main(int(sys.argv[2]))
+"""
+_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+# Not -I, which ignores the hash seed: with a random one the order of a set, and with it a verdict,
+# would change from worker to worker.
+_OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c", _BOOT, _ROOT)
+# One arena for malloc, as each that a thread gets takes 64 MiB of the address space.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
+
+
+class WorkerFailed(Exception):
+    """A worker died, hung, sent nonsense, or could not do its part: no verdict on the program."""
+
+
+class WorkerProcess:
+    """A worker process; it is starting, idle, or at a task.
+
+    Attributes:
+      layers: What the worker's sandbox consists of; None while it starts.
+      task: The task that it is at.
+      deadline: When it counts as hung, on the monotonic clock.
+      graded: Tasks done.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.layers: tuple[str, ...] | None = None
+        self.task: int | None = None
+        self.deadline = time.monotonic() + _START_TIMEOUT_S
+        self.graded = 0
+        self._end = ""
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(_SEND_TIMEOUT_S)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, *_OPTIONS, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env=_ENVIRONMENT,
+                # A session of its own: the terminal's Ctrl-C is not for it, and `end` finds all
+                # parts of a compiler in its process group.
+                start_new_session=True,
+            )
+        self._send(config)
+
+    def fileno(self) -> int:
+        """For a selector: readable when there is something to receive."""
+        return self._connection.fileno()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a task."""
+        return self.layers is not None and self.task is None
+
+    def submit(self, task: int, job: dict[str, Any], patience_s: float) -> None:
+        """Give it a task, and `patience_s` seconds for it. A failure shows in `receive`."""
+        self.task = task
+        self.deadline = time.monotonic() + patience_s
+        self._send(job)
+
+    def receive_layers(self) -> tuple[str, ...]:
+        """Receive its greeting: the layers of its sandbox.
+
+        Raises:
+          WorkerFailed: None came.
+        """
+        layers = self._receive().get("layers")
+        if not isinstance(layers, list):
+            raise WorkerFailed("the worker sent no greeting")
+        self.layers, self.deadline = tuple(map(str, layers)), math.inf
+        return self.layers
+
+    def receive_grade(self) -> Grade:
+        """Receive the grade of its task, and make it idle.
+
+        Raises:
+          WorkerFailed: None came.
+        """
+        reply = self._receive()
+        try:
+            grade = Grade(Outcome(reply["outcome"]), float(reply["time_s"]), str(reply["detail"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkerFailed(f"the worker sent a malformed reply: {reply!r:.100}") from error
+        if self.task is None:
+            raise WorkerFailed("the worker sent a reply to nothing")
+        if grade.outcome is Outcome.INFRA_ERROR:
+            raise WorkerFailed(grade.detail)
+        self.task, self.deadline = None, math.inf
+        self.graded += 1
+        return grade
+
+    def hang_up(self) -> None:
+        """Close the connection: a sound worker ends all that it runs, then itself."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # a fork of the trainer may hold it open
+        self._connection.close()
+
+    def end(self, timeout_s: float = 0.0) -> str:
+        """Wait so many seconds for the process to end itself, then end it with all its parts.
+
+        Returns:
+          How it ended, for a person.
+        """
+        self.hang_up()
+        if self._process.returncode is None:
+            ending = os.pidfd_open(self._process.pid)
+            select.select([ending], [], [], timeout_s)
+            os.close(ending)
+            # Before the process is reaped: until then nobody else can get the group's number.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            errors = self._process.stderr
+            assert errors is not None
+            with errors:
+                os.set_blocking(errors.fileno(), False)
+                last_words = (errors.read() or b"").decode(errors="replace").strip()
+            how = describe(self._process.wait())
+            self._end = f"{how} {last_words.rpartition(chr(10))[2]}".strip()
+        return self._end
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            wire.send(self._connection, message)
+        except OSError:
+            self.deadline = 0.0
+
+    def _receive(self) -> dict[str, Any]:
+        if time.monotonic() >= self.deadline:
+            raise WorkerFailed(f"the worker hung; {self.end()}")
+        try:
+            message = wire.receive(self._connection, _REPLY_BYTES)
+        except (OSError, ValueError) as error:
+            raise WorkerFailed(f"the worker broke off: {error}; {self.end()}") from error
+        if message is None:
+            raise WorkerFailed(f"the worker died: {self.end(_DEATH_S)}")
+        return message

@@ -1,0 +1,207 @@
+"""Seccomp filters: the system calls that are denied to hostile code.
+
+A deny list, not an allow list: what an interpreter, a libc or a compiler calls differs from system
+to system, and a call that the list lacks is still bounded by the other layers. A denied call fails
+with an error, so that an honest program sees an OSError and not its own death.
+"""
+
+import errno
+import os
+import struct
+
+# What linux/audit.h and linux/seccomp.h call them.
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_LOAD, _JUMP, _RETURN = 0x20, 0x05, 0x06
+_IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+
+# The filter of a process names its pid, which is known only after the fork.
+_PID = 0x5E1F9E6D
+
+_X32 = 0x40000000  # a second way to spell every call of x86_64
+_NEWEST = 462  # mseal, Linux 6.10: later calls are numbered alike everywhere, and not judged here
+
+# name: (x86_64, aarch64), None where the architecture lacks the call.
+_DENIED: dict[str, tuple[int | None, int | None]] = {
+    # Network. socketpair stays: asyncio wakes itself through one.
+    "socket": (41, 198),
+    # Other processes. Without CAP_KILL root still reaches all that root started.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "process_mrelease": (448, 448),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "pidfd_send_signal": (424, 424),
+    "tkill": (200, 130),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
+    # The kernel and its namespaces. A user namespace would give every capability back.
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    # A ring does what its calls are not seen to do.
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    # What outlives its process, or is memory outside its address space.
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semctl": (66, 191),
+    "semtimedop": (220, 192),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    # Files by their path or owner, which Landlock leaves alone: root owns most of the system.
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "truncate": (76, 45),
+}
+# A linker makes its output executable.
+_DENIED_TO_PROGRAMS: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "fork": (57, None),
+    "vfork": (58, None),
+}
+_EXEC: dict[str, tuple[int | None, int | None]] = {"execve": (59, 221), "execveat": (322, 281)}
+
+# (numbers, argument, comparison, value, whether it is denied where the comparison holds)
+_CONDITIONS: tuple[tuple[tuple[int, int], int, int, int, bool], ...] = (
+    # A process may signal itself (abort does), but a SIGKILL must have come from outside.
+    ((62, 129), 0, _IF_EQUAL, _PID, False),  # kill
+    ((62, 129), 1, _IF_EQUAL, 9, True),
+    ((234, 131), 0, _IF_EQUAL, _PID, False),  # tgkill
+    ((234, 131), 2, _IF_EQUAL, 9, True),
+    ((302, 261), 0, _IF_EQUAL, 0, False),  # prlimit64: 0 is the caller
+    ((203, 122), 0, _IF_EQUAL, 0, False),  # sched_setaffinity
+    ((157, 167), 0, _IF_EQUAL, 1, True),  # prctl(PR_SET_PDEATHSIG)
+    # The owner of a file gets a signal of the caller's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+    ((72, 25), 1, _IF_EQUAL, 8, True),
+    ((72, 25), 1, _IF_EQUAL, 10, True),
+    ((72, 25), 1, _IF_EQUAL, 15, True),
+    ((16, 29), 1, _IF_EQUAL, 0x8901, True),  # ioctl(FIOSETOWN)
+    ((16, 29), 1, _IF_EQUAL, 0x8902, True),  # ioctl(SIOCSPGRP)
+    ((16, 29), 1, _IF_EQUAL, 0x5412, True),  # ioctl(TIOCSTI)
+)
+_CLONE, _CLONE3 = (56, 220), (435, 435)
+_CLONE_THREAD, _CLONE_NEWUSER = 0x00010000, 0x10000000
+
+
+def build(machine: str, *, may_exec: bool = False, may_fork: bool = False) -> bytes | None:
+    """Assemble a filter, for `for_process`.
+
+    Args:
+      machine: `os.uname().machine`.
+      may_exec: Whether the process may execute another program.
+      may_fork: Whether it may start processes, and make files executable. Threads always work.
+
+    Returns:
+      Classic BPF instructions, or None for a machine whose call numbers are not known here.
+    """
+    if machine not in _ARCHITECTURES:
+        return None
+    column = list(_ARCHITECTURES).index(machine)
+    denied = dict(_DENIED)
+    if not may_fork:
+        denied |= _DENIED_TO_PROGRAMS
+    if not may_exec:
+        denied |= _EXEC
+    columns = [numbers[column] for numbers in denied.values()]
+    calls = {number: [_fail(errno.EPERM)] for number in columns if number is not None}
+    # clone3 hides its flags behind a pointer; told that it is missing, libc uses clone.
+    calls[_CLONE3[column]] = [_fail(errno.ENOSYS)]
+    conditions = [*_CONDITIONS, (_CLONE, 0, _IF_ANY_BIT, _CLONE_NEWUSER, True)]
+    if not may_fork:
+        conditions.append((_CLONE, 0, _IF_ANY_BIT, _CLONE_THREAD, False))
+    for pair, argument, comparison, value, when in conditions:
+        rest = calls.get(pair[column], [_instruction(_RETURN, _ALLOW)])
+        calls[pair[column]] = _fail_where(argument, comparison, value, when) + rest
+    code = [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_IF_EQUAL, _ARCHITECTURES[machine], 1, 0),
+        _instruction(_RETURN, _KILL),
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_IF_AT_LEAST, _X32, 0, 1),
+        _instruction(_RETURN, _KILL),
+        _instruction(_IF_AT_LEAST, _NEWEST + 1, 0, 1),
+        _fail(errno.ENOSYS),
+        *_search(sorted(calls.items())),
+    ]
+    return b"".join(code)
+
+
+def for_process(code: bytes) -> bytes:
+    """The filter for the calling process, which may signal none but itself."""
+    return code.replace(struct.pack("=I", _PID), struct.pack("=I", os.getpid()))
+
+
+def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Find a call's instructions by bisection, or allow it.
+
+    Not for speed of the calls: when a filter is installed, the kernel tries it on every number.
+    """
+    if len(calls) > 4:
+        middle = len(calls) // 2
+        left, right = _search(calls[:middle]), _search(calls[middle:])
+        start = _instruction(_IF_AT_LEAST, calls[middle][0], 0, 1)
+        return [start, _instruction(_JUMP, len(left)), *left, *right]
+    code = []
+    for number, instructions in calls:
+        code += [_instruction(_IF_EQUAL, number, 0, len(instructions)), *instructions]
+    return [*code, _instruction(_RETURN, _ALLOW)]
+
+
+def _fail_where(argument: int, comparison: int, value: int, when: bool) -> list[bytes]:
+    # The low half of an argument is enough: every value here is an int to the kernel.
+    return [
+        _instruction(_LOAD, _ARGUMENTS + 8 * argument),
+        _instruction(comparison, value, *((0, 1) if when else (1, 0))),
+        _fail(errno.EPERM),
+    ]
+
+
+def _fail(error: int) -> bytes:
+    return _instruction(_RETURN, _ERRNO | error)
+
+
+def _instruction(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", operation, if_true, if_false, value)

@@ -1,0 +1,97 @@
+"""Fixtures of the grader's tests: one pool for most of them, and short ways to use it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from selfreg.grading import GraderPool
+from selfreg.records import Grade, Language, Problem, StdioCase, Tests
+
+# Of the sum of two numbers, in the order (Python, C++).
+SUM_TESTS = {
+    Language.PYTHON: Tests(code="assert add(2, 3) == 5\nassert add(10, -4) == 6\n"),
+    Language.CPP: Tests(
+        setup="#include <cassert>\n",
+        code="int main() { assert(add(2, 3) == 5); assert(add(10, -4) == 6); }\n",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[GraderPool]:
+    with GraderPool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., Problem]:
+    """A problem, to add two numbers unless `code` or `stdio` say otherwise."""
+
+    def make(
+        language: Language = Language.PYTHON,
+        *,
+        code: str = "",
+        stdio: tuple[tuple[str, str], ...] = (),
+        setup: str = "",
+        time_limit_s: float = 1.0,
+        memory_limit_mb: int = 512,
+    ) -> Problem:
+        tests = SUM_TESTS[language]
+        if code or stdio:
+            tests = Tests(setup, code, tuple(StdioCase(*case) for case in stdio))
+        return Problem(
+            id="test/0",
+            spec="",
+            tests=tests,
+            language=language,
+            entry_point=None if stdio else "add",
+            time_limit_s=time_limit_s,
+            memory_limit_mb=memory_limit_mb,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def grade(pool: GraderPool, make_problem: Callable[..., Problem]) -> Callable[..., Grade]:
+    """Grade one program; the other arguments are those of `make_problem`."""
+
+    def grade_one(program: str, language: Language = Language.PYTHON, **problem) -> Grade:
+        return pool.grade([(make_problem(language, **problem), program)])[0]
+
+    return grade_one
+
+
+@pytest.fixture(scope="session")
+def descendants() -> Callable[[], set[int]]:
+    """Finds the processes below this one."""
+
+    def find() -> set[int]:
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                # Behind the name, which may hold anything: state, parent.
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(folder.name))
+        found: set[int] = set()
+        todo = [os.getpid()]
+        while todo:
+            todo += children.get(todo.pop(), [])
+            found.update(todo)
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data sets and attacks beside the repository."""
+    default = Path(__file__).parents[3] / "shared"
+    folder = Path(os.environ.get("SELFREG_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}: set SELFREG_SHARED")
+    return folder

@@ -1,0 +1,156 @@
+"""Programs that try to pass without being right, one trick a test."""
+
+import pytest
+
+from selfreg.records import Language, Outcome
+
+RIGHT = "def add(a, b):\n    return a + b\n"
+WRONG = "def add(a, b):\n    return None\n"
+
+PYTHON_TRICKS = {
+    "exit at import": "import sys\nsys.exit(0)\n",
+    "hard exit at import": "import os\nos._exit(0)\n",
+    "exit in the tests": "import sys\ndef add(a, b):\n    sys.exit(0)\n",
+    "hard exit in the tests": "import os\ndef add(a, b):\n    os._exit(0)\n",
+    "raise SystemExit in the tests": "def add(a, b):\n    raise SystemExit\n",
+    "print success": WRONG + "print('passed', 'OK', '{\"outcome\": \"passed\"}')\n",
+    "exit handler": "import atexit, os\natexit.register(os._exit, 0)\n" + WRONG,
+    "exit handler that prints": "import atexit\natexit.register(print, 'passed')\n" + WRONG,
+    "exit in a finalizer": (
+        "import os\n"
+        "class Evil:\n"
+        "    def __del__(self):\n"
+        "        os._exit(0)\n"
+        "evil = Evil()\n" + WRONG
+    ),
+    "raise in a finalizer": (
+        "class Evil:\n"
+        "    def __del__(self):\n"
+        "        raise SystemExit(0)\n"
+        "def add(a, b):\n"
+        "    Evil()\n"
+    ),
+    "exit in the exception hook": "import os, sys\nsys.excepthook = lambda *_: os._exit(0)\n"
+    + WRONG,
+    "replace AssertionError": (
+        "import builtins\nbuiltins.AssertionError = AssertionError = Warning\n" + WRONG
+    ),
+    "replace the builtins of the tests": (
+        "import builtins\n__builtins__ = {}\nbuiltins.__dict__['abs'] = lambda _: 0\n" + WRONG
+    ),
+    "replace exec and compile": (
+        "import builtins\nbuiltins.exec = builtins.compile = lambda *_, **__: None\n" + WRONG
+    ),
+    "replace os.write": "import os\nos.write = lambda *_: 0\n" + WRONG,
+    "write junk to every file": (
+        "import os\n"
+        "for fd in range(3, 256):\n"
+        "    for junk in (b'passed', b'+', b'\\x00' * 16, b'{\"outcome\": \"passed\"}'):\n"
+        "        try: os.write(fd, junk)\n"
+        "        except OSError: pass\n"
+        "os._exit(0)\n"
+    ),
+    "close every file": "import os\nos.closerange(0, 65536)\n" + WRONG,
+    "write what the frames hold": (
+        "import os, sys\n"
+        "frame, found = sys._getframe(), []\n"
+        "while frame:\n"
+        "    for values in (frame.f_locals, frame.f_globals):\n"
+        "        found += [v for v in values.values() if isinstance(v, (bytes, str))]\n"
+        "    frame = frame.f_back\n"
+        "for value in found:\n"
+        "    try: os.write(3, value if isinstance(value, bytes) else value.encode())\n"
+        "    except (OSError, UnicodeError): pass\n"
+        "os._exit(0)\n"
+    ),
+    "skip the tests by tracing": (
+        "import sys\n"
+        "def trace(frame, event, arg):\n"
+        "    try: frame.f_lineno += 1\n"
+        "    except Exception: pass\n"
+        "    return trace\n"
+        "sys.settrace(trace)\n" + WRONG
+    ),
+    "an exception that claims to be none": (
+        "class Meta(type):\n"
+        "    def __subclasscheck__(cls, other): return False\n"
+        "    __instancecheck__ = __subclasscheck__\n"
+        "class Evil(BaseException, metaclass=Meta): pass\n"
+        "def add(a, b):\n"
+        "    raise Evil\n"
+    ),
+    "return from a thread": (
+        "import os, threading\n"
+        "def add(a, b):\n"
+        "    threading.Thread(target=os._exit, args=(0,)).start()\n"
+        "    while True: pass\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("program", PYTHON_TRICKS.values(), ids=PYTHON_TRICKS.keys())
+def test_python_trick(grade, program):
+    grade = grade(program, time_limit_s=0.5)
+    assert grade.outcome in (Outcome.FAILED, Outcome.EXCEPTION), grade
+
+
+def test_patched_builtins_do_not_change_the_tests(grade):
+    program = "import builtins\nbuiltins.len = lambda _: 2\ndef add(a, b):\n    return []\n"
+    assert grade(program, code="assert len(add(1, 2)) == 2\n").outcome is Outcome.FAILED
+
+
+def test_a_right_program_that_scribbles_into_the_report_fails(grade):
+    assert grade("import os\nos.write(3, b'x')\n" + RIGHT).outcome is Outcome.EXCEPTION
+
+
+def test_a_right_program_may_print(grade):
+    assert grade("print('x' * 10**6)\n" + RIGHT).outcome is Outcome.PASSED
+
+
+def test_a_right_program_may_leave_a_thread_and_exit_handlers(grade):
+    program = (
+        "import atexit, threading, time\n"
+        "atexit.register(time.sleep, 3600)\n"
+        "threading.Thread(target=time.sleep, args=(3600,)).start()\n"
+    )
+    assert grade(program + RIGHT).outcome is Outcome.PASSED
+
+
+CPP_WRONG = "int add(int a, int b) { return 0; }\n"
+CPP_TRICKS = {
+    "exit in the tests": "#include <cstdlib>\nint add(int a, int b) { exit(0); }",
+    "hard exit in the tests": "#include <unistd.h>\nint add(int a, int b) { _exit(0); }",
+    "quick_exit in the tests": "#include <cstdlib>\nint add(int a, int b) { quick_exit(0); }",
+    "exit in a constructor": (
+        "#include <unistd.h>\n__attribute__((constructor)) void f() { _exit(0); }\n" + CPP_WRONG
+    ),
+    "exit in a static object": (
+        "#include <cstdlib>\nstruct Evil { Evil() { exit(0); } } evil;\n" + CPP_WRONG
+    ),
+    "exit on abort": (
+        "#include <csignal>\n#include <cstdlib>\n"
+        "int add(int a, int b) { signal(SIGABRT, [](int) { _Exit(0); }); return 0; }"
+    ),
+    "print success": '#include <cstdio>\nint add(int a, int b) { puts("passed"); return 0; }',
+    "write junk to every file": (
+        "#include <cstdlib>\n#include <unistd.h>\n"
+        'int add(int a, int b) { for (int i = 0; i < 256; i++) write(i, "passed", 6); exit(0); }'
+    ),
+    "rename main": "#define main other\n" + CPP_WRONG,
+    "no asserts": "#define NDEBUG\n#include <cassert>\n" + CPP_WRONG + "#define assert(x)\n",
+    "a main by another name": (
+        '#define main other\nint f() __asm__("main");\nint f() { return 0; }\n' + CPP_WRONG
+    ),
+    "the main of the harness": (
+        'extern "C" int __wrap_main(int, char**) { return 0; }\n' + CPP_WRONG
+    ),
+}
+
+
+@pytest.mark.parametrize("program", CPP_TRICKS.values(), ids=CPP_TRICKS.keys())
+def test_cpp_trick(grade, program):
+    tests = (
+        "#undef NDEBUG\n#include <cassert>\n"
+        "int main() { assert(add(2, 3) == 5); assert(add(10, -4) == 6); }\n"
+    )
+    assert grade(program, Language.CPP, code=tests).outcome is not Outcome.PASSED

@@ -1,0 +1,263 @@
+"""The pool: order, sharing, and what it does when not a program but the grader fails."""
+
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from selfreg.grading import GraderError, GraderPool
+from selfreg.records import Language, Outcome
+
+ADD = "def add(a, b):\n    return a + b\n"
+SLOW_ADD = "import time\ntime.sleep(0.4)\n" + ADD
+
+
+def mixed_jobs(make_problem, count):
+    """Programs of three kinds, no two alike, and what they must get."""
+    kinds = (
+        (ADD, Outcome.PASSED),
+        ("def add(a, b):\n    return a - b\n", Outcome.FAILED),
+        ("import time\ntime.sleep(0.05)\nraise ValueError\n", Outcome.EXCEPTION),
+    )
+    jobs = [(make_problem(), f"{kinds[i % 3][0]}# {i}") for i in range(count)]
+    return jobs, [kinds[i % 3][1] for i in range(count)]
+
+
+def test_order_is_kept(pool, make_problem):
+    jobs, outcomes = mixed_jobs(make_problem, 60)
+    assert [grade.outcome for grade in pool.grade(jobs)] == outcomes
+
+
+def test_no_jobs(pool):
+    assert pool.grade([]) == []
+
+
+def test_equal_jobs_share_a_grade(pool, make_problem):
+    before = pool.counts["programs"]
+    grades = pool.grade([(make_problem(), ADD), (make_problem(), None), (make_problem(), ADD)])
+    assert [grade.outcome for grade in grades] == [
+        Outcome.PASSED,
+        Outcome.NO_CODE,
+        Outcome.PASSED,
+    ]
+    assert grades[0] is grades[2]
+    assert pool.counts["programs"] == before + 1
+
+
+def test_a_program_is_judged_by_each_problem(pool, make_problem):
+    other = make_problem(code="assert add(1, 1) == 3\n")
+    grades = pool.grade([(make_problem(), ADD), (other, ADD)])
+    assert [grade.outcome for grade in grades] == [Outcome.PASSED, Outcome.FAILED]
+
+
+def test_threads_take_turns(pool, make_problem):
+    failed = []
+
+    def work(seed):
+        jobs, outcomes = mixed_jobs(make_problem, 12)
+        jobs = [(problem, f"{program} of {seed}") for problem, program in jobs]
+        if [grade.outcome for grade in pool.grade(jobs)] != outcomes:
+            failed.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+def test_timeouts_are_counted_and_time_limits_scale(make_problem):
+    with GraderPool(1, time_limit_scale=0.5) as pool:
+        problem = make_problem(time_limit_s=0.4)
+        started = time.monotonic()
+        assert pool.grade([(problem, "while True: pass")])[0].time_s == pytest.approx(0.2, abs=0.1)
+        assert time.monotonic() - started < 5.0
+        assert pool.counts == {"programs": 1, "timeouts": 1, "retries": 0, "worker_restarts": 0}
+
+
+def test_killed_workers_lose_no_result(make_problem, descendants):
+    jobs, outcomes = mixed_jobs(make_problem, 90)
+    jobs.append((make_problem(Language.CPP), "int add(int a, int b) { return a + b; }"))
+    outcomes.append(Outcome.PASSED)
+    others = descendants()
+    with GraderPool(2, max_retries=1000) as pool:
+        done = threading.Event()
+
+        def kill():
+            chance = random.Random(0)
+            while not done.wait(chance.uniform(0.05, 0.25)):
+                # A worker or a child of one, whichever: neither may show in a verdict.
+                for victim in chance.sample(sorted(descendants() - others), 1):
+                    os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            grades = pool.grade(jobs)
+        finally:
+            done.set()
+            killer.join()
+        assert [grade.outcome for grade in grades] == outcomes
+        assert pool.counts["worker_restarts"] > 0
+        assert pool.counts["retries"] > 0
+
+
+def test_a_worker_killed_while_idle_is_replaced(make_problem, descendants):
+    others = descendants()
+    with GraderPool(1) as pool:
+        for worker in descendants() - others:
+            os.kill(worker, signal.SIGKILL)
+        assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
+        assert pool.counts["worker_restarts"] == 1
+
+
+def test_a_hung_worker_is_replaced(make_problem, descendants, monkeypatch):
+    monkeypatch.setattr("selfreg.grading.pool._HUNG_EXTRA_S", 1.0)
+    monkeypatch.setattr("selfreg.grading.pool._HUNG_FACTOR", 1.0)
+    others = descendants()
+    with GraderPool(1) as pool:
+        (worker,) = descendants() - others
+        os.kill(worker, signal.SIGSTOP)
+        assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
+        assert pool.counts["retries"] == 1
+
+
+def test_a_grader_that_keeps_failing_is_an_error(make_problem, descendants):
+    others = descendants()
+    with GraderPool(1, max_retries=1) as pool:
+        done = threading.Event()
+
+        def kill():
+            while not done.wait(0.3):
+                for victim in descendants() - others:
+                    os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            with pytest.raises(GraderError, match=r"test/0 .* 2 tries|do not start"):
+                pool.grade([(make_problem(time_limit_s=9.0), "import time\ntime.sleep(9)\n")])
+        finally:
+            done.set()
+            killer.join()
+        # And it is of use again.
+        assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
+
+
+def test_tests_that_do_not_parse_are_an_error(pool, make_problem):
+    with pytest.raises(GraderError, match=r"test/0 .* does not parse"):
+        pool.grade([(make_problem(code="assert ("), ADD)])
+
+
+def test_an_interrupted_call_does_not_answer_the_next(make_problem, monkeypatch):
+    with GraderPool(2) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "_responsive", lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pool.grade([(make_problem(), SLOW_ADD), (make_problem(), ADD)])
+        jobs, outcomes = mixed_jobs(make_problem, 6)
+        assert [grade.outcome for grade in pool.grade(jobs)] == outcomes
+
+
+def test_workers_are_recycled(make_problem, descendants):
+    others = descendants()
+    with GraderPool(1, recycle_after=3) as pool:
+        first = descendants() - others
+        jobs, outcomes = mixed_jobs(make_problem, 10)
+        assert [grade.outcome for grade in pool.grade(jobs)] == outcomes
+        assert not first & descendants()
+        assert pool.counts["worker_restarts"] == 0
+
+
+def test_an_open_network_is_refused(monkeypatch):
+    monkeypatch.setattr("selfreg.grading.layers.NETWORK", frozenset({"no such layer"}))
+    with pytest.raises(GraderError, match="network"):
+        GraderPool(1)
+
+
+def test_a_missing_compiler_is_an_error_of_cpp_alone(make_problem, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with GraderPool(1, max_retries=0) as pool:
+        assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
+        with pytest.raises(GraderError, match=r"g\+\+"):
+            pool.grade([(make_problem(Language.CPP), "int add(int a, int b) { return a + b; }")])
+
+
+def test_a_broken_compiler_is_an_error(make_problem):
+    job = (make_problem(Language.CPP), "int add(int a, int b) { return a + b; }")
+    options = ["-no-such-option"]
+    with (
+        GraderPool(1, max_retries=0, cpp_options=options) as pool,
+        pytest.raises(GraderError, match="no-such-option"),
+    ):
+        pool.grade([job])
+
+
+def test_a_compiled_program_is_kept(make_problem):
+    program = "#include <regex>\nint add(int a, int b) { std::regex r; return a + b; }"
+    with GraderPool(1) as pool:
+        times = []
+        for _ in range(2):
+            started = time.monotonic()
+            assert pool.grade([(make_problem(Language.CPP), program)])[0].outcome is Outcome.PASSED
+            times.append(time.monotonic() - started)
+        assert times[1] < times[0] / 4
+
+
+def test_nothing_is_left_after_close(make_problem, descendants):
+    def open_files():
+        return set(os.listdir("/proc/self/fd"))
+
+    def folders():
+        return set(Path(tempfile.gettempdir()).glob("selfreg-grader-*"))
+
+    processes, files, before = descendants(), open_files(), folders()
+    pool = GraderPool(2)
+    ours = folders() - before
+    assert ours
+    jobs = [
+        (make_problem(), ADD),
+        (make_problem(Language.CPP), "int add(int a, int b) { return 5; }"),
+    ]
+    pool.grade(jobs)
+    pool.close()
+    pool.close()
+    assert descendants() <= processes
+    assert open_files() == files
+    assert not ours & folders()
+    with pytest.raises(GraderError, match="closed"):
+        pool.grade(jobs)
+
+
+def test_closing_ends_what_runs(make_problem, descendants):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    processes = descendants()
+    jobs = [(make_problem(time_limit_s=60.0), "import time\ntime.sleep(60)\n")]
+    # A compiler at work, too: it has parts of its own.
+    jobs.append((make_problem(Language.CPP), "#include <bits/stdc++.h>\n" * 2))
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with GraderPool(2) as pool:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(KeyboardInterrupt):
+                pool.grade(jobs)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert descendants() <= processes
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"workers": -1}, {"max_retries": -1}, {"recycle_after": 0}, {"time_limit_scale": 0.0}],
+)
+def test_bad_settings(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        GraderPool(**setting)
