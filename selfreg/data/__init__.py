@@ -1,0 +1,1 @@
+"""Problems and prompts: every source becomes the one record `Problem`."""

@@ -1,0 +1,304 @@
+"""The procedural family: real function problems, composed of operations, without any download.
+
+A problem asks for `solve(x)` on a list of integers or on a string: one to five operations, then a
+terminal. Its tests are eight random inputs with the outputs of the canonical program.
+
+    train  1-3 operations, English        hard  4-5 operations, English
+    main   1-3 operations, English        ood   1-3 operations, Spanish
+                                          cpp   1-3 operations, English, in C++
+
+A composition (the names of the operations, constants aside) belongs to train or to the four
+held-out splits, by a hash: what a policy learnt on train it never meets again elsewhere.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from selfreg.data.procedural_ops import CPP_HEADER, CPP_TYPES, OPS, TERMINALS, Op, Terminal
+from selfreg.data.procedural_phrases import ENGLISH, SPANISH
+from selfreg.records import Language, Problem, Tests
+
+TESTS_PER_PROBLEM = 8
+HELD_OUT_FRACTION = 0.25
+
+_OPS = {kind: {op.name: op for op in ops} for kind, ops in OPS.items()}
+_TERMINALS = {kind: {end.name: end for end in ends} for kind, ends in TERMINALS.items()}
+
+
+class Split(NamedTuple):
+    """What the problems of a split look like, and how many `load_problems` makes."""
+
+    lengths: tuple[int, ...]
+    spanish: bool = False
+    language: Language = Language.PYTHON
+    default_count: int = 256
+
+
+SPLITS = {
+    "train": Split((1, 2, 3), default_count=2048),
+    "main": Split((1, 2, 3), default_count=512),
+    "hard": Split((4, 5)),
+    "ood": Split((1, 2, 3), spanish=True),
+    "cpp": Split((1, 2, 3), language=Language.CPP),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A composition with its constants.
+
+    Attributes:
+      kind: "list" or "string", the type of `x`.
+      steps: (name of the operation, its constant or 0 where it has none), first to last.
+      terminal: Name of the terminal.
+    """
+
+    kind: str
+    steps: tuple[tuple[str, int], ...]
+    terminal: str
+
+    @property
+    def ops(self) -> Iterator[tuple[Op, int]]:
+        """The operations with their constants."""
+        return ((_OPS[self.kind][name], k) for name, k in self.steps)
+
+    @property
+    def end(self) -> Terminal:
+        """The terminal."""
+        return _TERMINALS[self.kind][self.terminal]
+
+
+class Case(NamedTuple):
+    """An input and what the canonical program returns for it."""
+
+    x: Any
+    expected: Any
+
+
+def generate(split: str, count: int, seed: int) -> tuple[Problem, ...]:
+    """Make the first `count` problems of a split; a pure function of its arguments.
+
+    Args:
+      split: A key of SPLITS.
+      count: Problems wanted. No two of them have the same program.
+      seed: Any non-negative integer. Another seed gives other problems of the same split.
+
+    Returns:
+      `count` problems with ids "procedural/<split>/<seed>/<index>".
+
+    Raises:
+      ValueError: An unknown split, or more problems than the split's programs allow.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown procedural split {split!r}; allowed: {', '.join(SPLITS)}")
+    rng = np.random.default_rng([seed, list(SPLITS).index(split)])
+    problems: dict[Program, Problem] = {}
+    repeats = 0
+    while len(problems) < count:
+        program, cases = draw(rng, SPLITS[split].lengths, held_out=split != "train")
+        if program not in problems:
+            name = f"procedural/{split}/{seed}/{len(problems)}"
+            problems[program] = make_problem(rng, program, cases, split, name)
+            repeats = 0
+        elif (repeats := repeats + 1) == 1000:
+            raise ValueError(f"{split} has only about {len(problems)} programs, not {count}")
+    return tuple(problems.values())
+
+
+def make_problem(
+    rng: np.random.Generator, program: Program, cases: tuple[Case, ...], split: str, name: str
+) -> Problem:
+    """Make a problem of a program; `split` says in which language to word and to write it."""
+    style = SPLITS[split]
+    if style.language is Language.CPP:
+        tests = Tests(setup=CPP_HEADER, code=_cpp_tests(cases))
+    else:
+        tests = Tests(code="".join(f"assert solve({x!r}) == {y!r}\n" for x, y in cases))
+    return Problem(
+        id=name,
+        spec=describe(rng, program, style.spanish),
+        tests=tests,
+        language=style.language,
+        entry_point="solve",
+        starter=signature(program, style.language),
+        solution=write(program, style.language),
+        split=split,
+        category=f"{len(program.steps)} ops",
+    )
+
+
+# --- Programs -------------------------------------------------------------------------------------
+
+
+def composition(program: Program) -> str:
+    """The program without its constants, for example "even square > sum".
+
+    The kind is left out: reversing a list and reversing a string are one program text.
+    """
+    return f"{' '.join(name for name, _ in program.steps)} > {program.terminal}"
+
+
+def is_held_out(program: Program) -> bool:
+    """Whether the composition belongs to main, hard, ood and cpp, and so never to train."""
+    digest = hashlib.sha256(composition(program).encode()).digest()
+    return digest[0] < 256 * HELD_OUT_FRACTION
+
+
+def signature(program: Program, language: Language) -> str:
+    """The line that the canonical program starts with."""
+    if language is Language.PYTHON:
+        return "def solve(x):\n"
+    return f"{program.end.cpp_type} solve({CPP_TYPES[program.kind]} x) {{\n"
+
+
+def write(program: Program, language: Language, result: str = "return {}", name: str = "") -> str:
+    """The program as source text, one statement an operation.
+
+    Args:
+      program: What to write.
+      language: Python, or C++ over CPP_HEADER.
+      result: The last statement; `{}` stands for the terminal's expression.
+      name: The function's name, in place of `solve`.
+    """
+    head = signature(program, language)
+    head = head.replace(" solve(", f" {name}(") if name else head
+    if language is Language.PYTHON:
+        lines = [f"x = {op.python.format(k=k)}" for op, k in program.ops]
+        lines.append(result.format(program.end.python))
+        return head + "".join(f"    {line}\n" for line in lines)
+    lines = [op.cpp.format(k=k) for op, k in program.ops]
+    lines.append(result.format(program.end.cpp) + ";")
+    return head + "".join(f"    {line}\n" for line in lines) + "}\n"
+
+
+def describe(rng: np.random.Generator, program: Program, spanish: bool = False) -> str:
+    """The spec: one phrase for each operation, drawn among its paraphrases, then the terminal's."""
+    phrases = (SPANISH if spanish else ENGLISH)[program.kind]
+    words = [_pick(rng, phrases[name]).format(k=k) for name, k in program.steps]
+    end = _pick(rng, phrases[program.terminal])
+    return ", ".join(words) + (" y " if spanish else ", then ") + end
+
+
+def run(program: Program, x: Any) -> Any:
+    """What the program returns for `x`.
+
+    Raises:
+      ValueError, IndexError: The terminal is undefined, for example the maximum of nothing.
+    """
+    for op, k in program.ops:
+        x = _function(op.python.format(k=k))(x)
+    return _function(program.end.python)(x)
+
+
+@cache
+def _function(expression: str) -> Callable[[Any], Any]:
+    return eval(f"lambda x: {expression}")
+
+
+# --- Drawing --------------------------------------------------------------------------------------
+
+
+def draw(
+    rng: np.random.Generator, lengths: tuple[int, ...], held_out: bool
+) -> tuple[Program, tuple[Case, ...]]:
+    """Draw a program of one of `lengths` operations, and cases that tell it from its neighbours.
+
+    A length is kept until a program of it passes, so that all lengths are equally frequent.
+    """
+    length = _pick(rng, lengths)
+    while True:
+        kind = "list" if rng.random() < 0.6 else "string"
+        steps = tuple(draw_step(rng, kind) for _ in range(length))
+        program = Program(kind, steps, _pick(rng, TERMINALS[kind]).name)
+        if is_held_out(program) is held_out and (cases := _draw_cases(rng, program)):
+            return program, cases
+
+
+def draw_step(rng: np.random.Generator, kind: str) -> tuple[str, int]:
+    """Draw one operation and its constant (0 where it has none)."""
+    op = _pick(rng, OPS[kind])
+    return op.name, _pick(rng, op.constants) if op.constants else 0
+
+
+def fails(program: Program, cases: tuple[Case, ...]) -> bool:
+    """Whether the program gives another result than expected, or an error, on some case."""
+    try:
+        return any(run(program, x) != expected for x, expected in cases)
+    except (ValueError, IndexError):
+        return True
+
+
+def _draw_cases(rng: np.random.Generator, program: Program) -> tuple[Case, ...]:
+    """Eight cases on which no neighbour passes, or none when these inputs do not suffice."""
+    cases: dict[str, Case] = {}
+    for _ in range(3 * TESTS_PER_PROBLEM):
+        x = _draw_input(rng, program.kind)
+        try:
+            expected = run(program, x)
+        except (ValueError, IndexError):
+            continue
+        # A bound on what is printed also bounds numbers: C++ holds them in 64 bits.
+        if len(repr(expected)) <= (12 if isinstance(expected, int) else 80):
+            cases.setdefault(repr(x), Case(x, expected))
+        if len(cases) == TESTS_PER_PROBLEM:
+            break
+    else:
+        return ()
+    drawn = tuple(cases.values())
+    commonest = Counter(repr(case.expected) for case in drawn).most_common(1)[0][1]
+    if commonest > 5 or not all(fails(other, drawn) for other in _neighbours(program)):
+        return ()
+    return drawn
+
+
+def _neighbours(program: Program) -> Iterator[Program]:
+    """Each program with operations missing (reverse twice: both), or one constant off by one."""
+    for length in range(len(program.steps)):
+        for steps in combinations(program.steps, length):
+            yield replace(program, steps=steps)
+    for i, (name, k) in enumerate(program.steps):
+        for near in (k - 1, k + 1) if k else ():
+            steps = (*program.steps[:i], (name, near), *program.steps[i + 1 :])
+            yield replace(program, steps=steps)
+
+
+def _draw_input(rng: np.random.Generator, kind: str) -> Any:
+    """A list of 1-10 integers or a string of 1-3 words; a quarter are palindromes."""
+    if kind == "list":
+        low, high = ((-12, 25), (-3, 8))[rng.integers(2)]
+        x = rng.integers(low, high, size=rng.integers(1, 11)).tolist()
+    else:
+        # Vowels are twice as frequent as in the alphabet, and letters repeat.
+        letters = np.array(list("aaeiioubcdlmnrstAEOBDNST"))
+        sizes = rng.integers(2, 6, size=rng.integers(1, 4))
+        x = " ".join("".join(letters[rng.integers(len(letters), size=size)]) for size in sizes)
+    return x + x[::-1] if rng.random() < 0.25 else x
+
+
+def _pick(rng: np.random.Generator, options: tuple[Any, ...]) -> Any:
+    return options[rng.integers(len(options))]
+
+
+# --- C++ tests ------------------------------------------------------------------------------------
+
+
+def _cpp_tests(cases: tuple[Case, ...]) -> str:
+    """A main function that asserts every case, also under a compiler flag that voids asserts."""
+    # The outer parentheses keep the macro from splitting `vector<long>{1, 2}` at its comma.
+    asserts = "".join(f"    assert((solve({_cpp(x)}) == {_cpp(y)}));\n" for x, y in cases)
+    return f"#undef NDEBUG\n#include <cassert>\nint main() {{\n{asserts}}}\n"
+
+
+def _cpp(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"vector<long>{{{', '.join(map(str, value))}}}"
+    return f'string("{value}")' if isinstance(value, str) else str(value)
