@@ -1,0 +1,1 @@
+"""Engines: from prompts and seeds to completions."""

@@ -1,0 +1,212 @@
+"""The in-process engine's decoding programs: unstack, prefill, segment. Pure, to be jitted."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from selfreg.models.decoder import Block, KeyValue, attend, attend_one, linear, rms_norm
+from selfreg.models.policy import Policy
+from selfreg.records import Sampling
+from selfreg.rollout.sampling import draw
+
+Array = jax.Array
+
+
+class Weights(NamedTuple):
+    """A policy's weights as decoding wants them: in the compute dtype, one entry a layer.
+
+    A layer sliced out of a stack inside the loop would be copied at every token.
+    """
+
+    embedding: Array
+    final_norm: Array
+    head: Array
+    layers: tuple[Any, ...]
+
+
+class Rows(NamedTuple):
+    """The decoding state of b rows; every leaf has its rows first, so that rows can be packed.
+
+    Attributes:
+      caches: One a layer: keys [b, kv_heads, head_dim, S] and values [b, kv_heads, S, head_dim].
+        Columns below P hold the prompt, right-padded; the completion follows from column P.
+      prompt_lengths: int32 [b].
+      hidden: [b, D], the last token's final-normed state, from which the next one is drawn.
+      seeds: uint32 [b].
+      stopped: bool [b].
+    """
+
+    caches: tuple[KeyValue, ...]
+    prompt_lengths: Array
+    hidden: Array
+    seeds: Array
+    stopped: Array
+
+
+class Drawn(NamedTuple):
+    """What one segment drew: ids and logprobs [b, n], alternatives and theirs [b, n, A].
+
+    An id of -1 means that the row had stopped before.
+    """
+
+    tokens: Array | np.ndarray
+    logprobs: Array | np.ndarray
+    alter_ids: Array | np.ndarray
+    alter_logprobs: Array | np.ndarray
+
+
+def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
+    """Nothing drawn yet: ids -1, logprobs 0; NumPy arrays, for the host and for jit alike."""
+    shape = (rows, tokens)
+    return Drawn(
+        np.full(shape, -1, np.int32),
+        np.zeros(shape, np.float32),
+        np.zeros((*shape, alternatives), np.int32),
+        np.zeros((*shape, alternatives), np.float32),
+    )
+
+
+def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
+    """Copy and cast the trainer's weights. Nothing of the result shares memory with them."""
+
+    # A jitted identity would hand back the trainer's own buffer, which the update then donates.
+    def copied(weight: Array) -> Array:
+        return jnp.copy(weight.astype(dtype))
+
+    embedding = copied(params["embedding"])
+    head = embedding if policy.config.tied_head else copied(params["head"])
+    layers = tuple(
+        jax.tree.map(lambda stack, i=i: copied(stack[i]), params["blocks"])
+        for i in range(policy.config.layers)
+    )
+    return Weights(embedding, params["final_norm"].copy(), head, layers)
+
+
+def _blocks(policy: Policy, weights: Weights) -> list[Block]:
+    abstract = nnx.eval_shape(lambda: Block(policy.config, rngs=nnx.Rngs(0)))
+    structure = nnx.graphdef(abstract)
+    return [nnx.merge(structure, layer) for layer in weights.layers]
+
+
+def prefill(
+    policy: Policy,
+    weights: Weights,
+    tokens: Array,
+    lengths: Array,
+    seeds: Array,
+    stopped: Array,
+    *,
+    new_tokens: int,
+) -> Rows:
+    """Run each prompt once and hand its cache to every row of its group.
+
+    Args:
+      policy: The decoder's shape.
+      weights: Its weights.
+      tokens: int32 [N, P], right-padded prompts.
+      lengths: int32 [N].
+      seeds: uint32 [B], B = N * G, the rows of a group side by side.
+      stopped: bool [B], rows that are filling only.
+      new_tokens: Room for the completion.
+    """
+    group = len(seeds) // len(tokens)
+    width = tokens.shape[1]
+    steps = jnp.arange(width)
+    positions = jnp.broadcast_to(steps, tokens.shape)
+    causal = jnp.broadcast_to(steps[:, None] >= steps, (len(tokens), width, width))
+    x = jnp.take(weights.embedding, tokens, axis=0)
+    caches = []
+    for block in _blocks(policy, weights):
+        q, (k, v) = block.query_key_value(x, positions)
+        x = block.finish(x, attend(q, k, v, causal))
+        room = ((0, 0), (0, 0), (0, 0), (0, new_tokens))
+        keys = jnp.pad(k.transpose(0, 2, 3, 1), room)
+        values = jnp.pad(v.transpose(0, 2, 1, 3), (*room[:2], room[3], room[2]))
+        caches.append(KeyValue(*(jnp.repeat(a, group, axis=0) for a in (keys, values))))
+    last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
+    hidden = rms_norm(last, weights.final_norm, policy.config.norm_eps)
+    spread = partial(jnp.repeat, repeats=group, axis=0)
+    return Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
+
+
+def segment(
+    policy: Policy,
+    weights: Weights,
+    rows: Rows,
+    start: Array,
+    stop: Array,
+    *,
+    sampling: Sampling,
+    prompt_width: int,
+    tokens: int,
+) -> tuple[Rows, Drawn]:
+    """Draw tokens until each row has `min(start + tokens, stop)` of them or has stopped.
+
+    Args:
+      policy: Shape and stop tokens.
+      weights: The weights.
+      rows: The state so far.
+      start: int32 [], how many tokens each row has drawn before.
+      stop: int32 [], the most that a completion may have.
+      sampling: How to draw.
+      prompt_width: P, the columns of the caches that hold prompts.
+      tokens: The most drawn in this segment.
+
+    Returns:
+      The state after, and what was drawn [b, tokens].
+    """
+    config = policy.config
+    blocks = _blocks(policy, weights)
+    column = jnp.arange(rows.caches[0].k.shape[3])
+    keys = jax.vmap(jax.random.key)(rows.seeds)
+    in_prompt = column < rows.prompt_lengths[:, None]
+
+    def forward(caches: tuple[KeyValue, ...], token: Array, t: Array) -> tuple[Any, Array]:
+        place = prompt_width + t
+        positions = (rows.prompt_lengths + t)[:, None]
+        mask = in_prompt | ((column >= prompt_width) & (column <= place))
+        x = jnp.take(weights.embedding, token, axis=0)[:, None]
+        grown = []
+        for block, cache in zip(blocks, caches, strict=True):
+            q, (k, v) = block.query_key_value(x, positions)
+            new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+            cache = KeyValue(
+                jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
+                jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+            )
+            x = block.finish(x, attend_one(q[:, 0], cache.k, cache.v, mask)[:, None])
+            grown.append(cache)
+        return tuple(grown), rms_norm(x[:, 0], weights.final_norm, config.norm_eps)
+
+    def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
+        t, state, drawn = carry
+        logits = linear(state.hidden, weights.head).astype(jnp.float32)
+        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, t)))(keys)
+        token, logprob = draw(logits, uniform, sampling)
+        new = Drawn(jnp.where(state.stopped, -1, token), logprob, *_alternatives(logits, sampling))
+        write = partial(jax.lax.dynamic_update_index_in_dim, index=t - start, axis=1)
+        drawn = jax.tree.map(write, drawn, new)
+        caches, hidden = forward(state.caches, token, t)
+        stopped = state.stopped | jnp.isin(token, jnp.array(policy.stop_ids))
+        return t + 1, Rows(caches, state.prompt_lengths, hidden, state.seeds, stopped), drawn
+
+    def unfinished(carry: tuple[Array, Rows, Drawn]) -> Array:
+        t, state, _ = carry
+        return (t < jnp.minimum(start + tokens, stop)) & ~jnp.all(state.stopped)
+
+    nothing = empty_drawn(len(rows.seeds), tokens, sampling.num_alter_tokens)
+    return jax.lax.while_loop(unfinished, body, (start, rows, nothing))[1:]
+
+
+def _alternatives(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
+    """The likeliest tokens [b, A] and their logprobs at the sampling temperature."""
+    if not sampling.num_alter_tokens:
+        empty = jnp.zeros((len(logits), 0))
+        return empty.astype(jnp.int32), empty
+    logprobs = jax.nn.log_softmax(logits / (sampling.temperature or 1.0))
+    values, ids = jax.lax.top_k(logprobs, sampling.num_alter_tokens)
+    return ids.astype(jnp.int32), values
