@@ -1,0 +1,56 @@
+"""From rewards to advantages. Pure NumPy, one group at a time."""
+
+import numpy as np
+
+STD_FLOOR = 1e-6  # as TRL and verl add it; a group without spread has advantage 0 in any case
+
+
+def advantages(
+    rewards: np.ndarray, *, reward_coding: str, center: bool, normalize: bool
+) -> np.ndarray:
+    """The advantage of each completion of one group.
+
+    R is the reward, coded {0, 1} or {-1, +1}. REINFORCE (Williams 1992) uses R itself: A = R. GRPO
+    (Shao et al. 2024, arXiv:2402.03300, eq. 3) centers by the group and divides by its spread:
+    A = (R - mean(R)) / std(R). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only centers.
+
+    Args:
+      rewards: float32 [G], each 0 or 1.
+      reward_coding: "zero_one" or "minus_one_one".
+      center: Subtract the group's mean.
+      normalize: Divide by the group's population standard deviation.
+
+    Returns:
+      float32 [G].
+    """
+    coded = rewards if reward_coding == "zero_one" else 2 * rewards - 1
+    values = coded - coded.mean() if center else coded
+    if normalize:
+        values = values / (coded.std() + STD_FLOOR)
+    return values.astype(np.float32)
+
+
+def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np.ndarray:
+    """How much each token's loss counts. The choice changes the gradient, not only its scale.
+
+    token_mean: 1 / (tokens in the batch): every token counts alike, long completions more
+      (DAPO, Yu et al. 2025, arXiv:2503.14476).
+    sequence_mean: 1 / (B x tokens of its completion): every completion counts alike (GRPO, eq. 3).
+    constant_length: 1 / (B x max_new_tokens): the sum over a completion, free of the bias towards
+      long wrong answers (Dr. GRPO).
+
+    Args:
+      mask: float32 [B, T], 1 on completion tokens.
+      aggregation: One of the above.
+      max_new_tokens: For constant_length.
+
+    Returns:
+      float32 [B, T], 0 on padding.
+    """
+    rows = len(mask)
+    divisor = {
+        "token_mean": np.maximum(mask.sum(), 1),
+        "sequence_mean": rows * np.maximum(mask.sum(axis=1, keepdims=True), 1),
+        "constant_length": rows * max_new_tokens,
+    }[aggregation]
+    return (mask / divisor).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Every objective, as a loss a token. The batch's loss is sum(token_weights * token loss)."""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def policy_gradient(
+    logprobs: Array, sampler_logprobs: Array, advantages: Array, *, use_ratio: bool
+) -> Array:
+    """The policy-gradient loss of each token.
+
+    Without the ratio, REINFORCE (Williams 1992): -A log pi(token). With it, the importance-weighted
+    surrogate: -A pi(token) / mu(token), mu the sampler. On the sampler's own policy the two have
+    the same gradient; they part when the policy has moved since it sampled.
+
+    Args:
+      logprobs: float32 [B, T], of the policy that learns.
+      sampler_logprobs: float32 [B, T].
+      advantages: float32 [B].
+      use_ratio: Weight by the importance ratio.
+
+    Returns:
+      float32 [B, T].
+    """
+    if use_ratio:
+        return -advantages[:, None] * jnp.exp(logprobs - sampler_logprobs)
+    return -advantages[:, None] * logprobs
+
+
+def k3(logprobs: Array, reference_logprobs: Array) -> Array:
+    """Schulman's k3 estimate of KL(policy || reference) at each token, never negative.
+
+    k3 = r - 1 - log r with r = reference(token) / policy(token), on tokens that the policy drew
+    (http://joschu.net/blog/kl-approx.html; GRPO eq. 4).
+
+    Args:
+      logprobs: float32 [B, T], of the policy.
+      reference_logprobs: float32 [B, T].
+
+    Returns:
+      float32 [B, T].
+    """
+    log_ratio = reference_logprobs - logprobs
+    return jnp.exp(log_ratio) - 1 - log_ratio
