@@ -1,0 +1,1 @@
+"""Controls between campaigns: where the next one starts, and with what."""

@@ -1,0 +1,1 @@
+"""Controls within a campaign: after each step, go on or stop."""

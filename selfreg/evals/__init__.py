@@ -1,0 +1,1 @@
+"""Evaluation: pass@k, and panels of held-out problems."""
