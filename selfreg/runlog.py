@@ -1,0 +1,175 @@
+"""What a run writes as it goes: the lock, the manifest, records, completions and TensorBoard."""
+
+import fcntl
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from selfreg import rundir
+from selfreg.records import Batch, Group, StepRecord, Trace
+from selfreg.rundir import CampaignSummary
+
+PACKAGES = (
+    "selfreg",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "numpy",
+)
+
+
+class RunLog:
+    """The open run folder of one chain. What was written before it was opened is kept."""
+
+    def __init__(self, folder: Path):
+        """Read what is there; `open_run` is the way in."""
+        self.folder = folder
+        self._records = rundir.read_records(folder)
+        self.summaries = rundir.read_summaries(folder)
+        self._board: SummaryWriter | None = None
+
+    def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
+        """Go on at this step: forget the records at or after it, and return this campaign's others.
+
+        The step is made again, and being deterministic gives the same records again.
+        """
+        before = [r for r in self._records if (r.campaign, r.step) < (campaign, step)]
+        if len(before) < len(self._records) or not (self.folder / rundir.METRICS).exists():
+            rundir.keep_lines(self.folder / rundir.METRICS, before)
+        self._records = before
+        if self._board is not None:
+            self._board.close()
+        self._board = SummaryWriter(str(self.folder / rundir.TENSORBOARD), purge_step=len(before))
+        return [record for record in before if record.campaign == campaign]
+
+    def append(self, record: StepRecord) -> None:
+        """Keep one step's record."""
+        rundir.append_line(self.folder / rundir.METRICS, record)
+        if self._board is not None:
+            for name, value in record.metrics.items():
+                self._board.add_scalar(name, value, len(self._records))
+        self._records.append(record)
+
+    def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:
+        """Keep one step's completions of one stream."""
+        file = rundir.completions_file(self.folder, campaign, step, stream)
+        rundir.write_completions(file, groups)
+
+    def finish_campaign(self, summary: CampaignSummary) -> None:
+        """Keep a finished campaign's summary: from here on it is never run again."""
+        rundir.append_line(self.folder / rundir.CAMPAIGNS, summary)
+        self.summaries.append(summary)
+
+    def trace(self, campaign: int, metric: str) -> Trace:
+        """The records of one campaign, as a control that reads `metric` sees them."""
+        records = tuple(record for record in self._records if record.campaign == campaign)
+        return Trace(campaign, metric, records)
+
+    def save_batch(self, batch: Batch) -> Path:
+        """Keep the batch whose update failed, for a person to look at."""
+        file = self.folder / "failed_batch.npz"
+        arrays: dict[str, Any] = {name: getattr(batch, name) for name in Batch.__slots__}
+        np.savez(file, **arrays)
+        return file
+
+    def close(self) -> None:
+        """Flush."""
+        if self._board is not None:
+            self._board.close()
+
+
+@contextmanager
+def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[RunLog]:
+    """Open a run folder for writing, new or to be resumed.
+
+    Args:
+      folder: Made if it is not there.
+      config: The resolved config, as JSON data.
+      facts: What else the manifest should say (devices, grader layers).
+
+    Raises:
+      ValueError: Another process is writing to it, or it holds a run of another config.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--workdir={folder} is in use by another process") from None
+        _check_same_config(folder, config)
+        # A resumed run adds to the history: each start of it may be on another machine.
+        file = folder / rundir.MANIFEST
+        starts = json.loads(file.read_text())["starts"] if file.exists() else []
+        rundir.write_json(file, {"starts": [*starts, {**_environment(), **facts}]})
+        log = RunLog(folder)
+        try:
+            yield log
+        finally:
+            log.close()
+
+
+def _check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
+    file = folder / rundir.CONFIG
+    if not file.exists():
+        rundir.write_json(file, config)
+        return
+    old, new = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(config)))
+    differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if differing:
+        shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])
+        raise ValueError(
+            f"--workdir={folder} holds a run of another config ({shown}); name another folder"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, name + ".") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git": _git_state(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit, and whether files differ from it; None outside a checkout."""
+    where = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(where), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
