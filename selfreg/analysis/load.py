@@ -1,0 +1,164 @@
+"""A run folder, read. What it holds is judged elsewhere."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from selfreg import rundir
+from selfreg.records import Checkpoint, StepRecord, Trace
+from selfreg.rundir import CampaignSummary
+
+_NEEDED = ("name", "seed", "condition", "control_metric", "campaigns", "rollout")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One chain as it was stored, finished or not.
+
+    Attributes:
+      folder: Where it lies.
+      config: The resolved config.
+      manifest: Versions, devices and git state, one entry a start; empty when there is none.
+      records: Every step, in order.
+      traces: The records by campaign, the one that is under way included.
+      summaries: The finished campaigns.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    records: tuple[StepRecord, ...]
+    traces: tuple[Trace, ...]
+    summaries: tuple[CampaignSummary, ...]
+
+    @property
+    def condition(self) -> str:
+        """How campaigns were controlled."""
+        return str(self.config["condition"])
+
+    @property
+    def seed(self) -> int:
+        """The chain's seed."""
+        return int(self.config["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether every campaign has ended."""
+        return len(self.summaries) == self.config["campaigns"]
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates made so far, those that were rolled back included."""
+        return sum("loss" in record.metrics for record in self.records)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders at or below a folder, sorted.
+
+    Raises:
+      ValueError: There is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    found = sorted(
+        file.parent
+        for file in folder.rglob(rundir.METRICS)
+        if (file.parent / rundir.CONFIG).exists()
+    )
+    if not found:
+        raise ValueError(
+            f"no run in {folder}: a run folder holds {rundir.CONFIG} and {rundir.METRICS}"
+        )
+    return found
+
+
+def load_run(folder: Path) -> Run:
+    """Read one run folder; its completions stay on the disk.
+
+    Raises:
+      ValueError: It is not a run folder, holds no step, or a file in it cannot be read.
+    """
+    for name in (rundir.CONFIG, rundir.METRICS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is not a run folder: it has no {name}")
+    config = _read_json(folder / rundir.CONFIG)
+    manifest = folder / rundir.MANIFEST
+    try:
+        records = rundir.read_records(folder)
+        summaries = rundir.read_summaries(folder)
+        for key in _NEEDED:
+            config[key]
+        traces = rundir.traces(records, config["control_metric"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{folder} was written by another version of selfreg: {error}") from None
+    if not records:
+        raise ValueError(f"{folder} holds no step yet")
+    return Run(
+        folder,
+        config,
+        _read_json(manifest) if manifest.exists() else {},
+        tuple(records),
+        tuple(traces),
+        tuple(summaries),
+    )
+
+
+def label_runs(runs: Sequence[Run]) -> list[str]:
+    """What to call the condition of each run: config.name comes first where the names differ."""
+    if len({run.config["name"] for run in runs}) == 1:
+        return [run.condition for run in runs]
+    return [f"{run.config['name']}/{run.condition}" for run in runs]
+
+
+def checkpoint_of_origin(run: Run, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """The first name of a policy: step 0 of a campaign is what an earlier campaign left there.
+
+    Returns:
+      A checkpoint with step > 0, or None for the chain's initial policy. Two names stand for the
+      same policy just when their origins are equal.
+    """
+    while checkpoint is not None and checkpoint.step == 0:
+        checkpoint = run.summaries[checkpoint.campaign].plan.start
+    return checkpoint
+
+
+def passed_counts(run: Run, campaign: int) -> np.ndarray:
+    """int64 [groups]: how many completions passed in each training group of a campaign, in order.
+
+    Empty when the training completions were not kept.
+    """
+    counts: list[np.ndarray] = []
+    for record in run.traces[campaign].records:
+        file = rundir.completions_file(run.folder, campaign, record.step, "train")
+        if file.exists():
+            rows = pq.read_table(file, columns=["problem_id", "reward"])
+            groups = rows.group_by("problem_id", use_threads=False)  # threads would mix the order
+            counts.append(groups.aggregate([("reward", "sum")])["reward_sum"].to_numpy())
+    return np.concatenate(counts).astype(np.int64) if counts else np.zeros(0, np.int64)
+
+
+def report_completions(run: Run, checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
+    """The report panel's completions by the policy of a checkpoint (None: the initial one).
+
+    Returns:
+      One row a completion, without its arrays; none when they were not kept.
+    """
+    named = checkpoint_of_origin(run, checkpoint) or Checkpoint(0, 0)
+    file = rundir.completions_file(run.folder, named.campaign, named.step, "report")
+    if not file.exists():
+        return []
+    wanted = {"problem_id", "sample", "spec", "text", "program", "outcome", "grade_detail"}
+    columns = [name for name in pq.read_schema(file).names if name in wanted]
+    return pq.read_table(file, columns=columns).to_pylist()
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None

@@ -1,0 +1,341 @@
+"""Plots of runs, drawn from their records. Figures only: nothing here touches pyplot or a file.
+
+Made to be read at the width of a phone: about 80 pixels an inch there, so that 10-point type stays
+11 pixels high. Colours are Okabe and Ito's, which differ for every kind of colour vision.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+from selfreg.analysis.load import Run, label_runs
+from selfreg.analysis.trajectory import rolling_mean
+from selfreg.records import Outcome, PanelScore, Trace
+from selfreg.rundir import CampaignSummary, place_of
+
+PANEL = "panel_pass_at_1"
+WIDTH_IN, DPI = 4.6, 220
+BARS = 60
+CONFIDENCE = 1.96
+
+
+class Theme(NamedTuple):
+    """Colours of a plot on a light or a dark page; `lines` go to conditions in order."""
+
+    paper: str
+    ink: str
+    faint: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#22262b", "#9aa0a6",
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+)  # fmt: skip
+DARK = Theme(
+    "#16191d", "#e4e6e9", "#6f767d",
+    ("#56b4e9", "#e69f00", "#2fc59a", "#e29bc3", "#d55e00", "#7aa6ff"),
+)  # fmt: skip
+
+
+class OutcomeBar(NamedTuple):
+    """The mean share of each outcome over a few steps, and how many updates were made before."""
+
+    update: int
+    steps: int
+    shares: Mapping[Outcome, float]
+
+
+OUTCOME_COLOURS = {
+    Outcome.PASSED: "#009e73",
+    Outcome.FAILED: "#0072b2",
+    Outcome.WRONG_OUTPUT: "#56b4e9",
+    Outcome.EXCEPTION: "#e69f00",
+    Outcome.TIMEOUT: "#cc79a7",
+    Outcome.MEMORY: "#7b5aa6",
+    Outcome.COMPILE_ERROR: "#d55e00",
+    Outcome.NO_CODE: "#8c9196",
+    Outcome.INFRA_ERROR: "#7a4a21",
+}
+
+
+def trajectory_figure(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
+    """How one run, or several, rose and fell: the panel, and below it entropy and truncation.
+
+    One run shows everything: the panel's pass@1 with a band of ± 1.96 standard errors, the report
+    panel's scores of each campaign's peak and end with the same, filled where that policy rolled
+    forward, and faint behind them the per-step pass_rate and its rolling mean. Several runs show
+    their panels, one colour a condition and one line a run, and a band where a condition has one.
+    The rolling mean of pass_rate stands in for a panel that was not measured.
+
+    Args:
+      runs: At least one.
+      theme: Colours.
+    """
+    labels = label_runs(runs)
+    colours = {name: theme.lines[i % 6] for i, name in enumerate(sorted(set(labels)))}
+    strips = [
+        (metric, title)
+        for metric, title in (
+            ("entropy", "entropy (nats a token)"),
+            ("clip_ratio", "completions cut at the length limit"),
+        )
+        if any(metric in record.metrics for run in runs for record in run.records)
+    ]
+    with matplotlib.rc_context(_style(theme)):
+        figure = Figure((WIDTH_IN, 3.4 + 0.95 * len(strips)), dpi=DPI, layout="constrained")
+        ratios = [3.4] + [0.8] * len(strips)
+        axes = np.atleast_1d(figure.subplots(1 + len(strips), sharex=True, height_ratios=ratios))
+        if len(runs) == 1:
+            _draw_pass_rate(axes[0], runs[0], theme)
+        for run, label in zip(runs, labels, strict=True):
+            alone = labels.count(label) == 1
+            _draw_panel(axes[0], run, colours[label], theme, alone)
+            for ax, (metric, _) in zip(axes[1:], strips, strict=True):
+                _draw_strip(ax, run, metric, colours[label], thin=not alone)
+        _finish_top(axes[0], runs)
+        for ax, (metric, title) in zip(axes[1:], strips, strict=True):
+            _finish_strip(ax, metric, title)
+        axes[-1].set_xlabel("updates made")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        figure.legend(
+            handles=_legend(runs, labels, colours, theme),
+            loc="outside upper left",
+            ncols=2,
+            frameon=False,
+        )
+    return figure
+
+
+def outcome_bars(run: Run) -> list[OutcomeBar]:
+    """What became of the training completions: a bar for every few steps, about 60 in all.
+
+    A bar keeps to one campaign. None when no step has outcomes.
+    """
+    per_bar = max(1, math.ceil(len(run.records) / BARS))
+    bars = []
+    for start, trace in zip(campaign_starts(run), run.traces, strict=True):
+        records = [r for r in trace.records if any(k.startswith("grader/") for k in r.metrics)]
+        for first in range(0, len(records), per_bar):
+            chunk = records[first : first + per_bar]
+            sums = {o: sum(r.metrics.get(f"grader/{o}", 0.0) for r in chunk) for o in Outcome}
+            shares = {o: total / len(chunk) for o, total in sums.items() if total}
+            bars.append(OutcomeBar(start + chunk[0].step, len(chunk), shares))
+    return bars
+
+
+def outcome_figure(bars: Sequence[OutcomeBar], theme: Theme = LIGHT) -> Figure:
+    """Outcomes as stacked shares over updates.
+
+    Args:
+      bars: At least one.
+      theme: Colours.
+    """
+    seen = [o for o in Outcome if any(o in bar.shares for bar in bars)]
+    with matplotlib.rc_context(_style(theme)):
+        figure = Figure((WIDTH_IN, 3.0), dpi=DPI, layout="constrained")
+        ax = figure.subplots()
+        left, width = [bar.update for bar in bars], [bar.steps for bar in bars]
+        bottom = np.zeros(len(bars))
+        for outcome in seen:
+            heights = np.array([bar.shares.get(outcome, 0.0) for bar in bars])
+            ax.bar(
+                left, heights, width, bottom, align="edge", color=OUTCOME_COLOURS[outcome],
+                edgecolor=theme.paper, linewidth=0.3,
+            )  # fmt: skip
+            bottom += heights
+        ax.set(xlim=(0, left[-1] + width[-1]), ylim=(0, 1), xlabel="updates made")
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.set_title("training completions by outcome")
+        ax.grid(visible=False)
+        handles = [Patch(color=OUTCOME_COLOURS[o], label=o.value.replace("_", " ")) for o in seen]
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)
+    return figure
+
+
+def image(figure: Figure, form: Literal["png", "svg"]) -> bytes:
+    """A figure as a file's bytes; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "selfreg"}):
+        figure.savefig(buffer, format=form, metadata=metadata)
+    return buffer.getvalue()
+
+
+def campaign_starts(run: Run) -> list[int]:
+    """Updates made before each campaign that has begun."""
+    return [0, *np.cumsum([s.end_step for s in run.summaries]).tolist()][: len(run.traces)]
+
+
+def has_panel(run: Run) -> bool:
+    """Whether the panel was measured at any step."""
+    return any(PANEL in record.metrics for record in run.records)
+
+
+def _style(theme: Theme) -> dict[Any, Any]:
+    return {
+        "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
+        "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
+        "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25, "grid.linewidth": 0.6,
+        "grid.color": theme.faint, "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "axes.facecolor": theme.paper, "axes.edgecolor": theme.faint, "text.color": theme.ink,
+        "axes.labelcolor": theme.ink, "axes.titlecolor": theme.ink, "xtick.color": theme.ink,
+        "ytick.color": theme.ink, "xtick.major.size": 3, "ytick.major.size": 0,
+        "legend.handlelength": 1.6, "legend.columnspacing": 1.2, "legend.labelspacing": 0.3,
+    }  # fmt: skip
+
+
+def _series(trace: Trace, metric: str, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Updates made and values where a metric was measured; both empty when it never was."""
+    rows = [(start + r.step, r.metrics[metric]) for r in trace.records if metric in r.metrics]
+    pairs = np.array(rows, np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _draw_pass_rate(ax: Axes, run: Run, theme: Theme) -> None:
+    for start, trace in zip(campaign_starts(run), run.traces, strict=True):
+        x, y = _series(trace, "pass_rate", start)
+        ax.plot(x, y, ".", color=theme.faint, alpha=0.6, markersize=4, markeredgewidth=0, zorder=1)
+        ax.plot(x, rolling_mean(y), color=theme.faint, alpha=0.8, linewidth=0.9, zorder=1)
+        if start:
+            ax.axvline(start, color=theme.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
+
+
+def _draw_panel(ax: Axes, run: Run, colour: str, theme: Theme, alone: bool) -> None:
+    for start, trace in zip(campaign_starts(run), run.traces, strict=True):
+        x, y = _series(trace, PANEL, start)
+        if not has_panel(run):
+            x, y = _series(trace, "pass_rate", start)
+            y = rolling_mean(y)
+        elif alone:
+            _, error = _series(trace, "panel_pass_at_1_se", start)
+            low, high = np.clip([y - CONFIDENCE * error, y + CONFIDENCE * error], 0, 1)
+            ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        width, alpha = (2.0, 1.0) if alone else (0.9, 0.7)
+        mark = "." if len(x) == 1 else ""  # a line through one point would not be seen
+        ax.plot(x, y, marker=mark, color=colour, linewidth=width, alpha=alpha, zorder=3)
+    if alone:
+        _draw_reported(ax, run, colour, theme)
+
+
+def _draw_reported(ax: Axes, run: Run, colour: str, theme: Theme) -> None:
+    """The report panel's scores, and a thread from what rolled forward to where it went on."""
+    starts = campaign_starts(run)
+    for summary, start in zip(run.summaries, starts, strict=False):
+        place = _kept_place(summary)
+        marks = {"end": (summary.end_step, "s"), "peak": (summary.peak_step, "^")}
+        if summary.peak_step == summary.end_step:
+            del marks["end"]
+        if summary.peak_step == 0 and summary.campaign > 0:
+            del marks["peak"]  # this policy has its mark where it was made
+        for name, (step, marker) in marks.items():
+            face = colour if name == place else theme.paper
+            _draw_score(ax, start + step, summary.scores[name], marker, colour, face)
+        if place == "peak" and summary.campaign + 1 < len(run.traces):
+            ends = [start + summary.peak_step, start + summary.end_step]
+            height = summary.scores[place].pass_at_1
+            ax.plot(ends, [height, height], ":", color=colour, linewidth=1.1, zorder=3)
+
+
+def _kept_place(summary: CampaignSummary) -> str | None:
+    """What rolled forward: this campaign's "end", its "peak", or None of it."""
+    kept = summary.kept
+    if kept is None or kept.campaign != summary.campaign:
+        return None
+    return place_of(summary, kept.step)
+
+
+def _draw_score(ax: Axes, x: int, score: PanelScore, marker: str, colour: str, face: str) -> None:
+    ax.errorbar(
+        x, score.pass_at_1, CONFIDENCE * score.standard_error, fmt=marker, color=colour,
+        markerfacecolor=face, markersize=6.5, markeredgewidth=1.3, elinewidth=1.1, zorder=5,
+        clip_on=False,
+    )  # fmt: skip
+
+
+def _draw_strip(ax: Axes, run: Run, metric: str, colour: str, thin: bool) -> None:
+    for start, trace in zip(campaign_starts(run), run.traces, strict=True):
+        x, y = _series(trace, metric, start)
+        ax.plot(x, y, color=colour, linewidth=0.7 if thin else 1.2, alpha=0.6 if thin else 0.9)
+
+
+def _finish_top(ax: Axes, runs: Sequence[Run]) -> None:
+    ax.set_ylim(-0.02, _ceiling(ax))  # a line along 0 should not hide in the frame
+    ax.set_xlim(left=0)
+    panel = any(has_panel(run) for run in runs)
+    title = "pass@1, held-out problems" if panel else "pass_rate, mean of 5 steps"
+    campaigns = len(runs[0].traces)
+    if len(runs) == 1 and campaigns > 1:
+        _number_campaigns(ax, runs[0])
+        ax.set_title(f"{title}, campaigns 1 to {campaigns}", pad=17)
+    else:
+        ax.set_title(title)
+
+
+def _number_campaigns(ax: Axes, run: Run) -> None:
+    """Above the frame, where nothing is drawn, in the middle of each."""
+    edges = np.array([*campaign_starts(run), campaign_starts(run)[-1] + run.records[-1].step])
+    for number, (start, end) in enumerate(pairwise(edges), 1):
+        if end - start >= 0.03 * edges[-1]:  # a narrower one has no room for its number
+            ax.annotate(
+                str(number), ((start + end) / 2, 1), (0, 3), xycoords=("data", "axes fraction"),
+                textcoords="offset points", fontsize=9, ha="center", alpha=0.75,
+            )  # fmt: skip
+
+
+def _ceiling(ax: Axes) -> float:
+    """The next tenth above everything drawn."""
+    return min(1.02, math.ceil(10 * ax.dataLim.y1 + 0.2) / 10)
+
+
+def _finish_strip(ax: Axes, metric: str, title: str) -> None:
+    ax.set_title(title, fontsize=9, pad=3)
+    if metric == "clip_ratio":
+        ax.set_ylim(-0.05, 1.05)
+        ax.set_yticks([0, 1], ["0%", "100%"])
+        return
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    if 0 < 10 * low < high:  # from 0.1 to gibberish at 6: on a linear axis only the latter is seen
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(10, (1.0,) if 30 * low < high else (1.0, 3.0)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.tick_params(axis="y", which="minor", length=0)
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _legend(
+    runs: Sequence[Run], labels: Sequence[str], colours: Mapping[str, str], theme: Theme
+) -> list[Line2D]:
+    handles = []
+    for name, colour in colours.items():
+        own = [run for run, label in zip(runs, labels, strict=True) if label == name]
+        seeds = f"seed {own[0].seed}" if len(own) == 1 else f"{len(own)} seeds"
+        handles.append(Line2D([], [], color=colour, linewidth=2, label=f"{name}, {seeds}"))
+    if len(colours) == len(runs) and any(run.summaries for run in runs):
+        marks = (("^", theme.paper, "peak, report panel"), ("s", theme.paper, "end, report panel"))
+        for marker, face, label in (*marks, ("o", theme.ink, "filled: rolls forward")):
+            handles.append(
+                Line2D(
+                    [], [], marker=marker, linestyle="none", color=theme.ink, markersize=6,
+                    markerfacecolor=face, label=label,
+                )
+            )  # fmt: skip
+    if len(runs) == 1:
+        label = "training, mean of 5 steps"
+        handles.append(Line2D([], [], color=theme.faint, marker=".", alpha=0.7, label=label))
+    return handles

@@ -1,0 +1,183 @@
+"""A run's report: trajectory.png, report.html and verdict.json, written into its folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfreg.analysis import page, words
+from selfreg.analysis.load import Run, load_run, report_completions
+from selfreg.analysis.plot import image, outcome_bars, outcome_figure, trajectory_figure
+from selfreg.analysis.trajectory import GAP_LEVELS, WINDOW
+from selfreg.analysis.verdict import CampaignVerdict, RunVerdict, judge_run
+from selfreg.records import Checkpoint, to_json
+from selfreg.rundir import write_json
+
+TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
+EXAMPLES = 4
+
+
+def write_report(folder: Path) -> str:
+    """Judge the run in a folder, finished or not, and write what a person reads.
+
+    Returns:
+      The verdict in a few lines, and where the report lies.
+
+    Raises:
+      ValueError: The folder is not a run's, or holds no step yet.
+    """
+    run = load_run(folder)
+    verdict = judge_run(run)
+    text = words.describe(verdict)
+    write_json(folder / VERDICT, {"text": text, **to_json(verdict)})
+    (folder / TRAJECTORY).write_bytes(image(trajectory_figure([run]), "png"))
+    (folder / REPORT).write_text(_page(run, verdict, text), encoding="utf-8")
+    return f"{text}\nRun: {folder}\nReport: {folder / REPORT}"
+
+
+def _page(run: Run, verdict: RunVerdict, text: str) -> str:
+    dropped = words.largest_drop(verdict.campaigns) if verdict.campaigns else None
+    bars = outcome_bars(run)
+    return page.render(
+        "report.html.j2",
+        title=f"{run.config['name']}: {run.condition}, seed {run.seed}",
+        subtitle=_subtitle(run),
+        text=text,
+        verdict=verdict,
+        window=WINDOW,
+        trajectory=page.themed(lambda theme: trajectory_figure([run], theme)),
+        outcomes=page.themed(lambda theme: outcome_figure(bars, theme)) if bars else None,
+        campaigns=[campaign_row(campaign) for campaign in verdict.campaigns],
+        metrics=[metric_row(run, campaign) for campaign in verdict.campaigns],
+        example_campaign=dropped.campaign + 1 if dropped else 0,
+        examples=examples(run, dropped) if dropped else [],
+        timings=timings(run),
+        starts=run.manifest.get("starts", []),
+        config=json.dumps(run.config, indent=2),
+    )
+
+
+def campaign_row(campaign: CampaignVerdict) -> dict[str, str]:
+    """What the report panel says of one campaign, as text by column."""
+    by_construction = "0, by construction"
+    return {
+        "campaign": str(campaign.campaign + 1),
+        "updates": str(campaign.end_step),
+        "start": words.score(campaign.start),
+        "peak": words.score(campaign.peak),
+        "at step": str(campaign.peak_step),
+        "end": words.score(campaign.end),
+        "rise": words.change(campaign.rise) if campaign.rise else by_construction,
+        "drop": words.interval(campaign.drop) if campaign.drop else by_construction,
+        "verdict": campaign.finding.value,
+    }
+
+
+def metric_row(run: Run, campaign: CampaignVerdict) -> dict[str, str]:
+    """What was ordered and what the training's own metrics say of one campaign, by column."""
+    plan = run.summaries[campaign.campaign].plan
+    return {
+        "campaign": str(campaign.campaign + 1),
+        "plan": plan.reason,
+        "budget": f"{plan.budget_steps} steps",
+        "lr": f"{plan.lr:g}",
+        "KL": f"{plan.kl_coef:g}",
+        "pass_rate gap": _gap(campaign),
+        "flags": _flags(campaign),
+    }
+
+
+def examples(run: Run, campaign: CampaignVerdict) -> list[dict[str, Any]]:
+    """Sample 0 of a few report problems, as the start, the peak and the end answered them.
+
+    Returns:
+      A row a problem with its id, its spec where it was kept, and the answers of the distinct
+      policies; none when the completions were not kept.
+    """
+    steps = {0: "start", campaign.peak_step: "peak", campaign.end_step: "end"}
+    steps[campaign.peak_step] = "peak" if campaign.drop else "peak and end"
+    if not campaign.rise:
+        steps[0] = "start and peak"
+    asked = {
+        place: {
+            row["problem_id"]: row
+            for row in report_completions(run, Checkpoint(campaign.campaign, step))
+            if row["sample"] == 0
+        }
+        for step, place in steps.items()
+    }
+    problems = next(iter(asked.values()))
+    ids = list(problems)
+    chosen = sorted({int(i) for i in np.linspace(0, len(ids) - 1, EXAMPLES)}) if ids else []
+    return [
+        {
+            "problem_id": ids[i],
+            "spec": problems[ids[i]].get("spec", ""),
+            "answers": [
+                {"place": p, **rows[ids[i]]} for p, rows in asked.items() if ids[i] in rows
+            ],
+        }
+        for i in chosen
+    ]
+
+
+def timings(run: Run) -> list[dict[str, str]]:
+    """Seconds by stage: in all, in the median step that has it, and as a share of all steps.
+
+    What no stage accounts for is shown as "other".
+    """
+    totals: dict[str, list[float]] = {}
+    for record in run.records:
+        for name, value in record.metrics.items():
+            if name.startswith("time/"):
+                totals.setdefault(name.removeprefix("time/").removesuffix("_s"), []).append(value)
+    if "step" not in totals:
+        return []
+    whole = sum(totals["step"])
+    known = sum(sum(seconds) for name, seconds in totals.items() if name != "step")
+    rows = [(name, sum(s), float(np.median(s))) for name, s in totals.items() if name != "step"]
+    rows.sort(key=lambda row: -row[1])
+    rows += [("other", whole - known, np.nan), ("all", whole, float(np.median(totals["step"])))]
+    return [
+        {
+            "stage": name,
+            "total": f"{total:.1f} s",
+            "median": "" if np.isnan(median) else f"{median:.3f} s",
+            "share": f"{total / whole:.0%}",
+        }
+        for name, total, median in rows
+    ]
+
+
+def _subtitle(run: Run) -> str:
+    learn: Mapping[str, Any] = run.config.get("learn", {})
+    rollout = run.config["rollout"]
+    return (
+        f"{learn.get('algorithm', '')} with rewards {learn.get('reward_coding', '')}, "
+        f"{rollout['problems_per_step']} problem(s) a step, {rollout['group_size']} completions "
+        f"each; {run.updates} updates; the control reads {run.config['control_metric']}"
+    )
+
+
+def _gap(campaign: CampaignVerdict) -> str:
+    if campaign.noise is None:
+        return "training completions not kept"
+    gap = campaign.noise.gap
+    return (
+        f"{gap.observed:.2f}, null {gap.null_mean:.2f} [{gap.null_low:.2f}, {gap.null_high:.2f}], "
+        f"{words.p_value(gap.p)} (n = {campaign.noise.reading.steps} steps)"
+    )
+
+
+def _flags(campaign: CampaignVerdict) -> str:
+    """The paper's collapse flags, on the series that the control read."""
+    shape = campaign.shape
+    flags = ["end/peak < 0.3"] if shape.collapsed else []
+    flags += [f"gap > {level}" for level in GAP_LEVELS if shape.gap_above(level)]
+    if shape.onset_step is not None:
+        flags.append(f"onset at step {shape.onset_step}, {shape.latency_steps} before the end")
+    if shape.phase_transition is not None:
+        flags.append(f"largest drop / gap {shape.phase_transition:.2f}")
+    return "; ".join(flags) or "none"

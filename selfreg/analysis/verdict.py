@@ -1,0 +1,250 @@
+"""Did it collapse? The verdict on each campaign, and on the chain, with what it rests on.
+
+It rests on the report panel: its problems did not select the peak, so that the peak's score is not
+the maximum of a noise. Start, peak and end answer the same problems with the same sampling seeds,
+and their differences are paired by problem. The per-step pass_rate stands beside it with its
+stationary null, and decides nothing.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from selfreg.analysis import nullmodel
+from selfreg.analysis.load import Run, checkpoint_of_origin, passed_counts
+from selfreg.analysis.nullmodel import NullComparison, Reading
+from selfreg.analysis.stats import Difference, panel_difference
+from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
+from selfreg.records import Checkpoint, PanelScore, Trace
+from selfreg.rundir import CampaignSummary, place_of
+
+# A drop that is surely smaller than this is no collapse.
+MARGIN = 0.10
+
+
+class Finding(StrEnum):
+    """What a campaign's drop from peak to end amounts to."""
+
+    COLLAPSED = "collapsed"
+    STABLE = "stable"
+    NOISE = "not distinguishable from noise"
+    NO_DROP = "the end is the peak"
+    NOTHING_TO_LOSE = "nothing to lose"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A policy's pass@1 on the report panel.
+
+    Attributes:
+      pass_at_1: Mean over problems.
+      standard_error: Clustered by problem.
+      problems: N.
+      samples: Completions a problem.
+    """
+
+    pass_at_1: float
+    standard_error: float
+    problems: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignVerdict:
+    """One finished campaign.
+
+    Attributes:
+      campaign: From 0.
+      peak_step: Where the control's metric peaked; the report panel had no part in that.
+      end_step: The last step, and the number of updates made.
+      start: Report panel, at step 0.
+      peak: At `peak_step`.
+      end: At `end_step`.
+      rise: peak - start; None when the peak is the start, and the rise 0 by construction.
+      drop: peak - end; None when the end is the peak, and the drop 0 by construction.
+      finding: The verdict; see `judge`.
+      shape: The control's metric as a trajectory; pass_rate through its rolling mean.
+      noise: The per-step pass_rate against its stationary null; None when the training completions
+        were not kept.
+    """
+
+    campaign: int
+    peak_step: int
+    end_step: int
+    start: Score
+    peak: Score
+    end: Score
+    rise: Difference | None
+    drop: Difference | None
+    finding: Finding
+    shape: Trajectory
+    noise: NullComparison | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainVerdict:
+    """From the initial policy to what the finished campaigns left.
+
+    Attributes:
+      start: The initial policy.
+      end: The end of the last finished campaign.
+      kept: What the control hands on.
+      kept_place: What that was in its campaign: "end" or "peak", or the chain's "start".
+      kept_at: The checkpoint that made the kept policy; None when it is the initial one.
+      end_at: The checkpoint that made the end.
+      best: Report score of the peak of the campaign whose control metric peaked highest.
+      best_campaign: That campaign.
+      end_change: end - start; None when they are one policy.
+      kept_change: kept - start; None when they are one policy.
+    """
+
+    start: Score
+    end: Score
+    kept: Score
+    kept_place: str
+    kept_at: Checkpoint | None
+    end_at: Checkpoint | None
+    best: Score
+    best_campaign: int
+    end_change: Difference | None
+    kept_change: Difference | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunVerdict:
+    """Everything that is concluded from one run.
+
+    Attributes:
+      condition: How campaigns were controlled.
+      seed: Of the chain.
+      control_metric: What the control read.
+      finished: Whether all campaigns have ended.
+      planned_campaigns: How many the config asks for.
+      updates: Made so far.
+      margin: What `judge` used.
+      campaigns: The finished ones.
+      chain: None before a campaign has ended.
+    """
+
+    condition: str
+    seed: int
+    control_metric: str
+    finished: bool
+    planned_campaigns: int
+    updates: int
+    margin: float
+    campaigns: tuple[CampaignVerdict, ...]
+    chain: ChainVerdict | None
+
+
+def judge(drop: Difference | None, peak: float, margin: float = MARGIN) -> Finding:
+    """The verdict on a drop from peak to end.
+
+    The first of these that holds:
+
+    - `the end is the peak`: one checkpoint is both, and nothing was measured twice.
+    - `nothing to lose`: the peak itself is below the margin, so that no drop could exceed it.
+    - `collapsed`: the drop's 95% interval lies above 0. How large the drop is, the interval says.
+    - `stable`: the interval lies below the margin.
+    - `not distinguishable from noise`: the interval holds 0 and reaches the margin.
+
+    Args:
+      drop: peak - end on the report panel; None when they are one policy.
+      peak: pass@1 at the peak.
+      margin: A smaller drop is no collapse.
+    """
+    if drop is None:
+        return Finding.NO_DROP
+    if peak < margin:
+        return Finding.NOTHING_TO_LOSE
+    if drop.low > 0:
+        return Finding.COLLAPSED
+    return Finding.STABLE if drop.high < margin else Finding.NOISE
+
+
+def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
+    """Judge a run, finished or not.
+
+    Raises:
+      ValueError: Two scores are of different panels.
+    """
+    return RunVerdict(
+        run.condition,
+        run.seed,
+        str(run.config["control_metric"]),
+        run.finished,
+        int(run.config["campaigns"]),
+        run.updates,
+        margin,
+        tuple(_judge_campaign(run, summary, margin) for summary in run.summaries),
+        _judge_chain(run) if run.summaries else None,
+    )
+
+
+def pass_rate_noise(run: Run, campaign: int) -> NullComparison | None:
+    """A campaign's pass_rate against the null of its own groups; None when those were not kept."""
+    passed = passed_counts(run, campaign)
+    trace = Trace(campaign, "pass_rate", run.traces[campaign].records)
+    if not len(passed):
+        return None
+    _, values = trace.series()
+    rollout = run.config["rollout"]
+    reading = Reading(len(values), rollout["group_size"], rollout["problems_per_step"])
+    return nullmodel.compare(values, passed, reading)
+
+
+def kept_score(run: Run) -> tuple[str, PanelScore]:
+    """What a run with a finished campaign hands on: its place (start, peak or end) and score."""
+    kept = run.summaries[-1].kept
+    if kept is None:
+        return "start", run.summaries[0].scores["start"]
+    summary = run.summaries[kept.campaign]
+    place = place_of(summary, kept.step)
+    return place, summary.scores[place]
+
+
+def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> CampaignVerdict:
+    start, peak, end = (summary.scores[name] for name in ("start", "peak", "end"))
+    trace = run.traces[summary.campaign]
+    rise = None if summary.peak_step == 0 else panel_difference(peak, start)
+    drop = None if summary.peak_step == summary.end_step else panel_difference(peak, end)
+    return CampaignVerdict(
+        summary.campaign,
+        summary.peak_step,
+        summary.end_step,
+        _score(start),
+        _score(peak),
+        _score(end),
+        rise,
+        drop,
+        judge(drop, peak.pass_at_1, margin),
+        of_trace(trace, WINDOW if trace.metric == "pass_rate" else 1),
+        pass_rate_noise(run, summary.campaign),
+    )
+
+
+def _judge_chain(run: Run) -> ChainVerdict:
+    first, last = run.summaries[0], run.summaries[-1]
+    place, kept = kept_score(run)
+    start, end = first.scores["start"], last.scores["end"]
+    kept_at = checkpoint_of_origin(run, last.kept)
+    end_at = checkpoint_of_origin(run, Checkpoint(last.campaign, last.end_step))
+    peaks = [of_trace(run.traces[summary.campaign]).peak for summary in run.summaries]
+    best = int(np.argmax(peaks))
+    return ChainVerdict(
+        _score(start),
+        _score(end),
+        _score(kept),
+        place,
+        kept_at,
+        end_at,
+        _score(run.summaries[best].scores["peak"]),
+        best,
+        None if end_at is None else panel_difference(end, start),
+        None if kept_at is None else panel_difference(kept, start),
+    )
+
+
+def _score(score: PanelScore) -> Score:
+    return Score(score.pass_at_1, score.standard_error, len(score.problem_ids), score.samples)

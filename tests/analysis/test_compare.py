@@ -1,0 +1,165 @@
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from selfreg.analysis.__main__ import compare_folder
+from selfreg.analysis.compare import (
+    Judged,
+    config_differences,
+    describe,
+    markdown,
+    pair,
+    table,
+)
+from selfreg.analysis.load import load_run
+from selfreg.analysis.verdict import judge_run
+
+FALL, RISE = [[0.3, 0.5, 0.1, 0.0]], [[0.3, 0.4, 0.5]]
+
+
+@pytest.fixture
+def judged(write_run):
+    """Judges runs that it writes: judged(("A0", 7, levels), ...)."""
+
+    def write(*wanted, **kwargs):
+        runs = [
+            load_run(write_run(f"runs/{c}/seed_{s}", levels, condition=c, seed=s, **kwargs))
+            for c, s, levels in wanted
+        ]
+        return [Judged(run, judge_run(run)) for run in runs]
+
+    return write
+
+
+def test_table(judged):
+    rows = table(judged(("ES", 7, RISE), ("A0", 11, FALL), ("A0", 7, FALL)))
+    assert [(row["condition"], row["seed"]) for row in rows] == [
+        ("A0", "7"), ("A0", "11"), ("ES", "7"),
+    ]  # fmt: skip
+    assert rows[0] == {
+        "condition": "A0", "seed": "7", "done": "1/1", "updates": "3", "start": "0.30 ± 0.05",
+        "best peak": "0.50 ± 0.08", "end": "0.00 ± 0.00", "kept": "0.00 ± 0.00",
+    }  # fmt: skip
+    assert markdown(rows).splitlines()[:3] == [
+        "| condition | seed | done | updates | start | best peak | end | kept |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| A0 | 7 | 1/1 | 3 | 0.30 ± 0.05 | 0.50 ± 0.08 | 0.00 ± 0.00 | 0.00 ± 0.00 |",
+    ]
+
+
+def test_an_unfinished_first_campaign_has_no_scores(judged):
+    (row,) = table(judged(("A0", 7, FALL), finished=0))
+    assert (row["done"], row["kept"]) == ("0/1", "-")
+
+
+def test_one_seed_is_paired_by_problem_only(judged):
+    (pairing,) = pair(judged(("A0", 7, FALL), ("ES", 7, RISE)))
+    assert (pairing.name, pairing.baseline, pairing.seeds) == ("ES", "A0", (7,))
+    assert pairing.by_seed[0].mean == pytest.approx(0.5)
+    assert pairing.over_seeds is None
+    lines = describe(pairing)
+    assert lines[0].startswith("Kept by ES - kept by A0, seed 7: +0.50 [+0.33, +0.67], paired")
+    assert "n = 12 problems x 8 samples" in lines[0]
+    assert "One seed" in lines[1]
+    assert "different numbers of updates (ES 2; A0 3)" in lines[-1]
+    assert "a control with equal updates is owed" in lines[-1]
+
+
+def test_several_seeds_are_paired_by_seed(judged):
+    wanted = [("A0", s, [[0.3, 0.2]]) for s in (7, 11, 17)]
+    wanted += [("ES", s, [[0.3, up]]) for s, up in ((7, 0.4), (11, 0.5), (23, 0.6))]
+    (pairing,) = pair(judged(*wanted))
+    assert pairing.seeds == (7, 11)
+    assert pairing.over_seeds.differences == pytest.approx((0.2, 0.3))
+    assert pairing.over_seeds.sign_flip_p == 0.5
+    lines = describe(pairing)
+    assert "mean over n = 2 seeds +0.250" in lines[0]
+    assert "exact sign-flip p = 0.5 (at least 0.5 here)" in lines[0]
+    assert not any("WARNING" in line for line in lines)  # equal updates
+
+
+def test_what_cannot_be_paired_is_named(judged):
+    runs = judged(("A0", 7, FALL)) + judged(("ES", 7, RISE), finished=0)
+    (pairing,) = pair(runs)
+    assert pairing.seeds == ()
+    assert describe(pairing) == [
+        "Kept by ES - kept by A0, not paired: seed 7, unfinished or of other report panels."
+    ]
+    assert pair(judged(("A0", 11, FALL), ("ES", 17, RISE))) == []
+
+
+def test_one_chain_twice_is_refused(judged, write_run):
+    runs = judged(("A0", 7, FALL))
+    copy = load_run(write_run("copy", FALL))
+    with pytest.raises(ValueError, match="two runs are A0 seed 7"):
+        pair([*runs, Judged(copy, judge_run(copy))])
+
+
+def test_config_differences(write_run):
+    a = load_run(write_run("a", optimizer={"lr": 1e-3}))
+    b = load_run(write_run("b", optimizer={"lr": 1e-4}, seed=11, condition="ES"))
+    assert config_differences([a, b]) == ["optimizer.lr: 0.0001, 0.001"]
+    assert config_differences([a, a]) == []
+
+
+def test_a_folder_of_runs(judged, tmp_path):
+    judged(("A0", 7, FALL), ("ES", 7, RISE))
+    out = tmp_path / "out"
+    console = Console(record=True, width=80)
+    compare_folder(tmp_path / "runs", out, console)
+    shown = console.export_text()
+    assert "0.50 ± 0.08 0.00 ± 0.00 0.00 ± 0.00" in shown  # not cut at 80 columns
+    assert "WARNING" in shown
+    assert (out / "trajectory.png").exists()
+    assert "a control with equal updates is owed" in (out / "comparison.md").read_text("utf-8")
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert 'href="../runs/A0/seed_7/report.html"' in html
+    assert (tmp_path / "runs/A0/seed_7/report.html").exists()
+
+
+def test_a_report_is_written_anew_only_when_the_run_has_gone_on(judged, tmp_path):
+    judged(("A0", 7, FALL), ("ES", 7, RISE))
+    folder, console = tmp_path / "runs", Console(quiet=True)
+    compare_folder(folder, folder, console)
+    report = folder / "A0/seed_7/report.html"
+    report.write_text("kept")
+    compare_folder(folder, folder, console)
+    assert report.read_text() == "kept"
+    (folder / "A0/seed_7/metrics.jsonl").touch()
+    compare_folder(folder, folder, console)
+    assert report.read_text() != "kept"
+
+
+def test_a_single_run_gets_its_own_report(write_run):
+    folder = write_run()
+    console = Console(record=True, width=200)
+    compare_folder(folder, folder, console)
+    assert "COLLAPSED" in console.export_text()
+    assert (folder / "verdict.json").exists()
+    assert not (folder / "comparison.md").exists()
+
+
+def test_a_comparison_never_replaces_a_runs_report(judged, tmp_path):
+    runs = judged(("A0", 7, FALL), ("ES", 7, RISE))
+    with pytest.raises(ValueError, match="own folder"):
+        compare_folder(tmp_path / "runs", runs[0].run.folder, Console(quiet=True))
+
+
+def test_a_run_that_cannot_be_read_is_left_out(judged, tmp_path):
+    judged(("A0", 7, FALL), ("ES", 7, RISE))
+    (tmp_path / "runs/ES/seed_7/metrics.jsonl").write_text("")
+    console = Console(record=True, width=200)
+    compare_folder(tmp_path / "runs", tmp_path / "out", console)
+    assert "left out" in console.export_text()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [([], "--runs"), (["--runs=absent"], "absent")])
+def test_a_users_mistake_ends_in_one_line(arguments, message):
+    command = [sys.executable, "-m", "selfreg.analysis", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

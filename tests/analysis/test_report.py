@@ -1,0 +1,165 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from selfreg.analysis.load import load_run
+from selfreg.analysis.page import render, words
+from selfreg.analysis.report import examples, timings, write_report
+from selfreg.analysis.verdict import judge_run
+
+CHROMIUM = shutil.which("chromium")
+VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and checks that every tag is closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self._open = [], "", []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def is_self_contained(page):
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "srcset", "data", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+        assert not attributes.get("href", "").startswith(("http", "//", "javascript"))
+    return True
+
+
+def test_a_report(write_run):
+    folder = write_run("run", [[0.3, 0.5, 0.1], [0.1, 0.2, 0.1]])
+    text = write_report(folder)
+    assert "COLLAPSED beyond noise" in text
+    assert text.endswith(f"Report: {folder / 'report.html'}")
+    assert (folder / "trajectory.png").read_bytes().startswith(b"\x89PNG")
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert is_self_contained(page)
+    assert not re.search(r"url\(|@import|https?://(?!evil)", html)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in (
+        page.tags
+    )
+    for expected in ("COLLAPSED beyond noise", "tiny: A0, seed 7", "first campaign", "cpu:0"):
+        assert expected in page.text
+    assert "unfinished" not in page.text
+
+
+def test_verdict_json_holds_the_numbers_and_the_text(write_run):
+    folder = write_run()
+    text = write_report(folder)
+    verdict = json.loads((folder / "verdict.json").read_text(), parse_constant=pytest.fail)
+    assert text.startswith(verdict["text"])
+    (campaign,) = verdict["campaigns"]
+    assert campaign["finding"] == "collapsed"
+    assert campaign["drop"]["mean"] == pytest.approx(0.5)
+    assert campaign["noise"]["gap"]["p"] <= 1
+    assert verdict["chain"]["kept_place"] == "end"
+    assert verdict["margin"] == 0.10
+
+
+def test_programs_are_shown_but_never_run(write_run, hostile):
+    folder = write_run(name="<b>name</b>")
+    write_report(folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert is_self_contained(page)
+    assert "<script" not in html
+    assert "evil" in page.text  # as text, and in no attribute
+    assert hostile.replace("\x00", "\ufffd") in page.text.replace("\x00", "\ufffd")
+    assert "<b>name" not in html
+    assert "default-src 'none'" in html  # and a browser is told to load nothing
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_an_unfinished_run_has_a_report_that_says_so(write_run, finished):
+    folder = write_run("run", [[0.3, 0.5, 0.1], [0.1, 0.2, 0.1]], finished=finished)
+    assert "unfinished" in write_report(folder).lower()
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert f"{finished} of 2 campaigns have ended" in re.sub(r"\s+", " ", page.text)
+
+
+def test_a_run_with_only_pass_rate(write_run):
+    folder = write_run("run", panel=False, control_metric="pass_rate", condition="ES")
+    assert "pass_rate gap" in write_report(folder)
+
+
+def test_a_run_without_completions_or_manifest(write_run):
+    folder = write_run(completions=False)
+    (folder / "manifest.json").unlink()
+    write_report(folder)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert "training completions not kept" in page.text
+    assert "No manifest was written" in page.text
+    assert "Programs from" not in page.text
+
+
+def test_no_run_no_report(tmp_path):
+    with pytest.raises(ValueError, match="not a run folder"):
+        write_report(tmp_path)
+
+
+def test_examples_name_each_policy_once(write_run):
+    run = load_run(write_run("run", [[0.3, 0.5, 0.1]]))
+    shown = examples(run, judge_run(run).campaigns[0])
+    assert [example["problem_id"] for example in shown] == ["main/0", "main/3", "main/7", "main/11"]
+    assert [answer["place"] for answer in shown[0]["answers"]] == ["start", "peak", "end"]
+    assert [answer["outcome"] for answer in shown[0]["answers"]] == [
+        "compile_error", "passed", "compile_error",
+    ]  # fmt: skip
+    run = load_run(write_run("up", [[0.3, 0.5]]))
+    places = [a["place"] for a in examples(run, judge_run(run).campaigns[0])[0]["answers"]]
+    assert places == ["start", "peak and end"]
+    run = load_run(write_run("down", [[0.5, 0.3]]))
+    places = [a["place"] for a in examples(run, judge_run(run).campaigns[0])[0]["answers"]]
+    assert places == ["start and peak", "end"]
+
+
+def test_timings_account_for_every_second(write_run):
+    # Three steps of 0.5 s, each with a panel of 0.2 s, two with an update of 0.2 s.
+    rows = {row["stage"]: row for row in timings(load_run(write_run("run", [[0.3, 0.5, 0.1]])))}
+    assert list(rows) == ["eval", "update", "other", "all"]
+    assert rows["eval"] == {"stage": "eval", "total": "0.6 s", "median": "0.200 s", "share": "40%"}
+    assert rows["other"]["total"] == "0.5 s"
+    assert rows["all"]["total"] == "1.5 s"
+
+
+def test_json_in_words():
+    assert words({"a": [1, 2], "b": None, "c": []}) == "a 1, 2; b none; c none"
+
+
+def test_templates_refuse_what_they_are_not_given():
+    with pytest.raises(Exception, match="undefined"):
+        render("comparison.html.j2", title="x")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+@pytest.mark.parametrize("width", [500, 1200])
+def test_a_browser_renders_it(write_run, tmp_path, width):
+    folder = write_run()
+    write_report(folder)
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--window-size={width},900", f"--user-data-dir={tmp_path}/profile"]
+    result = subprocess.run(
+        [*command, f"file://{folder}/report.html"], capture_output=True, text=True, timeout=60
+    )
+    assert "COLLAPSED beyond noise" in result.stdout

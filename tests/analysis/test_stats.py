@@ -1,0 +1,125 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfreg.analysis.stats import (
+    bootstrap_interval,
+    panel_difference,
+    seed_difference,
+    sign_flip_p,
+    t_interval,
+)
+from selfreg.records import PanelScore
+
+values = st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6)
+
+
+def panel(*rates: float, ids: str = "abcdefgh", samples: int = 8) -> PanelScore:
+    return PanelScore(tuple(ids[: len(rates)]), np.array(rates), samples)
+
+
+def test_panel_difference_by_hand():
+    difference = panel_difference(panel(1.0, 0.5, 0.0), panel(0.5, 0.5, 0.0, samples=4))
+    # Differences 0.5, 0, 0: mean 1/6, sd sqrt(1/12), t(0.975, 2) = 4.30265.
+    error = np.sqrt(1 / 12) / np.sqrt(3)
+    assert difference.mean == pytest.approx(1 / 6)
+    assert difference.standard_error == pytest.approx(error)
+    assert difference.low == pytest.approx(1 / 6 - 4.30265 * error, abs=1e-5)
+    assert difference.high == pytest.approx(1 / 6 + 4.30265 * error, abs=1e-5)
+    assert (difference.problems, difference.samples) == (3, 4)
+
+
+def test_pairing_takes_the_spread_between_problems_away():
+    easy_and_hard = panel(0.0, 1.0, 0.0, 1.0)
+    moved = PanelScore(easy_and_hard.problem_ids, easy_and_hard.pass_rates - 0.1, 8)
+    difference = panel_difference(moved, easy_and_hard)
+    assert easy_and_hard.standard_error > 0.2
+    assert difference.standard_error == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("other", [panel(0.1, 0.2, ids="ba"), panel(0.1, 0.2, 0.3)])
+def test_other_panels_are_refused(other):
+    with pytest.raises(ValueError, match="different panels"):
+        panel_difference(panel(0.1, 0.2), other)
+
+
+def test_one_problem_has_no_interval():
+    with pytest.raises(ValueError, match="at least 2"):
+        panel_difference(panel(0.1), panel(0.2))
+
+
+def test_negation_is_the_difference_the_other_way():
+    a, b = panel(1.0, 0.5, 0.0), panel(0.5, 0.5, 0.25)
+    assert -panel_difference(a, b) == panel_difference(b, a)
+
+
+# From the paper's per-seed figures, in points.
+CHECKS = [
+    ([11.1, 10.2, 1.7, 1.7, -1.6], 4.62, (0.4, 9.0), 0.125),  # CARE - naive at 3B
+    ([-11.28, 2.73, 3.69], -1.62, (-11.28, 3.69), 1.0),  # W18 - W17
+    ([24.9, 18.7, 16.7], 20.1, (16.7, 24.9), 0.25),  # MORBO, marginal
+]
+
+
+@pytest.mark.parametrize(("differences", "mean", "interval", "p"), CHECKS)
+def test_check_values(differences, mean, interval, p):
+    result = seed_difference(differences)
+    assert result.mean == pytest.approx(mean, abs=0.005)
+    assert result.bootstrap == pytest.approx(interval, abs=0.05)
+    assert result.sign_flip_p == p
+
+
+def test_t_interval_by_hand():
+    # n = 4, mean 2.5, sd 1.29099, t(0.975, 3) = 3.18245.
+    half = 3.18245 * 1.29099 / 2
+    assert t_interval([1, 2, 3, 4]) == pytest.approx((2.5 - half, 2.5 + half), abs=1e-4)
+
+
+@given(values)
+def test_sign_flip_against_its_definition(differences):
+    means = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in product((1, -1), repeat=len(differences))
+    ]
+    expected = np.mean([m >= abs(sum(differences)) - 1e-9 for m in means])
+    assert sign_flip_p(differences) == pytest.approx(expected)
+
+
+@given(values)
+def test_sign_flip_is_two_sided_and_never_below_its_floor(differences):
+    p = sign_flip_p(differences)
+    assert p == sign_flip_p([-d for d in differences])
+    assert 2.0 ** (1 - len(differences)) <= p <= 1
+
+
+def test_sign_flip_enumerates_twenty_and_no_more():
+    assert sign_flip_p([1.0] * 20) == 2.0**-19
+    with pytest.raises(ValueError, match="20"):
+        sign_flip_p([1.0] * 21)
+    assert seed_difference([1.0, 0.9] * 11).sign_flip_p is None
+
+
+@settings(max_examples=25)
+@given(values, st.floats(-1, 1))
+def test_exact_bootstrap_moves_with_the_values(differences, shift):
+    low, high = bootstrap_interval(differences)
+    assert min(differences) - 1e-9 <= low <= high <= max(differences) + 1e-9
+    moved = bootstrap_interval([d + shift for d in differences])
+    assert moved == pytest.approx((low + shift, high + shift), abs=1e-9)
+
+
+def test_drawn_bootstrap_agrees_with_the_enumerated_one():
+    seven = np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8])
+    means = np.mean(np.meshgrid(*[seven] * 7), axis=0)  # all 7 ** 7 resamples
+    drawn = bootstrap_interval(seven)
+    assert drawn == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.005)
+    assert drawn == bootstrap_interval(seven)  # its seed is fixed
+
+
+@pytest.mark.parametrize("bad", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0]]])
+def test_bad_samples_are_refused(bad):
+    with pytest.raises(ValueError, match="at least 2 finite"):
+        seed_difference(bad)

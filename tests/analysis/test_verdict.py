@@ -1,0 +1,132 @@
+import pytest
+
+from selfreg.analysis.load import load_run
+from selfreg.analysis.stats import Difference
+from selfreg.analysis.verdict import Finding, judge, judge_run
+from selfreg.analysis.words import change, describe, interval, p_value
+from selfreg.records import Checkpoint
+
+
+def drop(low: float, high: float) -> Difference:
+    return Difference((low + high) / 2, 0.01, low, high, 96, 8)
+
+
+@pytest.mark.parametrize(
+    ("difference", "peak", "finding"),
+    [
+        (drop(0.01, 0.5), 0.6, Finding.COLLAPSED),
+        (drop(0.01, 0.05), 0.6, Finding.COLLAPSED),  # beyond noise, however small
+        (drop(0.01, 0.05), 0.06, Finding.NOTHING_TO_LOSE),  # dead before it began
+        (drop(-0.05, 0.09), 0.6, Finding.STABLE),
+        (drop(-0.3, -0.2), 0.6, Finding.STABLE),
+        (drop(-0.05, 0.11), 0.6, Finding.NOISE),
+        (drop(0.0, 0.11), 0.6, Finding.NOISE),
+        (drop(-0.01, 0.02), 0.05, Finding.NOTHING_TO_LOSE),  # it could not fall by the margin
+        (None, 0.6, Finding.NO_DROP),
+    ],
+)
+def test_judge(difference, peak, finding):
+    assert judge(difference, peak) is finding
+
+
+def test_margin_is_stated_and_obeyed():
+    assert judge(drop(-0.05, 0.11), 0.6, margin=0.2) is Finding.STABLE
+
+
+def test_a_collapse(write_run):
+    verdict = judge_run(load_run(write_run()))
+    (campaign,) = verdict.campaigns
+    assert campaign.finding is Finding.COLLAPSED
+    assert (campaign.peak_step, campaign.end_step) == (2, 5)
+    assert campaign.rise.mean == pytest.approx(0.2)
+    assert campaign.drop.mean == pytest.approx(0.5)
+    # Rates 1.5 and 0.5 times the level: sd of the drop is 0.25 * sqrt(12 / 11).
+    assert campaign.drop.standard_error == pytest.approx(0.25 * (12 / 11) ** 0.5 / 12**0.5)
+    assert campaign.shape.collapsed
+    assert campaign.noise.reading.steps == 5
+    assert verdict.chain.kept_place == "end"
+    assert verdict.chain.kept == verdict.chain.end
+    assert verdict.chain.end_change.mean == pytest.approx(-0.3)
+    assert verdict.chain.kept_at == verdict.chain.end_at == Checkpoint(0, 5)
+
+
+def test_es_keeps_the_peak_and_a0_the_end(write_run):
+    levels = [[0.3, 0.5, 0.1], [0.5, 0.3, 0.2]]
+    chain = judge_run(load_run(write_run("es", levels, condition="ES"))).chain
+    assert chain.kept.pass_at_1 == pytest.approx(0.5)
+    assert chain.kept_at == Checkpoint(0, 1)  # the second campaign peaks where it started
+    assert chain.kept_change.mean == pytest.approx(0.2)
+    assert chain.end.pass_at_1 == pytest.approx(0.2)
+    assert chain.best_campaign == 0
+
+
+def test_one_policy_is_not_compared_with_itself(write_run):
+    verdict = judge_run(load_run(write_run("up", [[0.3, 0.4, 0.5]])))
+    (up,) = verdict.campaigns
+    assert up.finding is Finding.NO_DROP
+    assert up.drop is None
+    assert "no drop, the end is the peak" in describe(verdict)
+    assert "drop 0" not in describe(verdict)
+
+    verdict = judge_run(load_run(write_run("down", [[0.5, 0.4, 0.2]], condition="ES")))
+    assert verdict.campaigns[0].rise is None
+    assert verdict.chain.kept_at is None
+    assert verdict.chain.kept_change is None
+    assert "ES keeps the policy it started from" in describe(verdict)
+
+
+def test_the_text_of_a_collapse(write_run):
+    first, second, last = describe(judge_run(load_run(write_run()))).splitlines()
+    assert first == (
+        "A0 seed 7: pass@1 went from 0.30 ± 0.05 to 0.00 ± 0.00 at the end of 1 campaign and "
+        "5 updates (-0.30 [-0.40, -0.20]); that end is what A0 keeps."
+    )
+    assert second.startswith(
+        "Campaign 1: from 0.30 ± 0.05 to a peak of 0.50 ± 0.08 at step 2 (+0.20 [+0.13, +0.27]), "
+        "ended at 0.00 ± 0.00: COLLAPSED beyond noise (drop 0.50 [0.33, 0.67]); pass_rate gap "
+    )
+    assert second.endswith("(n = 5 steps).")
+    assert "n = 12 problems x 8 samples" in last
+
+
+@pytest.mark.parametrize("campaigns", [1, 3, 4, 10])
+def test_the_text_stays_short(write_run, campaigns):
+    levels = [[0.3, 0.5, 0.1]] + [[0.1, 0.4, 0.1]] * (campaigns - 1)
+    text = describe(judge_run(load_run(write_run("run", levels))))
+    assert 2 <= len(text.splitlines()) <= 5
+    if campaigns > 3:
+        assert f"Of {campaigns} campaigns: {campaigns} collapsed. The largest drop:" in text
+        assert "Campaign 1:" in text
+
+
+def test_unfinished_runs_say_so(write_run):
+    levels = [[0.3, 0.5, 0.1], [0.1, 0.1, 0.1]]
+    verdict = judge_run(load_run(write_run("second", levels, finished=1)))
+    assert len(verdict.campaigns) == 1
+    assert "UNFINISHED, 1 of 2 campaigns" in describe(verdict)
+    verdict = judge_run(load_run(write_run("first", levels, finished=0)))
+    assert verdict.chain is None
+    assert "no verdict yet" in describe(verdict)
+
+
+def test_without_training_completions_there_is_no_null(write_run):
+    verdict = judge_run(load_run(write_run(completions=False)))
+    assert verdict.campaigns[0].noise is None
+    assert "null" not in describe(verdict)
+
+
+def test_pass_rate_is_read_through_its_rolling_mean(write_run):
+    run = load_run(write_run("run", [[0.25, 0.75, 0.5, 0.0]], control_metric="pass_rate"))
+    shape = judge_run(run).campaigns[0].shape
+    # Means of (.25), (.25, .75), (.25, .75, .5); the last record has no samples.
+    assert (shape.peak, shape.end, shape.end_step) == (0.5, 0.5, 2)
+
+
+def test_numbers_in_words():
+    assert interval(drop(-0.05, 0.09)) == "0.02 [-0.05, 0.09]"
+    assert change(drop(0.05, 0.09)) == "+0.07 [+0.05, +0.09]"
+    same = Difference(0.0, 0.0, 0.0, 0.0, 96, 8)
+    assert interval(same) == "0.00 on every problem"  # not an interval of no width
+    assert [p_value(p) for p in (0.5, 0.04, 0.004, 0.0003)] == [
+        "p = 0.50", "p = 0.04", "p = 0.004", "p < 0.001",
+    ]  # fmt: skip
