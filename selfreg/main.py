@@ -1,0 +1,98 @@
+"""The command line: one chain.
+
+    python -m selfreg.main --config=configs/tiny.py --config.condition=ES --workdir=runs/tiny/ES
+
+Run the same command again to resume: a finished chain only writes its report anew.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import FrozenConfigDict, config_flags
+
+from selfreg.config import check_names, describe, resolve
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "A config file, such as configs/tiny.py; single keys by --config.KEY=VALUE.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "The run folder; runs/NAME/CONDITION/seed_SEED by default. A run that is there is resumed.",
+)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Parse flags; a user's mistake ends in one line, not in a traceback."""
+    if any(argument in ("--help", "-help", "-h") for argument in arguments):
+        print(f"{__doc__}\nKeys, their defaults and what they mean:\n{describe()}")
+        sys.exit(0)
+    try:
+        # ml_collections would name an unknown key and nothing else.
+        check_names(
+            argument.partition("=")[0].removeprefix("--config.")
+            for argument in arguments
+            if argument.startswith("--config.")
+        )
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        return _fail(error)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _config() -> FrozenConfigDict:
+    if _CONFIG.value is None:
+        raise ValueError("--config is missing: name a file, such as --config=configs/tiny.py")
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not Path(file.partition(":")[0]).is_file():
+        raise ValueError(f"--config={file}: there is no such file")
+    return resolve(_CONFIG.value)
+
+
+def main(_: list[str]) -> None:
+    """Run one chain and write its report."""
+    if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the run's
+        logging.set_verbosity(logging.ERROR)
+    try:
+        config = _config()
+        name = f"{config.name}/{config.condition}/seed_{config.seed}"
+        workdir = Path(_WORKDIR.value or f"runs/{name}")
+        # Only now: a mistake in a flag should not wait for jax to load.
+        from selfreg import xla
+        from selfreg.analysis.report import write_report
+        from selfreg.campaign import NonFiniteLossError
+        from selfreg.chain import run_chain
+        from selfreg.grading import GraderError
+
+        xla.set_up()
+        try:
+            run_chain(config, workdir)
+        except (NonFiniteLossError, GraderError) as error:
+            print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
+            sys.exit(1)
+        print(write_report(workdir))
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print(f"\nstopped; run the same command again to resume {workdir}", file=sys.stderr)
+        sys.exit(130)
+
+
+def run() -> None:
+    """The console entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    run()

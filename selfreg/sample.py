@@ -1,0 +1,75 @@
+"""From problems to graded groups: the part that training and evaluation share."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from selfreg.grading import GraderPool, extract_program
+from selfreg.records import Group, Problem, Request, Sampling
+from selfreg.rollout.engine import Engine
+
+
+class Stopwatch:
+    """Seconds by stage, under the names that metrics give them."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add what happens inside to `time/<stage>_s`."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[f"time/{stage}_s"] += time.perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws completions and grades them.
+
+    Attributes:
+      engine: Draws, from the weights it was last given.
+      pool: Grades.
+      sampling: How completions are drawn.
+      prompts: int32 token ids of every problem by its id.
+    """
+
+    engine: Engine
+    pool: GraderPool
+    sampling: Sampling
+    prompts: Mapping[str, np.ndarray]
+
+    def groups(
+        self,
+        problems: Sequence[Problem],
+        seeds: Sequence[np.ndarray],
+        watch: Stopwatch,
+    ) -> list[Group]:
+        """One group a problem, one graded completion a seed.
+
+        Args:
+          problems: What to solve.
+          seeds: uint32 [G] for each problem.
+          watch: Takes the seconds of "sample" and "grade".
+        """
+        wanted = zip(problems, seeds, strict=True)
+        with watch("sample"):
+            requests = [Request(self.prompts[problem.id], own) for problem, own in wanted]
+            drawn = self.engine.generate(requests, self.sampling)
+        with watch("grade"):
+            programs = [
+                tuple(extract_program(rollout.text, problem) for rollout in rollouts)
+                for problem, rollouts in zip(problems, drawn, strict=True)
+            ]
+            jobs = [
+                (p, program) for p, own in zip(problems, programs, strict=True) for program in own
+            ]
+            grades = iter(self.pool.grade(jobs))
+        return [
+            Group(problem, rollouts, tuple(p or "" for p in own), tuple(next(grades) for _ in own))
+            for problem, rollouts, own in zip(problems, drawn, programs, strict=True)
+        ]

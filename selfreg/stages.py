@@ -1,0 +1,164 @@
+"""The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from selfreg import seeds
+from selfreg.data.prompts import render
+from selfreg.data.sets import ProblemSets, load_sets
+from selfreg.evals.panel import Panel
+from selfreg.grading import GraderPool
+from selfreg.learn.optim import make_optimizer
+from selfreg.learn.train_step import Learner, LearnSettings, make_learner
+from selfreg.mesh import make_mesh
+from selfreg.models.policy import Policy, count_parameters, load_policy
+from selfreg.progress import ProgressLine
+from selfreg.records import Problem, Sampling
+from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.runlog import RunLog, open_run
+from selfreg.sample import Sampler
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Everything that a campaign runs on.
+
+    Attributes:
+      config: The resolved config.
+      train: The problems to learn from.
+      panel: Measured through a campaign.
+      report: Measured at its start, peak and end.
+      sampler: Draws and grades completions.
+      prompt_width: Tokens of the longest training prompt.
+      learner: Updates weights.
+      initial: The weights of the chain's initial policy, on the host.
+      log: The run folder.
+      progress: What a person sees.
+    """
+
+    config: Any
+    train: tuple[Problem, ...]
+    panel: Panel
+    report: Panel
+    sampler: Sampler
+    prompt_width: int
+    learner: Learner
+    initial: Any
+    log: RunLog
+    progress: ProgressLine
+
+
+@contextmanager
+def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
+    """Build the stages of a run, warm them up, and close them at the end.
+
+    Everything that can be refused is refused here, before hours are spent.
+
+    Raises:
+      ValueError: The problems, the policy, the mesh or the run folder cannot be used.
+      GraderError: The grader cannot work on this machine.
+    """
+    rollout, grading = config.rollout, config.grading
+    mesh = make_mesh(**config.mesh)
+    policy, initial = load_policy(config.model.path, remat=config.model.remat)
+    sets = load_sets(config.problems)
+    prompts = _prompts(config, policy, sets)
+    sampling = Sampling(
+        rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
+        rollout.num_alter_tokens,
+    )  # fmt: skip
+    engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
+    learner = _learner(config, policy, mesh)
+    with GraderPool(
+        grading.workers,
+        time_limit_scale=grading.time_limit_scale,
+        max_retries=grading.max_retries,
+    ) as pool:
+        facts = {
+            "devices": [str(device) for device in jax.devices()],
+            "mesh": dict(mesh.shape),
+            "parameters": count_parameters(initial),
+            "grader_layers": list(pool.layers),
+            "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
+        }
+        with open_run(workdir, config.to_dict(), facts) as log:
+            progress = ProgressLine(
+                f"{config.name} {config.condition} seed {config.seed}",
+                config.campaigns,
+                config.campaign_budget_steps,
+            )
+            try:
+                stages = Stages(
+                    config=config,
+                    train=sets.train,
+                    panel=Panel(
+                        sets.panel, config.evaluation.panel_samples, config.seed, seeds.PANEL
+                    ),
+                    report=Panel(
+                        sets.report, config.evaluation.report_samples, config.seed, seeds.REPORT
+                    ),
+                    sampler=Sampler(engine, pool, sampling, prompts),
+                    prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
+                    learner=learner,
+                    initial=initial,
+                    log=log,
+                    progress=progress,
+                )
+                _warm_up(stages, engine)
+                yield stages
+            finally:
+                progress.close()
+
+
+def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.ndarray]:
+    """Every problem's prompt, none of them too long."""
+    problems = (*sets.train, *sets.panel, *sets.report)
+    prompts = {p.id: render(p, config.model.prompt, policy.tokenizer) for p in problems}
+    longest = max(prompts, key=lambda name: len(prompts[name]))
+    if len(prompts[longest]) > config.rollout.max_prompt_tokens:
+        raise ValueError(
+            f"the prompt of {longest} has {len(prompts[longest])} tokens, more than "
+            f"config.rollout.max_prompt_tokens={config.rollout.max_prompt_tokens}: raise that"
+        )
+    return prompts
+
+
+def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
+    learn, optimizer = config.learn, config.optimizer
+    batch = config.rollout.problems_per_step * config.rollout.group_size
+    settings = LearnSettings(
+        dtype=config.model.dtype,
+        temperature=config.rollout.temperature,
+        chunk_tokens=learn.logprob_chunk_tokens,
+        microbatch_sequences=learn.microbatch_sequences or batch,
+        use_ratio=learn.use_importance_sampling_ratio,
+        use_kl=learn.kl_coef > 0,
+    )
+    rule = make_optimizer(
+        b1=optimizer.b1,
+        b2=optimizer.b2,
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        clip_norm=optimizer.clip_norm,
+    )
+    return make_learner(policy, mesh, rule, settings)
+
+
+def _warm_up(stages: Stages, engine: JaxEngine) -> None:
+    """Compile every decoding program that the run can need, before its first step."""
+    config = stages.config
+    engine.load_params(stages.learner.init(stages.initial).params)
+    calls = (
+        (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
+        (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),
+        (stages.report.problems, len(stages.report.problems), stages.report.samples),
+    )
+    for problems, count, group in calls:
+        lengths = [len(stages.sampler.prompts[problem.id]) for problem in problems]
+        engine.warm_up(count, group, lengths, stages.sampler.sampling)

@@ -1,0 +1,94 @@
+"""Run selfreg.main in this process and die by SIGKILL at a named point.
+
+    python tests/killed_run.py POINT NTH <flags of selfreg.main>
+
+POINT is where: `none` runs to the end. The points are reached from outside, by wrapping what the
+run calls, so that nothing in the package knows of them.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from selfreg import campaign, main, rundir
+from selfreg.checkpoint import Checkpoints
+from selfreg.grading import GraderPool
+from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.runlog import RunLog
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
+    """Die instead of the nth call."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            die()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def after(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
+    """Die when the nth call has returned."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = function(*args, **kwargs)
+        if calls == nth:
+            die()
+        return result
+
+    return wrapped
+
+
+def torn(file: Any, value: Any) -> None:
+    """Write half a line, then die."""
+    with file.open("a") as opened:
+        opened.write('{"campaign": 0, "st')
+        opened.flush()
+        die()
+
+
+def arm(point: str, nth: int) -> None:
+    """Wrap what the point names."""
+    if point == "sampling":
+        JaxEngine.generate = before(JaxEngine.generate, nth)
+    elif point == "grading":
+        GraderPool.grade = before(GraderPool.grade, nth)
+    elif point == "updated":
+        campaign._update = after(campaign._update, nth)
+    elif point == "saving":  # the save has returned and its thread is writing
+        Checkpoints.save = after(Checkpoints.save, nth)
+    elif point == "recording":
+        calls = 0
+        append = rundir.append_line
+
+        def maybe_torn(file: Any, value: Any) -> None:
+            nonlocal calls
+            calls += 1
+            (torn if calls == nth else append)(file, value)
+
+        rundir.append_line = maybe_torn
+    elif point == "ending":  # the campaign has ended and its summary is not written
+        RunLog.finish_campaign = before(RunLog.finish_campaign, nth)
+    elif point == "between":
+        RunLog.finish_campaign = after(RunLog.finish_campaign, nth)
+    elif point != "none":
+        raise SystemExit(f"unknown point {point}")
+
+
+if __name__ == "__main__":
+    arm(sys.argv[1], int(sys.argv[2]))
+    sys.argv[1:] = sys.argv[3:]
+    main.run()

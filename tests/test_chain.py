@@ -1,0 +1,196 @@
+"""Chains: scripted ones against golden decisions, a real one on 8 devices, and how they fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from selfreg import campaign, chain, rundir, stages
+from selfreg.campaign import NonFiniteLossError
+from selfreg.config import default, resolve
+from selfreg.data.prompts import plain_text
+from selfreg.data.sets import load_sets
+from selfreg.rollout.scripted_engine import ScriptedEngine
+
+ROOT = Path(__file__).parent.parent
+
+
+def small(**changes):
+    config = default()
+    config.update_from_flattened_dict(
+        {
+            "campaigns": 2, "campaign_budget_steps": 4, "problems.panel_count": 4,
+            "problems.report_count": 4, "evaluation.every_steps": 1, "rollout.group_size": 4,
+            "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
+            "rollout.max_new_tokens": 64, "optimizer.lr": 1e-4, **changes,
+        }
+    )  # fmt: skip
+    return resolve(config)
+
+
+class Scripted(ScriptedEngine):
+    """Solves a share of the problems that depends on how often weights were loaded."""
+
+    script: tuple[float, ...] = ()
+
+    def __init__(self, policy, *_, **__):
+        sets = load_sets(default().problems)
+        solutions = {plain_text(p): p.solution for p in (*sets.train, *sets.panel, *sets.report)}
+
+        def answer(request, index):
+            prompt = policy.tokenizer.decode(request.prompt_ids)
+            share = self.script[min(self.loads - 2, len(self.script) - 1)]  # 1: the warm-up
+            return solutions[prompt] if index < share * len(request.seeds) else "no program"
+
+        super().__init__(policy.tokenizer, answer)
+
+    def warm_up(self, *_):
+        """Nothing to compile."""
+
+
+# Loads by campaign: one for each of steps 0 to 4, then the report panel's distinct policies.
+RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("condition", "starts", "budgets"),
+    [("A0", [None, [0, 4]], [4, 4]), ("ES", [None, [0, 1]], [4, 8])],
+)
+def test_a_scripted_chain_makes_the_decisions_of_its_condition(
+    condition, starts, budgets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(Scripted, "script", (*RISE_AND_COLLAPSE, 0.5, 1.0, 0.0))
+    chain.run_chain(small(condition=condition), tmp_path)
+    first, second = rundir.read_summaries(tmp_path)
+    assert (first.peak_step, first.end_step) == (1, 4)
+    assert first.scores["peak"].pass_at_1 == 1.0
+    assert [first.plan.start, second.plan.start] == [
+        start and rundir.Checkpoint(*start) for start in starts
+    ]
+    assert [first.plan.budget_steps, second.plan.budget_steps] == budgets
+    assert second.end_step == budgets[1]
+    records = [r for r in rundir.read_records(tmp_path) if r.campaign == 0]
+    assert [r.metrics["panel_pass_at_1"] for r in records] == list(RISE_AND_COLLAPSE)
+    assert [r.metrics.get("pass_rate") for r in records] == [*RISE_AND_COLLAPSE[:4], None]
+
+
+def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(Scripted, "script", (0.5,))
+    chain.run_chain(small(campaigns=1), tmp_path)
+    before = (tmp_path / rundir.METRICS).read_text()
+    monkeypatch.setattr(chain, "run_campaign", None)
+    chain.run_chain(small(campaigns=1), tmp_path)
+    assert (tmp_path / rundir.METRICS).read_text() == before
+
+
+def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(Scripted, "script", (0.5,))
+    collate = campaign.collate
+
+    def poisoned(groups, **settings):
+        batch = collate(groups, **settings)
+        batch.token_weights[0, 0] = np.nan
+        return batch
+
+    monkeypatch.setattr(campaign, "collate", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"step 0: loss nan.*failed_batch.npz"):
+        chain.run_chain(small(), tmp_path)
+    assert np.isnan(np.load(tmp_path / "failed_batch.npz")["token_weights"][0, 0])
+    assert rundir.read_records(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"condition": "ES", "control_metric": "pass_rate", "evaluation.every_steps": 10},
+        {
+            "learn.algorithm": "grpo", "rollout.num_alter_tokens": 4, "learn.kl_coef": 0.05,
+            "learn.kl_reference": "base", "rollout.problems_per_step": 2,
+            "learn.microbatch_sequences": 2,
+            "learn.completion_buckets": (32, 48), "optimizer.reset_each_campaign": False,
+            "optimizer.weight_decay": 0.01, "optimizer.warmup_steps": 2, "rollout.top_p": 0.9,
+            "learn.use_importance_sampling_ratio": True, "learn.token_aggregation": "sequence_mean",
+        },
+    ],
+    ids=["ES on pass_rate", "GRPO with everything on"],
+)  # fmt: skip
+def test_two_real_campaigns_run(changes, tmp_path):
+    chain.run_chain(small(**changes), tmp_path)
+    summaries = rundir.read_summaries(tmp_path)
+    assert len(summaries) == 2
+    records = rundir.read_records(tmp_path)
+    # On-policy: the sampler's logprobs are the trainer's.
+    assert max(r.metrics.get("rollout/logprob_abs_diff", 0) for r in records) < 1e-4
+    for record in records:
+        outcomes = [v for k, v in record.metrics.items() if k.startswith("grader/")]
+        assert not outcomes or abs(sum(outcomes) - 1) < 1e-9
+
+
+PULSE = """
+    import sys
+    sys.path.insert(0, "tests")
+    from pathlib import Path
+    import test_chain
+    from selfreg import chain
+    config = test_chain.small(**{"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2})
+    chain.run_chain(config, Path(sys.argv[1]))
+"""
+
+
+def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PULSE), str(tmp_path / "eight")],
+        env=environment, cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    chain.run_chain(small(**{"mesh.data": 1}), tmp_path / "one")
+    eight, one = (rundir.read_records(tmp_path / name) for name in ("eight", "one"))
+    # The first step draws the same tokens from the same weights, and so learns the same.
+    assert eight[0].metrics["pass_rate"] == one[0].metrics["pass_rate"]
+    assert eight[0].metrics["loss"] == pytest.approx(one[0].metrics["loss"], rel=1e-3)
+    assert eight[0].metrics["grad_norm"] == pytest.approx(one[0].metrics["grad_norm"], rel=1e-3)
+    assert len(eight) == len(one) == 10
+    manifest = json.loads((tmp_path / "eight" / rundir.MANIFEST).read_text())
+    assert manifest["starts"][0]["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def test_nothing_is_compiled_once_the_first_step_is_over(tmp_path):
+    from selfreg import xla
+
+    xla.set_up()
+    chain.run_chain(small(**{"evaluation.every_steps": 2}), tmp_path)
+    compiled = [r.metrics["compiles"] for r in rundir.read_records(tmp_path)]
+    assert compiled[0] > 0
+    assert sum(compiled[1:]) == 0
+
+
+def test_interrupting_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable, "-m", "selfreg.main", "--config=configs/tiny.py", f"--workdir={tmp_path}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not rundir.read_records(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_trainer_sees_one_device_here():
+    assert jax.device_count() == 1
