@@ -1,0 +1,6 @@
+"""Benchmarks, one command each. They measure this machine as it is and print ratios to a peer.
+
+python -m benchmarks.step       seconds a step of the real job, split by stage
+python -m benchmarks.sampler    completions: the in-process engine beside transformers' generate
+python -m benchmarks.update     the train step beside the same one in torch
+"""

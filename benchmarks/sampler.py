@@ -1,0 +1,104 @@
+"""Tokens a second of the in-process engine beside transformers' generate, in one run.
+
+    python -m benchmarks.sampler --model=tiny
+    python -m benchmarks.sampler --model=smollm2 --prompt=chat --problems=easy:train --rounds=3
+
+Same float32 weights, same prompts, same number of completions, same temperature. "fixed" draws
+exactly --new_tokens tokens a row in both; "to the end" lets rows stop, as a real step does.
+"""
+
+import os
+
+import numpy as np
+import torch
+from absl import app, flags
+
+from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling, show
+from selfreg import xla
+from selfreg.data.problems import load_problems
+from selfreg.data.prompts import STYLES, render
+from selfreg.mesh import make_mesh
+from selfreg.models.policy import Policy, count_parameters, load_policy
+from selfreg.records import Request, Sampling
+from selfreg.rollout.jax_engine import JaxEngine
+
+_MODEL = flags.DEFINE_string("model", "tiny", "As in selfreg.evaluate.")
+_PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style.")
+_PROBLEMS = flags.DEFINE_string("problems", "procedural:train", "Source of prompts.")
+_GROUP = flags.DEFINE_integer("group", 16, "Completions a problem.")
+_BATCHES = flags.DEFINE_list("batches", ["1", "4", "24"], "Problems a call.")
+_NEW_TOKENS = flags.DEFINE_integer("new_tokens", 64, "Of a completion.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed runs of each.")
+TEMPERATURE = 0.7
+
+
+def main(_: list[str]) -> None:
+    """Measure and print."""
+    xla.set_up()
+    policy, params = load_policy(_MODEL.value)
+    theirs = in_transformers(policy, params).eval()
+    problems = load_problems(_PROBLEMS.value)
+    rows = []
+    for count in map(int, _BATCHES.value):
+        prompts = [render(p, _PROMPT.value, policy.tokenizer) for p in problems[:count]]
+        rows += [_compare(policy, params, theirs, prompts, stop) for stop in (False, True)]
+    ceiling, size = matmul_ceiling(), count_parameters(params)
+    show(
+        f"{_MODEL.value}: tokens/s, float32, group {_GROUP.value}, median of {_ROUNDS.value} runs",
+        ["problems", "rows", "lengths", "selfreg", "transformers", "ratio"],
+        rows,
+        f"Floor: {size:,} parameters x 2 FLOP a token at {ceiling / 1e9:.0f} GFLOP/s "
+        f"(a {MATMUL_SIZE}-square float32 product) = {ceiling / 2 / size:,.0f} tokens/s.",
+    )
+
+
+def _compare(
+    policy: Policy, params: object, theirs: torch.nn.Module, prompts: list[np.ndarray], stop: bool
+) -> list[str]:
+    group, new_tokens = _GROUP.value, _NEW_TOKENS.value
+    stops = policy.stop_ids if stop else (-2,)  # an id that is never drawn
+    engine = JaxEngine(
+        Policy(policy.config, policy.structure, policy.tokenizer, stops),
+        make_mesh(-1, 1, 1), dtype="float32", max_sequences=384,
+    )  # fmt: skip
+    engine.load_params(params)
+    sampling = Sampling(TEMPERATURE, 1.0, 0, new_tokens)
+    seeds = [np.arange(group, dtype=np.uint32) + 1000 * i for i in range(len(prompts))]
+    requests = [Request(prompt, own) for prompt, own in zip(prompts, seeds, strict=True)]
+    engine.warm_up(len(prompts), group, [len(prompt) for prompt in prompts], sampling)
+
+    width = max(map(len, prompts))
+    padded = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros_like(padded)
+    for row, prompt in enumerate(prompts):  # generate wants its prompts on the right
+        padded[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    drawn = {"ours": 0, "theirs": 0}
+
+    def ours() -> None:
+        rollouts = engine.generate(requests, sampling)
+        drawn["ours"] = sum(len(r.completion_ids) for own in rollouts for r in own)
+
+    def peer() -> None:
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            out = theirs.generate(
+                padded, attention_mask=mask, do_sample=True, temperature=TEMPERATURE, top_k=0,
+                num_return_sequences=group, max_new_tokens=new_tokens, pad_token_id=0,
+                min_new_tokens=None if stop else new_tokens,
+            )[:, width:]  # fmt: skip
+        ends = (out == policy.stop_ids[0]).int().cumsum(1).cumsum(1)
+        drawn["theirs"] = int((ends <= 1).sum()) if stop else out.numel()
+
+    own_s, peer_s = alternate(ours, peer, _ROUNDS.value)
+    fast, slow = drawn["ours"] / own_s, drawn["theirs"] / peer_s
+    lengths = "to the end" if stop else f"fixed {new_tokens}"
+    return [
+        str(len(prompts)), str(len(prompts) * group), lengths,
+        f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}x",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(main)
