@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,6 +136,9 @@ def test_two_real_campaigns_run(changes, tmp_path):
     for record in records:
         outcomes = [v for k, v in record.metrics.items() if k.startswith("grader/")]
         assert not outcomes or abs(sum(outcomes) - 1) < 1e-9
+    documented = set(re.findall(r"`([^`]+)`", (ROOT / "docs/metrics.md").read_text()))
+    measured = {name for record in records for name in record.metrics}
+    assert {name for name in measured if not name.startswith("grader/")} <= documented
 
 
 PULSE = """

@@ -19,7 +19,7 @@ from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
 from selfreg.records import Checkpoint, PanelScore, Trace
 from selfreg.rundir import CampaignSummary, place_of
 
-# A drop that is surely smaller than this is no collapse.
+# A smaller drop is no collapse, however sure it is.
 MARGIN = 0.10
 
 
@@ -27,6 +27,7 @@ class Finding(StrEnum):
     """What a campaign's drop from peak to end amounts to."""
 
     COLLAPSED = "collapsed"
+    DECLINED = "declined"
     STABLE = "stable"
     NOISE = "not distinguishable from noise"
     NO_DROP = "the end is the peak"
@@ -145,7 +146,8 @@ def judge(drop: Difference | None, peak: float, margin: float = MARGIN) -> Findi
 
     - `the end is the peak`: one checkpoint is both, and nothing was measured twice.
     - `nothing to lose`: the peak itself is below the margin, so that no drop could exceed it.
-    - `collapsed`: the drop's 95% interval lies above 0. How large the drop is, the interval says.
+    - `collapsed`: the drop's 95% interval lies above 0, and the drop is no smaller than the margin.
+    - `declined`: the interval lies above 0, and the drop is smaller than the margin.
     - `stable`: the interval lies below the margin.
     - `not distinguishable from noise`: the interval holds 0 and reaches the margin.
 
@@ -159,7 +161,7 @@ def judge(drop: Difference | None, peak: float, margin: float = MARGIN) -> Findi
     if peak < margin:
         return Finding.NOTHING_TO_LOSE
     if drop.low > 0:
-        return Finding.COLLAPSED
+        return Finding.COLLAPSED if drop.mean >= margin else Finding.DECLINED
     return Finding.STABLE if drop.high < margin else Finding.NOISE
 
 

@@ -11,6 +11,7 @@ TOLD = 3
 
 _FINDINGS = {
     Finding.COLLAPSED: "COLLAPSED beyond noise",
+    Finding.DECLINED: "declined beyond noise, by less than the margin",
     Finding.STABLE: "stable",
     Finding.NOISE: "drop not distinguishable from noise",
     Finding.NO_DROP: "no drop, the end is the peak",

@@ -15,7 +15,9 @@ def drop(low: float, high: float) -> Difference:
     ("difference", "peak", "finding"),
     [
         (drop(0.01, 0.5), 0.6, Finding.COLLAPSED),
-        (drop(0.01, 0.05), 0.6, Finding.COLLAPSED),  # beyond noise, however small
+        (drop(0.02, 0.19), 0.6, Finding.COLLAPSED),  # means of just above the margin, and below
+        (drop(0.02, 0.17), 0.6, Finding.DECLINED),
+        (drop(0.01, 0.05), 0.6, Finding.DECLINED),  # beyond noise, however small
         (drop(0.01, 0.05), 0.06, Finding.NOTHING_TO_LOSE),  # dead before it began
         (drop(-0.05, 0.09), 0.6, Finding.STABLE),
         (drop(-0.3, -0.2), 0.6, Finding.STABLE),
