@@ -81,6 +81,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         max_retries=grading.max_retries,
     ) as pool:
         facts = {
+            "seed": config.seed,
             "devices": [str(device) for device in jax.devices()],
             "mesh": dict(mesh.shape),
             "parameters": count_parameters(initial),

