@@ -21,7 +21,7 @@ check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 20 minutes on 2 cores
+smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 14 minutes on 2 cores
 	.venv/bin/python -m selfreg.main --config=configs/smollm2.py
 
 .venv/run: setup.py constraints.txt
