@@ -4,10 +4,10 @@
     python -m selfreg.main --config=configs/tiny.py --config.condition=ES    # one chain
 
 A 0.75M-parameter policy writes small Python programs; each is run against hidden tests. The setting
-is the collapse-prone one: rewards {-1, +1}, one problem a step, large updates, no KL. A0 takes about
-a minute and a half on 2 CPU cores and is expected to rise from .5 to .65 within 4 updates and to fall to 0
-within the second campaign; ES, under a minute, to keep what it gained and reach .75. At lr=4e-4 nothing
-collapses.
+is the collapse-prone one: rewards {-1, +1}, one problem a step, large updates, no KL.
+
+Expected on 2 CPU cores: A0 (a minute and a half) rises from .5 to .7 within 8 updates and falls to
+.2 or less by 120; ES (under a minute) keeps .7 or more. At lr=4e-4 nothing collapses.
 """
 
 from ml_collections import ConfigDict

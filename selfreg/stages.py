@@ -125,7 +125,8 @@ def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.nda
     if len(prompts[longest]) > config.rollout.max_prompt_tokens:
         raise ValueError(
             f"the prompt of {longest} has {len(prompts[longest])} tokens, more than "
-            f"config.rollout.max_prompt_tokens={config.rollout.max_prompt_tokens}: raise that"
+            f"config.rollout.max_prompt_tokens={config.rollout.max_prompt_tokens}: raise that, or "
+            "take the problem out of its file"
         )
     return prompts
 

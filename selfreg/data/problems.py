@@ -131,6 +131,8 @@ def _download(rest: str) -> Any:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise ImportError("an hf: source needs datasets: pip install 'selfreg[datasets]'") from error
+        raise ImportError(
+            "an hf: source needs datasets: pip install 'selfreg[datasets]'"
+        ) from error
     name, *config, split = rest.split(":")
     return load_dataset(name, *config, split=split)
