@@ -1,7 +1,6 @@
 """Chains: scripted ones against golden decisions, a real one on 8 devices, and how they fail."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -152,11 +151,10 @@ PULSE = """
 """
 
 
-def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path, eight_devices):
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PULSE), str(tmp_path / "eight")],
-        env=environment, cwd=ROOT, check=True, capture_output=True, text=True,
+        env=eight_devices, cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     chain.run_chain(small(**{"mesh.data": 1}), tmp_path / "one")
     eight, one = (rundir.read_records(tmp_path / name) for name in ("eight", "one"))

@@ -1,7 +1,6 @@
 """The update against a plain one, and what must not change it."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -229,11 +228,10 @@ MESHES = """
 """
 
 
-def test_every_mesh_shape_gives_the_same_update():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+def test_every_mesh_shape_gives_the_same_update(eight_devices):
     code = textwrap.dedent(MESHES)
     run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], env=eight_devices, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]
