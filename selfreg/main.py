@@ -91,6 +91,7 @@ def main(_: list[str]) -> None:
 def run() -> None:
     """The console entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
     app.run(main, flags_parser=_parse)
 
 

@@ -27,7 +27,7 @@ class ProgressLine:
         self._budget = first_budget_steps
         self._label = label
         self._panel = ""
-        self._steps_here, self._started = 0, time.monotonic()
+        self._timed_steps, self._since = 0, 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -45,7 +45,8 @@ class ProgressLine:
         resumed = f", resumed at step {step}" if step else ""
         self._console.print(
             f"[bold]{self._label}[/bold] campaign {campaign + 1}/{self._campaigns}: {plan.reason}; "
-            f"at most {plan.budget_steps} steps, lr {plan.lr:g}, KL {plan.kl_coef:g}{resumed}"
+            f"at most {plan.budget_steps} steps, lr {plan.lr:g}, KL {plan.kl_coef:g}{resumed}",
+            soft_wrap=True,
         )
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -61,8 +62,7 @@ class ProgressLine:
         ):  # fmt: skip
             if name in metrics:
                 shown.append(f"{metrics[name]:{form}} {word}")
-        self._steps_here += 1
-        left = f"{_clock(self._seconds_left(step))} left"
+        left = f"{self._time_left(step)} left"
         where = f"campaign {self._campaign + 1}/{self._campaigns} step {step}/{self._budget}"
         if self._console.is_terminal:
             self._bar.update(
@@ -78,11 +78,15 @@ class ProgressLine:
         """Take the bar away."""
         self._bar.stop()
 
-    def _seconds_left(self, step: int) -> float:
+    def _time_left(self, step: int) -> str:
         """At the mean pace so far; campaigns to come are taken to be as long as this one."""
-        pace = (time.monotonic() - self._started) / max(1, self._steps_here)
+        if not self._since:  # the first step compiles, and says nothing of the others
+            self._since = time.monotonic()
+            return "?"
+        self._timed_steps += 1
+        pace = (time.monotonic() - self._since) / self._timed_steps
         campaigns_after = self._campaigns - self._campaign - 1
-        return pace * (self._budget - step + campaigns_after * (self._budget + 1))
+        return _clock(pace * (self._budget - step + campaigns_after * (self._budget + 1)))
 
 
 def _clock(seconds: float) -> str:
