@@ -106,6 +106,15 @@ def read_summaries(folder: Path) -> list[CampaignSummary]:
     return [_summary(row) for row in read_lines(folder / CAMPAIGNS)]
 
 
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config by its dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, name + ".") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
 def place_of(summary: CampaignSummary, step: int) -> str:
     """Under which name a step of a campaign has its report score: "end" or "peak".
 

@@ -126,21 +126,16 @@ def _check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
     if not file.exists():
         rundir.write_json(file, config)
         return
-    old, new = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(config)))
+    old, new = (
+        rundir.flatten(json.loads(file.read_text())),
+        rundir.flatten(json.loads(json.dumps(config))),
+    )
     differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if differing:
         shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])
         raise ValueError(
             f"--workdir={folder} holds a run of another config ({shown}); name another folder"
         )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, name + ".") if isinstance(value, Mapping) else {name: value}
-    return flat
 
 
 def _environment() -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.stats import Difference, SeedDifference, panel_difference, seed_difference
 from selfreg.analysis.verdict import RunVerdict, kept_score
 from selfreg.records import PanelScore
+from selfreg.rundir import flatten
 
 
 class Judged(NamedTuple):
@@ -108,7 +109,7 @@ def describe(pairing: Pairing) -> list[str]:
 
 def config_differences(runs: Sequence[Run]) -> list[str]:
     """Config keys in which runs differ, besides name, seed and condition, with their values."""
-    flat = [_flat(run.config) for run in runs]
+    flat = [flatten(run.config) for run in runs]
     keys = sorted(set().union(*flat) - {"name", "seed", "condition"})
     values = {key: sorted({repr(one.get(key)) for one in flat}) for key in keys}
     return [f"{key}: {', '.join(found)}" for key, found in values.items() if len(found) > 1]
@@ -160,11 +161,3 @@ def _over_seeds(over: SeedDifference) -> str:
     return (
         f"{words_of}, exact sign-flip p = {over.sign_flip_p:.3g} (at least {2 ** (1 - n):.3g} here)"
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, name + ".") if isinstance(value, Mapping) else {name: value}
-    return flat
