@@ -68,12 +68,13 @@ def main(_: list[str]) -> None:
         name = f"{config.name}/{config.condition}/seed_{config.seed}"
         workdir = Path(_WORKDIR.value or f"runs/{name}")
         # Only now: a mistake in a flag should not wait for jax to load.
-        from selfreg import xla
+        from selfreg import interrupt, xla
         from selfreg.analysis.report import write_report
         from selfreg.campaign import NonFiniteLossError
         from selfreg.chain import run_chain
         from selfreg.grading import GraderError
 
+        interrupt.watch()
         xla.set_up()
         try:
             run_chain(config, workdir)

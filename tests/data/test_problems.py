@@ -116,5 +116,5 @@ def test_hub_sources(monkeypatch, source, arguments):
 )
 def test_a_missing_library_names_the_extra(monkeypatch, source, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install 'selfreg\[data\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'selfreg\[datasets\]'"):
         load_problems(source)

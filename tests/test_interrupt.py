@@ -1,0 +1,32 @@
+import subprocess
+import sys
+import textwrap
+
+LOST = """
+    import gc, os, signal
+    from selfreg import interrupt
+
+    interrupt.watch()
+    gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    gc.collect()
+    gc.callbacks.clear()
+    print("went on")
+    try:
+        interrupt.check()
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def test_an_interrupt_lost_in_a_gc_callback_still_stops():
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LOST)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "went on\nstopped\n"
+    assert "Exception ignored" in run.stderr
+
+
+def test_without_ctrl_c_nothing_happens():
+    from selfreg import interrupt
+
+    interrupt.check()
