@@ -150,7 +150,8 @@ class Rollout:
 class Outcome(StrEnum):
     """What became of one graded program. Only PASSED earns reward 1.
 
-    INFRA_ERROR is the grader's own fault: it is never a reward of 0, it is retried and then raised.
+    TEST_ERROR and INFRA_ERROR are no verdicts on a program and never a reward of 0: the problem's
+    tests are broken whatever the program, or the grader itself failed after all its retries.
     """
 
     PASSED = "passed"
@@ -161,6 +162,7 @@ class Outcome(StrEnum):
     MEMORY = "memory"
     COMPILE_ERROR = "compile_error"  # C++ that does not compile, Python that does not parse
     NO_CODE = "no_code"  # the completion holds no program
+    TEST_ERROR = "test_error"
     INFRA_ERROR = "infra_error"
 
 
@@ -170,17 +172,25 @@ class Grade:
 
     Attributes:
       outcome: What became of it.
-      time_s: CPU seconds that it used.
+      time_s: CPU seconds that it used, over all its cases, compilation left out.
       detail: The last line of the error, for a person to read; never evidence.
+      peak_mb: The most memory that it held at a time, in MiB. The interpreter is part of it.
     """
 
     outcome: Outcome
     time_s: float = 0.0
     detail: str = ""
+    peak_mb: float = 0.0
 
     @property
     def reward(self) -> float:
-        """1.0 for a pass, 0.0 otherwise."""
+        """1.0 for a pass, 0.0 for a program that did not.
+
+        Raises:
+          ValueError: There is no verdict on the program.
+        """
+        if self.outcome in (Outcome.TEST_ERROR, Outcome.INFRA_ERROR):
+            raise ValueError(f"{self.outcome.value} is no verdict: {self.detail}")
         return float(self.outcome is Outcome.PASSED)
 
 

@@ -173,6 +173,7 @@ def write_completions(file: Path, groups: Sequence[Group]) -> None:
                 "outcome": grade.outcome.value,
                 "reward": grade.reward,
                 "grade_time_s": grade.time_s,
+                "grade_peak_mb": grade.peak_mb,
                 "grade_detail": grade.detail,
             }
             if rollout.alter_ids is not None and rollout.alter_logprobs is not None:
