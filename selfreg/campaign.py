@@ -187,7 +187,13 @@ def _describe(groups: Sequence[Group]) -> dict[str, float]:
         "clip_ratio": sum(r.finish_reason is FinishReason.LENGTH for r in rollouts) / count,
         "invalid_syntax_rate": outcomes[Outcome.COMPILE_ERROR] / count,
     }
-    return metrics | {f"grader/{o.value}": outcomes[o] / count for o in Outcome if outcomes[o]}
+    grades = [grade for group in groups for grade in group.grades]
+    used = {
+        "grader/program_cpu_s": float(np.mean([grade.time_s for grade in grades])),
+        "grader/program_peak_mb": max(grade.peak_mb for grade in grades),
+    }
+    shares = {f"grader/{o.value}": outcomes[o] / count for o in Outcome if outcomes[o]}
+    return metrics | shares | used
 
 
 def _read_metric(config: Any, record: StepRecord) -> float:

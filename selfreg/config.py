@@ -83,6 +83,12 @@ KEYS: dict[str, Key] = {
     "grading.workers": Key(0, "processes; 0: one a core", at_least(0)),
     "grading.time_limit_scale": Key(3.0, "times a problem's CPU limit; the paper's 3", ABOVE_ZERO),
     "grading.max_retries": Key(2, "of a program whose worker broke", at_least(0)),
+    "grading.validate": Key(True, "run every problem's own solution before the first step"),
+    "grading.isolation": Key(
+        "auto", "what keeps programs in", one_of("auto", "ns", "userns", "landlock")
+    ),
+    "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
+    "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
     "learn.algorithm": Key("reinforce", "update rule", one_of(*ALGORITHMS)),
     "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
     "learn.use_score_centering": Key(BY_ALGORITHM, "subtract the group's mean reward"),

@@ -46,11 +46,15 @@ class Tests:
       code: Source that runs after the program, in its namespace (Python) or appended to it as the
         rest of the translation unit (C++). The program passes when this runs to its end.
       stdio: Cases for a whole program that reads standard input and writes standard output.
+      tolerance: How far, absolutely or in proportion, a number in an output may be from one that
+        the case writes with a decimal point or an exponent.
     """
 
     setup: str = ""
     code: str = ""
     stdio: tuple[StdioCase, ...] = ()
+    tolerance: float = 0.0
+    __test__ = False  # pytest would take the name for its own
 
     def __post_init__(self) -> None:
         if bool(self.code) == bool(self.stdio):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfreg.grading import GraderPool, extract_program
-from selfreg.records import Group, Problem, Request, Sampling
+from selfreg.grading import GraderError, GraderPool, extract_program
+from selfreg.records import Grade, Group, Outcome, Problem, Request, Sampling
 from selfreg.rollout.engine import Engine
 
 
@@ -55,6 +55,9 @@ class Sampler:
           problems: What to solve.
           seeds: uint32 [G] for each problem.
           watch: Takes the seconds of "sample" and "grade".
+
+        Raises:
+          GraderError: The grader failed, or a problem's tests are broken.
         """
         wanted = zip(problems, seeds, strict=True)
         with watch("sample"):
@@ -68,8 +71,18 @@ class Sampler:
             jobs = [
                 (p, program) for p, own in zip(problems, programs, strict=True) for program in own
             ]
-            grades = iter(self.pool.grade(jobs))
+            grades = iter(_check(jobs, self.pool.grade(jobs)))
         return [
             Group(problem, rollouts, tuple(p or "" for p in own), tuple(next(grades) for _ in own))
             for problem, rollouts, own in zip(problems, drawn, programs, strict=True)
         ]
+
+
+def _check(jobs: Sequence[tuple[Problem, str | None]], grades: Sequence[Grade]) -> Sequence[Grade]:
+    for (problem, _), grade in zip(jobs, grades, strict=True):
+        if grade.outcome is Outcome.TEST_ERROR:
+            raise GraderError(
+                f"the tests of {problem.id} are broken, so there is no reward: {grade.detail}. "
+                "Take the problem out of its file"
+            )
+    return grades

@@ -14,6 +14,7 @@ from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
+from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
@@ -79,13 +80,20 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
         max_retries=grading.max_retries,
+        cpp_options=grading.cpp_options.split(),
+        isolation=grading.isolation,
+        allow_weak=grading.allow_weak,
     ) as pool:
+        if grading.validate:
+            _validate(pool, sets)
         facts = {
             "seed": config.seed,
             "devices": [str(device) for device in jax.devices()],
             "mesh": dict(mesh.shape),
             "parameters": count_parameters(initial),
+            "grader_isolation": pool.isolation,
             "grader_layers": list(pool.layers),
+            "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
             "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
         }
         with open_run(workdir, config.to_dict(), facts) as log:
@@ -129,6 +137,18 @@ def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.nda
             "take the problem out of its file"
         )
     return prompts
+
+
+def _validate(pool: GraderPool, sets: ProblemSets) -> None:
+    """Refuse problems that their own solutions do not solve: they would reward noise."""
+    broken = pool.validate((*sets.train, *sets.panel, *sets.report))
+    if broken:
+        named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
+        raise ValueError(
+            f"{len(broken)} problems have tests that their own solutions do not pass ({named}). "
+            "Take them out of their file, raise config.grading.time_limit_scale if they time out, "
+            "or set config.grading.validate=False"
+        )
 
 
 def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:

@@ -65,6 +65,7 @@ OUTCOME_COLOURS = {
     Outcome.MEMORY: "#7b5aa6",
     Outcome.COMPILE_ERROR: "#d55e00",
     Outcome.NO_CODE: "#8c9196",
+    Outcome.TEST_ERROR: "#f0e442",
     Outcome.INFRA_ERROR: "#7a4a21",
 }
 

@@ -24,7 +24,7 @@ _PROBLEM_KEYS: dict[str, Any] = {
     "split": str,
     "category": str,
 }
-_TESTS_KEYS: dict[str, Any] = {"setup": str, "code": str, "stdio": list}
+_TESTS_KEYS: dict[str, Any] = {"setup": str, "code": str, "stdio": list, "tolerance": _NUMBER}
 _CASE_KEYS: dict[str, Any] = {"stdin": str, "stdout": str}
 
 
@@ -50,6 +50,8 @@ def problem_from_json(data: Mapping[str, Any]) -> Problem:
     for key in ("time_limit_s", "memory_limit_mb"):
         if key in values and not values[key] > 0:
             raise ValueError(f"{key!r} must be positive, not {values[key]!r}")
+    if not tests.get("tolerance", 0) >= 0:
+        raise ValueError(f"'tolerance' must be at least 0, not {tests['tolerance']!r}")
     values["language"] = get_language(data, tuple(Language))
     values["tests"] = Tests(**tests | {"stdio": tuple(StdioCase(**case) for case in cases)})
     return Problem(**values)

@@ -37,6 +37,9 @@ def _selfreg_plain(value):
     return value
 """
 
+# How far from theirs the checkers of APPS and CodeContests let a fraction be.
+_CHECKERS_TOLERANCE = 1e-5
+
 # The reference of MBPP/123 takes 2 to 6 s, by machine: at 3 s a right program could fail.
 _MBPP_TIME_LIMITS_S = {123: 15.0}
 
@@ -162,7 +165,8 @@ def _from_apps(row: Row, name: str) -> Problem | None:
         target = f"Solution().{function}" if "class Solution" in starter else function
         tests = Tests(setup=_APPS_SETUP, code=_call_tests(target, inputs, outputs))
     else:
-        tests = Tests(stdio=_stdio(map(_lines, inputs), map(_lines, outputs)))
+        stdio = _stdio(map(_lines, inputs), map(_lines, outputs))
+        tests = Tests(stdio=stdio, tolerance=_CHECKERS_TOLERANCE)
     solutions = _json(row, "solutions", list) or [None]
     return Problem(
         id=f"APPS/{row['problem_id']}" if "problem_id" in row else name,
@@ -187,7 +191,7 @@ def _from_code_contests(row: Row, name: str) -> Problem | None:
     return Problem(
         id=row.get("name") or name,
         spec=get_value(row, "description").strip(),
-        tests=Tests(stdio=_stdio(inputs, outputs)),
+        tests=Tests(stdio=_stdio(inputs, outputs), tolerance=_CHECKERS_TOLERANCE),
         solution=next((text for language, text in pairs if language == 3), None),  # 3: Python 3
     )
 

@@ -1,30 +1,42 @@
-"""One child of the worker: forked, jailed, waited for, and all that it started reaped."""
+"""The judge's end of one jailed child: starting it, talking to it, and its limits in time."""
 
 import contextlib
 import functools
+import json
+import marshal
 import os
 import select
 import signal
+import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from selfreg.grading import sandbox
-from selfreg.grading.sandbox import Jail, Limits
+from selfreg.grading import zygote
+from selfreg.grading.program import LENGTH
+from selfreg.grading.sandbox import Limits
+from selfreg.grading.system import cpu_clock, describe
 
-# In the worker its connection to the pool, in a child the pipe for its report.
-CHANNEL_FD = 3
-KEPT_FD = 4
-_CONFINED = b"+"
+_STANDARD = ("stdin", "stdout", "stderr")
 _REPORT_BYTES = 65536
+# An answer longer than this is not read: the judge's memory is not the program's to fill.
+_ANSWER_MB = 16
 
 # A program may wait so much longer where the kernel does not count the time in which it wants a
 # core and has none: it then counts as waiting, and the machine's load must not change a verdict.
 _UNCOUNTED_FACTOR = 10.0
+# As it is when the judge starts; later it may be out of sight.
+HOST_PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class JailError(Exception):
     """A child could not be jailed, or was killed from outside: not the program's doing."""
+
+
+class ChildOver(BaseException):
+    """The child ended, or was found to have used up its time, while the judge needed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +46,16 @@ class Ended:
     Attributes:
       status: Its exit status, or minus the signal that ended it.
       cpu_s: CPU seconds that it used.
+      peak_mb: The most memory that it held, in MiB.
       timed_out: Why it was stopped, or ran too long; empty when it did not.
-      report: What it wrote to CHANNEL_FD, at most 64 KiB.
+      output: A descriptor of the file that it was to leave; None when it did not.
     """
 
     status: int
     cpu_s: float
+    peak_mb: float
     timed_out: str
-    report: bytes
+    output: int | None
 
     @property
     def cause(self) -> str:
@@ -49,178 +63,264 @@ class Ended:
         return describe(self.status)
 
 
-def run(
-    action: Callable[[], None],
-    jail: Jail,
-    limits: Limits,
-    *,
-    stdin: int | None = None,
-    stdout: int | None = None,
-    stderr: int | None = None,
-    keep: int | None = None,
-    session: bool = True,
-) -> Ended:
-    """Run `action` in a jailed child and wait until it and all its descendants are gone.
+class Zygote:
+    """The zygote's process, as the judge sees it."""
 
-    Args:
-      action: What the child does; it had better not return.
-      jail: Put on before.
-      limits: What it may use; at a time limit it is stopped.
-      stdin: A file descriptor; None for /dev/null.
-      stdout: Ditto.
-      stderr: Ditto.
-      keep: Another file descriptor that the child keeps, as number 4 and closed on exec.
-      session: Whether the child leads a session of its own, out of the terminal's signals.
+    def __init__(self, command: Sequence[str], config: Mapping[str, Any], pool: int) -> None:
+        """Start it.
 
-    Raises:
-      JailError: The jail could not be put on, or an outsider killed the child.
-      ConnectionResetError: The pool hung up meanwhile.
-    """
-    parent, (report_end, channel) = os.getpid(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _enter(action, jail, limits, (stdin, stdout, stderr, channel, keep), parent, session)
-    os.close(channel)
-    try:
-        status, cpu_s, timed_out = _wait(pid, limits)
-        os.set_blocking(report_end, False)
-        report = b""
-        with contextlib.suppress(BlockingIOError):
-            report = os.read(report_end, _REPORT_BYTES)
-    finally:
-        os.close(report_end)
-    if not report.startswith(_CONFINED):
-        raise JailError(f"the child could not be jailed: {report.decode(errors='replace')}")
-    if status == -signal.SIGKILL and not timed_out:
-        raise JailError("something killed the program: is the machine short of memory?")
-    return Ended(status, cpu_s, timed_out, report[len(_CONFINED) :])
+        Args:
+          command: The interpreter with its options; the number of a descriptor is added.
+          config: What `zygote.main` reads.
+          pool: The connection to the pool: when that hangs up, nothing is waited for any more.
 
+        Raises:
+          JailError: It does not start.
+        """
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pool = pool
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                env=dict(os.environ),
+            )
+        self.control.send(json.dumps(config).encode())
+        if self.receive()[0] != b"ready":
+            raise JailError("the zygote does not start")
 
-def _enter(
-    action: Callable[[], None],
-    jail: Jail,
-    limits: Limits,
-    files: tuple[int | None, int | None, int | None, int, int | None],
-    parent: int,
-    session: bool,
-) -> None:
-    leave = os._exit
-    try:
-        if session:
-            os.setsid()
-        *standard, channel, keep = files
-        null = os.open(os.devnull, os.O_RDWR)
-        for number, file in enumerate(standard):
-            os.dup2(null if file is None else file, number)
-        # The worker keeps numbers 0 to 3 taken, so that none of these is overwritten unread.
-        os.dup2(channel, CHANNEL_FD)
+    def receive(self) -> tuple[bytes, list[int]]:
+        """A message with its descriptors.
+
+        Raises:
+          JailError: The zygote is gone.
+        """
         try:
-            sandbox.confine(jail, limits, parent)
+            message, files, _, _ = socket.recv_fds(self.control, zygote.MESSAGE_BYTES, 1)
+        except OSError:
+            message, files = b"", []
+        if not message:
+            raise JailError("the zygote died")
+        return message, files
+
+
+class Child:
+    """A jailed child, from its start to `end`.
+
+    Attributes:
+      spoiled: What it did that no honest child does; empty when it did not.
+    """
+
+    def __init__(
+        self,
+        parent: Zygote,
+        limits: Limits,
+        *,
+        jail: str = "program",
+        files: Mapping[str, int] | None = None,
+        execute: tuple[str | int, list[str], dict[str, str]] | None = None,
+        output: str = "",
+        bare: bool = False,
+    ) -> None:
+        """Start it.
+
+        Args:
+          parent: Who forks it.
+          limits: What it may use; at a time limit it is stopped.
+          jail: "program", "binary" (may become another program once) or "compiler".
+          files: Descriptors by name: "stdin", "stdout" and "stderr", /dev/null where there is
+            none, and "kept", which it has as number 4 until it becomes another program.
+          execute: What it becomes: path or descriptor, arguments and environment. Without, it is a
+            Python interpreter that reads a task from `send`.
+          output: The file in the scratch folder that it is to leave.
+          bare: Without Landlock and seccomp, for a probe.
+        """
+        self._parent, self._limits = parent, limits
+        self._waited_s = 0.0
+        self.spoiled, self._timed_out, self._over = "", "", False
+        self._buffer = bytearray()
+        self._pid = 0
+        self._channel, theirs = socket.socketpair()
+        self._channel.setblocking(False)
+        self._events = select.poll()
+        self._events.register(parent.pool, 0)  # only its hang-up: the next job may lie there
+        given = dict(files or {})
+        kept = [given.pop("kept")] if "kept" in given else []
+        job = {
+            "jail": jail,
+            "limits": (limits.cpu_s, limits.memory_mb, limits.file_mb),
+            "keeps": len(kept),
+            "standard": [_STANDARD.index(name) for name in given],
+            "execute": execute,
+            "output": output,
+            "bare": bare,
+        }
+        descriptors = [theirs.fileno(), *kept, *given.values()]
+        with theirs:
+            try:
+                socket.send_fds(parent.control, [marshal.dumps(job)], descriptors)
+            except OSError as error:
+                raise JailError("the zygote died") from error
+
+    def send(self, body: bytes) -> None:
+        """Send a message.
+
+        Raises:
+          ChildOver: It is gone, or at a limit.
+        """
+        data = memoryview(LENGTH.pack(len(body)) + body)
+        while data:
+            try:
+                data = data[self._channel.send(data) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+            except OSError:
+                while True:  # what it still said comes before its end
+                    self._read()
+
+    def receive(self) -> bytes:
+        """Receive a message.
+
+        Raises:
+          ChildOver: It is gone, at a limit, or sends more than can be an answer.
+        """
+        while len(self._buffer) < 1 + LENGTH.size:
+            self._read()
+        (length,) = LENGTH.unpack_from(self._buffer, 1)
+        if length > _ANSWER_MB << 20:
+            self.spoiled = f"answered with more than {_ANSWER_MB} MiB"
+            raise ChildOver
+        end = 1 + LENGTH.size + length
+        while len(self._buffer) < end:
+            self._read()
+        body = bytes(self._buffer[1 + LENGTH.size : end])
+        # The first byte is not the program's: it says that the jail is on, and stays.
+        del self._buffer[1:end]
+        return body
+
+    def report(self) -> bytes:
+        """All that it says until it ends, or reaches a limit."""
+        with contextlib.suppress(ChildOver):
+            while len(self._buffer) < _REPORT_BYTES:
+                self._read()
+        return bytes(self._buffer[1:])
+
+    def end(self) -> Ended:
+        """End it if it has not ended itself, and all that it started.
+
+        Raises:
+          JailError: The jail could not be put on, or an outsider killed it.
+        """
+        try:
+            self._parent.control.send(zygote.REAP if self._over else zygote.END)
+            while (answer := self._parent.receive())[0] == zygote.PID:
+                os.close(*answer[1])
         except OSError as error:
-            os.write(CHANNEL_FD, str(error).encode())
-            leave(1)
-        if keep is not None and keep != KEPT_FD:
-            os.dup2(keep, KEPT_FD, inheritable=False)
-        # All that the worker can have: few enough also where there is no close_range.
-        os.closerange(KEPT_FD if keep is None else KEPT_FD + 1, sandbox.OPEN_FILES)
-        # Written before anything hostile runs, and it cannot be unwritten: what comes behind it
-        # is the program's own, and never taken for trouble of the grader.
-        os.write(CHANNEL_FD, _CONFINED)
-        action()
-    finally:
-        leave(1)
+            raise JailError("the zygote died") from error
+        self._channel.close()
+        reply, files = answer
+        status, cpu_s, peak_mb, killed = json.loads(reply)
+        output = files[0] if files else None
+        if not self._buffer.startswith(zygote.CONFINED) and (self._over or self._buffer):
+            said = self._buffer.decode(errors="replace")
+            raise JailError(f"the child could not be jailed: {said or describe(status)}")
+        if status == -signal.SIGKILL and not killed:
+            raise JailError("something killed the program: is the machine short of memory?")
+        timed_out = self._timed_out
+        if not timed_out and (cpu_s > self._limits.cpu_s or status == -signal.SIGXCPU):
+            timed_out = f"used {cpu_s:.1f} CPU seconds of {self._limits.cpu_s:.1f}"
+        return Ended(status, cpu_s, peak_mb, timed_out, output)
+
+    def _read(self) -> None:
+        while True:
+            self._wait(select.POLLIN)
+            try:
+                data = self._channel.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._over = True
+                raise ChildOver
+            self._buffer += data
+            return
+
+    def _wait(self, event: int) -> None:
+        """Wait for the channel, and stop the child at its limits.
+
+        Raises:
+          ChildOver: It reached one.
+          ConnectionResetError: The pool hung up meanwhile.
+        """
+        limits = self._limits
+        wait_limit_s = limits.wait_s * (1.0 if _kernel_counts() else _UNCOUNTED_FACTOR)
+        self._events.register(self._channel, event)
+        left_s = min(limits.cpu_s, wait_limit_s)
+        while True:
+            if self._timed_out:
+                raise ChildOver
+            started = time.monotonic()
+            ready = self._events.poll(1000 * left_s + 1)
+            self._waited_s += time.monotonic() - started
+            if ready:
+                if any(file == self._parent.pool for file, _ in ready):
+                    raise ConnectionResetError("the pool hung up")
+                return
+            cpu_s, waited_s = self._used()
+            if cpu_s >= limits.cpu_s:
+                self._timed_out = f"used its {limits.cpu_s:.1f} CPU seconds"
+            elif waited_s >= wait_limit_s:
+                self._timed_out = f"waited for {waited_s:.1f} s"
+            left_s = max(0.001, min(limits.cpu_s - cpu_s, wait_limit_s - waited_s))
+
+    def _used(self) -> tuple[float, float]:
+        """CPU seconds so far, and seconds in which it made the judge wait without need."""
+        if not self._pid:
+            self._parent.control.send(zygote.PID)
+            _, (process,) = self._parent.receive()
+            with _open(f"self/fdinfo/{process}") as file:
+                lines = dict(line.split(":", 1) for line in file.read().splitlines())
+            os.close(process)
+            self._pid = max(0, int(lines["Pid"]))
+        try:
+            cpu_s = time.clock_gettime(cpu_clock(self._pid)) if self._pid else 0.0
+            return cpu_s, self._waited_s - cpu_s - _starved_s(self._pid)
+        except (OSError, ValueError):  # it ended just now
+            return 0.0, self._waited_s
 
 
-def _wait(pid: int, limits: Limits) -> tuple[int, float, str]:
-    """Wait for a child, and stop it at its limits: (status, CPU seconds, why it timed out)."""
-    process = os.pidfd_open(pid)
-    timed_out = ""
-    try:
-        timed_out = _watch(process, pid, limits)
-    finally:
-        os.close(process)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        _reap_descendants()
-    cpu_s = usage.ru_utime + usage.ru_stime
-    status = os.waitstatus_to_exitcode(status)
-    if not timed_out and (cpu_s > limits.cpu_s or status == -signal.SIGXCPU):
-        timed_out = f"used {cpu_s:.1f} CPU seconds of {limits.cpu_s:.1f}"
-    return status, cpu_s, timed_out
-
-
-def _watch(process: int, pid: int, limits: Limits) -> str:
-    """Return when the child ends (empty) or reaches a limit (which)."""
-    wait_limit_s = limits.wait_s * (1.0 if _kernel_counts() else _UNCOUNTED_FACTOR)
-    started = time.monotonic()
-    events = select.poll()
-    events.register(process, select.POLLIN)
-    events.register(CHANNEL_FD, 0)  # only its hang-up: the next job may lie there already
-    cpu_s = waited_s = 0.0
-    while True:
-        left_s = min(limits.cpu_s - cpu_s, wait_limit_s - waited_s)
-        ready = dict(events.poll(1000 * left_s + 1))
-        if process in ready:
-            return ""
-        if ready:
-            raise ConnectionResetError("the pool hung up")
-        with contextlib.suppress(OSError):  # it ended just now
-            cpu_s = time.clock_gettime(_cpu_clock(pid))
-            waited_s = time.monotonic() - started - cpu_s - _starved_s(pid)
-        if cpu_s >= limits.cpu_s:
-            return f"used its {limits.cpu_s:.1f} CPU seconds"
-        if waited_s >= wait_limit_s:
-            return f"waited for {waited_s:.1f} s"
-
-
-def _cpu_clock(pid: int) -> int:
-    """The clock of a process's CPU time, as clock_getcpuclockid makes it."""
-    return ~pid << 3 | 2
+def _open(path: str) -> Any:
+    """Open a file of /proc."""
+    return open(path, opener=functools.partial(os.open, dir_fd=HOST_PROC))
 
 
 def _starved_s(pid: int) -> float:
     """Seconds in which the threads of a process wanted a core and had none."""
-    folder = f"/proc/{pid}/task"
-    return sum(_schedule(f"{folder}/{thread}")[1] for thread in os.listdir(folder)) / 1e9
+    folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
+    try:
+        threads = os.listdir(folder)
+    finally:
+        os.close(folder)
+    return sum(_schedule(f"{pid}/task/{thread}")[1] for thread in threads) / 1e9
 
 
 @functools.cache
 def _kernel_counts() -> bool:
-    return _schedule("/proc/self")[0] > 0  # by now the worker has run for a while
+    return _schedule("self")[0] > 0  # by now the judge has run for a while
 
 
 def _schedule(folder: str) -> tuple[int, int]:
     """Nanoseconds for which a thread ran, and for which it wanted to; 0 where nobody counts."""
     try:
-        with open(f"{folder}/schedstat") as file:
+        with _open(f"{folder}/schedstat") as file:
             running, ready, _ = map(int, file.read().split())
     except (OSError, ValueError):
         return 0, 0
     return running, ready
-
-
-def _reap_descendants() -> None:
-    """End what a dead child started and left to the worker, which adopts orphans."""
-    while True:
-        try:
-            found, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if found:
-            continue
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            for orphan in file.read().split():
-                os.kill(int(orphan), signal.SIGKILL)
-        os.waitpid(-1, 0)
-
-
-def describe(status: int) -> str:
-    """A process's end in words: its exit status, or minus a signal, which may have no name."""
-    if status >= 0:
-        return f"exit status {status}"
-    known = {number.value: number.name for number in signal.Signals}
-    return known.get(-status, f"signal {-status}")
 
 
 @contextlib.contextmanager

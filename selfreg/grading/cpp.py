@@ -1,16 +1,14 @@
 """C++: from source to a compiled program, by a compiler that is kept in a jail of its own."""
 
 import contextlib
-import functools
 import hashlib
 import os
-import signal
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from selfreg.grading import child, sandbox
-from selfreg.grading.child import CHANNEL_FD, KEPT_FD, Ended, contents, memory_file
+from selfreg.grading.child import Child, Ended, Zygote, contents, memory_file
+from selfreg.grading.headers import Settings
 from selfreg.grading.sandbox import Limits
+from selfreg.grading.zygote import CHANNEL_FD, KEPT_FD
 
 _COMPILE_LIMITS = Limits(cpu_s=10.0, wait_s=120.0, memory_mb=2048, file_mb=24)
 _CHECK_LIMITS = Limits(cpu_s=3.0, wait_s=10.0, memory_mb=1024)
@@ -45,47 +43,25 @@ class ToolchainError(Exception):
     """The compiler is missing or does not work: not the program's doing."""
 
 
-class Settings(NamedTuple):
-    """How a pool compiles.
-
-    Attributes:
-      compiler: The path of g++ or a compiler with its options; None where there is none.
-      options: For every program.
-      folder: Where the pool's workers share what they compiled.
-      token: What a program of tests reports when it passes.
-    """
-
-    compiler: str | None
-    options: Sequence[str]
-    folder: str
-    token: str
-
-
 class Toolchain:
-    """Compiles in `scratch`, caches programs by their content for all workers of a pool, runs them.
+    """Compiles, caches programs by their content for all workers of a pool, and runs them.
 
     The attribute `token` is what a program of tests reports when it passes.
     """
 
-    def __init__(self, settings: Settings, scratch: str) -> None:
+    def __init__(self, settings: Settings, zygote: Zygote) -> None:
         self.token = settings.token.encode()
-        self._settings, self._scratch = settings, scratch
-        self._harness = os.path.join(settings.folder, "harness", "harness.o")
-        self._binaries = os.path.join(settings.folder, "binaries")
-        for folder in (os.path.dirname(self._harness), self._binaries):
-            os.makedirs(folder, exist_ok=True)
-        # Not the cached programs, which hold the tests of other problems.
-        readable = [os.path.dirname(self._harness)]
-        self._compiler_jail = sandbox.compiler_jail(scratch, settings.compiler, readable)
-        self._program_jail = sandbox.program_jail(scratch, may_exec=True)
+        self._settings, self._zygote = settings, zygote
+        self._harness = os.path.join(settings.headers, "harness.o")
 
-    def build(self, setup: str, program: str, tests: str) -> bytes:
+    def build(self, setup: str, program: str, tests: str, header: str = "") -> bytes:
         """Compile a program, one translation unit with its setup and tests.
 
         Args:
           setup: Comes before the program.
           program: Its source.
           tests: Come after it, with their `main`; empty for a program that has one itself.
+          header: The name of a precompiled header that holds what setup and program begin with.
 
         Returns:
           The executable. With tests it reports the pool's token to CHANNEL_FD when they pass.
@@ -99,33 +75,31 @@ class Toolchain:
         parts += ["#undef main", '#line 1 "tests.cpp"', tests] if tests else []
         # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
         source = "\n".join([*parts, ""]).encode(errors="surrogatepass")
-        path = os.path.join(self._binaries, hashlib.sha256(source).hexdigest())
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)
-            with open(path, "rb") as file:
-                return file.read()
+        path = os.path.join(self._settings.binaries, hashlib.sha256(source).hexdigest())
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            return file.read()
         self._make_harness()
-        binary = self._compile(source, *(_linked(self._harness) if tests else ()))
+        arguments = ["-include", os.path.join(self._settings.headers, header)] if header else []
+        binary = self._compile(source, arguments, _linked(self._harness) if tests else ())
         _write(path, binary)
-        _shrink(self._binaries, _CACHE_MB << 20)
+        _shrink(self._settings.binaries, _CACHE_MB << 20)
         return binary
 
     def run(
-        self, binary: bytes, limits: Limits, stdin: int | None = None, stdout: int | None = None
-    ) -> tuple[Ended, bytes]:
-        """Run a compiled program: how it ended, and what it wrote to standard error."""
+        self, binary: bytes, limits: Limits, files: dict[str, int]
+    ) -> tuple[Ended, bytes, bytes]:
+        """Run a compiled program: how it ended, its report, and what it wrote to standard error."""
         # Executed from memory: no folder that programs could reach needs to allow execution.
         with memory_file(binary) as executable, memory_file() as stderr:
-            ended = child.run(
-                functools.partial(_execute, KEPT_FD, [_OUTPUT], {}),
-                self._program_jail,
+            child = Child(
+                self._zygote,
                 limits,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                keep=executable,
+                jail="binary",
+                files={**files, "stderr": stderr, "kept": executable},
+                execute=(KEPT_FD, [_OUTPUT], {}),
             )
-            return ended, contents(stderr)
+            report = child.report()
+            return child.end(), report, contents(stderr)
 
     def _make_harness(self) -> None:
         """Compile the harness, and try all that a program needs: once a pool."""
@@ -136,55 +110,46 @@ class Toolchain:
             raise ToolchainError("no g++ on the PATH: install it to grade C++ programs")
         source = _HARNESS.format(channel=CHANNEL_FD, token=settings.token)
         try:
-            _write(trial, self._compile(source.encode(), "-c"))
-            binary = self._compile(b"int main() {}\n", *_linked(trial))
+            _write(trial, self._compile(source.encode(), [], ("-c",)))
+            binary = self._compile(b"int main() {}\n", [], _linked(trial))
         except CompileError as error:
             raise ToolchainError(f"{settings.compiler} does not work: {error}") from error
-        ended, errors = self.run(binary, _CHECK_LIMITS)
-        if ended.report != self.token:
+        ended, report, errors = self.run(binary, _CHECK_LIMITS, {})
+        if report != self.token:
             reason = errors.decode(errors="replace") or ended.cause
             raise ToolchainError(f"what {settings.compiler} compiles does not run: {reason}")
         os.rename(trial, self._harness)
 
-    def _compile(self, source: bytes, *arguments: str) -> bytes:
+    def _compile(self, source: bytes, before: Sequence[str], after: Sequence[str]) -> bytes:
         compiler = self._settings.compiler
         assert compiler is not None
         # From standard input: a source file could be read into the program that it becomes.
-        command = [compiler, "-x", "c++", "-", *arguments, *self._settings.options]
+        command = [compiler, "-x", "c++", *before, "-", *after, *self._settings.options]
         command += ["-pipe", "-o", _OUTPUT]
         path = f"{os.path.dirname(compiler)}:{os.defpath}"
-        environment = {"PATH": path, "TMPDIR": self._scratch, "LC_ALL": "C"}
-        action = functools.partial(_execute, compiler, command, environment)
+        environment = {"PATH": path, "TMPDIR": ".", "LC_ALL": "C"}
         for _ in range(_TRIES):
             with memory_file(source) as stdin, memory_file() as stderr:
-                ended = child.run(
-                    action,
-                    self._compiler_jail,
+                child = Child(
+                    self._zygote,
                     _COMPILE_LIMITS,
-                    stdin=stdin,
-                    stderr=stderr,
-                    session=False,  # the pool ends the parts of the compiler with their group
+                    jail="compiler",
+                    files={"stdin": stdin, "stderr": stderr},
+                    execute=(compiler, command, environment),
+                    output=_OUTPUT,
                 )
+                child.report()
+                ended = child.end()
                 errors = contents(stderr).decode(errors="replace")
             if not any(words in errors for words in _KILLED):
                 break
-        output = os.path.join(self._scratch, _OUTPUT)
         binary = b""
-        if ended.status == 0 and os.path.exists(output):
-            with open(output, "rb") as file:
+        if ended.output is not None:
+            with open(ended.output, "rb") as file:
                 binary = file.read()
-            os.unlink(output)
-        sandbox.empty_folder(self._scratch)
         if not binary:
             raise CompileError(_first_error(errors) or ended.timed_out or ended.cause)
         return binary
-
-
-def _execute(path: str | int, arguments: list[str], environment: dict[str, str]) -> None:
-    # Python ignores both, and a program would inherit that: it could flood its output to the end.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    os.execve(path, arguments, environment)
 
 
 def _linked(harness: str) -> tuple[str, ...]:
@@ -206,7 +171,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _shrink(folder: str, most_bytes: int) -> None:
-    """Remove the files that were used the longest time ago until the folder is small enough."""
+    """Remove the files that were made the longest time ago until the folder is small enough."""
     with contextlib.suppress(FileNotFoundError):  # another worker does the same
         files = sorted(os.scandir(folder), key=lambda file: file.stat().st_mtime)
         total = sum(file.stat().st_size for file in files)

@@ -1,68 +1,48 @@
 """Which layers of the sandbox hold: each is probed by attempting, in a child, what it forbids."""
 
-import dataclasses
-import importlib
 import os
-import socket
-from collections.abc import Callable
 
-from selfreg.grading import child
-from selfreg.grading.child import CHANNEL_FD, JailError
-from selfreg.grading.sandbox import SCRATCH_MB, Jail, Limits
+from selfreg.grading import namespaces
+from selfreg.grading.child import Child, JailError, Zygote
+from selfreg.grading.ladder import LAYERS, Layer
+from selfreg.grading.sandbox import Limits
+from selfreg.grading.values import dump
+from selfreg.grading.zygote import SEAL
 
-# Without one of these a program could reach the network.
-NETWORK = frozenset({"seccomp", "netns"})
+_LIMITS = Limits(cpu_s=2.0, wait_s=10.0, memory_mb=256, file_mb=namespaces.SCRATCH_MB + 2)
+_IMPORT = "import colorsys, os\nos.write(3, b'imported')"  # whatever the zygote lacks as yet
+_ATTEMPT = """\
+import os, socket
+try:
+    {act}
+except (OSError, MemoryError):
+    os.write(3, b"denied")
+"""
 
-_LIMITS = Limits(cpu_s=2.0, wait_s=10.0, memory_mb=256, file_mb=SCRATCH_MB + 2)
 
-
-def probe(jail: Jail) -> list[str]:
-    """The names of the layers that hold, in a fixed order.
-
-    rlimits: memory is bounded.  capabilities: root has no power.  landlock: files outside of the
-    scratch folder cannot be read.  seccomp: there are no sockets.  netns: the network is empty,
-    sockets or not.  quota: what the scratch folder takes is bounded.
+def probe(zygote: Zygote) -> list[str]:
+    """The names of the LAYERS that hold, in their order; the zygote is sealed behind it.
 
     Raises:
       JailError: The jail keeps honest programs from their library, too.
     """
-    if child.run(_import_something, jail, _LIMITS).report != b"imported":
+    if _run(zygote, _IMPORT) != b"imported":
         library = os.path.dirname(os.__file__)
         raise JailError(f"jailed programs cannot import from {library}: can this user read it?")
-    # A child without the filter shows whether the network is empty behind it, too.
-    unfiltered = dataclasses.replace(jail, filter=None)
-    attempts: dict[str, tuple[Callable[[], object], Jail]] = {
-        "rlimits": (lambda: bytearray(_LIMITS.memory_mb << 20), jail),
-        "capabilities": (lambda: os.setgroups(os.getgroups()), jail),
-        "landlock": (lambda: os.listdir("/"), jail),
-        "seccomp": (lambda: socket.socket(socket.AF_UNIX), jail),
-        "netns": (_connect, unfiltered),
-        "quota": (_fill_scratch, jail),
-    }
-    return [name for name, (attempt, chosen) in attempts.items() if _is_denied(attempt, chosen)]
+    held = [name for name, layer in LAYERS.items() if layer.bare and _holds(zygote, layer)]
+    zygote.control.send(SEAL)
+    held += [name for name, layer in LAYERS.items() if not layer.bare and _holds(zygote, layer)]
+    return [name for name in LAYERS if name in held]
 
 
-def _is_denied(attempt: Callable[[], object], jail: Jail) -> bool:
-    def action() -> None:
-        try:
-            attempt()
-        except (OSError, MemoryError):
-            os.write(CHANNEL_FD, b"denied")
-
-    return child.run(action, jail, _LIMITS).report == b"denied"
+def _holds(zygote: Zygote, layer: Layer) -> bool:
+    act = layer.act.format(judge=os.getpid(), memory_mb=_LIMITS.memory_mb)
+    return _run(zygote, _ATTEMPT.format(act=act), layer.bare) == b"denied"
 
 
-def _import_something() -> None:
-    importlib.import_module("colorsys")  # whatever the worker has not imported yet
-    os.write(CHANNEL_FD, b"imported")
-
-
-def _connect() -> None:
-    # A datagram socket: nothing is sent, the kernel only looks for a way.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket:
-        probe_socket.connect(("127.0.0.1", 9))
-
-
-def _fill_scratch() -> None:
-    with open("probe", "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, (SCRATCH_MB + 1) << 20)
+def _run(zygote: Zygote, program: str, bare: bool = False) -> bytes:
+    child = Child(zygote, _LIMITS, bare=bare)
+    child.send(dump({"program": program}))
+    report = child.report()
+    child.end()
+    return report

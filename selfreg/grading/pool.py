@@ -1,5 +1,6 @@
 """The grader as the rest of selfreg sees it: many programs in, as many grades out, in order."""
 
+import contextlib
 import math
 import os
 import secrets
@@ -10,12 +11,15 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from selfreg.grading import layers, sandbox
-from selfreg.grading.process import WorkerFailed, WorkerProcess
+from selfreg.grading import sandbox
+from selfreg.grading.folder import make_folder, remove_folder
+from selfreg.grading.headers import Headers, Settings
+from selfreg.grading.ladder import LADDER, refusal
+from selfreg.grading.process import Unavailable, WorkerFailed, WorkerProcess
 from selfreg.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
@@ -23,6 +27,8 @@ _CLOSE_TIMEOUT_S = 10.0
 # one that does not enforce them that must be found, not one on a busy machine.
 _HUNG_EXTRA_S = 60.0
 _HUNG_FACTOR, _HUNG_COMPILER_S = 40.0, 600.0
+# CPU seconds of the judge itself: tests that do not end, or that what a program answered keeps.
+_JUDGE_EXTRA_S, _JUDGE_LOOK_S = 5.0, 0.5
 
 _Task = tuple[Problem, str]
 
@@ -36,9 +42,11 @@ class GraderPool:
 
     Every program is taken for hostile. It has no network and starts no processes, reads libraries
     only, writes into a scratch folder only, which is emptied behind it, and is bounded in CPU time,
-    waiting, memory and output. A pass means that the tests ran to their end; `grading/python.py`
-    says what that does not prove. Programs have the standard library, and the same hashes and
-    random numbers each time. C++ that does not compile within ten CPU seconds is a COMPILE_ERROR.
+    waiting, memory and output. Tests of Python functions run outside of its reach, in a judge that
+    compares plain data: a pass means that they ran to their end there. C++ tests are compiled with
+    the program, and a program that searches its own memory could find what a pass is reported by.
+    Programs have the standard library, and the same hashes and random numbers each time. C++ that
+    does not compile within ten CPU seconds is a COMPILE_ERROR.
 
     Workers are started with subprocess and never forked, which is safe in a process with threads.
     Use the pool as a context manager, or call `close`.
@@ -49,14 +57,17 @@ class GraderPool:
       max_retries: How often a program is graded again after the grader, not the program, failed.
       recycle_after: A worker is replaced by a fresh one after so many programs.
       cpp_options: The compiler's options for C++.
+      isolation: One of `selfreg.grading.ladder.LADDER`, or "auto" for the first that works here.
+      allow_weak: Whether to go on where none works, with the layers that there are.
 
     Attributes:
-      layers: The layers of the sandbox that hold on this machine, each probed by attempting in a
-        child what it forbids; `selfreg.grading.layers.probe` explains the names.
+      isolation: The way in which programs are kept in.
+      layers: The layers of the sandbox that hold, each probed by attempting in a child what it
+        forbids; `selfreg.grading.ladder.LAYERS` says what.
 
     Raises:
       ValueError: A bad argument.
-      GraderError: The workers do not start, or nothing here keeps programs from the network.
+      GraderError: The workers do not start, or nothing here keeps programs in.
     """
 
     def __init__(
@@ -67,6 +78,8 @@ class GraderPool:
         max_retries: int = 2,
         recycle_after: int = 2000,
         cpp_options: Sequence[str] = ("-std=c++17", "-O1"),
+        isolation: str = "auto",
+        allow_weak: bool = False,
     ) -> None:
         if not sys.platform.startswith("linux"):
             raise GraderError(f"the grader needs Linux, not {sys.platform}: use a container")
@@ -79,25 +92,37 @@ class GraderPool:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         if not 0 < time_limit_scale < math.inf:
             raise ValueError(f"time_limit_scale must be positive, not {time_limit_scale}")
+        if isolation not in ("auto", *LADDER):
+            raise ValueError(f"isolation must be auto, {', '.join(LADDER)}, not {isolation!r}")
+        self.isolation = ""
         self.layers: tuple[str, ...] = ()
         self._time_limit_scale = time_limit_scale
         self._max_retries, self._recycle_after = max_retries, recycle_after
         self._counts = Counter(programs=0, timeouts=0, retries=0, worker_restarts=0)
+        self._broken: dict[Problem, str] = {}
         self._lock = threading.Lock()
         self._failed_starts = 0
         self._selector = selectors.DefaultSelector()
-        self._folder = tempfile.TemporaryDirectory(prefix="selfreg-grader-")
+        self._folder, self._claim = make_folder()
         self._workers: list[WorkerProcess] = []
         compiler = shutil.which("g++")
-        self._cpp = {
-            "compiler": compiler and os.path.abspath(compiler),
-            "options": list(cpp_options),
-            "folder": os.path.join(self._folder.name, "cpp"),
-            "token": secrets.token_hex(16),
-        }
+        self._cpp = Settings(
+            compiler and os.path.abspath(compiler),
+            list(cpp_options),
+            os.path.join(self._folder, "cpp"),
+            secrets.token_hex(16),
+        )
+        for folder in (self._cpp.headers, self._cpp.binaries):
+            os.makedirs(folder)
+        self._headers = Headers(self._cpp)
+        cores = sorted(os.sched_getaffinity(0))
+        count = workers or len(cores)
+        # One on each core has nowhere better to go, and keeps its cache. Fewer can evade others.
+        self._cores = cores if count >= len(cores) else []
         try:
-            for _ in range(workers or len(os.sched_getaffinity(0))):
-                self._workers.append(self._start())
+            self._climb(LADDER if isolation == "auto" else (isolation,), allow_weak)
+            while len(self._workers) < count:
+                self._workers.append(self._start(len(self._workers)))
             while any(worker.layers is None for worker in self._workers):
                 for worker in self._responsive():
                     self._greet(worker)
@@ -117,6 +142,11 @@ class GraderPool:
         self.close()
 
     @property
+    def workers(self) -> int:
+        """How many programs run at a time."""
+        return len(self._workers)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Since the start: programs graded, timeouts among them, retries, worker_restarts."""
         return dict(self._counts)
@@ -124,21 +154,24 @@ class GraderPool:
     def grade(self, jobs: Sequence[tuple[Problem, str | None]]) -> list[Grade]:
         """Grade programs; calls from several threads take turns.
 
-        Equal jobs of one call are graded once and share the grade.
+        Equal jobs of one call are graded once and share the grade. The call returns when all are
+        done, and a worker has one program at a time: nothing queues up behind a slow one.
 
         Args:
           jobs: (problem, program) pairs. None for the program is NO_CODE.
 
         Returns:
-          One grade a job, in the order of the jobs. `time_s` has no compilation in it. Each case
-          of a stdin/stdout problem has the whole time limit, and `time_s` is their sum; outputs are
-          compared by line, whatever the blank lines and the white space within lines.
+          One grade a job, in the order of the jobs. Each case of a stdin/stdout problem has the
+          whole time limit; outputs are compared by line, whatever the blank lines and the white
+          space within lines. TEST_ERROR where the tests do not parse, never mention the entry
+          point, fail in their set-up, or did not let the solution pass in `validate`.
 
         Raises:
           GraderError: A verdict could not be reached, after `max_retries` tries more. Wrong, slow
             or malicious programs do not raise.
         """
-        tasks = list(dict.fromkeys((p, program) for p, program in jobs if program is not None))
+        wanted = ((p, program) for p, program in jobs if program is not None)
+        tasks = [task for task in dict.fromkeys(wanted) if task[0] not in self._broken]
         with self._lock:
             if not self._workers:
                 raise GraderError("the pool is closed")
@@ -149,8 +182,14 @@ class GraderPool:
                 for worker in [worker for worker in self._workers if worker.task is not None]:
                     self._replace(worker)
                 raise
-        no_code = Grade(Outcome.NO_CODE)
-        grades = [no_code if code is None else graded[problem, code] for problem, code in jobs]
+        grades = []
+        for problem, program in jobs:
+            if program is None:
+                grades.append(Grade(Outcome.NO_CODE))
+            elif problem in self._broken:
+                grades.append(Grade(Outcome.TEST_ERROR, detail=self._broken[problem]))
+            else:
+                grades.append(graded[problem, program])
         verdicts = Counter(grade.outcome for grade in grades)
         assert len(jobs) == verdicts.total()
         assert not verdicts[Outcome.INFRA_ERROR]
@@ -168,9 +207,26 @@ class GraderPool:
             for worker in self._workers:
                 worker.end(_CLOSE_TIMEOUT_S)
             self._workers = []
-            if os.path.exists(self._folder.name):
-                sandbox.empty_folder(self._folder.name)
-            self._folder.cleanup()
+            if self._folder:
+                remove_folder(self._folder, self._claim)
+                self._folder = ""
+
+    def validate(self, problems: Iterable[Problem]) -> dict[str, str]:
+        """Grade the problems' own solutions; programs for those that fail get TEST_ERROR from now.
+
+        Returns:
+          Why, by the problem's id. Problems without a solution are left as they are.
+
+        Raises:
+          GraderError: As in `grade`.
+        """
+        solved = [(problem, problem.solution) for problem in problems if problem.solution]
+        broken = {}
+        for (problem, _), grade in zip(solved, self.grade(solved), strict=True):
+            if grade.outcome is not Outcome.PASSED:
+                broken[problem] = f"its own solution gets {grade.outcome.value}: {grade.detail}"
+        self._broken |= broken
+        return {problem.id: why for problem, why in broken.items()}
 
     def _grade(self, tasks: list[_Task]) -> list[Grade]:
         grades: dict[int, Grade] = {}
@@ -181,6 +237,11 @@ class GraderPool:
                 if worker.is_idle and queue:
                     task = queue.popleft()
                     worker.submit(task, *self._job(*tasks[task]))
+            for worker in [worker for worker in self._workers if worker.is_stuck]:
+                stuck = worker.task
+                assert stuck is not None
+                grades[stuck] = Grade(Outcome.TIMEOUT, 0.0, "the tests do not end on its answers")
+                self._replace(worker)
             for worker in self._responsive():
                 if worker.layers is None:
                     self._greet(worker)
@@ -204,21 +265,27 @@ class GraderPool:
         self._counts["timeouts"] += sum(g.outcome is Outcome.TIMEOUT for g in grades.values())
         return [grades[task] for task in range(len(tasks))]
 
-    def _job(self, problem: Problem, program: str) -> tuple[dict[str, Any], float]:
-        """What a worker is told, and the seconds after which it counts as hung."""
+    def _job(self, problem: Problem, program: str) -> tuple[dict[str, Any], float, float]:
+        """What a worker is told, the seconds after which it counts as hung, and its judge's."""
         tests, time_limit_s = problem.tests, problem.time_limit_s * self._time_limit_scale
         job = {
             "language": problem.language.value,
             "setup": tests.setup,
             "program": program,
             "code": tests.code,
+            "entry_point": problem.entry_point,
+            "tolerance": tests.tolerance,
+            "header": "",
             "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
             "time_limit_s": time_limit_s,
             "memory_limit_mb": problem.memory_limit_mb,
         }
         runs_s = time_limit_s * max(1, len(tests.stdio))
-        compiler_s = _HUNG_COMPILER_S if problem.language is Language.CPP else 0.0
-        return job, _HUNG_EXTRA_S + _HUNG_FACTOR * runs_s + compiler_s
+        hung_s = _HUNG_EXTRA_S + _HUNG_FACTOR * runs_s
+        if problem.language is Language.CPP:
+            job["header"] = self._headers.name(f"{tests.setup}\n{program}")
+            hung_s += _HUNG_COMPILER_S
+        return job, hung_s, _JUDGE_EXTRA_S + time_limit_s
 
     def _check_retries(self, problem: Problem, failures: int, error: WorkerFailed) -> None:
         if failures > self._max_retries:
@@ -229,14 +296,46 @@ class GraderPool:
     def _responsive(self) -> list[WorkerProcess]:
         """Wait; then the workers that said something, died or are overdue."""
         deadline = min(worker.deadline for worker in self._workers)
-        wait_s = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        wait_s = min(_JUDGE_LOOK_S, max(0.0, deadline - time.monotonic()))
         ready = {key.fileobj for key, _ in self._selector.select(wait_s)}
         now = time.monotonic()
         return [worker for worker in self._workers if worker in ready or worker.deadline <= now]
 
+    def _climb(self, ladder: Sequence[str], allow_weak: bool) -> None:
+        """Start the first worker, in the strongest isolation that works here."""
+        reasons = []
+        for isolation in (*ladder, *(("weak",) if allow_weak else ())):
+            self.isolation = isolation
+            worker = self._start(0)
+            self._workers.append(worker)
+            try:
+                while worker.layers is None:
+                    for worker in self._responsive():
+                        self._greet(worker)
+                held = worker.layers
+                why = refusal(isolation, held)
+            except Unavailable as error:
+                why = str(error)
+            if not why:
+                self.layers = held
+                return
+            reasons.append(f"{isolation}: {why}")
+            self._workers.remove(worker)
+            self._end(worker)
+        raise GraderError(
+            f"nothing here keeps programs in ({'; '.join(reasons)}). Run as root, or allow "
+            "unprivileged user namespaces, or use a kernel with Landlock and seccomp; "
+            "`python -m selfreg.grading.doctor` says more"
+        )
+
     def _greet(self, worker: WorkerProcess) -> None:
         try:
             held = worker.receive_layers()
+        except Unavailable:
+            if self.layers:
+                self._replace(worker)  # it was available before: something broke at the start
+                return
+            raise
         except WorkerFailed as error:
             self._failed_starts += 1
             if self._failed_starts > self._max_retries:
@@ -244,22 +343,30 @@ class GraderPool:
             self._replace(worker)
             return
         self._failed_starts = 0
-        if not layers.NETWORK.intersection(held):
-            raise GraderError(
-                "nothing here keeps programs from the network: run on x86_64 or aarch64 with a "
-                "kernel that has seccomp, or as root where it can make network namespaces"
-            )
         if self.layers and held != self.layers:
             raise GraderError(f"the sandbox changed while running: {self.layers}, now {held}")
-        self.layers = held
 
-    def _start(self) -> WorkerProcess:
-        scratch = tempfile.mkdtemp(prefix="scratch-", dir=self._folder.name)
-        worker = WorkerProcess({"scratch": scratch, "cpp": self._cpp})
+    def _start(self, place: int) -> WorkerProcess:
+        worker = WorkerProcess(
+            {
+                "isolation": self.isolation,
+                "core": self._cores[place % len(self._cores)] if self._cores else None,
+                "scratch": tempfile.mkdtemp(prefix="scratch-", dir=self._folder),
+                "interpreter": os.path.realpath(sys.executable),
+                "cpp": self._cpp._asdict(),
+            }
+        )
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 
     def _replace(self, worker: WorkerProcess) -> None:
+        self._end(worker)
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(place)
+
+    def _end(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker)
         worker.end()
-        self._workers[self._workers.index(worker)] = self._start()
+        with contextlib.suppress(FileNotFoundError):
+            sandbox.empty_folder(worker.scratch)
+            os.rmdir(worker.scratch)

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import Any
 
-from selfreg.grading import wire
-from selfreg.grading.child import describe
+from selfreg.grading import boot, wire
+from selfreg.grading.system import cpu_clock, describe
 from selfreg.records import Grade, Outcome
 
 _REPLY_BYTES = 65536
@@ -20,34 +20,21 @@ _SEND_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 120.0
 _DEATH_S = 5.0
 
-# The packages without their __init__, which import what the worker lacks: it has the standard
-# library alone, and takes nothing from the environment or the current folder.
-_BOOT = """\
-import sys, types
-for name in ("selfreg", "selfreg.grading"):
-    package = types.ModuleType(name)
-    package.__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
-    sys.modules[name] = package
-from selfreg.grading.worker import main
-main(int(sys.argv[2]))
-"""
-_ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-# Not -I, which ignores the hash seed: with a random one the order of a set, and with it a verdict,
-# would change from worker to worker.
-_OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c", _BOOT, _ROOT)
-# One arena for malloc, as each that a thread gets takes 64 MiB of the address space.
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
-
 
 class WorkerFailed(Exception):
     """A worker died, hung, sent nonsense, or could not do its part: no verdict on the program."""
 
 
+class Unavailable(WorkerFailed):
+    """This machine does not allow the isolation that was asked for."""
+
+
 class WorkerProcess:
-    """A worker process; it is starting, idle, or at a task.
+    """A worker: a judge and its zygote. It is starting, idle, or at a task.
 
     Attributes:
       layers: What the worker's sandbox consists of; None while it starts.
+      scratch: A folder of its own.
       task: The task that it is at.
       deadline: When it counts as hung, on the monotonic clock.
       graded: Tasks done.
@@ -55,21 +42,23 @@ class WorkerProcess:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.layers: tuple[str, ...] | None = None
+        self.scratch: str = config["scratch"]
         self.task: int | None = None
         self.deadline = time.monotonic() + _START_TIMEOUT_S
         self.graded = 0
         self._end = ""
+        self._cpu_limit_s = math.inf
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(_SEND_TIMEOUT_S)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *_OPTIONS, str(theirs.fileno())],
+                [*boot.command(sys.executable, "judge"), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                env=_ENVIRONMENT,
+                env=boot.ENVIRONMENT,
                 # A session of its own: the terminal's Ctrl-C is not for it, and `end` finds all
                 # parts of a compiler in its process group.
                 start_new_session=True,
@@ -85,19 +74,42 @@ class WorkerProcess:
         """Whether it can take a task."""
         return self.layers is not None and self.task is None
 
-    def submit(self, task: int, job: dict[str, Any], patience_s: float) -> None:
-        """Give it a task, and `patience_s` seconds for it. A failure shows in `receive`."""
+    def submit(self, task: int, job: dict[str, Any], patience_s: float, judge_cpu_s: float) -> None:
+        """Give it a task. A failure shows in `receive_grade`.
+
+        Args:
+          task: Its number.
+          job: What the judge reads.
+          patience_s: Seconds after which it counts as hung.
+          judge_cpu_s: CPU seconds that the judge may spend on it.
+        """
         self.task = task
         self.deadline = time.monotonic() + patience_s
+        self._cpu_limit_s = self._cpu_s() + judge_cpu_s
         self._send(job)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the tests of its task do not end: the judge itself is at its CPU limit."""
+        return self.task is not None and self._cpu_s() > self._cpu_limit_s
+
+    def _cpu_s(self) -> float:
+        try:
+            return time.clock_gettime(cpu_clock(self._process.pid))
+        except OSError:  # it died
+            return 0.0
 
     def receive_layers(self) -> tuple[str, ...]:
         """Receive its greeting: the layers of its sandbox.
 
         Raises:
           WorkerFailed: None came.
+          Unavailable: There is no such sandbox here.
         """
-        layers = self._receive().get("layers")
+        greeting = self._receive()
+        if "unavailable" in greeting:
+            raise Unavailable(greeting["unavailable"])
+        layers = greeting.get("layers")
         if not isinstance(layers, list):
             raise WorkerFailed("the worker sent no greeting")
         self.layers, self.deadline = tuple(map(str, layers)), math.inf
@@ -111,7 +123,12 @@ class WorkerProcess:
         """
         reply = self._receive()
         try:
-            grade = Grade(Outcome(reply["outcome"]), float(reply["time_s"]), str(reply["detail"]))
+            grade = Grade(
+                Outcome(reply["outcome"]),
+                float(reply["time_s"]),
+                str(reply["detail"]),
+                float(reply["peak_mb"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise WorkerFailed(f"the worker sent a malformed reply: {reply!r:.100}") from error
         if self.task is None:

@@ -1,38 +1,36 @@
 """What keeps hostile code in: the layers that a process puts on itself before it runs any.
 
-    worker, once  own network and IPC namespaces and a capped tmpfs as scratch folder (root only),
-                  no capabilities, no new privileges, rlimits
-    child, each   death with the worker, Landlock, rlimits of its job, seccomp
+    zygote, once  namespaces (`namespaces.py`), a user of its own, no capabilities, no new
+                  privileges, rlimits
+    child, each   death with the zygote, Landlock, rlimits of its job, seccomp
+    judge         no capabilities, Landlock, seccomp
 
 Every layer works alone and a missing one is left out; `layers.py` finds out which of them hold.
 """
 
-import contextlib
 import ctypes
-import math
+import fcntl
 import os
 import resource
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selfreg.grading import seccomp
+from selfreg.grading.system import call, libc
 
-SCRATCH_MB = 64
-_SCRATCH_INODES = 4096
 OPEN_FILES = 256
 # A child's stack may grow this far: deep recursion in C++ is honest, and 8 MiB ends it early.
 _STACK_MB = 64
+# What a program's answers may grow to in the judge.
+_JUDGE_MB = 4096
 
 _SIGKILL = int(signal.SIGKILL)  # an enum costs a child pages
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _PR_SET_CHILD_SUBREAPER = 36
 _SECCOMP_MODE_FILTER = 2
-_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
 _CAPABILITY_VERSION = 0x20080522
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -49,7 +47,19 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/et
 _READABLE = (*_LIBRARIES, "/usr/share/zoneinfo", "/dev/random", "/dev/urandom", "/dev/zero")
 _COMPILER_READABLE = ("/usr", "/bin", *_LIBRARIES)
 
-_libc = ctypes.CDLL(None, use_errno=True)
+
+# Declared, so that a child's calls convert plain numbers to whole registers and make no objects.
+_set_process = libc["prctl"]
+_set_process.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_restrict = libc["syscall"]
+_restrict.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_uint]
+_HARD_LIMITS = {
+    kind: most if (most := resource.getrlimit(kind)[1]) != resource.RLIM_INFINITY else sys.maxsize
+    for kind in (
+        *(resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE),
+        *(resource.RLIMIT_NOFILE, resource.RLIMIT_STACK),
+    )
+}
 
 
 class _FilterProgram(ctypes.Structure):
@@ -77,7 +87,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Jail:
-    """Made once by the worker, put on by each child.
+    """Made once by the zygote, put on by each child.
 
     Attributes:
       ruleset: A Landlock ruleset's file descriptor; None where the kernel has no Landlock.
@@ -90,75 +100,110 @@ class Jail:
 
 def program_jail(scratch: str, *, may_exec: bool) -> Jail:
     """The jail of a program, which writes into `scratch` and may become a compiled one if told."""
-    prefixes = {sys.base_prefix, sys.base_exec_prefix}
-    readable = (*_READABLE, *(os.path.join(prefix, "lib") for prefix in prefixes))
-    code = seccomp.build(os.uname().machine, may_exec=may_exec)
-    return Jail(_ruleset(readable, scratch), code)
+    code = seccomp.build_own(os.uname().machine, may_exec=may_exec)
+    return Jail(_ruleset((*_READABLE, *_interpreter()), scratch), code)
 
 
 def compiler_jail(scratch: str, compiler: str | None, readable: Iterable[str]) -> Jail:
     """The jail of a compiler: it may start its parts, and read `readable` beside its headers."""
-    paths = {*_COMPILER_READABLE, *readable}
-    if compiler is not None:
-        prefix = os.path.dirname(os.path.dirname(os.path.realpath(compiler)))
-        paths |= {prefix} - {"/"}
-    code = seccomp.build(os.uname().machine, may_exec=True, may_fork=True)
+    paths = {*_COMPILER_READABLE, *readable, *_compiler_prefix(compiler)}
+    code = seccomp.build_own(os.uname().machine, may_exec=True, may_fork=True)
     return Jail(_ruleset(paths, scratch), code)
 
 
-def confine_worker(scratch: str) -> None:
-    """Put on the calling process, for good, what all its children are to inherit.
+def drop_powers(user: int | None) -> None:
+    """Give up, for good, what a worker's process and its children have no use for.
 
-    Its working directory becomes `scratch`. As root it gets its own network, IPC and mounts, with a
-    small tmpfs on `scratch`: that bounds what programs write, and is gone with the process however
-    that ends.
+    Args:
+      user: The user and group to become; None to stay who it is.
 
     Raises:
-      OSError: A layer that takes no root could not be put on.
+      OSError: It could not be done.
     """
-    for flag in (_CLONE_NEWNET, _CLONE_NEWIPC):
-        with contextlib.suppress(OSError):
-            _check(_libc.unshare(flag), "unshare")
-    with contextlib.suppress(OSError):
-        _check(_libc.unshare(_CLONE_NEWNS), "unshare")
-        _mount("none", "/", "", _MS_REC | _MS_PRIVATE, "")  # or the tmpfs would show outside
-        options = f"size={SCRATCH_MB}m,nr_inodes={_SCRATCH_INODES},mode=700"
-        _mount("tmpfs", scratch, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
-    os.chdir(scratch)
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    call(libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)), "capset")
+    _set_limit(resource.RLIMIT_CORE, 0, 0)
+    _set_limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+
+
+def confine_zygote(scratch: str, user: int | None) -> None:
+    """Put on the calling process what all its children are to inherit, and move to `scratch`.
+
+    It dies with the thread that started it.
+
+    Raises:
+      OSError: It could not be done.
+    """
+    drop_powers(user)
     # The orphans of its children come to it, to be ended.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _check(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)), "capset")
-    _set_limit(resource.RLIMIT_CORE, 0)
-    _set_limit(resource.RLIMIT_STACK, _STACK_MB << 20)
-    _set_limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # behind the change of user, which takes it back
+    _set_limit(resource.RLIMIT_STACK, _STACK_MB << 20, _STACK_MB << 20)
+    os.chdir(scratch)
 
 
-def confine(jail: Jail, limits: Limits, parent: int) -> None:
-    """Put a jail on the calling process, a child of a confined worker, for good.
+def confine_judge(readable: Iterable[str], writable: str, host_proc: int) -> None:
+    """Confine the judge, which runs the tests of a data set and reads what programs answer.
+
+    Args:
+      readable: Paths that it may read, beside the interpreter's.
+      writable: A folder that it may write into.
+      host_proc: A descriptor of /proc, which it reads through that alone.
+
+    Raises:
+      OSError: It could not be done.
+    """
+    drop_powers(None)
+    _set_limit(resource.RLIMIT_AS, _JUDGE_MB << 20, _JUDGE_MB << 20)
+    ruleset = _ruleset((*_READABLE, *_interpreter(), *readable), writable, host_proc)
+    _filter(seccomp.build_common(os.uname().machine, may_keep_memory_files=True))
+    _put_on(Jail(ruleset, seccomp.build_own(os.uname().machine)))
+
+
+def seal_zygote() -> None:
+    """Put on the zygote the part of the filter that is for all its children."""
+    _filter(seccomp.build_common(os.uname().machine))
+
+
+def confine(jail: Jail, limits: tuple[float, int, int], parent: int) -> None:
+    """Put a jail on the calling process, a child of a confined zygote, for good.
 
     Args:
       jail: Its layers.
-      limits: Become rlimits. That of the CPU leaves a second more than `limits`: the worker's clock
-        decides the verdict, this one holds should the worker die.
-      parent: The worker's pid: the process dies with it.
+      limits: CPU seconds, MiB of memory, and MiB a file. The rlimit of the CPU is a second more:
+        the judge's clock decides the verdict, this one holds should the judge die.
+      parent: The zygote's pid: the process dies with it.
 
     Raises:
       OSError: A layer could not be put on. Nothing hostile may run then.
     """
-    # Every object touched here is a page copied: what can be inherited is in `confine_worker`.
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
-    if os.getppid() != parent:
-        raise OSError("the worker died before its child was set up")
-    if jail.ruleset is not None:
-        _check(_libc.syscall(_LANDLOCK_RESTRICT, jail.ruleset, 0), "landlock_restrict_self")
-    cpu_s = math.ceil(limits.cpu_s) + 1
+    # Every object touched here is a page copied: what can be inherited is in `confine_zygote`.
+    if parent != 1:  # the end of the first in a namespace of processes is that of all others
+        _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+        if os.getppid() != parent:
+            raise OSError("the zygote died before its child was set up")
+    limit_s, memory_mb, file_mb = limits
+    cpu_s = int(limit_s) + 2
     # The soft limit's SIGXCPU tells a compiler that ran too long from one that was killed.
     _set_limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
-    _set_limit(resource.RLIMIT_AS, limits.memory_mb << 20)
-    _set_limit(resource.RLIMIT_FSIZE, limits.file_mb << 20)
+    _set_limit(resource.RLIMIT_AS, memory_mb << 20, memory_mb << 20)
+    _set_limit(resource.RLIMIT_FSIZE, file_mb << 20, file_mb << 20)
+    _put_on(jail)
+
+
+def _put_on(jail: Jail) -> None:
+    if jail.ruleset is not None:
+        call(_restrict(_LANDLOCK_RESTRICT, jail.ruleset, 0), "landlock_restrict_self")
     if jail.filter is not None:
-        code = seccomp.for_process(jail.filter)
+        _filter(seccomp.for_process(jail.filter))
+
+
+def _filter(code: bytes | None) -> None:
+    if code is not None:
         program = _FilterProgram(len(code) // 8, code)
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
@@ -171,30 +216,42 @@ def empty_folder(path: str) -> None:
     """
     if not os.listdir(path):
         return
-    # Tools and not shutil.rmtree, which recurses: a thousand nested folders would end it.
-    for command in ("chmod -R u+rwx .", "find . -mindepth 1 -delete"):
-        subprocess.run(
-            command.split(),
-            cwd=path,
-            env={"PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
+    # Tools and not shutil.rmtree, which recurses: a thousand nested folders would end it. Spawned
+    # without the module subprocess, whose imports every child would carry.
+    script = "chmod -R u+rwx . ; find . -mindepth 1 -delete"
+    command = ["/bin/sh", "-c", f'cd "$0" && {{ {script}; }} >/dev/null 2>&1', path]
+    os.waitpid(os.posix_spawn(command[0], command, {"PATH": os.defpath}), 0)
     if left := os.listdir(path):
         raise OSError(f"cannot empty {path!r}: a program left {left[:3]} there")
 
 
-def _ruleset(readable: Iterable[str], scratch: str) -> int | None:
+def visible(compiler: str | None) -> tuple[str, ...]:
+    """What of the host a worker's processes need to see: the system, Python and the compiler."""
+    prefixes = (sys.base_prefix, sys.base_exec_prefix, *_compiler_prefix(compiler))
+    return (*_COMPILER_READABLE, *prefixes, *_READABLE)
+
+
+def _compiler_prefix(compiler: str | None) -> tuple[str, ...]:
+    if compiler is None:
+        return ()
+    prefix = os.path.dirname(os.path.dirname(os.path.realpath(compiler)))
+    return () if prefix == "/" else (prefix,)
+
+
+def _interpreter() -> tuple[str, ...]:
+    return tuple(os.path.join(p, "lib") for p in {sys.base_prefix, sys.base_exec_prefix})
+
+
+def _ruleset(readable: Iterable[str], scratch: str, host_proc: int | None = None) -> int | None:
     """A Landlock ruleset that allows these paths, /dev/null and the scratch folder only."""
-    version = _libc.syscall(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
+    version = libc.syscall(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         return None
     handled = (1 << _RIGHTS_BY_VERSION.get(version, 16)) - 1
     size = 8 if version < 4 else 16 if version < 6 else 24
     attributes = struct.pack("=QQQ", handled, _ALL_NETWORK, _ALL_SCOPES)[:size]
-    ruleset = _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0)
-    _check(ruleset, "landlock_create_ruleset")
+    ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0)
+    call(ruleset, "landlock_create_ruleset")
     rights = dict.fromkeys(readable, _READ)
     rights["/dev/null"] = _READ_FILE | _WRITE_FILE
     rights[scratch] = handled & ~_NEVER
@@ -203,35 +260,26 @@ def _ruleset(readable: Iterable[str], scratch: str) -> int | None:
             continue
         allowed &= handled if os.path.isdir(path) else handled & _ON_FILES
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        rule = struct.pack("=Qi", allowed, folder)
-        result = _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
+        _allow(ruleset, folder, allowed)
         os.close(folder)
-        _check(result, f"landlock_add_rule for {path}")
-    return int(ruleset)
+    if host_proc is not None:
+        _allow(ruleset, host_proc, _READ_FILE | _READ_DIR)
+    # Out of the way of the descriptors that a child gets.
+    number = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, OPEN_FILES // 2)
+    os.close(ruleset)
+    return number
 
 
-def _set_limit(kind: int, soft: int, hard: int | None = None) -> None:
-    most = resource.getrlimit(kind)[1]
-    wanted = (soft, soft if hard is None else hard)
-    if most != resource.RLIM_INFINITY:
-        wanted = (min(wanted[0], most), min(wanted[1], most))
-    resource.setrlimit(kind, wanted)
+def _allow(ruleset: int, folder: int, rights: int) -> None:
+    rule = struct.pack("=Qi", rights, folder)
+    result = libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
+    call(result, "landlock_add_rule")
 
 
-def _mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
-    names = (source.encode(), target.encode(), kind.encode())
-    result = _libc.mount(*names, ctypes.c_ulong(flags), options.encode())
-    _check(result, f"mount {target}")
+def _set_limit(kind: int, soft: int, hard: int) -> None:
+    most = _HARD_LIMITS[kind]
+    resource.setrlimit(kind, (min(soft, most), min(hard, most)))
 
 
-def _prctl(option: int, value: int, pointer: int | None = None) -> None:
-    # Whole registers: prctl rejects what a plain int may leave in the upper half of one.
-    zero = ctypes.c_ulong(0)
-    arguments = (ctypes.c_ulong(value), ctypes.c_void_p(pointer), zero, zero)
-    _check(_libc.prctl(option, *arguments), f"prctl({option})")
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+def _prctl(option: int, value: int, pointer: int = 0) -> None:
+    call(_set_process(option, value, pointer, 0, 0), f"prctl({option})")

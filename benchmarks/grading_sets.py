@@ -1,0 +1,177 @@
+"""What C++ costs, and how many reference solutions of real data sets pass; for benchmarks.grading.
+
+A C++ program is new to the pool (compiled and run) or not (run). The pool's first one is apart: it
+sets the toolchain up.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from benchmarks.grading_cases import Job, cpp_functions, cpp_programs
+from benchmarks.processes import measure
+from benchmarks.table import Aim, load_average, show, show_aims, spread
+from selfreg.data.problems import load_problems
+from selfreg.grading import GraderPool
+from selfreg.records import Grade, Outcome, Problem
+
+_COLD_AIM_S, _CACHED_AIM_MS = 0.45, 10.0
+_CACHED_RUNS = 20
+_MBPP_LIMIT_S = 3.0
+
+
+# --- C++ ------------------------------------------------------------------------------------------
+
+
+class _Costs(NamedTuple):
+    """CPU seconds: of the pool's start, of each new program in order, of one that is compiled."""
+
+    start_s: float
+    new_s: list[float]
+    cached_s: float
+
+    @property
+    def cold_s(self) -> list[float]:
+        """Of the new programs but for the first."""
+        return self.new_s[1:]
+
+
+def show_cpp(programs: int) -> None:
+    """Print CPU seconds of new and of compiled programs, and the aims."""
+    kinds = {
+        "function, seven headers": cpp_functions(programs),
+        "whole, bits/stdc++.h": cpp_programs(programs),
+    }
+    costs = {kind: _measure(jobs) for kind, jobs in kinds.items()}
+    show(
+        f"C++: CPU s, {programs} programs of each kind",
+        ["kind", "start and first", "cold", "cached ms", "new ones in order"],
+        [
+            [kind, f"{cost.start_s + cost.new_s[0]:.2f}", spread(cost.cold_s),
+             f"{1000 * cost.cached_s:.1f}", " ".join(f"{s:.2f}" for s in cost.new_s)]
+            for kind, cost in costs.items()
+        ],
+        f"Start and first: of the pool, which sets the toolchain up. Cold: compile and run, median "
+        f"(min..max). Cached: a run, mean of {_CACHED_RUNS} of each. {load_average()}",
+    )  # fmt: skip
+    show_aims([aim for kind, cost in costs.items() for aim in _cpp_aims(kind, cost)])
+
+
+def _measure(jobs: Sequence[Job]) -> _Costs:
+    pool, start = measure(lambda: GraderPool(1))
+    with pool:
+        new_s = [_cpu_s(pool, [job]) for job in jobs]
+        cached_s = sum(_cpu_s(pool, jobs) for _ in range(_CACHED_RUNS))
+    return _Costs(start.cpu_s, new_s, cached_s / _CACHED_RUNS / len(jobs))
+
+
+def _cpu_s(pool: GraderPool, jobs: Sequence[Job]) -> float:
+    grades, cost = measure(lambda: pool.grade(jobs))
+    for (problem, _), grade in zip(jobs, grades, strict=True):
+        if grade.outcome is not Outcome.PASSED:
+            raise RuntimeError(f"{problem.id} must pass: {grade}")
+    return cost.cpu_s
+
+
+def _cpp_aims(kind: str, cost: _Costs) -> list[Aim]:
+    cold_s, cached_ms = statistics.median(cost.cold_s), 1000 * cost.cached_s
+    return [
+        Aim(f"{kind}: at most {_COLD_AIM_S} CPU-s cold", f"{cold_s:.2f}", cold_s <= _COLD_AIM_S),
+        Aim(
+            f"{kind}: at most {_CACHED_AIM_MS:.0f} ms cached",
+            f"{cached_ms:.1f}",
+            cached_ms <= _CACHED_AIM_MS,
+        ),
+    ]
+
+
+# --- Data sets ------------------------------------------------------------------------------------
+
+
+class _Check(NamedTuple):
+    """A data set, what answers its problems, and the outcomes that are aimed at.
+
+    Attributes:
+      name: For the table.
+      source: As in `load_problems`; None where its folder was not given.
+      answer: Makes the program.
+      limit_s: The time limit of all its problems; None to keep their own.
+      wanted: Whether the programs are to pass.
+      least: So many must do as wanted.
+    """
+
+    name: str
+    source: str | None
+    answer: Callable[[Problem], str | None]
+    wanted: bool
+    least: int
+    limit_s: float | None = None
+
+
+def _canonical(problem: Problem) -> str | None:
+    return problem.solution
+
+
+def _return_none(problem: Problem) -> str:
+    return problem.starter + "    return None\n"
+
+
+def show_data(workers: int, folder: str | None) -> None:
+    """Print how many programs of each set do as they should, and which do not."""
+    checks = [
+        _Check("HumanEval, canonical", "humaneval", _canonical, True, 164),
+        _Check("HumanEval, return None", "humaneval", _return_none, False, 164),
+        _Check(
+            f"MBPP, canonical, {_MBPP_LIMIT_S:.0f} s",
+            folder and f"mbpp:{folder}/mbpp/mbpp.jsonl",
+            _canonical, True, 973, _MBPP_LIMIT_S,
+        ),
+        _Check(
+            "HumanEval-X C++, canonical",
+            folder and f"jsonl:{folder}/humaneval-x/humaneval_cpp.jsonl.gz",
+            _canonical, True, 161,
+        ),
+    ]  # fmt: skip
+    rows, aims, odd = [], [], []
+    with GraderPool(workers) as pool:
+        for check in checks:
+            row, aim, lines = _run_check(pool, check)
+            rows.append(row)
+            aims += aim
+            odd += lines
+    show(
+        "Programs whose verdict is known",
+        ["set", "programs", "as known", "seconds", "CPU s"],
+        rows,
+        "\n".join([*odd, load_average()]),
+    )
+    show_aims(aims)
+
+
+def _run_check(pool: GraderPool, check: _Check) -> tuple[list[str], list[Aim], list[str]]:
+    """Its row of the table, its aim, and a line for each program that does not do as wanted."""
+    if check.source is None:
+        return [check.name, "not run: --data=DIR", "", "", ""], [], []
+    try:
+        problems = load_problems(check.source)
+    except (ImportError, OSError) as error:
+        return [check.name, f"not run: {error}", "", "", ""], [], []
+    if check.limit_s is not None:
+        problems = tuple(replace(p, time_limit_s=check.limit_s) for p in problems)
+    jobs = [(problem, check.answer(problem)) for problem in problems]
+    grades, cost = measure(lambda: pool.grade(jobs))
+    odd = [
+        f"{check.name}: {problem.id} {_describe(grade)}"
+        for problem, grade in zip(problems, grades, strict=True)
+        if (grade.outcome is Outcome.PASSED) is not check.wanted
+    ]
+    count, good = len(problems), len(problems) - len(odd)
+    verb = "pass" if check.wanted else "fail"
+    aim = Aim(f"{check.name}: {check.least} {verb}", f"{good} of {count}", good >= check.least)
+    row = [check.name, str(count), str(good), f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"]
+    return row, [aim], odd
+
+
+def _describe(grade: Grade) -> str:
+    return f"{grade.outcome.value} after {grade.time_s:.1f} s: {grade.detail:.100}"

@@ -1,0 +1,301 @@
+"""Verdicts while processes of the pool are killed, and on a busy machine; for benchmarks.grading.
+
+The pool that is killed at lives in a process of its own: `python -m benchmarks.grading_stress`. So
+whatever loses its parent comes to the benchmark, which is no part of what it counts and kills.
+"""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.grading_cases import (
+    SLEEP,
+    WORK,
+    Job,
+    cpp_programs,
+    mixed_jobs,
+    python_cases,
+    timed_jobs,
+)
+from benchmarks.processes import LineServer, descendants, kill_descendant, reap
+from benchmarks.table import Aim, load_average, show, show_aims
+from selfreg.grading import GraderPool
+from selfreg.records import Grade, Outcome
+
+_KILL_EVERY_S = (0.05, 0.2)
+_PROGRAMS_A_CALL = 400
+_NOISE_MB = 64  # the rest of the machine breathes, too
+_LIMIT_S, _ENOUGH_S, _TOO_MUCH_S = 1.0, (0.45, 0.5, 0.55), (1.2, 1.3, 1.4)
+_END_S = 5.0
+_SPARE, _BUILD_UP_S = 2, 180.0
+
+
+# --- Chaos ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process with a pool takes of the machine; the kernel counts MiB of the whole of it.
+
+    Attributes:
+      processes: That descend from it and are alive.
+      files: File descriptors that it has open.
+      temporary: Entries named selfreg-* in the folder for temporary files.
+      mounts: Its mounts.
+      cgroups: Control groups of the machine.
+      shared_mb: In tmpfs and other shared memory.
+      used_mb: What is not available, shared memory included.
+    """
+
+    processes: int
+    files: int
+    temporary: int
+    mounts: int
+    cgroups: int
+    shared_mb: int
+    used_mb: int
+
+
+def footprint() -> Footprint:
+    """That of the calling process."""
+    with open("/proc/meminfo") as file:
+        memory = {line.partition(":")[0]: int(line.split()[1]) >> 10 for line in file}
+    with open("/proc/self/mounts") as file:
+        mounts = len(file.readlines())
+    return Footprint(
+        processes=sum(p.state != "Z" for p in descendants(os.getpid())),
+        files=len(os.listdir("/proc/self/fd")),
+        temporary=len(list(Path(tempfile.gettempdir()).glob("selfreg-*"))),
+        mounts=mounts,
+        cgroups=sum(1 for _ in os.walk("/sys/fs/cgroup")),
+        shared_mb=memory["Shmem"],
+        used_mb=memory["MemTotal"] - memory["MemAvailable"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """What the process with the pool tells in the end.
+
+    Attributes:
+      lost: Programs without a grade.
+      raised: What the pool raised instead.
+      changed: Outcomes that are not those of the same programs before the killing.
+      counts: The pool's own.
+      prints: Its footprint before the pool, with it and warm, after the killing, and without it.
+    """
+
+    lost: int
+    raised: list[str]
+    changed: list[str]
+    counts: dict[str, int]
+    prints: dict[str, Footprint]
+
+
+def serve_chaos(programs: int, workers: int) -> None:
+    """Grade so many programs, told by lines on standard input when the killing begins and ended."""
+    jobs = _chaos_jobs()
+    prints, changed, raised, lost = {"before": footprint()}, [], [], 0
+    with GraderPool(workers, max_retries=1000) as pool:
+        known = pool.grade(jobs)
+        prints["warm"] = footprint()
+        _handshake()
+        for begin in range(0, programs, len(jobs)):
+            count = min(len(jobs), programs - begin)
+            grades = []
+            try:
+                grades = pool.grade(jobs[:count])
+            except Exception as error:  # it should raise nothing at all
+                raised.append(repr(error))
+            lost += count - len(grades)
+            changed += _changes(jobs, known, grades)
+            print(f"{begin + count:,} of {programs:,}", end="\r", file=sys.stderr)
+        counts = pool.counts
+        _handshake()
+        # What was killed last is replaced, and nobody disturbs this round.
+        changed += _changes(jobs, known, pool.grade(jobs))
+        prints["killed at"] = footprint()
+    prints["closed"] = footprint()
+    print(json.dumps(asdict(Survived(lost, raised, changed, counts, prints))), flush=True)
+
+
+def _handshake() -> None:
+    print("0", flush=True)
+    sys.stdin.readline()
+
+
+def _chaos_jobs() -> list[Job]:
+    """Short programs, and among them some of other kinds."""
+    jobs = [case.job for case in python_cases(_PROGRAMS_A_CALL)]
+    others = mixed_jobs() + (cpp_programs(2) if shutil.which("g++") else [])
+    for i, job in enumerate(others):
+        jobs.insert(i * len(jobs) // len(others), job)
+    return jobs
+
+
+def _changes(jobs: list[Job], known: list[Grade], grades: list[Grade]) -> list[str]:
+    """The grades, perhaps of the first jobs only, whose outcome is not the known one."""
+    return [
+        f"{problem.id}: {was.outcome.value}, then {now.outcome.value} ({now.detail})"
+        for (problem, _), was, now in zip(jobs, known, grades, strict=False)
+        if now.outcome is not was.outcome
+    ]
+
+
+def show_chaos(workers: int, programs: int) -> None:
+    """Print what became of a pool whose processes were killed, and of the machine."""
+    if not programs:
+        print("chaos: not run: --chaos=N\n")
+        return
+    known = {process.pid for process in descendants(os.getpid())}
+    begun = time.perf_counter()
+    with LineServer(["-m", __spec__.name, str(programs), str(workers)]) as arena:
+        arena.receive()
+        arena.send(0)
+        kills = _kill(arena)
+        arena.receive()
+        arena.send(0)
+        told = arena.receive()
+    wall_s = time.perf_counter() - begun
+    strays = _strays(known)
+    prints = {when: Footprint(**fields) for when, fields in told.pop("prints").items()}
+    survived = Survived(**told, prints=prints)
+    by_depth = ", ".join(f"{kills[depth]} {depth} below" for depth in sorted(kills))
+    show(
+        f"{programs:,} programs and {kills.total():,} kills",
+        ["", *prints],
+        [
+            [name, *(f"{asdict(taken)[name]:,}" for taken in prints.values())]
+            for name in Footprint.__dataclass_fields__
+        ],
+        f"Of the pool's processes one every {_KILL_EVERY_S[0]}-{_KILL_EVERY_S[1]} s was killed: "
+        f"{by_depth} the pool's own, in {wall_s:.0f} s. Retries: {survived.counts['retries']:,}; "
+        f"worker restarts: {survived.counts['worker_restarts']:,}. {load_average()}",
+    )
+    show_aims(_chaos_aims(survived, strays))
+
+
+def _kill(arena: LineServer) -> Counter[int]:
+    """Kill at random until the pool's process says something: how many, by depth in its tree."""
+    rng, kills = random.Random(0), Counter[int]()
+    while not arena.is_ready(rng.uniform(*_KILL_EVERY_S)):
+        victims = [process for process in descendants(arena.pid) if process.state != "Z"]
+        if victims and kill_descendant(victim := rng.choice(victims), arena.pid):
+            kills[victim.depth] += 1
+        reap(descendants(os.getpid()))
+    return kills
+
+
+def _strays(known: set[int]) -> list[str]:
+    """The orphans that came to this process and do not end soon."""
+    deadline = time.monotonic() + _END_S
+    while True:
+        reap(descendants(os.getpid()))
+        living = [p for p in descendants(os.getpid()) if p.pid not in known and p.state != "Z"]
+        if not living or time.monotonic() > deadline:
+            return [f"{process.pid} {process.state} {process.name}" for process in living]
+        time.sleep(0.05)
+
+
+def _chaos_aims(survived: Survived, strays: list[str]) -> list[Aim]:
+    changes = len(survived.changed)
+    aims = [
+        Aim("no program lost", _listed(survived.lost, survived.raised), not survived.lost),
+        Aim("no verdict changed", _listed(changes, survived.changed), not changes),
+        Aim("no process left behind", _listed(len(strays), strays), not strays),
+    ]
+    for begin, end in (("warm", "killed at"), ("before", "closed")):
+        old, new = asdict(survived.prints[begin]), asdict(survived.prints[end])
+        grown = {name: new[name] - old[name] for name in old}
+        bad = [name for name in grown if grown[name] > (_NOISE_MB if name.endswith("_mb") else 0)]
+        measured = ", ".join(f"{name} {by:+}" for name, by in grown.items())
+        aims.append(Aim(f"no growth from {begin} to {end}", measured, not bad))
+    return aims
+
+
+def _listed(count: int, examples: list[str]) -> str:
+    return "; ".join([f"{count:,}", *examples[:5]])
+
+
+# --- Load -----------------------------------------------------------------------------------------
+
+
+def show_load(workers: int, programs: int, rounds: int, load: int) -> None:
+    """Print how many verdicts change while the machine is busy."""
+    known = [(case.job, case.right) for case in python_cases(programs)]
+    known += [(job, True) for job in timed_jobs(_LIMIT_S, _ENOUGH_S, WORK)]
+    known += [(job, True) for job in timed_jobs(_LIMIT_S, _ENOUGH_S, SLEEP)]
+    known += [(job, False) for job in timed_jobs(_LIMIT_S, _TOO_MUCH_S, WORK)]
+    jobs = [job for job, _ in known]
+    with GraderPool(workers) as pool:
+        calm = _run(pool, "idle", jobs)
+        with _busy(load):
+            runs = [_run(pool, f"busy {i + 1}", jobs) for i in range(rounds)]
+    wrong = sum(
+        (grade.outcome is Outcome.PASSED) is not right
+        for grade, (_, right) in zip(calm.grades, known, strict=True)
+    )
+    flips = {run.name: _changes(jobs, calm.grades, run.grades) for run in (calm, *runs)}
+    show(
+        f"{len(jobs)} programs",
+        ["machine", "load average", "seconds", "verdicts changed"],
+        [
+            [run.name, f"{run.load:.1f}", f"{run.wall_s:.1f}", str(len(flips[run.name]))]
+            for run in (calm, *runs)
+        ],
+        "\n".join(chain.from_iterable(flips.values()))
+        or f"{len(jobs) - programs} programs take about half of their {_LIMIT_S} s, or too much.",
+    )
+    count = sum(map(len, flips.values()))
+    show_aims(
+        [
+            Aim("right verdicts when idle", f"{wrong} are not", not wrong),
+            Aim(f"no verdict changes at a load of {load}", str(count), not count),
+        ]
+    )
+
+
+class _Run(NamedTuple):
+    name: str
+    load: float
+    wall_s: float
+    grades: list[Grade]
+
+
+def _run(pool: GraderPool, name: str, jobs: list[Job]) -> _Run:
+    begun = time.perf_counter()
+    grades = pool.grade(jobs)
+    return _Run(name, os.getloadavg()[0], time.perf_counter() - begun, grades)
+
+
+@contextmanager
+def _busy(load: int) -> Iterator[None]:
+    """Keep the machine at that load average; it takes a minute or two to get there."""
+    command = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+    # A session each: where the kernel shares cores out by session, one would count as one process.
+    processes = [subprocess.Popen(command, start_new_session=True) for _ in range(load + _SPARE)]
+    try:
+        deadline = time.monotonic() + _BUILD_UP_S
+        while os.getloadavg()[0] < load and time.monotonic() < deadline:
+            time.sleep(1.0)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    serve_chaos(*map(int, sys.argv[1:]))

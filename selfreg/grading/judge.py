@@ -1,0 +1,342 @@
+"""The judge: a trusted process that runs tests, while the program runs in a child of the zygote.
+
+Tests hold proxies of the program's objects (`proxies.py`) and compare plain data. A pass is a test
+that ran to its end here and called the program: no exit status, output or object is evidence for
+one. The judge ends when its connection to the pool does.
+"""
+
+import builtins
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import types
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, NamedTuple
+
+from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, wire
+from selfreg.grading.child import (
+    HOST_PROC,
+    Child,
+    ChildOver,
+    Ended,
+    JailError,
+    Zygote,
+    contents,
+    memory_file,
+)
+from selfreg.grading.headers import Settings
+from selfreg.grading.program import DETAIL_CHARACTERS
+from selfreg.grading.proxies import Answer
+from selfreg.grading.remote import Peer, ProtocolError
+from selfreg.grading.sandbox import Limits
+from selfreg.grading.values import dump
+
+_MOST_BYTES = 1 << 30
+# A program that only waits (it sleeps, or is deadlocked) has its CPU limit and this to end.
+_WAIT_EXTRA_S = 1.0
+
+_TESTS_FILE = "tests.py"
+_FIRST_USER = 1 << 24  # far from those that a system gives out
+
+_Reply = dict[str, Any]
+
+
+class TestsError(Exception):
+    """The tests are broken, whatever the program."""
+
+
+class _Tests(NamedTuple):
+    """Parsed tests; `names` are those of the program that they may use."""
+
+    setup: CodeType
+    code: CodeType
+    entry_point: str | None
+    names: list[str]
+
+
+def main(channel: int) -> None:
+    """Serve the pool on the connection that is open with number `channel`."""
+    os.umask(0o022)  # its zygote, who may be another user, reads what it writes
+    connection = socket.socket(fileno=channel)
+    config = wire.receive(connection, _MOST_BYTES)
+    if config is None:
+        return
+    try:
+        scratch, user = _isolate(config)
+    except OSError as error:
+        wire.send(connection, {"unavailable": str(error)})
+        return
+    zygote = _start_zygote(config, channel, scratch, user)
+    held = layers.probe(zygote)
+    toolchain = cpp.Toolchain(Settings(**config["cpp"]), zygote)
+    gc.freeze()
+    with contextlib.suppress(ConnectionError):
+        wire.send(connection, {"layers": held})
+        while (job := wire.receive(connection, _MOST_BYTES)) is not None:
+            wire.send(connection, grade(job, zygote, toolchain))
+
+
+def _isolate(config: dict[str, Any]) -> tuple[str, int | None]:
+    """Go into isolation: the scratch folder that there is now, and the user for programs.
+
+    Raises:
+      OSError: This machine has no such isolation.
+    """
+    isolation, settings = config["isolation"], Settings(**config["cpp"])
+    if config["core"] is not None:
+        os.sched_setaffinity(0, {config["core"]})
+    if isolation not in ("ns", "userns"):
+        return config["scratch"], None
+    user = _FIRST_USER + os.getpid() if isolation == "ns" else None
+    namespaces.enter(
+        config["scratch"],
+        (*sandbox.visible(settings.compiler), boot.FOLDER),
+        writable=settings.folder,
+        own_user=isolation == "userns",
+        owner=os.geteuid() if user is None else user,
+    )
+    return namespaces.SCRATCH, user
+
+
+def _start_zygote(config: dict[str, Any], channel: int, scratch: str, user: int | None) -> Zygote:
+    """Start the zygote, then give up what only its start took."""
+    settings = Settings(**config["cpp"])
+    facts = {
+        "scratch": scratch,
+        "user": user,
+        "compiler": settings.compiler,
+        "readable": [settings.headers],
+    }
+    zygote = Zygote(boot.command(config["interpreter"], "zygote"), facts, channel)
+    sandbox.confine_judge((boot.FOLDER,), settings.folder, host_proc=HOST_PROC)
+    return zygote
+
+
+def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Reply:
+    """Grade one job of the pool: a reply with `outcome`, `time_s`, `peak_mb` and `detail`."""
+    cpu_s = job["time_limit_s"]
+    limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"])
+    try:
+        if job["language"] == "cpp":
+            return _grade_cpp(job, limits, toolchain)
+        if job["stdio"]:
+            return _grade_script(job, limits, zygote)
+        return _grade_functions(job, limits, zygote)
+    except cpp.CompileError as error:
+        return _reply("compile_error", str(error))
+    except TestsError as error:
+        return _reply("test_error", str(error))
+    except (JailError, cpp.ToolchainError) as error:
+        return _reply("infra_error", str(error))
+
+
+# --- Python functions -----------------------------------------------------------------------------
+
+
+def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply:
+    tests = _parse(job["setup"], job["code"], job["entry_point"])
+    names = _begin(tests)
+    child = Child(zygote, limits)
+    verdict: tuple[str, str] | None = None
+    try:
+        child.send(dump({"setup": job["setup"], "program": job["program"], "names": tests.names}))
+        loaded = json.loads(child.receive())
+        if "failure" in loaded:
+            verdict = _split(loaded["failure"])
+        else:
+            peer = Peer(child.send, child.receive, Answer, proxies.permits, repr)
+            verdict = _run(tests, names, peer, loaded)
+    except ChildOver:
+        pass
+    except ProtocolError as error:
+        verdict = "exception", str(error)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        verdict = "exception", "the program sent nonsense"
+    finally:
+        names.clear()
+        ended = child.end()
+    if ended.timed_out:
+        verdict = "timeout", ended.timed_out
+    elif child.spoiled:
+        verdict = "exception", child.spoiled
+    return _reply(*(verdict or ("exception", f"ended before its tests did: {ended.cause}")), ended)
+
+
+def _begin(tests: _Tests) -> dict[str, Any]:
+    """The namespace of the tests, with their set-up done."""
+    module = types.ModuleType(proxies.TESTS_MODULE)
+    sys.modules[proxies.TESTS_MODULE] = module
+    names = vars(module)
+    names["__builtins__"] = dict(vars(builtins))
+    random.seed(0)
+    try:
+        exec(tests.setup, names)
+    except BaseException as error:
+        raise TestsError(f"the set-up fails: {type(error).__name__}: {error}") from error
+    return names
+
+
+def _run(
+    tests: _Tests, names: dict[str, Any], peer: Peer, loaded: dict[str, Any]
+) -> tuple[str, str]:
+    """Run tests against a loaded program: the outcome and a detail."""
+    # What the set-up defines is not for the program to replace.
+    wanted = {name for name in tests.names if name not in names or name == tests.entry_point}
+    for name in wanted.intersection(loaded["modules"], sys.stdlib_module_names):
+        # Tests that lean on an import of the program get the module, and not the program's.
+        names[name] = importlib.import_module(name)
+    given = loaded["names"].items()
+    names.update({name: peer.adopt(value) for name, value in given if name in wanted})
+    try:
+        exec(tests.code, names)
+    except (ChildOver, ProtocolError):
+        raise
+    except BaseException as error:
+        misnamed = tests.entry_point not in (None, *tests.names)
+        if misnamed and isinstance(error, NameError) and error is not peer.error:
+            # A problem that names another function than its tests do: no program is at fault.
+            raise TestsError(f"the tests want {error.name}, not {tests.entry_point}") from error
+        return _explain(error, peer)
+    if peer.broken or not peer.calls:
+        return "failed", peer.broken or "the tests ended without a call of the program"
+    return "passed", ""
+
+
+def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
+    """The outcome and the detail of an exception that ended the tests."""
+    if error is peer.error:
+        return "memory" if isinstance(error, MemoryError) else "exception", peer.error_detail
+    line = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _TESTS_FILE:
+            line = f"{_TESTS_FILE}, line {trace.tb_lineno}: "
+        trace = trace.tb_next
+    # Not `str(error)`: an object of the program in it would have its own say.
+    message = f": {error.args[0]}" if error.args and type(error.args[0]) is str else ""
+    outcome = "failed" if isinstance(error, AssertionError) else "exception"
+    return outcome, f"{line}{type(error).__name__}{message}"
+
+
+@functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
+def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
+    compiled = _compile(code, _TESTS_FILE)
+    used = _names(compiled)
+    own = vars(builtins).keys() - {entry_point}
+    names = [name for name in dict.fromkeys(used) if name not in own]
+    if not names:
+        raise TestsError("the tests use nothing that a program could define")
+    return _Tests(_compile(setup, "setup.py"), compiled, entry_point, names)
+
+
+def _names(code: CodeType) -> list[str]:
+    """The names that code and the functions in it use: variables, and attributes, too."""
+    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part)]
+    return [*code.co_names, *inner]
+
+
+def _compile(source: str, name: str) -> CodeType:
+    try:
+        return compile(source, name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise TestsError(f"{name} of the problem does not parse: {error}") from error
+
+
+# --- Programs with standard input and output, and compiled ones -----------------------------------
+
+
+def _grade_script(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply:
+    task = dump({"program": job["program"]})
+
+    def run(files: dict[str, int]) -> tuple[Ended, bytes, bytes]:
+        child = Child(zygote, limits, files=files)
+        with contextlib.suppress(ChildOver):
+            child.send(task)
+        report = child.report()
+        return child.end(), report, b""
+
+    return _grade_cases(job, run, limits)
+
+
+def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) -> _Reply:
+    binary = toolchain.build(job["setup"], job["program"], job["code"], job["header"])
+    run = functools.partial(toolchain.run, binary, limits)
+    if job["stdio"]:
+        return _grade_cases(job, run, limits)
+    ended, report, errors = run({})
+    if not ended.timed_out and report == toolchain.token:
+        return _reply("passed", "", ended)
+    outcome, detail = _failure(ended, report, errors) or ("exception", "ended before its tests did")
+    return _reply(outcome, detail, ended)
+
+
+def _grade_cases(
+    job: dict[str, Any],
+    run: Callable[[dict[str, int]], tuple[Ended, bytes, bytes]],
+    limits: Limits,
+) -> _Reply:
+    """Run a program on its cases until one fails; each case has the whole time limit."""
+    cpu_s = peak_mb = 0.0
+    for number, (given, wanted) in enumerate(job["stdio"], 1):
+        with memory_file(given.encode(errors="surrogatepass")) as stdin, memory_file() as stdout:
+            ended, report, errors = run({"stdin": stdin, "stdout": stdout})
+            output = contents(stdout)
+        cpu_s, peak_mb = cpu_s + ended.cpu_s, max(peak_mb, ended.peak_mb)
+        failure = _failure(ended, report, errors)
+        if not ended.timed_out and len(output) >= limits.file_mb << 20:
+            failure = "wrong_output", f"wrote more than {limits.file_mb} MiB"
+        failure = failure or outputs.difference(
+            output, wanted.encode(errors="surrogatepass"), job["tolerance"]
+        )
+        if failure:
+            return _reply(failure[0], f"case {number}: {failure[1]}", None, cpu_s, peak_mb)
+    return _reply("passed", "", None, cpu_s, peak_mb)
+
+
+def _failure(ended: Ended, report: bytes, errors: bytes) -> tuple[str, str] | None:
+    """The outcome and the detail of a program that did not end well.
+
+    The program can write what it likes to its report and its errors: they choose between ways to
+    fail, and are never taken for a pass.
+    """
+    if ended.timed_out:
+        return "timeout", ended.timed_out
+    outcome, detail = _split(report.decode(errors="replace"))
+    if detail or outcome != "exception":
+        return outcome, detail
+    if ended.status == 0:
+        return None
+    last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
+    if b"std::bad_alloc" in errors:
+        return "memory", last_line
+    if ended.status == -signal.SIGABRT and b"Assertion " in errors:
+        return "failed", last_line
+    return "exception", f"{ended.cause} {last_line}"
+
+
+def _split(report: str) -> tuple[str, str]:
+    """The outcome and the detail of a report, which says only how a program failed."""
+    outcome, _, detail = report.partition("\n")
+    known = outcome in ("failed", "exception", "memory", "compile_error")
+    return (outcome, detail) if known else ("exception", "")
+
+
+def _reply(
+    outcome: str,
+    detail: str = "",
+    ended: Ended | None = None,
+    cpu_s: float = 0.0,
+    peak_mb: float = 0.0,
+) -> _Reply:
+    if ended is not None:
+        cpu_s, peak_mb = ended.cpu_s, ended.peak_mb
+    cut = detail[:DETAIL_CHARACTERS]
+    return {"outcome": outcome, "time_s": cpu_s, "peak_mb": peak_mb, "detail": cut}

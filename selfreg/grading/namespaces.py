@@ -1,0 +1,108 @@
+"""A small world for the processes of a worker: their own mounts, network, processes and names.
+
+    /                     read-only: libraries, the interpreter and the compiler, as on the host
+    /dev                  null, zero, random, urandom
+    SCRATCH               a tmpfs of bounded size and number of files: all that can be written
+
+There is no /proc, /etc, /home or /tmp. Two ways lead here: as root, or through a user namespace.
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable
+
+from selfreg.grading.system import call, libc
+
+SCRATCH = "/scratch"
+SCRATCH_MB = 64
+_SCRATCH_FILES = 4096
+
+_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
+_NEWPID, _NEWNET = 0x20000000, 0x40000000
+_NOSUID, _NODEV, _NOEXEC, _BIND, _REC, _PRIVATE = 2, 4, 8, 1 << 12, 1 << 14, 1 << 18
+_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _DETACH = 442, -100, 0x8000, 2
+_READ_ONLY = 1
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+
+
+def enter(root: str, visible: Iterable[str], *, writable: str, own_user: bool, owner: int) -> None:
+    """Move the calling process into namespaces of its own; its children start in a new one of pids.
+
+    Args:
+      root: An empty folder, where the new root is put together.
+      visible: Paths that stay visible, read-only.
+      writable: A folder that stays writable for who can write into it now.
+      own_user: Whether to go through a user namespace, which takes no power over the machine.
+      owner: The user who owns the scratch folder.
+
+    Raises:
+      OSError: The kernel, or who runs this process, does not allow it.
+    """
+    if own_user:
+        user, group = os.geteuid(), os.getegid()
+        call(libc.unshare(_NEWUSER), "unshare(user)")
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    call(libc.unshare(_NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET), "unshare")
+    _mount("none", "/", "", _REC | _PRIVATE, "")  # or the mounts would show outside
+    _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
+    for path in sorted({*visible, *_DEVICES, writable}):
+        _show(root, path)
+    scratch = root + SCRATCH
+    os.mkdir(scratch)
+    options = f"size={SCRATCH_MB}m,nr_inodes={_SCRATCH_FILES},mode=700,uid={owner},gid={owner}"
+    _set_read_only(root)
+    _mount("tmpfs", scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
+    _mount(writable, root + writable, "", _BIND, "")
+    os.chdir(root)
+    call(libc.pivot_root(b".", b"."), "pivot_root")
+    call(libc.umount2(b".", _DETACH), "umount")
+    os.chdir("/")
+
+
+def _show(root: str, path: str) -> None:
+    """Make a path of the host visible below a new root; symbolic links stay links."""
+    target = root + path
+    if not os.path.lexists(path) or os.path.lexists(target):
+        return
+    _make_folders(root, os.path.dirname(path))
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), target)
+        return
+    if os.path.isdir(path):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+    _mount(path, target, "", _BIND | _REC, "")
+
+
+def _make_folders(root: str, path: str) -> None:
+    parts = [part for part in path.split("/") if part]
+    for depth in range(1, len(parts) + 1):
+        folder = "/" + "/".join(parts[:depth])
+        if os.path.islink(folder):
+            _show(root, folder)
+        elif not os.path.isdir(root + folder):
+            os.mkdir(root + folder)
+            os.chmod(root + folder, 0o755)
+
+
+def _set_read_only(root: str) -> None:
+    attributes = struct.pack("=QQQQ", _READ_ONLY | _NOSUID, 0, 0, 0)
+    result = libc.syscall(
+        _MOUNT_SETATTR, _AT_FDCWD, root.encode(), _AT_RECURSIVE, attributes, ctypes.c_size_t(32)
+    )
+    call(result, "mount_setattr")
+
+
+def _mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    names = (source.encode(), target.encode(), kind.encode())
+    result = libc.mount(*names, ctypes.c_ulong(flags), options.encode() or None)
+    call(result, f"mount {target}")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)

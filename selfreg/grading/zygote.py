@@ -1,0 +1,188 @@
+"""The zygote: a fresh, warm interpreter that forks one jailed child a program, and nothing else.
+
+It is never forked from the trainer, which may hold gigabytes, and never from the judge, which holds
+the tests: its memory, and so every child's, has nothing in it that a program must not see. It reads
+no program either; a child reads its own. It ends when the judge does.
+
+    judge -> zygote     a job, with file descriptors: fork
+                        SEAL: put on the part of the filter that all children share
+                        PID: send a pidfd of the child
+                        REAP, END: wait for the child (a while, or not at all), end what is left
+    zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import marshal
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from selfreg.grading import program, sandbox
+from selfreg.grading.sandbox import Jail
+
+# In a child; the zygote's own is out of the way of what arrives for the next.
+CHANNEL_FD, KEPT_FD = 3, 4
+CONTROL_FD = sandbox.OPEN_FILES - 1
+PID, REAP, END, SEAL = b"P", b"R", b"E", b"S"
+MESSAGE_BYTES = 1 << 16
+CONFINED = b"+"
+# Between the end of a process's connections and its own lie moments, but it may not get a core.
+_GRACE_S = 2.0
+
+# The C library's, with the interpreter's lock held: os.fork would have the child tidy up after
+# threads that the zygote does not have, and that costs more than the fork.
+_fork = ctypes.PyDLL(None).fork
+
+# What programs import most: from here every child has it for nothing. What comes with a library of
+# its own (decimal, hashlib) or with much memory (inspect) would cost all the others more.
+_WARM = """
+bisect collections.abc copy enum functools heapq itertools math operator random re string typing
+"""
+_BARE = Jail(None, None)
+_leave = os._exit
+
+
+def main(control: int) -> None:
+    """Serve the judge on the connection that is open with number `control`."""
+    os.dup2(control, CONTROL_FD)
+    os.closerange(CHANNEL_FD, CONTROL_FD)
+    os.environ.clear()
+    connection = socket.socket(fileno=CONTROL_FD)
+    config = json.loads(connection.recv(MESSAGE_BYTES))
+    scratch = config["scratch"]
+    sandbox.confine_zygote(scratch, config["user"])
+    jails = {
+        "program": sandbox.program_jail(scratch, may_exec=False),
+        "binary": sandbox.program_jail(scratch, may_exec=True),
+        "compiler": sandbox.compiler_jail(scratch, config["compiler"], config["readable"]),
+    }
+    _warm_up()
+    parent = os.getpid()
+    connection.send(b"ready")
+    while True:
+        header, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 5)
+        if not header:
+            return
+        if header == SEAL:
+            sandbox.seal_zygote()
+            continue
+        job = marshal.loads(header)
+        pid = _fork()
+        if pid == 0:
+            _enter(job, _BARE if job["bare"] else jails[job["jail"]], parent)
+        for file in files:
+            os.close(file)
+        if not _supervise(connection, pid, scratch, job["output"]):
+            return
+
+
+def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -> bool:
+    """Do what the judge wants of a child, until it is reaped; False when the judge is gone."""
+    while (command := connection.recv(1)) == PID:
+        process = os.pidfd_open(pid)
+        socket.send_fds(connection, [PID], [process])
+        os.close(process)
+    killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0)
+    result: list[int] = []
+    with contextlib.suppress(OSError):
+        if output and status == 0:
+            result = [os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)]
+    sandbox.empty_folder(scratch)
+    cpu_s, peak_mb = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    reply = json.dumps([os.waitstatus_to_exitcode(status), cpu_s, peak_mb, killed]).encode()
+    if command:
+        socket.send_fds(connection, [reply], result)
+    for file in result:
+        os.close(file)
+    return bool(command)
+
+
+def _reap(pid: int, patience_s: float) -> tuple[bool, int, Any]:
+    """Wait for a child, end it if need be, and all that it started: (killed, status, usage)."""
+    if patience_s:
+        process = os.pidfd_open(pid)
+        events = select.poll()
+        events.register(process, select.POLLIN)
+        events.poll(1000 * patience_s)
+        os.close(process)
+    ended, status, usage = os.wait4(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+    while True:
+        try:
+            found, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return not ended, status, usage
+        if not found:
+            _kill_orphans()
+            os.waitpid(-1, 0)
+
+
+def _kill_orphans() -> None:
+    """End what a dead child started, which came to the zygote."""
+    if os.getpid() == 1:
+        os.kill(-1, signal.SIGKILL)
+        return
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        for orphan in file.read().split():
+            os.kill(int(orphan), signal.SIGKILL)
+
+
+def _enter(job: dict[str, Any], jail: Jail, parent: int) -> None:
+    """Become the child of a job.
+
+    Its descriptors have arrived as the lowest free numbers: the channel, the file to keep, and
+    standard input, output and error, as far as the job has them.
+    """
+    try:
+        os.setsid()
+        if standard := job["standard"]:
+            first = CHANNEL_FD + 1 + job["keeps"]
+            for file, number in enumerate(standard, first):
+                os.dup2(file, number)
+        try:
+            sandbox.confine(jail, job["limits"], parent)
+        except OSError as error:
+            os.write(CHANNEL_FD, str(error).encode())
+            _leave(1)
+        # All that the zygote can have: few enough also where there is no close_range.
+        os.closerange(CHANNEL_FD + 1 + job["keeps"], sandbox.OPEN_FILES)
+        # Written before anything hostile runs, and it cannot be unwritten: what comes behind it
+        # is the program's own, and never taken for trouble of the grader.
+        os.write(CHANNEL_FD, CONFINED)
+        if job["execute"]:
+            _execute(*job["execute"])
+        program.run()
+    finally:
+        _leave(1)
+
+
+def _execute(path: str | int, arguments: list[str], environment: dict[str, str]) -> None:
+    if path == KEPT_FD:
+        os.set_inheritable(KEPT_FD, False)
+    # Python ignores both, and a program would inherit that: it could flood its output to the end.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.execve(path, arguments, environment)
+
+
+def _warm_up() -> None:
+    for name in _WARM.split():
+        importlib.import_module(name)
+    program.rehearse()
+    # A program has no business with these; the functions here keep what they use of them.
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "selfreg":
+            del sys.modules[name]
+    # A collection in a child would touch, and so copy, every page that it shares with its parent.
+    gc.collect()
+    gc.disable()
+    gc.freeze()

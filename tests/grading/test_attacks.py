@@ -1,0 +1,116 @@
+"""A corpus of hostile and of odd but honest programs: each gets its verdict, and touches nothing.
+
+attacks.jsonl has one a line: id, category, language, code, test, expect ("pass" or "fail"), and
+must_hold, what to look for. Python defines `solve`, and `test` holds asserts; for C++ it is JSON of
+one case of standard input and output. A lone surrogate in `code` is a byte that is no UTF-8.
+SELFREG_ATTACK_ROUNDS=20 runs the corpus that often.
+"""
+
+import fcntl
+import json
+import os
+import random
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selfreg.grading import GraderError, GraderPool
+from selfreg.grading.ladder import LADDER
+from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
+
+CANARY = Path("/tmp/codegrader_canary")
+PORT = 47653
+ROUNDS = int(os.environ.get("SELFREG_ATTACK_ROUNDS", "1"))
+TIME_LIMIT_S = 1.0
+ATTACKS = [json.loads(line) for line in (Path(__file__).parent / "attacks.jsonl").open()]
+LEAKS = [row for row in ATTACKS if row["id"] == "prev_job_leak"]
+
+
+def read_attack(row):
+    """The problem of a row, and its program."""
+    language = Language(row["language"])
+    if language is Language.CPP:
+        tests = Tests(stdio=(StdioCase(**json.loads(row["test"])),))
+    else:
+        tests = Tests(code=row["test"] or "\n")
+    problem = Problem(
+        id=row["id"],
+        spec="",
+        tests=tests,
+        language=language,
+        entry_point=None if language is Language.CPP else "solve",
+        time_limit_s=TIME_LIMIT_S,
+        memory_limit_mb=512,
+    )
+    return problem, row["code"]
+
+
+@pytest.fixture
+def canary(monkeypatch):
+    """What nothing may touch: a folder, a listener, and a variable of the environment."""
+    with open(f"{CANARY}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the paths in the corpus are fixed
+        CANARY.mkdir(exist_ok=True)
+        for name in ("keep.txt", "secret.txt"):
+            (CANARY / name).write_text(f"canary of {name}")
+        monkeypatch.setenv("CODEGRADER_CANARY_ENV", "canary of the environment")
+        with socket.create_server(("127.0.0.1", PORT)) as server:
+            server.setblocking(False)
+            yield server
+        for file in CANARY.iterdir():
+            file.unlink()
+        CANARY.rmdir()
+
+
+@pytest.mark.parametrize("isolation", LADDER)
+def test_attacks(isolation, canary, descendants):
+    before = descendants()
+    try:
+        pool = GraderPool(2, isolation=isolation)
+    except GraderError as error:
+        pytest.skip(f"not on this machine: {error}")
+    order = random.Random(0)
+    with pool:
+        wrong, details = [], []
+        for _ in range(ROUNDS):
+            # Side by side and in changing company. prev_job_leak is to run twice in a row.
+            rows = [*order.sample(ATTACKS, len(ATTACKS)), *LEAKS, *LEAKS]
+            started = time.monotonic()
+            grades = pool.grade([read_attack(row) for row in rows])
+            took_s = time.monotonic() - started
+            for row, grade in zip(rows, grades, strict=True):
+                if (grade.outcome is Outcome.PASSED) != (row["expect"] == "pass"):
+                    wrong.append((row["id"], grade))
+                details.append(grade.detail)
+            # Some fifty reach a limit of one or two seconds, and some ten compilers one of ten.
+            assert took_s < 150.0
+        assert pool.counts["worker_restarts"] == pool.counts["retries"] == 0
+    assert wrong == []
+    assert descendants() <= before
+    assert sorted(file.name for file in CANARY.iterdir()) == ["keep.txt", "secret.txt"]
+    assert all((CANARY / n).read_text() == f"canary of {n}" for n in ("keep.txt", "secret.txt"))
+    assert not any("canary of" in detail for detail in details)
+    with pytest.raises(BlockingIOError):
+        canary.accept()
+    folders = [*sys.path, os.path.dirname(os.__file__)]
+    assert not any((Path(folder) / "zz_codegrader_pwn.py").exists() for folder in folders)
+
+
+@pytest.mark.parametrize("name", ["inf_loop_swallow", "sleep", "deadlock_lock", "hang_at_exit_del"])
+def test_a_verdict_comes_in_time(pool, name):
+    (row,) = [row for row in ATTACKS if row["id"] == name]
+    started = time.monotonic()
+    pool.grade([read_attack(row)])
+    # What waits has a second more than the limit, and this test one for a busy machine.
+    assert time.monotonic() - started < TIME_LIMIT_S + 2.0
+
+
+def test_broken_tests_are_told_from_failed_programs(pool):
+    rows = [row for row in ATTACKS if row["category"] == "test-bug"]
+    assert rows
+    assert {grade.outcome for grade in pool.grade([read_attack(row) for row in rows])} == {
+        Outcome.TEST_ERROR
+    }
