@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoModelForCausalLM
 
 from selfreg.models.hf import save_folder
@@ -59,15 +57,3 @@ def matmul_ceiling() -> float:
         product(a, a).block_until_ready()
         times.append(time.perf_counter() - begun)
     return 2 * MATMUL_SIZE**3 / min(times)
-
-
-def show(title: str, columns: list[str], rows: list[list[str]], note: str) -> None:
-    """Print a table and what it rests on."""
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(note, soft_wrap=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling, show
+from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling
+from benchmarks.table import show
 from selfreg import xla
 from selfreg.data.problems import load_problems
 from selfreg.data.prompts import STYLES, render

@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from benchmarks.peer import show
+from benchmarks.table import show
 from selfreg import rundir, xla
 from selfreg.chain import run_chain
 from selfreg.config import resolve

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling, show
+from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling
+from benchmarks.table import show
 from selfreg import xla
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import LearnSettings, make_learner
