@@ -46,7 +46,7 @@ def examine(console: Console) -> bool:
     console.print(_table(held))
     best = next((isolation for isolation in LADDER if isolation in held), "")
     for isolation, reason in reasons.items():
-        console.print(f"{isolation} does not work here. {reason}", markup=False, highlight=False)
+        console.print(f"{isolation}: {reason}", markup=False, highlight=False)
         console.print(f"  {_ADVICE[isolation]}", markup=False, highlight=False)
     if not best:
         console.print("No isolation works here: the grader refuses to start.", style="bold red")

@@ -322,6 +322,8 @@ class GraderPool:
             reasons.append(f"{isolation}: {why}")
             self._workers.remove(worker)
             self._end(worker)
+        if len(ladder) == 1 and not allow_weak:
+            raise GraderError(f"no isolation of that kind here: {reasons[0]}")
         raise GraderError(
             f"nothing here keeps programs in ({'; '.join(reasons)}). Run as root, or allow "
             "unprivileged user namespaces, or use a kernel with Landlock and seccomp; "

@@ -3,8 +3,9 @@
 The judge's proxies decide nothing by the program's word where a test's own data is at stake. To
 `==`, to `in`, to an order or to arithmetic with plain data they are what an object without any such
 method is: a program cannot say that its answer equals the expected one, and is not told what is
-expected. Between two objects of the program its methods count, and so do those that take no operand
-(`len`, `abs`, iteration), which return plain data that the judge then compares.
+expected. Between two objects of the program its methods count (it could as well have made both of
+them the same number), and so do those that take no operand (`len`, `abs`, iteration), which return
+plain data that the judge then compares.
 """
 
 import types
@@ -72,10 +73,11 @@ class Answer(Proxy):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        return type(other) is Answer and self._peer.request("eq", self, other) is True
 
     def __hash__(self) -> int:
-        return id(self)
+        number = self._peer.request("hash", self)
+        return number if type(number) is int else 0
 
     def __contains__(self, value: object) -> bool:
         return any(item is value or item == value for item in self)  # type: ignore[attr-defined]

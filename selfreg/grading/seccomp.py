@@ -53,6 +53,8 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
+    "syslog": (103, 116),
+    "modify_ldt": (154, None),
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),

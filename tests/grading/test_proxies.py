@@ -85,6 +85,13 @@ HONEST = {
         "a, b = V(2), V(1)\nassert (a + b).x == 3 and b < a and repr(a) == 'V(2)'\n"
         "assert [v.x for v in sorted([a, b])] == [1, 2]\nb.f()\n",
     ),
+    "equality between its objects": (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass V:\n    x: int\n"
+        "    def __add__(self, o):\n        return V(self.x + o.x)\n"
+        "def f(x):\n    return V(x)\n",
+        "assert f(1) + f(2) == V(3) and V(1) != V(2) and {V(1)} == {f(1)} and V(1) != 1\n"
+        "assert f(1) in [V(0), V(1)] and [f(1), 2] == [V(1), 2]\n",
+    ),
     "its own exception": (
         "class Empty(LookupError):\n    pass\ndef f():\n    raise Empty('x', 1)\n",
         "try:\n    f()\n    assert False\nexcept Empty as e:\n    assert e.args == ('x', 1)\n"
@@ -194,6 +201,7 @@ DEMANDS = [
     "assert round(f(1), 2) == 5.25",
     "assert f(1).value == 5",
     "assert {5: True}.get(f(1))",
+    "assert f(1) in {5: True} or f(1) in {5} or [f(1)] == [5]",
     "assert tuple(map(int, [f(1)])) == (5,)",
 ]
 
