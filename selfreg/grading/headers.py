@@ -99,8 +99,9 @@ class Headers:
         command = [str(self._settings.compiler), "-x", "c++-header", *self._settings.options, path]
         with contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(
-                [*command, "-o", f"{path}.gch"],
+                [*command, "-pipe", "-o", f"{path}.gch"],
                 cwd=self._settings.headers,
+                env={**os.environ, "TMPDIR": self._settings.headers},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
