@@ -201,6 +201,15 @@ class Child:
         del self._buffer[1:end]
         return body
 
+    def is_done_well(self) -> bool:
+        """Whether it is there, and has said nothing but what was received."""
+        if self._over or self._timed_out:
+            return False
+        try:
+            return len(self._buffer) == 1 and not self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+
     def report(self) -> bytes:
         """All that it says until it ends, or reaches a limit."""
         with contextlib.suppress(ChildOver):

@@ -154,11 +154,14 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
         else:
             peer = Peer(child.send, child.receive, Answer, proxies.permits, repr)
             verdict = _run(tests, names, peer, loaded)
+            # Tests may catch whatever a program's end raised in them.
+            if verdict[0] == "passed" and not child.is_done_well():
+                verdict = "exception", "ended, or went on talking, before its tests ended"
     except ChildOver:
         pass
     except ProtocolError as error:
         verdict = "exception", str(error)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
         verdict = "exception", "the program sent nonsense"
     finally:
         names.clear()
@@ -200,14 +203,21 @@ def _run(
     except (ChildOver, ProtocolError):
         raise
     except BaseException as error:
-        misnamed = tests.entry_point not in (None, *tests.names)
-        if misnamed and isinstance(error, NameError) and error is not peer.error:
-            # A problem that names another function than its tests do: no program is at fault.
-            raise TestsError(f"the tests want {error.name}, not {tests.entry_point}") from error
+        if error is not peer.error:
+            _blame_tests(error, tests)
         return _explain(error, peer)
     if peer.broken or not peer.calls:
         return "failed", peer.broken or "the tests ended without a call of the program"
     return "passed", ""
+
+
+def _blame_tests(error: BaseException, tests: _Tests) -> None:
+    """Raise TestsError for what no program can be at fault for."""
+    if isinstance(error, ModuleNotFoundError):
+        raise TestsError(f"the tests need the module {error.name}, which is not here") from error
+    misnamed = tests.entry_point not in (None, *tests.names)
+    if misnamed and isinstance(error, NameError):
+        raise TestsError(f"the tests want {error.name}, not {tests.entry_point}") from error
 
 
 def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:

@@ -231,6 +231,7 @@ class GraderPool:
     def _grade(self, tasks: list[_Task]) -> list[Grade]:
         grades: dict[int, Grade] = {}
         failures: Counter[int] = Counter()
+        self._failed_starts = 0
         queue = deque(range(len(tasks)))
         while len(grades) < len(tasks):
             for worker in self._workers:

@@ -99,6 +99,25 @@ def test_patched_builtins_do_not_change_the_tests(grade):
     assert grade(program, code="assert len(add(1, 2)) == 2\n").outcome is not Outcome.PASSED
 
 
+def test_tests_that_catch_everything_do_not_hide_an_end(grade):
+    code = "try:\n    add(2, 3)\nexcept:\n    pass\n"
+    assert grade("import os\ndef add(a, b): os._exit(0)\n", code=code).outcome is Outcome.EXCEPTION
+    assert grade("def add(a, b): 1 / 0\n", code=code).outcome is Outcome.PASSED
+
+
+def test_a_program_that_goes_on_talking_fails(grade):
+    late = (
+        "import os, threading, time\n"
+        "def talk():\n    time.sleep(0.05)\n    os.write(3, b'x')\n"
+        "def add(a, b):\n"
+        "    if a == 10:\n        os.write(3, b'')\n"
+        "        threading.Thread(target=talk).start()\n"
+        "    return a + b\n"
+    )
+    code = "import time\nassert add(10, 1) == 11\ntime.sleep(0.3)\n"
+    assert grade(late, code=code).outcome is Outcome.EXCEPTION
+
+
 def test_a_right_program_that_scribbles_into_the_report_fails(grade):
     assert grade("import os\nos.write(3, b'x')\n" + RIGHT).outcome is Outcome.EXCEPTION
 

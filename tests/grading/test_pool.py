@@ -201,6 +201,7 @@ def test_a_grader_that_keeps_failing_is_an_error(make_problem, descendants):
         ({"code": "assert ("}, "does not parse"),
         ({"code": "assert undefined_name(1) == 1"}, "want undefined_name, not add"),
         ({"code": "while True: pass"}, "use nothing"),
+        ({"code": "import numpy\nassert add(1, 1) == 2"}, "need the module numpy"),
         ({"code": "assert add(1, 1) == 2", "setup": "import no_such_module"}, "set-up fails"),
     ],
 )
