@@ -109,5 +109,7 @@ class Headers:
                 check=False,
             )
             if done.returncode == 0:
+                for file in (path, f"{path}.gch"):
+                    os.chmod(file, 0o644)
                 return name
         return ""  # a program that includes what is not there will hear of it

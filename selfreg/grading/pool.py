@@ -112,8 +112,13 @@ class GraderPool:
             os.path.join(self._folder, "cpp"),
             secrets.token_hex(16),
         )
-        for folder in (self._cpp.headers, self._cpp.binaries):
-            os.makedirs(folder)
+        for folder, mode in (
+            (self._cpp.folder, 0o755),
+            (self._cpp.headers, 0o755),
+            (self._cpp.binaries, 0o700),
+        ):
+            os.mkdir(folder)
+            os.chmod(folder, mode)  # whatever the umask: programs may be another user's
         self._headers = Headers(self._cpp)
         cores = sorted(os.sched_getaffinity(0))
         count = workers or len(cores)

@@ -293,6 +293,27 @@ def test_a_broken_compiler_is_an_error(make_problem):
         pool.grade([job])
 
 
+def test_precompiled_headers_change_nothing(make_problem):
+    # Four programs with one preamble, of which the third has it compiled; the last lacks a header
+    # that the preamble does not bring. A strict umask must not hide files from the compiler's user.
+    start = "// sums\n#include <vector>\n#include <string>\nusing namespace std;\n"
+    programs = [
+        f"{start}int add(int a, int b) {{ vector<int> v{{a, b, {i}}}; return v[0] + v[1]; }}\n"
+        for i in range(4)
+    ]
+    programs.append(f"{start}int add(int a, int b) {{ regex r; return a + b; }}\n")
+    umask = os.umask(0o077)
+    try:
+        with GraderPool(1) as pool:
+            problem = make_problem(Language.CPP)
+            grades = [pool.grade([(problem, program)])[0] for program in programs]
+            compiled = list(Path(pool._folder).glob("cpp/headers/*.gch"))
+    finally:
+        os.umask(umask)
+    assert len(compiled) == 1
+    assert [grade.outcome for grade in grades] == [Outcome.PASSED] * 4 + [Outcome.COMPILE_ERROR]
+
+
 def test_a_compiled_program_is_kept(make_problem):
     program = "#include <regex>\nint add(int a, int b) { std::regex r; return a + b; }"
     with GraderPool(1) as pool:
