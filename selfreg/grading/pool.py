@@ -291,7 +291,7 @@ class GraderPool:
         if problem.language is Language.CPP:
             job["header"] = self._headers.name(f"{tests.setup}\n{program}")
             hung_s += _HUNG_COMPILER_S
-        return job, hung_s, _JUDGE_EXTRA_S + time_limit_s
+        return job, hung_s, _JUDGE_EXTRA_S + runs_s
 
     def _check_retries(self, problem: Problem, failures: int, error: WorkerFailed) -> None:
         if failures > self._max_retries:
