@@ -16,6 +16,7 @@ RULES: dict[str, str | None] = {
     "kv_heads": "tensor",
     "ffn": "tensor",
     "embed": "fsdp",
+    "head_dim": None,
 }
 
 

@@ -1,8 +1,8 @@
-"""A decoder-only transformer in Flax (nnx): the Llama and Qwen2 shapes by config.
+"""A decoder-only transformer in Flax (nnx): the Llama, Qwen2 and Qwen3 shapes by config.
 
 Pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron et al. 2023,
-arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v and a tied or untied
-head. The layers are stacked along a leading axis and scanned, so that compile time does not grow
+arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v, optional norms of each
+head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. The layers are stacked along a leading axis and scanned, so that compile time does not grow
 with depth. Weights keep Hugging Face's [out, in] layout: loading, saving and syncing copy bytes and
 never transpose, and on a CPU `x @ w.T` is XLA's faster product.
 
@@ -21,6 +21,20 @@ Array = jax.Array
 
 
 @dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How Llama 3.1 stretches rotary angles to longer contexts (arXiv:2407.21783, section 3.2).
+
+    Wavelengths above `original_positions / low_frequency_factor` are stretched by `factor`, those
+    below `original_positions / high_frequency_factor` are kept, and those between are blended.
+    """
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_positions: int
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderConfig:
     """The shape of a decoder. Sizes are counts of elements."""
 
@@ -35,6 +49,8 @@ class DecoderConfig:
     norm_eps: float
     qkv_bias: bool
     tied_head: bool
+    qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -62,6 +78,8 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "q_bias": ("heads",),
     "k_bias": ("kv_heads",),
     "v_bias": ("kv_heads",),
+    "q_norm": ("head_dim",),
+    "k_norm": ("head_dim",),
     "gate": ("ffn", "embed"),
     "up": ("ffn", "embed"),
     "down": ("embed", "ffn"),
@@ -78,20 +96,32 @@ def rms_norm(x: Array, scale: Array, eps: float) -> Array:
     return (normed * scale).astype(x.dtype)
 
 
-def rotate(x: Array, positions: Array, theta: float) -> Array:
+def rope_frequencies(config: DecoderConfig) -> Array:
+    """Radians a position by which each pair of a head turns: float32 [head_dim / 2]."""
+    half = config.head_dim // 2
+    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequency
+    turns = scaling.original_positions * frequency / (2 * jnp.pi)
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequency * (kept + (1.0 - kept) / scaling.factor)
+
+
+def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
     """Rotary embedding (Su et al. 2021, arXiv:2104.09864), in halves as Hugging Face has it.
 
     Args:
       x: [B, T, heads, head_dim].
       positions: int32 [B, T].
-      theta: The base of the angles.
+      frequencies: float32 [head_dim / 2], radians a position.
 
     Returns:
       [B, T, heads, head_dim] in x's dtype.
     """
     half = x.shape[-1] // 2
-    inverse_frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[:, :, None, None].astype(jnp.float32) * inverse_frequency
+    angle = positions[:, :, None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
@@ -173,6 +203,9 @@ class Block(nnx.Module):
             self.q_bias = nnx.Param(jnp.zeros(config.heads * head_dim))
             self.k_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
             self.v_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
+        if config.qk_norm:
+            self.q_norm = nnx.Param(jnp.ones(head_dim))
+            self.k_norm = nnx.Param(jnp.ones(head_dim))
 
     def query_key_value(self, x: Array, positions: Array) -> tuple[Array, KeyValue]:
         """Rotated queries [B, T, heads, head_dim] and this layer's own keys and values."""
@@ -187,8 +220,11 @@ class Block(nnx.Module):
         q = project(self.q, biases[0], config.heads)
         k = project(self.k, biases[1], config.kv_heads)
         v = project(self.v, biases[2], config.kv_heads)
-        rotated = rotate(k, positions, config.rope_theta)
-        return rotate(q, positions, config.rope_theta), KeyValue(rotated, v)
+        if config.qk_norm:
+            q = rms_norm(q, self.q_norm[...], config.norm_eps)
+            k = rms_norm(k, self.k_norm[...], config.norm_eps)
+        frequencies = rope_frequencies(config)
+        return rotate(q, positions, frequencies), KeyValue(rotate(k, positions, frequencies), v)
 
     def finish(self, x: Array, attended: Array) -> Array:
         """The rest of the layer, given what attention returned [B, T, heads * head_dim]."""

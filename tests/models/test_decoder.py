@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from selfreg.models import hf
 from selfreg.models.policy import count_parameters, load_policy, make_policy, random_params
@@ -28,20 +35,41 @@ class Tokenizer:
         pass
 
 
+# Wavelengths on both sides of the bounds, so that kept, blended and stretched angles occur.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
 def torch_model(family, tied):
     torch.manual_seed(0)
-    if family == "llama":
-        config = LlamaConfig(**SIZES, rope_theta=5e4, rms_norm_eps=1e-5, tie_word_embeddings=tied)
-        model = LlamaForCausalLM(config)
-    else:
-        config = Qwen2Config(**SIZES, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=tied)
-        model = Qwen2ForCausalLM(config)
+    sizes = SIZES | {"tie_word_embeddings": tied}
+    model = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, rope_theta=5e4, rms_norm_eps=1e-5)),
+        "llama3": lambda: LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=LLAMA3)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, rope_theta=1e6, rms_norm_eps=1e-6)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes, rope_theta=1e6, head_dim=16)),
+    }[family]()
     for parameter in model.parameters():  # norms and biases away from 1 and 0, so that they count
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.float().eval()
 
 
-@pytest.fixture(params=[("llama", True), ("llama", False), ("qwen2", True), ("qwen2", False)])
+@pytest.fixture(
+    params=[
+        ("llama", True),
+        ("llama", False),
+        ("llama3", False),
+        ("qwen2", True),
+        ("qwen2", False),
+        ("qwen3", True),
+    ]
+)
 def pair(request, tmp_path):
     """A transformers model, and the same weights loaded through its folder."""
     model = torch_model(*request.param)
