@@ -109,7 +109,7 @@ class Headers:
                 check=False,
             )
             if done.returncode == 0:
-                for file in (path, f"{path}.gch"):
-                    os.chmod(file, 0o644)
+                for made in (path, f"{path}.gch"):
+                    os.chmod(made, 0o644)
                 return name
         return ""  # a program that includes what is not there will hear of it

@@ -2,9 +2,10 @@
 
 Pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron et al. 2023,
 arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v, optional norms of each
-head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. The layers are stacked along a leading axis and scanned, so that compile time does not grow
-with depth. Weights keep Hugging Face's [out, in] layout: loading, saving and syncing copy bytes and
-never transpose, and on a CPU `x @ w.T` is XLA's faster product.
+head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. The layers are stacked
+along a leading axis and scanned, so that compile time does not grow with depth. Weights keep
+Hugging Face's [out, in] layout: loading, saving and syncing copy bytes and never transpose, and on
+a CPU `x @ w.T` is XLA's faster product.
 
 Weights are float32; `dtype` is what the layers compute in. Norms, rotary angles, attention weights
 and logits are always float32.
