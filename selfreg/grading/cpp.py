@@ -141,7 +141,7 @@ class Toolchain:
                 child.report()
                 ended = child.end()
                 errors = contents(stderr).decode(errors="replace")
-            if not any(words in errors for words in _KILLED):
+            if ended.output is not None or not any(words in errors for words in _KILLED):
                 break
         binary = b""
         if ended.output is not None:

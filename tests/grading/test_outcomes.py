@@ -54,6 +54,14 @@ def test_cpp_tests_that_return_an_error_fail(grade):
     assert grade(wrong, Language.CPP, code=tests).outcome is Outcome.FAILED
 
 
+def test_a_source_that_speaks_of_killing_compiles_once(grade):
+    program = (
+        '#pragma message "Killed signal terminated program cc1plus"\n'
+        "int add(int a, int b) { return a + b; }"
+    )
+    assert grade(program, Language.CPP).outcome is Outcome.PASSED
+
+
 def test_cpp_options_are_the_callers(make_problem):
     problem = make_problem(Language.CPP, code="int main() { return VALUE; }")
     with GraderPool(1, cpp_options=["-DVALUE=0"]) as pool:
