@@ -265,11 +265,12 @@ class Child:
           ChildOver: It reached one.
           ConnectionResetError: The pool hung up meanwhile.
         """
-        limits = self._limits
-        wait_limit_s = limits.wait_s * (1.0 if _kernel_counts() else _UNCOUNTED_FACTOR)
         self._events.register(self._channel, event)
-        left_s = min(limits.cpu_s, wait_limit_s)
+        # Until it has kept the judge waiting for so long, it can have reached neither limit.
+        left_s = min(self._limits.cpu_s, self._wait_limit_s) - self._waited_s
         while True:
+            if left_s <= 0:
+                left_s = self._left_s()
             if self._timed_out:
                 raise ChildOver
             started = time.monotonic()
@@ -279,12 +280,21 @@ class Child:
                 if any(file == self._parent.pool for file, _ in ready):
                     raise ConnectionResetError("the pool hung up")
                 return
-            cpu_s, waited_s = self._used()
-            if cpu_s >= limits.cpu_s:
-                self._timed_out = f"used its {limits.cpu_s:.1f} CPU seconds"
-            elif waited_s >= wait_limit_s:
-                self._timed_out = f"waited for {waited_s:.1f} s"
-            left_s = max(0.001, min(limits.cpu_s - cpu_s, wait_limit_s - waited_s))
+            left_s = 0.0
+
+    def _left_s(self) -> float:
+        """Seconds until it can reach a limit; it has timed out when there are none."""
+        limits, wait_limit_s = self._limits, self._wait_limit_s
+        cpu_s, waited_s = self._used()
+        if cpu_s >= limits.cpu_s:
+            self._timed_out = f"used its {limits.cpu_s:.1f} CPU seconds"
+        elif waited_s >= wait_limit_s:
+            self._timed_out = f"waited for {waited_s:.1f} s"
+        return max(0.001, min(limits.cpu_s - cpu_s, wait_limit_s - waited_s))
+
+    @property
+    def _wait_limit_s(self) -> float:
+        return self._limits.wait_s * (1.0 if _kernel_counts() else _UNCOUNTED_FACTOR)
 
     def _used(self) -> tuple[float, float]:
         """CPU seconds so far, and seconds in which it made the judge wait without need."""

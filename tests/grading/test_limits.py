@@ -128,6 +128,22 @@ def test_a_time_limit_is_for_each_case(grade):
     assert grade(program, stdio=cases, time_limit_s=0.2).outcome is Outcome.TIMEOUT
 
 
+@pytest.mark.parametrize(
+    "pause",
+    [
+        "time.sleep(0.3)",
+        "end = time.process_time() + 0.3\n    while time.process_time() < end: pass",
+    ],
+)
+def test_a_limit_is_for_all_calls_together(grade, pause):
+    program = f"import time\ndef add(a, b):\n    {pause}\n    return a + b\n"
+    code = "assert add(1, 1) == 2\n"
+    assert grade(program, code=code, time_limit_s=0.6).outcome is Outcome.PASSED
+    started = time.monotonic()
+    assert grade(program, code=code * 60, time_limit_s=0.6).outcome is Outcome.TIMEOUT
+    assert time.monotonic() - started < 8.0
+
+
 @pytest.fixture
 def load():
     """Ten busy processes."""
