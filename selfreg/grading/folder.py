@@ -5,7 +5,7 @@ import fcntl
 import os
 import tempfile
 
-from selfreg.grading import sandbox
+from selfreg.grading.system import empty_folder
 
 _PREFIX, _LOCK = "selfreg-grader-", "lock"
 
@@ -36,6 +36,6 @@ def _remove_stale(folder: str) -> None:
 
 def remove_folder(folder: str, claim: int) -> None:
     """Remove a pool's folder and release its lock."""
-    sandbox.empty_folder(folder)
+    empty_folder(folder)
     os.rmdir(folder)
     os.close(claim)

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from selfreg.grading import sandbox
 from selfreg.grading.folder import make_folder, remove_folder
 from selfreg.grading.headers import Headers, Settings
 from selfreg.grading.ladder import LADDER, refusal
 from selfreg.grading.process import Unavailable, WorkerFailed, WorkerProcess
+from selfreg.grading.system import empty_folder
 from selfreg.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
@@ -376,5 +376,5 @@ class GraderPool:
         self._selector.unregister(worker)
         worker.end()
         with contextlib.suppress(FileNotFoundError):
-            sandbox.empty_folder(worker.scratch)
+            empty_folder(worker.scratch)
             os.rmdir(worker.scratch)

@@ -208,23 +208,6 @@ def _filter(code: bytes | None) -> None:
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
-def empty_folder(path: str) -> None:
-    """Remove all that a hostile program left in a folder.
-
-    Raises:
-      OSError: Something cannot be removed.
-    """
-    if not os.listdir(path):
-        return
-    # Tools and not shutil.rmtree, which recurses: a thousand nested folders would end it. Spawned
-    # without the module subprocess, whose imports every child would carry.
-    script = "chmod -R u+rwx . ; find . -mindepth 1 -delete"
-    command = ["/bin/sh", "-c", f'cd "$0" && {{ {script}; }} >/dev/null 2>&1', path]
-    os.waitpid(os.posix_spawn(command[0], command, {"PATH": os.defpath}), 0)
-    if left := os.listdir(path):
-        raise OSError(f"cannot empty {path!r}: a program left {left[:3]} there")
-
-
 def visible(compiler: str | None) -> tuple[str, ...]:
     """What of the host a worker's processes need to see: the system, Python and the compiler."""
     prefixes = (sys.base_prefix, sys.base_exec_prefix, *_compiler_prefix(compiler))

@@ -26,6 +26,7 @@ from typing import Any
 
 from selfreg.grading import program, sandbox
 from selfreg.grading.sandbox import Jail
+from selfreg.grading.system import empty_folder
 
 # In a child; the zygote's own is out of the way of what arrives for the next.
 CHANNEL_FD, KEPT_FD = 3, 4
@@ -94,7 +95,7 @@ def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -
     with contextlib.suppress(OSError):
         if output and status == 0:
             result = [os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)]
-    sandbox.empty_folder(scratch)
+    empty_folder(scratch)
     cpu_s, peak_mb = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     reply = json.dumps([os.waitstatus_to_exitcode(status), cpu_s, peak_mb, killed]).encode()
     if command:
