@@ -18,9 +18,13 @@ from selfreg.campaign import NonFiniteLossError
 from selfreg.config import default, resolve
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
+from selfreg.records import Outcome
 from selfreg.rollout.scripted_engine import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent
+
+
+SHARES = [f"grader/{outcome}" for outcome in Outcome]
 
 
 def small(**changes):
