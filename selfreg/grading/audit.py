@@ -4,242 +4,180 @@
 
 Grades a random sample of the run's stored programs again, several times over, and compares verdicts
 with each other and with the stored one; and searches every program that passed for shortcuts.
-Writes audit.json into the run folder.
+Writes every number, and every program behind one, to --out.
+
+The problems are built anew from the run's config. A program that times out costs its whole limit
+each time that it is graded.
 """
 
 import json
-import random
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from selfreg import rundir
+from selfreg.config import KEYS
 from selfreg.data.sets import load_sets
-from selfreg.grading.patterns import MEANINGS, suspicious
 from selfreg.grading.pool import GraderError, GraderPool
-from selfreg.records import Grade, Outcome, Problem
+from selfreg.grading.reliability import (
+    STREAMS,
+    Regraded,
+    draw,
+    read_programs,
+    regrade,
+    summarize,
+)
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
-_SAMPLE = flags.DEFINE_integer("sample", 200, "Programs to grade again; 0: all.", lower_bound=0)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "How often each of them.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the sample.", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "The file to write; audit.json in the run folder.")
+_SAMPLE = flags.DEFINE_integer("sample", 200, "Programs to grade again; 0: search shortcuts only.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "How often each of them.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the sample.")
+_STREAMS = flags.DEFINE_list(
+    "streams", ",".join(STREAMS), "Which completions: train, panel, report."
+)
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.")
 
 AUDIT = "audit.json"
-_NEAR = 0.5
-_LEVEL = 0.95
 _EXAMPLES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A program that a run graded, once for all the times that it was sampled.
-
-    Attributes:
-      problem: What it was to solve.
-      program: Its source.
-      outcomes: Those that the run gave it: more than one is a flip already.
-      count: How often it was sampled.
-      place: A file that has it.
-    """
-
-    problem: Problem
-    program: str
-    outcomes: frozenset[str]
-    count: int
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Regraded:
-    """A stored program and its new grades."""
-
-    stored: Stored
-    grades: tuple[Grade, ...]
-
-    @property
-    def flips(self) -> bool:
-        """Whether its reward is not the same every time, the stored one included."""
-        rewards = {grade.outcome is Outcome.PASSED for grade in self.grades}
-        return len(rewards | {name == Outcome.PASSED for name in self.stored.outcomes}) > 1
-
-    @property
-    def time_s(self) -> float:
-        """The most CPU seconds that it took."""
-        return max(grade.time_s for grade in self.grades)
-
-
-def read_programs(run: Path, problems: dict[str, Problem]) -> list[Stored]:
-    """Every distinct program that a run has graded, in a fixed order.
-
-    Raises:
-      ValueError: There are none, or one is for a problem that is not among `problems`.
-    """
-    files = sorted((run / rundir.COMPLETIONS).glob("*.parquet"))
-    found: dict[tuple[str, str], tuple[set[str], int, str]] = {}
-    for file in files:
-        table = pq.read_table(file, columns=["problem_id", "program", "outcome"]).to_pydict()
-        for name, program, outcome in zip(*table.values(), strict=True):
-            if outcome == Outcome.NO_CODE:
-                continue
-            outcomes, count, place = found.get((name, program), (set(), 0, file.name))
-            found[name, program] = (outcomes | {outcome}, count + 1, place)
-    if not found:
-        raise ValueError(f"{run} has no stored programs below {rundir.COMPLETIONS}/")
-    if lost := sorted({name for name, _ in found} - problems.keys()):
-        raise ValueError(
-            f"{len(lost)} problems of {run}, such as {lost[0]!r}, are not where its config says "
-            "they come from: has the file changed, or does this version make others?"
-        )
-    return [
-        Stored(problems[name], program, frozenset(outcomes), count, place)
-        for (name, program), (outcomes, count, place) in sorted(found.items())
-    ]
-
-
-def regrade(pool: GraderPool, sample: Sequence[Stored], repeats: int) -> list[Regraded]:
-    """Grade programs several times, each time all of them.
-
-    Raises:
-      GraderError: The grader failed.
-    """
-    jobs = [(stored.problem, stored.program) for stored in sample]
-    # Equal jobs of one call share a grade: a call each time.
-    rounds = [pool.grade(jobs) for _ in range(repeats)]
-    return [
-        Regraded(stored, tuple(grades))
-        for stored, grades in zip(sample, zip(*rounds, strict=True), strict=True)
-    ]
-
-
-def rate(hits: int, count: int) -> dict[str, Any]:
-    """A rate with its exact (Clopper-Pearson) interval; "not run" where there is nothing."""
-    if not count:
-        return {"hits": 0, "n": 0, "rate": "not run", "low": None, "high": None}
-    interval = binomtest(hits, count).proportion_ci(_LEVEL)
-    return {
-        "hits": hits,
-        "n": count,
-        "rate": hits / count,
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
-
-
-def summarize(
-    programs: Sequence[Stored], regraded: Sequence[Regraded], scale: float, repeats: int
-) -> dict[str, Any]:
-    """Everything that the audit says, as JSON data.
-
-    Args:
-      programs: All programs of the run.
-      regraded: The sample.
-      scale: The run's `grading.time_limit_scale`.
-      repeats: Grades a program of the sample.
-    """
-    passed = [stored for stored in programs if Outcome.PASSED in stored.outcomes]
-    flags_of = {id(stored): suspicious(stored.problem, stored.program) for stored in passed}
-    flagged = [stored for stored in passed if flags_of[id(stored)]]
-    share = {id(r): r.time_s / (r.stored.problem.time_limit_s * scale) for r in regraded}
-    timeouts = [r for r in regraded if any(g.outcome is Outcome.TIMEOUT for g in r.grades)]
-    near = [r for r in regraded if share[id(r)] >= _NEAR and r not in timeouts]
-    flips = [r for r in regraded if r.flips]
-    return {
-        "programs": len(programs),
-        "completions": sum(stored.count for stored in programs),
-        "repeats": repeats,
-        "outcomes": Counter(str(g.outcome) for r in regraded for g in r.grades),
-        "reward_flips": rate(len(flips), len(regraded)),
-        "timeouts": rate(len(timeouts), len(regraded)),
-        "near_the_limit": rate(len(near), len(regraded)),
-        "suspicious_passes": rate(len(flagged), len(passed)),
-        "patterns": Counter(name for stored in flagged for name in flags_of[id(stored)]),
-        "flipped": [_example(r.stored, [str(g.outcome) for g in r.grades]) for r in flips],
-        "slow": [_example(r.stored, [f"{g.time_s:.2f} s" for g in r.grades]) for r in near],
-        "flagged": [_example(stored, flags_of[id(stored)]) for stored in flagged],
-    }
-
-
-def _example(stored: Stored, what: Sequence[str]) -> dict[str, Any]:
-    return {
-        "problem": stored.problem.id,
-        "file": stored.place,
-        "stored": sorted(stored.outcomes),
-        "what": list(what),
-        "program": stored.program,
-    }
-
-
-def show(result: dict[str, Any], console: Console) -> None:
+def show(result: Mapping[str, Any], console: Console) -> None:
     """Print what a person should know of an audit."""
+    limits, shortcuts = result["limits"], result["shortcuts"]
+    rows = {
+        "verdict flips": ("programs", result["flips"]["verdict"]),
+        "reward flips": ("programs", result["flips"]["reward"]),
+        "verdict noise": ("re-grades", result["noise"]["verdict"]),
+        "reward noise": ("re-grades", result["noise"]["reward"]),
+        "pass@1 at stake": ("completions", result["pass_at_1"]),
+        "timeouts": ("all programs", limits["timeouts"]),
+        "near the limit": ("all programs", limits["near"]),
+        "timeouts again": ("programs", limits["timeouts_again"]),
+        "near the limit again": ("programs", limits["near_again"]),
+        "suspicious passes": ("all passes", shortcuts["passes"]),
+    }
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in ("", "programs", "of", "rate", "95% interval"):
-        table.add_column(name, justify="left" if not name else "right")
-    for name in ("reward_flips", "timeouts", "near_the_limit", "suspicious_passes"):
-        row = result[name]
+    for name in ("", "hits", "of", "", "rate", "95% interval"):
+        table.add_column(name, justify="right" if name in ("hits", "of", "rate") else "left")
+    for name, (unit, row) in rows.items():
         if row["n"]:
-            cells = (f"{row['rate']:.4f}", f"[{row['low']:.4f}, {row['high']:.4f}]")
+            bounds = f"[{row['low']:.4f}, {row['high']:.4f}]" if "low" in row else "all there are"
+            cells = (str(row["hits"]), str(row["n"]), unit, f"{row['rate']:.4f}", bounds)
         else:
-            cells = ("not run", "")
-        table.add_row(name.replace("_", " "), str(row["hits"]), str(row["n"]), *cells)
+            cells = ("", "", "", "not run", "")
+        table.add_row(name, *cells)
     console.print(table)
-    flips = result["reward_flips"]
-    lines = [
-        f"{result['completions']} completions hold {result['programs']} distinct programs; "
-        f"{flips['n']} of them were graded {result['repeats']} times more.",
-        "A flip: the reward was not the same every time, the stored one included. Near the limit: "
-        f"at least {_NEAR:.0%} of the CPU limit, without reaching it.",
-    ]
-    if flips["n"]:
-        lines.append(
-            f"Grader noise can move a measured pass@1 by at most {flips['high']:.4f} (upper end, "
-            "programs weighted alike)."
-        )
-    for name, count in sorted(result["patterns"].items()):
-        lines.append(f"{name} ({count}): {MEANINGS[name]}.")
-    for kind in ("flipped", "slow", "flagged"):
-        for example in result[kind][:_EXAMPLES]:
-            what = ", ".join(example["what"])
-            lines.append(f"{kind}: {example['problem']} in {example['file']}: {what}")
-    for line in lines:
+    for line in _lines(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def audit(run: Path, sample: int, repeats: int, seed: int, workers: int) -> dict[str, Any]:
-    """Audit a run.
+def _lines(result: Mapping[str, Any]) -> list[str]:
+    limits, shortcuts = result["limits"], result["shortcuts"]
+    lines = [
+        f"\n{result['completions']} completions hold {result['programs']} distinct programs.",
+        *_lines_of_grades(result),
+        f"Near the limit: at least {limits['near_means']:.0%} of the CPU limit, without a timeout.",
+        f"Without the suspicious passes, {shortcuts['pass_rate_without']:.4f} of the completions"
+        f" with a program would have passed instead of {shortcuts['pass_rate']:.4f}.",
+    ]
+    lines += [
+        f"  {name} ({row['programs']}): {row['meaning']}"
+        for name, row in shortcuts["patterns"].items()
+        if row["programs"]
+    ]
+    for kind, examples in (
+        ("flipped", result["flipped"]),
+        ("near the limit", limits["programs"]),
+        ("suspicious", shortcuts["programs"]),
+    ):
+        lines += [
+            f"{kind}: {each['problem']} in {each['file']}: {each['what']}"
+            for each in examples[:_EXAMPLES]
+        ]
+    return lines
+
+
+def _lines_of_grades(result: Mapping[str, Any]) -> list[str]:
+    count, again = result["flips"]["verdict"]["n"], f"{result['repeats']} times more"
+    if not count:
+        return ["None of them was graded again."]
+    lines = [
+        f"Graded {again}, sampled with seed {result['seed']}: {count} programs, each as likely as"
+        f" any other, and those of {result['pass_at_1']['n']} completions.",
+        "Flip: not the same every time, the stored verdict included. Noise: new grades that differ"
+        " from the first new one; its interval counts programs, for their grades are not"
+        " independent.",
+    ]
+    for when, counts in result["outcomes"].items():
+        named = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        lines.append(f"Outcomes of the programs, {when}: {named}.")
+    noise = result["noise"]["verdict"]
+    if noise["n"] and not noise["hits"]:
+        lines.append(
+            f"No grade differed; with {count} programs, a rate up to {noise['high']:.4f} is not"
+            " ruled out."
+        )
+    lines.append(
+        "With 95% confidence, grader noise moves the run's pass@1 by at most"
+        f" {result['pass_at_1']['high']:.4f}, as far as programs graded {again} show it."
+    )
+    return lines
+
+
+def audit(
+    run: Path,
+    *,
+    sample: int,
+    repeats: int,
+    seed: int = 0,
+    streams: Collection[str] = STREAMS,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Audit a run; see the flags.
 
     Raises:
-      ValueError: The folder is no run, or its programs or problems cannot be read.
+      ValueError: A number is impossible, the folder is no run, or its programs or problems cannot
+        be read.
+      ImportError: The problems need a library that is not installed.
       GraderError: The grader failed.
     """
+    for name, value, least in (("sample", sample, 0), ("repeats", repeats, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"--{name} must be at least {least}, not {value}")
+    if unknown := set(streams) - set(STREAMS):
+        raise ValueError(f"--streams has {min(unknown)!r}; allowed: {', '.join(STREAMS)}")
     file = run / rundir.CONFIG
     if not file.is_file():
-        raise ValueError(f"--run={run} is no run: it has no {rundir.CONFIG}")
+        raise ValueError(f"{run} is not a run folder: it has no {rundir.CONFIG}")
     config = json.loads(file.read_text())
-    grading = config["grading"]
-    sets = load_sets(config["problems"])
-    problems = {problem.id: problem for problem in (*sets.train, *sets.panel, *sets.report)}
-    programs = read_programs(run, problems)
-    drawn = random.Random(seed).sample(programs, min(sample or len(programs), len(programs)))
-    with GraderPool(
-        workers,
-        time_limit_scale=grading["time_limit_scale"],
-        max_retries=grading["max_retries"],
-        cpp_options=grading.get("cpp_options", "-std=c++17 -O1").split(),
-    ) as pool:
-        regraded = regrade(pool, drawn, repeats)
-    result = summarize(programs, regraded, grading["time_limit_scale"], repeats)
-    rundir.write_json(run / AUDIT, {"seed": seed, **result})
-    return result
+    try:
+        sets = load_sets(config["problems"])
+        settings = _grading(config["grading"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} was written by another version of selfreg: {error}") from None
+    by_id = {problem.id: problem for problem in (*sets.train, *sets.panel, *sets.report)}
+    programs = read_programs(run, by_id, streams)
+    drawn = draw(programs, sample, seed)
+    chosen = {id(stored): stored for stored in (*drawn.programs, *drawn.completions)}
+    regraded: list[Regraded] = []
+    if chosen:
+        with GraderPool(workers, **settings) as pool:
+            regraded = regrade(pool, list(chosen.values()), repeats)
+    facts = {"run": str(run), "streams": sorted(streams), "seed": seed, "repeats": repeats}
+    return facts | summarize(programs, drawn, regraded, settings["time_limit_scale"])
+
+
+def _grading(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run graded, as GraderPool's arguments; what older runs could not say is the default."""
+    names = ("time_limit_scale", "max_retries", "cpp_options", "isolation", "allow_weak")
+    settings = {name: section.get(name, KEYS[f"grading.{name}"].default) for name in names}
+    return settings | {"cpp_options": settings["cpp_options"].split()}
 
 
 def main(_: list[str]) -> None:
@@ -248,12 +186,23 @@ def main(_: list[str]) -> None:
         if _RUN.value is None:
             raise ValueError("--run is missing: name a run folder, such as runs/tiny/A0/seed_7")
         run = Path(_RUN.value)
-        result = audit(run, _SAMPLE.value, _REPEATS.value, _SEED.value, _WORKERS.value)
-        show(result, Console())
-        print(f"Every number and program: {run / AUDIT}")
-    except (ValueError, OSError, GraderError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        out = Path(_OUT.value or run / AUDIT)
+        if run.is_dir() and not out.parent.is_dir():
+            raise ValueError(f"--out={out}: there is no folder {out.parent}")
+        result = audit(
+            run,
+            sample=_SAMPLE.value,
+            repeats=_REPEATS.value,
+            seed=_SEED.value,
+            streams=_STREAMS.value,
+            workers=_WORKERS.value,
+        )
+        rundir.write_json(out, result)
+    except (ValueError, OSError, ImportError, GraderError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    show(result, Console())
+    print(f"Every number and program: {out}")
 
 
 if __name__ == "__main__":
