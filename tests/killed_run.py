@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from selfreg import campaign, main, rundir
+from selfreg import campaign, main, rundir  # noqa: TID251 this is a command too
 from selfreg.checkpoint import Checkpoints
 from selfreg.grading import GraderPool
 from selfreg.rollout.jax_engine import JaxEngine

@@ -6,129 +6,18 @@ Writes each run's report where it is missing or older than the run, and into --o
 trajectory.png, comparison.md and report.html.
 """
 
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from absl import app, flags
 from rich.console import Console
-from rich.table import Table
 
-from selfreg.analysis import compare, page, words
-from selfreg.analysis.compare import Judged
-from selfreg.analysis.load import Run, find_runs, label_runs, load_run
-from selfreg.analysis.plot import image, trajectory_figure
-from selfreg.analysis.report import REPORT, TRAJECTORY, write_report
-from selfreg.analysis.verdict import judge_run
-from selfreg.rundir import METRICS
+from selfreg.analysis.overview import compare_folder
 
 _RUNS = flags.DEFINE_string("runs", None, "A folder; every run at or below it is taken.")
 _OUT = flags.DEFINE_string(
     "out", None, "Where the comparison goes; the folder of --runs by default."
 )
-
-COMPARISON = "comparison.md"
-CAPTION = (
-    "pass@1 on the report panel ± one standard error, clustered by problem. Done: campaigns that "
-    "ended. Best peak: of the campaign whose control metric peaked highest. Kept: what the "
-    "condition rolls forward out of the last campaign."
-)
-
-
-def compare_folder(folder: Path, out: Path, console: Console) -> None:
-    """Judge and compare the runs below a folder.
-
-    Args:
-      folder: Where to look.
-      out: Where the comparison is written; made if it is not there.
-      console: Shows the table and the differences.
-
-    Raises:
-      ValueError: There is no run that can be read, two runs are the same chain, or `out` is a run's
-        own folder, whose report the comparison would replace.
-    """
-    runs = _load(find_runs(folder), console)
-    folders = [run.folder.resolve() for run in runs]
-    if folders == [out.resolve()]:
-        console.print(write_report(out), markup=False, highlight=False)
-        return
-    if out.resolve() in folders:
-        raise ValueError(f"--out={out} is a run's own folder; name another")
-    judged = [Judged(run, judge_run(run)) for run in runs]
-    rows = compare.table(judged)
-    pairings = [compare.describe(pairing) for pairing in compare.pair(judged)]
-    differing = compare.config_differences(runs)
-    notes = [f"WARNING: the configs also differ in {'; '.join(differing)}."] if differing else []
-    for run in runs:
-        report = run.folder / REPORT
-        if not report.exists() or report.stat().st_mtime < (run.folder / METRICS).stat().st_mtime:
-            write_report(run.folder)
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TRAJECTORY).write_bytes(image(trajectory_figure(runs), "png"))
-    lines = [line for pairing in pairings for line in pairing] + notes
-    text = [compare.markdown(rows), CAPTION, *lines]
-    (out / COMPARISON).write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    (out / REPORT).write_text(_page(folder, out, judged, rows, pairings, notes), encoding="utf-8")
-    _show(console, rows, lines)
-    console.print(f"Report: {out / REPORT}", markup=False, highlight=False)
-
-
-def _load(folders: Sequence[Path], console: Console) -> list[Run]:
-    """The runs that can be read; the others are named and left out."""
-    runs = []
-    for folder in folders:
-        try:
-            runs.append(load_run(folder))
-        except ValueError as error:
-            console.print(f"left out: {error}", markup=False)
-    if not runs:
-        raise ValueError("no run that can be read")
-    return runs
-
-
-def _page(
-    folder: Path,
-    out: Path,
-    judged: Sequence[Judged],
-    rows: Sequence[dict[str, str]],
-    pairings: Sequence[Sequence[str]],
-    notes: Sequence[str],
-) -> str:
-    runs = [run for run, _ in judged]
-    return page.render(
-        "comparison.html.j2",
-        title=" and ".join(sorted(set(label_runs(runs)))),
-        folder=str(folder),
-        pairings=pairings,
-        notes=notes,
-        trajectory=page.themed(lambda theme: trajectory_figure(runs, theme)),
-        caption=CAPTION,
-        rows=rows,
-        runs=[
-            {
-                "name": f"{label}, seed {run.seed}",
-                "text": words.describe(verdict),
-                "link": quote(os.path.relpath(run.folder / REPORT, out)),
-            }
-            for label, (run, verdict) in zip(label_runs(runs), judged, strict=True)
-        ],
-    )
-
-
-def _show(console: Console, rows: Sequence[dict[str, str]], lines: Sequence[str]) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-    console.print(CAPTION + "\n", style="dim", highlight=False)
-    for line in lines:
-        style = "bold red" if line.startswith("WARNING") else None
-        console.print(line, style=style, markup=False, highlight=False)
 
 
 def main(_: list[str]) -> None:

@@ -10,9 +10,8 @@ The problems are built anew from the run's config. A program that times out cost
 each time that it is graded.
 """
 
-import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from selfreg import rundir
-from selfreg.config import KEYS
-from selfreg.data.sets import load_sets
-from selfreg.grading.pool import GraderError, GraderPool
-from selfreg.grading.reliability import (
-    STREAMS,
-    Regraded,
-    draw,
-    read_programs,
-    regrade,
-    summarize,
-)
+from selfreg.grading.pool import GraderError
+from selfreg.grading.reliability import STREAMS, audit
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
 _OUT = flags.DEFINE_string("out", None, "The file to write; audit.json in the run folder.")
@@ -128,56 +118,6 @@ def _lines_of_grades(result: Mapping[str, Any]) -> list[str]:
         f" {result['pass_at_1']['high']:.4f}, as far as programs graded {again} show it."
     )
     return lines
-
-
-def audit(
-    run: Path,
-    *,
-    sample: int,
-    repeats: int,
-    seed: int = 0,
-    streams: Collection[str] = STREAMS,
-    workers: int = 0,
-) -> dict[str, Any]:
-    """Audit a run; see the flags.
-
-    Raises:
-      ValueError: A number is impossible, the folder is no run, or its programs or problems cannot
-        be read.
-      ImportError: The problems need a library that is not installed.
-      GraderError: The grader failed.
-    """
-    for name, value, least in (("sample", sample, 0), ("repeats", repeats, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"--{name} must be at least {least}, not {value}")
-    if unknown := set(streams) - set(STREAMS):
-        raise ValueError(f"--streams has {min(unknown)!r}; allowed: {', '.join(STREAMS)}")
-    file = run / rundir.CONFIG
-    if not file.is_file():
-        raise ValueError(f"{run} is not a run folder: it has no {rundir.CONFIG}")
-    config = json.loads(file.read_text())
-    try:
-        sets = load_sets(config["problems"])
-        settings = _grading(config["grading"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} was written by another version of selfreg: {error}") from None
-    by_id = {problem.id: problem for problem in (*sets.train, *sets.panel, *sets.report)}
-    programs = read_programs(run, by_id, streams)
-    drawn = draw(programs, sample, seed)
-    chosen = {id(stored): stored for stored in (*drawn.programs, *drawn.completions)}
-    regraded: list[Regraded] = []
-    if chosen:
-        with GraderPool(workers, **settings) as pool:
-            regraded = regrade(pool, list(chosen.values()), repeats)
-    facts = {"run": str(run), "streams": sorted(streams), "seed": seed, "repeats": repeats}
-    return facts | summarize(programs, drawn, regraded, settings["time_limit_scale"])
-
-
-def _grading(section: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run graded, as GraderPool's arguments; what older runs could not say is the default."""
-    names = ("time_limit_scale", "max_retries", "cpp_options", "isolation", "allow_weak")
-    settings = {name: section.get(name, KEYS[f"grading.{name}"].default) for name in names}
-    return settings | {"cpp_options": settings["cpp_options"].split()}
 
 
 def main(_: list[str]) -> None:

@@ -24,9 +24,9 @@ _REPORT_BYTES = 65536
 # An answer longer than this is not read: the judge's memory is not the program's to fill.
 _ANSWER_MB = 16
 
-# A program may wait so much longer where the kernel does not count the time in which it wants a
-# core and has none: it then counts as waiting, and the machine's load must not change a verdict.
-_UNCOUNTED_FACTOR = 10.0
+# How often one looks at a child that keeps the judge waiting: does a thread of it run, or want to?
+# The kernel's own counts would be exact, but they go with the thread that they are of.
+_LOOK_S = 0.05
 # As it is when the judge starts; later it may be out of sight.
 HOST_PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -139,7 +139,7 @@ class Child:
           bare: Without Landlock and seccomp, for a probe.
         """
         self._parent, self._limits = parent, limits
-        self._waited_s = 0.0
+        self._waited_s, self._unseen_s = 0.0, _LOOK_S
         self.spoiled, self._timed_out, self._over = "", "", False
         self._buffer = bytearray()
         self._pid = 0
@@ -266,50 +266,50 @@ class Child:
           ConnectionResetError: The pool hung up meanwhile.
         """
         self._events.register(self._channel, event)
-        # Until it has kept the judge waiting for so long, it can have reached neither limit.
-        left_s = min(self._limits.cpu_s, self._wait_limit_s) - self._waited_s
         while True:
-            if left_s <= 0:
-                left_s = self._left_s()
+            started = time.monotonic()
+            ready = self._events.poll(1000 * self._unseen_s + 1)
+            self._unseen_s -= time.monotonic() - started
+            if self._unseen_s <= 0:
+                self._unseen_s = _LOOK_S
+                self._look(answered=bool(ready))
+            if any(file == self._parent.pool for file, _ in ready):
+                raise ConnectionResetError("the pool hung up")
             if self._timed_out:
                 raise ChildOver
-            started = time.monotonic()
-            ready = self._events.poll(1000 * left_s + 1)
-            self._waited_s += time.monotonic() - started
             if ready:
-                if any(file == self._parent.pool for file, _ in ready):
-                    raise ConnectionResetError("the pool hung up")
                 return
-            left_s = 0.0
 
-    def _left_s(self) -> float:
-        """Seconds until it can reach a limit; it has timed out when there are none."""
-        limits, wait_limit_s = self._limits, self._wait_limit_s
-        cpu_s, waited_s = self._used()
-        if cpu_s >= limits.cpu_s:
-            self._timed_out = f"used its {limits.cpu_s:.1f} CPU seconds"
-        elif waited_s >= wait_limit_s:
-            self._timed_out = f"waited for {waited_s:.1f} s"
-        return max(0.001, min(limits.cpu_s - cpu_s, wait_limit_s - waited_s))
+    def _look(self, answered: bool) -> None:
+        """Count what it used, and whether it waits; it has timed out at its limits.
 
-    @property
-    def _wait_limit_s(self) -> float:
-        return self._limits.wait_s * (1.0 if _kernel_counts() else _UNCOUNTED_FACTOR)
+        A look counts for one `_LOOK_S`, however late it comes: a busy machine takes no time away.
 
-    def _used(self) -> tuple[float, float]:
-        """CPU seconds so far, and seconds in which it made the judge wait without need."""
+        Args:
+          answered: It waits for the judge, if at all.
+        """
         if not self._pid:
-            self._parent.control.send(zygote.PID)
-            _, (process,) = self._parent.receive()
-            with _open(f"self/fdinfo/{process}") as file:
-                lines = dict(line.split(":", 1) for line in file.read().splitlines())
-            os.close(process)
-            self._pid = max(0, int(lines["Pid"]))
+            self._pid = self._find()
+        if self._pid < 0:  # it ended before
+            return
         try:
-            cpu_s = time.clock_gettime(cpu_clock(self._pid)) if self._pid else 0.0
-            return cpu_s, self._waited_s - cpu_s - _starved_s(self._pid)
-        except (OSError, ValueError):  # it ended just now
-            return 0.0, self._waited_s
+            cpu_s = time.clock_gettime(cpu_clock(self._pid))
+            waits = not answered and _waits(self._pid)
+        except OSError:  # it ended just now
+            return
+        self._waited_s += _LOOK_S * waits
+        if cpu_s >= self._limits.cpu_s:
+            self._timed_out = f"used its {self._limits.cpu_s:.1f} CPU seconds"
+        elif self._waited_s >= self._limits.wait_s:
+            self._timed_out = f"waited for {self._waited_s:.1f} s"
+
+    def _find(self) -> int:
+        self._parent.control.send(zygote.PID)
+        _, (process,) = self._parent.receive()
+        with _open(f"self/fdinfo/{process}") as file:
+            lines = dict(line.split(":", 1) for line in file.read().splitlines())
+        os.close(process)
+        return int(lines["Pid"])
 
 
 def _open(path: str) -> Any:
@@ -317,29 +317,24 @@ def _open(path: str) -> Any:
     return open(path, opener=functools.partial(os.open, dir_fd=HOST_PROC))
 
 
-def _starved_s(pid: int) -> float:
-    """Seconds in which the threads of a process wanted a core and had none."""
+def _waits(pid: int) -> bool:
+    """Whether no thread of a process runs, wants a core, or is at the disk."""
     folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
     try:
         threads = os.listdir(folder)
     finally:
         os.close(folder)
-    return sum(_schedule(f"{pid}/task/{thread}")[1] for thread in threads) / 1e9
+    return not any(_state(f"{pid}/task/{thread}") in "RD" for thread in threads)
 
 
-@functools.cache
-def _kernel_counts() -> bool:
-    return _schedule("self")[0] > 0  # by now the judge has run for a while
-
-
-def _schedule(folder: str) -> tuple[int, int]:
-    """Nanoseconds for which a thread ran, and for which it wanted to; 0 where nobody counts."""
+def _state(folder: str) -> str:
+    """A thread's state in one letter; Z when it is gone."""
     try:
-        with _open(f"{folder}/schedstat") as file:
-            running, ready, _ = map(int, file.read().split())
-    except (OSError, ValueError):
-        return 0, 0
-    return running, ready
+        with _open(f"{folder}/stat") as file:
+            # The name before it is the program's to choose.
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
 
 
 @contextlib.contextmanager

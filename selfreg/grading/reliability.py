@@ -1,5 +1,6 @@
 """What a run's stored programs say of its reward, and what grading some of them again adds."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
 from selfreg import rundir
+from selfreg.config import KEYS
+from selfreg.data.sets import load_sets
 from selfreg.grading.patterns import MEANINGS, suspicious
 from selfreg.grading.pool import GraderPool
 from selfreg.records import Grade, Outcome, Problem
@@ -303,3 +306,64 @@ def _example(stored: Stored, what: str, **more: Any) -> dict[str, Any]:
         **more,
         "program": stored.program,
     }
+
+
+def audit(
+    run: Path,
+    *,
+    sample: int,
+    repeats: int,
+    seed: int = 0,
+    streams: Collection[str] = STREAMS,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Grade a sample of a run's stored programs again, and search its passes for shortcuts.
+
+    Args:
+      run: A run folder.
+      sample: How many programs to grade again.
+      repeats: How often each of them.
+      seed: Of the sample.
+      streams: Which completions: some of `STREAMS`.
+      workers: As in GraderPool.
+
+    Returns:
+      What `summarize` finds, and how it was asked for.
+
+    Raises:
+      ValueError: A number is impossible, the folder is no run, or its programs or problems cannot
+        be read.
+      ImportError: The problems need a library that is not installed.
+      GraderError: The grader failed.
+    """
+    for name, value, least in (("sample", sample, 0), ("repeats", repeats, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"--{name} must be at least {least}, not {value}")
+    if unknown := set(streams) - set(STREAMS):
+        raise ValueError(f"--streams has {min(unknown)!r}; allowed: {', '.join(STREAMS)}")
+    file = run / rundir.CONFIG
+    if not file.is_file():
+        raise ValueError(f"{run} is not a run folder: it has no {rundir.CONFIG}")
+    config = json.loads(file.read_text())
+    try:
+        sets = load_sets(config["problems"])
+        settings = _grading(config["grading"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} was written by another version of selfreg: {error}") from None
+    by_id = {problem.id: problem for problem in (*sets.train, *sets.panel, *sets.report)}
+    programs = read_programs(run, by_id, streams)
+    drawn = draw(programs, sample, seed)
+    chosen = {id(stored): stored for stored in (*drawn.programs, *drawn.completions)}
+    regraded: list[Regraded] = []
+    if chosen:
+        with GraderPool(workers, **settings) as pool:
+            regraded = regrade(pool, list(chosen.values()), repeats)
+    facts = {"run": str(run), "streams": sorted(streams), "seed": seed, "repeats": repeats}
+    return facts | summarize(programs, drawn, regraded, settings["time_limit_scale"])
+
+
+def _grading(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run graded, as GraderPool's arguments; what older runs could not say is the default."""
+    names = ("time_limit_scale", "max_retries", "cpp_options", "isolation", "allow_weak")
+    settings = {name: section.get(name, KEYS[f"grading.{name}"].default) for name in names}
+    return settings | {"cpp_options": settings["cpp_options"].split()}

@@ -4,7 +4,6 @@ import sys
 import pytest
 from rich.console import Console
 
-from selfreg.analysis.__main__ import compare_folder
 from selfreg.analysis.compare import (
     Judged,
     config_differences,
@@ -14,6 +13,7 @@ from selfreg.analysis.compare import (
     table,
 )
 from selfreg.analysis.load import load_run
+from selfreg.analysis.overview import compare_folder
 from selfreg.analysis.verdict import judge_run
 
 FALL, RISE = [[0.3, 0.5, 0.1, 0.0]], [[0.3, 0.4, 0.5]]

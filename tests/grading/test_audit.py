@@ -10,8 +10,7 @@ import pytest
 
 from selfreg import rundir
 from selfreg.data.problem_json import problem_to_json
-from selfreg.grading.audit import audit
-from selfreg.grading.reliability import Regraded, Stored, draw, noise, rate
+from selfreg.grading.reliability import Regraded, Stored, audit, draw, noise, rate
 from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollout, Tests
 
 RIGHT = "def f(x):\n    return x + 1\n"
