@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from selfreg.models import hf
+from selfreg.models import families, hf
 from selfreg.models.policy import count_parameters, load_policy, make_policy, random_params
 
 SIZES = {
@@ -159,9 +159,9 @@ def test_faulty_folders_are_refused_by_name(pair, tmp_path):
     ],
 )
 def test_unknown_shapes_are_refused(change, words):
-    raw = hf.config_to_hf(load_policy("tiny")[0].config)
+    raw = families.config_to_hf(load_policy("tiny")[0].config)
     with pytest.raises(ValueError, match=words):
-        hf.config_from_hf(raw | change, "here")
+        families.config_from_hf(raw | change, "here")
 
 
 def test_random_weights_have_the_declared_shapes():
