@@ -27,7 +27,7 @@ setup(
         "orbax-checkpoint>=0.11.39",
         "pyarrow>=18",  # completions as parquet
         "rich>=13",  # progress and tables
-        "safetensors>=0.5",
+        "safetensors>=0.8",  # reads bfloat16 into NumPy, and writes without copying
         "scipy>=1.14",
         "tensorboardX>=2.6",  # event files without TensorFlow
         "tokenizers>=0.21",

@@ -203,7 +203,7 @@ def _read_metric(config: Any, record: StepRecord) -> float:
 def _start(stages: Stages, plan: Plan) -> TrainState:
     """The state that a campaign begins from: the plan's checkpoint, its moments new or kept."""
     if plan.start is None:
-        return stages.learner.init(stages.initial)
+        return stages.learner.init(stages.initial())
     if stages.config.optimizer.reset_each_campaign:
         return stages.learner.init(_read(stages, plan.start, "params")["params"])
     return TrainState(**_read(stages, plan.start, "params", "moments"))
@@ -218,7 +218,7 @@ def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]
 def _reference(stages: Stages, plan: Plan) -> Any:
     """The frozen weights that the KL penalty holds on to."""
     if plan.start is None or stages.config.learn.kl_reference == "base":
-        return stages.learner.init(stages.initial).params
+        return stages.initial()
     return _read(stages, plan.start, "params")["params"]
 
 

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 from selfreg.records import Checkpoint
+from selfreg.rundir import checkpoint_folder
 
 PEAK = "peak"
 
@@ -35,7 +36,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
-        self._manager = ocp.CheckpointManager(_campaign_folder(folder, campaign), options=options)
+        self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
 
     def save(self, step: int, trees: Mapping[str, Any], *, peak_value: float | None = None) -> None:
         """Save the policy of `step`, unless it is there already.
@@ -61,10 +62,6 @@ class Checkpoints:
         self._manager.close()
 
 
-def _campaign_folder(folder: Path, campaign: int) -> Path:
-    return folder.absolute() / f"campaign_{campaign:02d}"
-
-
 def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
     """Read named trees of a checkpoint back onto the mesh.
 
@@ -76,7 +73,7 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
     Raises:
       ValueError: It is not there or cannot be read; the message says what to do.
     """
-    place = _campaign_folder(folder, checkpoint.campaign) / str(checkpoint.step)
+    place = checkpoint_folder(folder, checkpoint.campaign) / str(checkpoint.step)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
     try:
         with ocp.StandardCheckpointer() as reader:

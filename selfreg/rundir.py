@@ -149,6 +149,18 @@ def _checkpoint(row: dict[str, int] | None) -> Checkpoint | None:
     return Checkpoint(**row) if row else None
 
 
+def checkpoint_folder(checkpoints: Path, campaign: int) -> Path:
+    """Where the checkpoints of a campaign lie, one folder a step, below a run's `checkpoints`."""
+    return checkpoints.absolute() / f"campaign_{campaign:02d}"
+
+
+def saved_steps(checkpoints: Path, campaign: int) -> list[int]:
+    """The steps of a campaign whose checkpoints are whole on disk, in order."""
+    places = checkpoint_folder(checkpoints, campaign).glob("*")
+    # Orbax names one so only when it is whole.
+    return sorted(int(place.name) for place in places if place.name.isdigit())
+
+
 def completions_file(folder: Path, campaign: int, step: int, stream: str) -> Path:
     """Where the completions of one step and stream (train, panel, report) lie."""
     return folder / COMPLETIONS / f"campaign_{campaign:02d}_step_{step:04d}_{stream}.parquet"

@@ -1,8 +1,9 @@
 """The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
-from selfreg.mesh import make_mesh
-from selfreg.models.policy import Policy, count_parameters, load_policy
+from selfreg.mesh import make_mesh, weight_shardings
+from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.models.policy import Policy, count_parameters, open_policy
+from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
 from selfreg.records import Problem, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
@@ -38,7 +41,7 @@ class Stages:
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       learner: Updates weights.
-      initial: The weights of the chain's initial policy, on the host.
+      initial: Reads the weights of the chain's initial policy from disk onto the mesh, float32.
       log: The run folder.
       progress: What a person sees.
     """
@@ -50,7 +53,7 @@ class Stages:
     sampler: Sampler
     prompt_width: int
     learner: Learner
-    initial: Any
+    initial: Callable[[], Any]
     log: RunLog
     progress: ProgressLine
 
@@ -67,7 +70,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     """
     rollout, grading = config.rollout, config.grading
     mesh = make_mesh(**config.mesh)
-    policy, initial = load_policy(config.model.path, remat=config.model.remat)
+    policy, weights = open_policy(config.model.path, remat=config.model.remat)
     sets = load_sets(config.problems)
     prompts = _prompts(config, policy, sets)
     sampling = Sampling(
@@ -90,7 +93,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             "seed": config.seed,
             "devices": [str(device) for device in jax.devices()],
             "mesh": dict(mesh.shape),
-            "parameters": count_parameters(initial),
+            "parameters": count_parameters(weights),
             "grader_isolation": pool.isolation,
             "grader_layers": list(pool.layers),
             "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
@@ -115,7 +118,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                     sampler=Sampler(engine, pool, sampling, prompts),
                     prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
                     learner=learner,
-                    initial=initial,
+                    initial=partial(place, weights, weight_shardings(mesh, weights, LOGICAL_AXES)),
                     log=log,
                     progress=progress,
                 )
@@ -175,7 +178,7 @@ def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
 def _warm_up(stages: Stages, engine: JaxEngine) -> None:
     """Compile every decoding program that the run can need, before its first step."""
     config = stages.config
-    engine.load_params(stages.learner.init(stages.initial).params)
+    engine.load_params(stages.initial())
     calls = (
         (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),

@@ -27,6 +27,13 @@ TOP_NAMES = {
     "final_norm": "model.norm.weight",
     "head": "lm_head.weight",
 }
+# A model that also sees keeps its text half below one of these.
+TEXT_PREFIXES = {
+    "language_model.model.": "model.",
+    "model.language_model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
+SIGHT = ("vision_tower.", "multi_modal_projector.")
 
 
 class Family(NamedTuple):
@@ -42,6 +49,21 @@ ARCHITECTURES = {
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True, qk_norm=False),
     "Qwen3ForCausalLM": Family("qwen3", qkv_bias=False, qk_norm=True),
 }
+
+
+def tensor_names(config: DecoderConfig) -> dict[str, str]:
+    """Hugging Face's name of every weight by our own; `{}` stands for the layer of a block's."""
+    return TOP_NAMES | {own: f"model.layers.{{}}.{name}" for own, name in BLOCK_NAMES.items()}
+
+
+def text_name(name: str) -> str | None:
+    """A tensor's name as a model of text alone has it; None for what only images pass through."""
+    if name.removeprefix("model.").startswith(SIGHT):
+        return None
+    for prefix, text in TEXT_PREFIXES.items():
+        if name.startswith(prefix):
+            return text + name.removeprefix(prefix)
+    return name
 
 
 def config_from_hf(raw: Mapping[str, Any], source: str) -> DecoderConfig:

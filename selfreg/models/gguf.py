@@ -1,17 +1,19 @@
-"""A GGUF file's weights, dequantized to float32 under Hugging Face's names.
+"""A GGUF file's weights under Hugging Face's names, dequantized as they are read.
 
 The `gguf` package reads and dequantizes with NumPy alone. The trap is the rows of q and k:
 llama.cpp stores those of Llama models interleaved for its own rotary embedding, and they must be
 put back.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selfreg.models.decoder import DecoderConfig
-from selfreg.models.hf import params_from_tensors
+from selfreg.models.weights import Index, StoredModel, Tensor, arrange
 
 BLOCK_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -42,11 +44,12 @@ def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, half, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def load_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Any]]:
-    """Shape and float32 weights of a Llama or Qwen2 GGUF file.
+def open_gguf(file: Path) -> StoredModel:
+    """The model of a Llama or Qwen2 GGUF file, its weights not yet dequantized.
 
     Raises:
-      ValueError: The file is of another architecture or lacks weights.
+      ValueError: The file is torn, of another architecture, asks for what the decoder lacks, holds
+        a quantization that cannot be undone, or does not hold the weights.
       ImportError: The `gguf` package is not installed; the message names the extra.
     """
     try:
@@ -55,37 +58,72 @@ def load_gguf(file: Path) -> tuple[DecoderConfig, dict[str, Any]]:
     except ImportError as error:
         message = "reading a GGUF file needs the package gguf: pip install selfreg[smollm2]"
         raise ImportError(message) from error
-    reader = GGUFReader(file)
+    try:
+        reader = GGUFReader(file)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{file} is torn or no GGUF file ({error})") from None
     architecture = reader.fields["general.architecture"].contents()
     if architecture not in ("llama", "qwen2"):
         raise ValueError(f"{file}: architecture {architecture!r} is neither llama nor qwen2")
 
-    def number(key: str) -> Any:
-        return reader.fields[f"{architecture}.{key}"].contents()
+    def number(key: str, default: Any = None) -> Any:
+        field = reader.fields.get(f"{architecture}.{key}")
+        return default if field is None else field.contents()
 
+    if number("rope.scaling.type", "none") != "none":
+        kind = number("rope.scaling.type")
+        raise ValueError(f"{file}: rope.scaling.type={kind!r} is not supported, only 'none'")
     heads, kv_heads = number("attention.head_count"), number("attention.head_count_kv")
-    tensors: dict[str, np.ndarray] = {}
-    for tensor in reader.tensors:
-        name, kind = tensor.name.rsplit(".", 1)
-        weight = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if name.startswith("blk."):
-            _, layer, part = name.split(".")
-            if architecture == "llama" and part in ("attn_q", "attn_k"):
-                weight = unpermute(weight, heads if part == "attn_q" else kv_heads)
-            tensors[f"model.layers.{layer}.{BLOCK_NAMES[part]}.{kind}"] = weight
-        elif name in TOP_NAMES:
-            tensors[f"{TOP_NAMES[name]}.{kind}"] = weight
+    tensors: dict[str, Tensor] = {}
+    for stored in reader.tensors:
+        shape = tuple(int(size) for size in reversed(stored.shape))
+        rows = np.arange(shape[0])
+        _, _, part = stored.name.rpartition(".attn_")
+        if architecture == "llama" and part.split(".")[0] in ("q", "k"):
+            rows = unpermute(rows, heads if part[0] == "q" else kv_heads)
+        undo = partial(dequantize, qtype=stored.tensor_type)
+        try:
+            undo(stored.data[:1])
+        except NotImplementedError as error:
+            raise ValueError(f"{file}: {stored.name} cannot be read: {error}") from None
+        tensors[_hf_name(stored.name)] = Tensor(shape, partial(_read, stored.data, rows, undo))
+    width = number("embedding_length")
     config = DecoderConfig(
-        vocab_size=len(tensors["model.embed_tokens.weight"]),
-        width=number("embedding_length"),
+        vocab_size=tensors["model.embed_tokens.weight"].shape[0],
+        width=width,
         layers=number("block_count"),
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=number("embedding_length") // heads,
+        head_dim=number("attention.key_length", width // heads),
         ffn_width=number("feed_forward_length"),
-        rope_theta=float(number("rope.freq_base")),
+        rope_theta=float(number("rope.freq_base", 10_000.0)),
         norm_eps=float(number("attention.layer_norm_rms_epsilon")),
         qkv_bias=architecture == "qwen2",
         tied_head="lm_head.weight" not in tensors,
     )
-    return config, params_from_tensors(config, tensors, str(file))
+    ends = [reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    return StoredModel(
+        config=config,
+        weights=arrange(config, tensors, str(file)),
+        stop_ids=tuple(int(field.contents()) for field in ends if field is not None),
+        max_positions=number("context_length"),
+    )
+
+
+def _hf_name(name: str) -> str:
+    """Hugging Face's name of a tensor; one that has none keeps its own, to be refused by it."""
+    stem, _, kind = name.rpartition(".")
+    if stem in TOP_NAMES:
+        return f"{TOP_NAMES[stem]}.{kind}"
+    block, _, part = stem.rpartition(".")
+    if part in BLOCK_NAMES and block.startswith("blk."):
+        return f"model.layers.{block.removeprefix('blk.')}.{BLOCK_NAMES[part]}.{kind}"
+    return name
+
+
+def _read(
+    data: np.ndarray, rows: np.ndarray, undo: Callable[[np.ndarray], np.ndarray], index: Index
+) -> np.ndarray:
+    """Dequantize only the rows that are asked for; `rows` says where each one is stored."""
+    chosen = rows[index[0]]
+    return undo(data)[chosen] if len(index) == 1 else undo(data[chosen])[:, index[1]]

@@ -1,126 +1,245 @@
-"""Hugging Face folders in and out: config.json, safetensors and tokenizer, bit for bit."""
+"""Hugging Face folders in and out: config.json, safetensors and tokenizer, bit for bit.
+
+Both ways are streamed: opening reads headers only, and saving holds one file's tensors at a time.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from selfreg.models.decoder import DecoderConfig
-from selfreg.models.families import BLOCK_NAMES, TOP_NAMES, config_from_hf, config_to_hf
+from selfreg.models.families import config_from_hf, config_to_hf, text_name
+from selfreg.models.weights import Index, StoredModel, Tensor, arrange, place, weight_names
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = ("F32", "BF16", "F16")
+SHARD_BYTES = 2 << 30
 
 
-def expected_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Every weight's shape by our own name; those of blocks without the layer axis."""
-    heads, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    width, ffn = config.width, config.ffn_width
-    shapes: dict[str, tuple[int, ...]] = {
-        "embedding": (config.vocab_size, width),
-        "final_norm": (width,),
-        "q": (heads, width),
-        "k": (kv, width),
-        "v": (kv, width),
-        "o": (width, heads),
-        "gate": (ffn, width),
-        "up": (ffn, width),
-        "down": (width, ffn),
-        "attention_norm": (width,),
-        "ffn_norm": (width,),
-    }
-    if config.qkv_bias:
-        shapes |= {"q_bias": (heads,), "k_bias": (kv,), "v_bias": (kv,)}
-    if config.qk_norm:
-        shapes |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
-    if not config.tied_head:
-        shapes["head"] = (config.vocab_size, width)
-    return shapes
-
-
-def params_from_tensors(
-    config: DecoderConfig, tensors: Mapping[str, np.ndarray], source: str
-) -> dict[str, Any]:
-    """The decoder's weights from tensors under Hugging Face's names.
+def open_folder(folder: Path) -> StoredModel:
+    """A Hugging Face folder's model, its weights not yet read.
 
     Args:
-      config: The shape.
-      tensors: By name; any float type.
-      source: Named in errors.
-
-    Returns:
-      float32 NumPy arrays, nested as `nnx.to_pure_dict(Decoder)`, blocks stacked [L, ...].
+      folder: Holds config.json and either model.safetensors or its shards and their index.
 
     Raises:
-      ValueError: A tensor is missing, left over or of another shape; all such are named.
+      ValueError: A file is missing or torn, or what it holds does not fit the decoder.
     """
-    shapes = expected_shapes(config)
-    wanted = {TOP_NAMES[n]: s for n, s in shapes.items() if n in TOP_NAMES}
-    for name in shapes.keys() & BLOCK_NAMES.keys():
-        for layer in range(config.layers):
-            wanted[f"model.layers.{layer}.{BLOCK_NAMES[name]}"] = shapes[name]
-    # A tied head is often stored a second time; it must then be the embedding itself.
-    spare = {"lm_head.weight"} if config.tied_head else set()
-    faults = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
-    faults += [f"unknown {name}" for name in sorted(tensors.keys() - wanted.keys() - spare)]
-    faults += [
-        f"{name} is {tensors[name].shape}, not {shape}"
-        for name, shape in sorted(wanted.items())
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if faults[8:] else "")
-        raise ValueError(f"{source} does not hold this decoder's weights: {shown}")
-
-    def stacked(name: str) -> np.ndarray:
-        layers = [tensors[f"model.layers.{i}.{BLOCK_NAMES[name]}"] for i in range(config.layers)]
-        return np.stack([np.asarray(t, np.float32) for t in layers])
-
-    params: dict[str, Any] = {
-        name: np.asarray(tensors[TOP_NAMES[name]], np.float32)
-        for name in shapes.keys() & TOP_NAMES.keys()
-    }
-    params["blocks"] = {name: stacked(name) for name in sorted(shapes.keys() & BLOCK_NAMES.keys())}
-    return params
-
-
-def tensors_from_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `params_from_tensors`: weights under Hugging Face's names."""
-    tensors = {TOP_NAMES[n]: np.asarray(v) for n, v in params.items() if n != "blocks"}
-    for name, stack in params["blocks"].items():
-        for layer, weight in enumerate(np.asarray(stack)):
-            tensors[f"model.layers.{layer}.{BLOCK_NAMES[name]}"] = np.ascontiguousarray(weight)
-    return tensors
+    raw = _read_json(folder / CONFIG)
+    config = config_from_hf(raw, str(folder))
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        tensors |= _headers(file)
+    # As in transformers: what generation_config.json says goes before config.json.
+    says = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else raw
+    stops = says.get("eos_token_id")
+    return StoredModel(
+        config=config,
+        weights=arrange(config, tensors, str(folder)),
+        stop_ids=tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]),
+        max_positions=(raw.get("text_config") or raw).get("max_position_embeddings"),
+    )
 
 
 def load_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
-    """Shape and float32 weights of a Hugging Face folder.
+    """Shape and float32 weights of a Hugging Face folder, whole on the first device.
 
     Raises:
-      ValueError: A file is missing, or what it holds does not fit the decoder.
+      ValueError: As in `open_folder`.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is no Hugging Face folder: it has no config.json")
-    config = config_from_hf(json.loads((folder / "config.json").read_text()), str(folder))
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder} holds no *.safetensors file")
-    tensors: dict[str, np.ndarray] = {}
-    for file in files:
-        # The flax reader knows bfloat16, which NumPy's does not.
-        with safe_open(file, framework="flax") as opened:
-            tensors |= {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118  # no dict
-    return config, params_from_tensors(config, tensors, str(folder))
+    stored = open_folder(folder)
+    return stored.config, place(stored.weights)
 
 
-def save_folder(folder: Path, config: DecoderConfig, params: Any, tokenizer: Any) -> None:
-    """Write a folder that transformers and `load_folder` open: config, weights and tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    raw = config_to_hf(config) | {"bos_token_id": tokenizer.bos_token_id} | special
-    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    tensors = tensors_from_params(jax.tree.map(np.asarray, params))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"{file.parent} is no Hugging Face folder: it has no {file.name}")
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error})") from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX).is_file():
+        files = [folder / n for n in sorted(set(_read_json(folder / INDEX)["weight_map"].values()))]
+    else:
+        files = [folder / SINGLE]
+    absent = [file.name for file in files if not file.is_file()]
+    if absent:
+        raise ValueError(f"{folder} lacks weights: it has no {', '.join(absent)}")
+    return files
+
+
+def _headers(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, by the names of a model of text alone."""
+    found, refused = {}, []
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            for stored in opened.keys():  # noqa: SIM118  # no dict
+                name, part = text_name(stored), opened.get_slice(stored)
+                if name is None:
+                    continue
+                if part.get_dtype() not in FLOATS:
+                    refused.append(f"{stored} is {part.get_dtype()}")
+                found[name] = Tensor(tuple(part.get_shape()), partial(_read, file, stored))
+    except SafetensorError as error:
+        raise ValueError(f"{file} is torn or of another format ({error}): fetch it anew") from None
+    if refused:
+        raise ValueError(
+            f"{file} is quantized: {'; '.join(refused[:8])}; only {', '.join(FLOATS)} are read"
+        )
+    return found
+
+
+def _read(file: Path, name: str, index: Index) -> np.ndarray:
+    # Opened anew each time: a file that stayed mapped would count as memory of this process.
+    with safe_open(file, framework="numpy") as opened:
+        return opened.get_slice(name)[index]
+
+
+class _Piece(NamedTuple):
+    """One tensor of a file to be written: a weight, or one layer of a stack."""
+
+    name: str
+    weight: Any
+    layer: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.weight.shape if self.layer is None else self.weight.shape[1:]
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _cast(weight: jax.Array, layer: int | None, dtype: str) -> jax.Array:
+    return (weight if layer is None else weight[layer]).astype(dtype)
+
+
+def save_folder(
+    folder: Path,
+    config: DecoderConfig,
+    params: Any,
+    tokenizer: Any,
+    *,
+    dtype: str = "float32",
+    stop_ids: Sequence[int] = (),
+    max_positions: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a folder that transformers, SGLang and `open_folder` open.
+
+    The folder is written under another name beside its place and renamed when it is whole: a
+    process that dies on the way leaves nothing that looks like a model.
+
+    Args:
+      folder: Must be empty or not there.
+      config: The decoder's shape.
+      params: Its weights, sharded over devices or not; no more than one file's are on the host.
+      tokenizer: A transformers tokenizer; its chat template is written with it.
+      dtype: What the weights are stored in. float32 keeps every bit; bfloat16, what most folders
+        hold and servers run in, rounds to nearest even.
+      stop_ids: The tokens that end a completion; the tokenizer's eos_token without any.
+      max_positions: The context length to announce; None: transformers' default.
+      shard_bytes: The most that a file may hold, unless one tensor alone is larger.
+
+    Raises:
+      ValueError: The folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds something already: remove it or name another folder")
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        part = Path(scratch) / folder.name
+        part.mkdir()
+        _save_weights(part, config, params, dtype, shard_bytes)
+        stops = list(stop_ids) or [tokenizer.eos_token_id]
+        special = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": stops if len(stops) > 1 else stops[0],
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        shape = config_to_hf(config) | {"max_position_embeddings": max_positions, "dtype": dtype}
+        _write_json(part / CONFIG, shape | special)
+        _write_json(part / GENERATION, special)
+        _save_tokenizer(part, tokenizer)
+        os.replace(part, folder)
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    # Servers may still run on transformers 4, which does not know version 5's words for these two;
+    # version 5 knows both.
+    said = _read_json(file)
+    if said.get("tokenizer_class") == "TokenizersBackend":
+        said["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(said.get("extra_special_tokens"), list):
+        said["additional_special_tokens"] = said.pop("extra_special_tokens")
+    _write_json(file, said)
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    said = {key: value for key, value in values.items() if value is not None}
+    file.write_text(json.dumps(said, indent=2) + "\n")
+
+
+def _save_weights(
+    folder: Path, config: DecoderConfig, params: Any, dtype: str, shard_bytes: int
+) -> None:
+    width = jax.numpy.dtype(dtype).itemsize
+    files = _files(_pieces(config, params), shard_bytes // width)
+    placed: dict[str, str] = {}
+    for number, pieces in enumerate(files, 1):
+        file = SINGLE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        _save_file(folder / file, pieces, dtype)
+        placed |= dict.fromkeys((piece.name for piece in pieces), file)
+    if len(files) > 1:
+        total = width * sum(math.prod(piece.shape) for pieces in files for piece in pieces)
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
+
+
+def _save_file(file: Path, pieces: Iterable[_Piece], dtype: str) -> None:
+    # safetensors writes buffers as they lie.
+    tensors = {p.name: np.ascontiguousarray(_cast(p.weight, p.layer, dtype)) for p in pieces}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _pieces(config: DecoderConfig, params: Any) -> list[_Piece]:
+    """Every tensor, in the order of the forward pass, so that a file holds whole layers."""
+    names = weight_names(config)
+    blocks = [
+        _Piece(each[layer], params["blocks"][own], layer)
+        for layer in range(config.layers)
+        for own, each in names["blocks"].items()
+    ]
+    last = [own for own in names if own not in ("embedding", "blocks")]
+    first, *rest = (_Piece(names[own], params[own], None) for own in ("embedding", *last))
+    return [first, *blocks, *rest]
+
+
+def _files(pieces: Iterable[_Piece], room: int) -> list[list[_Piece]]:
+    """Fill files of `room` numbers in order."""
+    files: list[list[_Piece]] = [[]]
+    used = 0
+    for piece in pieces:
+        size = math.prod(piece.shape)
+        if files[-1] and used + size > room:
+            files.append([])
+            used = 0
+        files[-1].append(piece)
+        used += size
+    return files

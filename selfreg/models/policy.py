@@ -1,7 +1,7 @@
 """A policy: a decoder's structure, its tokenizer and its stop tokens, loaded by name or by path."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from flax import nnx
 from transformers import AutoTokenizer
 
 from selfreg.models.decoder import Decoder, DecoderConfig
-from selfreg.models.gguf import load_gguf
-from selfreg.models.hf import load_folder
+from selfreg.models.gguf import open_gguf
+from selfreg.models.hf import open_folder
+from selfreg.models.weights import place, weight_shapes
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -25,12 +26,14 @@ class Policy:
       structure: The decoder's nnx graph definition; with weights it makes a Decoder.
       tokenizer: A transformers tokenizer.
       stop_ids: Tokens that end a completion.
+      max_positions: The context length that the model was made for, in tokens; None: unsaid.
     """
 
     config: DecoderConfig
     structure: nnx.GraphDef
     tokenizer: Any
     stop_ids: tuple[int, ...]
+    max_positions: int | None = None
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with these weights; cheap, also inside jit."""
@@ -51,11 +54,7 @@ def make_policy(config: DecoderConfig, tokenizer: Any, *, remat: bool = False) -
 
 def abstract_params(policy: Policy) -> Any:
     """The shapes of a policy's weights, nested as the weights are."""
-
-    def make() -> Decoder:
-        return Decoder(policy.config, rngs=nnx.Rngs(0))
-
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(make)))
+    return weight_shapes(policy.config)
 
 
 def random_params(config: DecoderConfig, seed: int) -> Any:
@@ -63,13 +62,16 @@ def random_params(config: DecoderConfig, seed: int) -> Any:
     return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed))))
 
 
-def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
-    """A policy and its float32 weights on the host.
+def open_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+    """A policy, and its weights where they lie, checked and not yet read.
 
     Args:
       path: `tiny` (ships with the package), `smollm2` (the extra of that name), a .gguf file with
         its tokenizer inside, or a Hugging Face folder.
       remat: As in Decoder.
+
+    Returns:
+      The policy, and a tree of `selfreg.models.weights.Tensor` for `place`.
 
     Raises:
       ValueError: There is no such policy, or its files do not fit the decoder.
@@ -78,16 +80,29 @@ def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
     if path == "tiny":
         file = TINY
     if file.suffix == ".gguf" and file.is_file():
-        config, params = load_gguf(file)
+        stored = open_gguf(file)
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     elif file.is_dir():
-        config, params = load_folder(file)
+        stored = open_folder(file)
         tokenizer = AutoTokenizer.from_pretrained(file)
     else:
         raise ValueError(
             f"config.model.path={path!r} is not tiny, smollm2, a .gguf file or a folder that exists"
         )
-    return make_policy(config, tokenizer, remat=remat), params
+    policy = make_policy(stored.config, tokenizer, remat=remat)
+    stop_ids = tuple(dict.fromkeys((*policy.stop_ids, *stored.stop_ids)))
+    policy = replace(policy, stop_ids=stop_ids, max_positions=stored.max_positions)
+    return policy, stored.weights
+
+
+def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+    """A policy and its float32 weights, whole on the first device: for models that fit there.
+
+    Raises:
+      ValueError: As in `open_policy`, whose arguments these are.
+    """
+    policy, weights = open_policy(path, remat=remat)
+    return policy, place(weights)
 
 
 def _smollm2_file() -> Path:
@@ -102,5 +117,5 @@ def _smollm2_file() -> Path:
 
 
 def count_parameters(params: Any) -> int:
-    """How many numbers the weights hold."""
+    """How many numbers the weights hold, on disk or on devices."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

