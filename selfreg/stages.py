@@ -18,6 +18,7 @@ from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
+from selfreg.models.attention import choose_attention
 from selfreg.models.policy import Policy, count_parameters, load_policy
 from selfreg.progress import ProgressLine
 from selfreg.records import Problem, Sampling
@@ -67,7 +68,9 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     """
     rollout, grading = config.rollout, config.grading
     mesh = make_mesh(**config.mesh)
-    policy, initial = load_policy(config.model.path, remat=config.model.remat)
+    model = config.model
+    policy, initial = load_policy(model.path, remat=model.remat, attention=model.attention)
+    choose_attention(model.attention, model.dtype, policy.config.head_dim)
     sets = load_sets(config.problems)
     prompts = _prompts(config, policy, sets)
     sampling = Sampling(

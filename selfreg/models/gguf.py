@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from selfreg.models.decoder import DecoderConfig
 from selfreg.models.hf import params_from_tensors
+from selfreg.models.shape import DecoderConfig
 
 BLOCK_NAMES = {
     "attn_q": "self_attn.q_proj",

@@ -10,8 +10,14 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.families import BLOCK_NAMES, TOP_NAMES, config_from_hf, config_to_hf
+from selfreg.models.families import (
+    TOP_NAMES,
+    block_names,
+    config_from_hf,
+    config_to_hf,
+    text_tensor_name,
+)
+from selfreg.models.shape import DecoderConfig
 
 
 def expected_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -35,6 +41,8 @@ def expected_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         shapes |= {"q_bias": (heads,), "k_bias": (kv,), "v_bias": (kv,)}
     if config.qk_norm:
         shapes |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
+    if config.sandwich_norms:
+        shapes |= {"post_attention_norm": (width,), "post_ffn_norm": (width,)}
     if not config.tied_head:
         shapes["head"] = (config.vocab_size, width)
     return shapes
@@ -56,11 +64,11 @@ def params_from_tensors(
     Raises:
       ValueError: A tensor is missing, left over or of another shape; all such are named.
     """
-    shapes = expected_shapes(config)
+    shapes, names = expected_shapes(config), block_names(config)
     wanted = {TOP_NAMES[n]: s for n, s in shapes.items() if n in TOP_NAMES}
-    for name in shapes.keys() & BLOCK_NAMES.keys():
+    for name in shapes.keys() & names.keys():
         for layer in range(config.layers):
-            wanted[f"model.layers.{layer}.{BLOCK_NAMES[name]}"] = shapes[name]
+            wanted[f"model.layers.{layer}.{names[name]}"] = shapes[name]
     # A tied head is often stored a second time; it must then be the embedding itself.
     spare = {"lm_head.weight"} if config.tied_head else set()
     faults = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
@@ -75,23 +83,24 @@ def params_from_tensors(
         raise ValueError(f"{source} does not hold this decoder's weights: {shown}")
 
     def stacked(name: str) -> np.ndarray:
-        layers = [tensors[f"model.layers.{i}.{BLOCK_NAMES[name]}"] for i in range(config.layers)]
+        layers = [tensors[f"model.layers.{i}.{names[name]}"] for i in range(config.layers)]
         return np.stack([np.asarray(t, np.float32) for t in layers])
 
     params: dict[str, Any] = {
         name: np.asarray(tensors[TOP_NAMES[name]], np.float32)
         for name in shapes.keys() & TOP_NAMES.keys()
     }
-    params["blocks"] = {name: stacked(name) for name in sorted(shapes.keys() & BLOCK_NAMES.keys())}
+    params["blocks"] = {name: stacked(name) for name in sorted(shapes.keys() & names.keys())}
     return params
 
 
-def tensors_from_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def tensors_from_params(config: DecoderConfig, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The inverse of `params_from_tensors`: weights under Hugging Face's names."""
+    names = block_names(config)
     tensors = {TOP_NAMES[n]: np.asarray(v) for n, v in params.items() if n != "blocks"}
     for name, stack in params["blocks"].items():
         for layer, weight in enumerate(np.asarray(stack)):
-            tensors[f"model.layers.{layer}.{BLOCK_NAMES[name]}"] = np.ascontiguousarray(weight)
+            tensors[f"model.layers.{layer}.{names[name]}"] = np.ascontiguousarray(weight)
     return tensors
 
 
@@ -103,7 +112,8 @@ def load_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no Hugging Face folder: it has no config.json")
-    config = config_from_hf(json.loads((folder / "config.json").read_text()), str(folder))
+    raw = json.loads((folder / "config.json").read_text())
+    config = config_from_hf(raw, str(folder))
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} holds no *.safetensors file")
@@ -111,7 +121,9 @@ def load_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
     for file in files:
         # The flax reader knows bfloat16, which NumPy's does not.
         with safe_open(file, framework="flax") as opened:
-            tensors |= {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118  # no dict
+            for name in opened.keys():  # noqa: SIM118  # no dict
+                if own := text_tensor_name(raw, name):
+                    tensors[own] = np.asarray(opened.get_tensor(name))
     return config, params_from_tensors(config, tensors, str(folder))
 
 
@@ -121,6 +133,6 @@ def save_folder(folder: Path, config: DecoderConfig, params: Any, tokenizer: Any
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     raw = config_to_hf(config) | {"bos_token_id": tokenizer.bos_token_id} | special
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    tensors = tensors_from_params(jax.tree.map(np.asarray, params))
+    tensors = tensors_from_params(config, jax.tree.map(np.asarray, params))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)

@@ -9,9 +9,10 @@ import jax
 from flax import nnx
 from transformers import AutoTokenizer
 
-from selfreg.models.decoder import Decoder, DecoderConfig
+from selfreg.models.decoder import Decoder
 from selfreg.models.gguf import load_gguf
 from selfreg.models.hf import load_folder
+from selfreg.models.shape import DecoderConfig
 
 TINY = Path(__file__).parent / "tiny"
 
@@ -25,28 +26,36 @@ class Policy:
       structure: The decoder's nnx graph definition; with weights it makes a Decoder.
       tokenizer: A transformers tokenizer.
       stop_ids: Tokens that end a completion.
+      attention: How its layers attend, as in Decoder.
     """
 
     config: DecoderConfig
     structure: nnx.GraphDef
     tokenizer: Any
     stop_ids: tuple[int, ...]
+    attention: str = "auto"
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with these weights; cheap, also inside jit."""
         return nnx.merge(self.structure, params)
 
 
-def make_policy(config: DecoderConfig, tokenizer: Any, *, remat: bool = False) -> Policy:
-    """A policy around a decoder's shape and a tokenizer.
+def make_policy(
+    config: DecoderConfig, tokenizer: Any, *, remat: str = "none", attention: str = "auto"
+) -> Policy:
+    """A policy around a decoder's shape and a tokenizer; `remat` and `attention` as in Decoder.
 
     Raises:
       ValueError: The tokenizer has no end-of-sequence token, so no completion could end.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token")
-    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), remat=remat))
-    return Policy(config, nnx.graphdef(abstract), tokenizer, (tokenizer.eos_token_id,))
+
+    def make() -> Decoder:
+        return Decoder(config, rngs=nnx.Rngs(0), remat=remat, attention=attention)
+
+    structure = nnx.graphdef(nnx.eval_shape(make))
+    return Policy(config, structure, tokenizer, (tokenizer.eos_token_id,), attention)
 
 
 def abstract_params(policy: Policy) -> Any:
@@ -63,13 +72,14 @@ def random_params(config: DecoderConfig, seed: int) -> Any:
     return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed))))
 
 
-def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+def load_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:
     """A policy and its float32 weights on the host.
 
     Args:
       path: `tiny` (ships with the package), `smollm2` (the extra of that name), a .gguf file with
         its tokenizer inside, or a Hugging Face folder.
       remat: As in Decoder.
+      attention: As in Decoder.
 
     Raises:
       ValueError: There is no such policy, or its files do not fit the decoder.
@@ -87,7 +97,7 @@ def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
         raise ValueError(
             f"config.model.path={path!r} is not tiny, smollm2, a .gguf file or a folder that exists"
         )
-    return make_policy(config, tokenizer, remat=remat), params
+    return make_policy(config, tokenizer, remat=remat, attention=attention), params
 
 
 def _smollm2_file() -> Path:

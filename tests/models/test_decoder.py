@@ -122,7 +122,7 @@ def test_remat_changes_no_gradient(pair):
         return jnp.sum(policy.decoder(params)(tokens, lengths, jnp.dtype("float32"))[0] ** 2)
 
     kept = jax.grad(loss)(params, policy)
-    again = jax.grad(loss)(params, make_policy(policy.config, Tokenizer(), remat=True))
+    again = jax.grad(loss)(params, make_policy(policy.config, Tokenizer(), remat="layer"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), kept, again)
 
 
@@ -140,7 +140,7 @@ def test_a_folder_round_trip_is_bit_identical_and_opens_in_transformers(pair, tm
 
 def test_faulty_folders_are_refused_by_name(pair, tmp_path):
     _, policy, params = pair
-    tensors = hf.tensors_from_params(params)
+    tensors = hf.tensors_from_params(policy.config, params)
     tensors["extra.weight"] = tensors.pop("model.norm.weight")
     tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(ValueError) as error:
