@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from selfreg.models.decoder import Decoder, DecoderConfig
+from selfreg.models.decoder import Decoder
 from selfreg.models.families import tensor_names
+from selfreg.models.shape import DecoderConfig
 
 Index = tuple[slice, ...]
 
@@ -46,13 +47,11 @@ class StoredModel:
       config: The decoder's shape.
       weights: A tree of `Tensor`, nested as the decoder's weights are: for `place`.
       stop_ids: The tokens that end a completion, besides the tokenizer's own; () where unsaid.
-      max_positions: The context length that the model was made for, in tokens; None: unsaid.
     """
 
     config: DecoderConfig
     weights: Any
     stop_ids: tuple[int, ...]
-    max_positions: int | None
 
 
 def stack(layers: Sequence[Tensor]) -> Tensor:

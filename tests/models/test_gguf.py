@@ -103,7 +103,7 @@ def test_a_file_is_read_whole_and_in_parts(params, tmp_path, matrices):
     stored = open_gguf(tmp_path / "m.gguf")
     assert stored.config.layers == CONFIG.layers
     assert stored.config.rope_theta == CONFIG.rope_theta
-    assert (stored.stop_ids, stored.max_positions) == ((5,), 99)
+    assert (stored.stop_ids, stored.config.max_positions) == ((5,), 99)
     jax.tree.map(np.testing.assert_array_equal, place(stored.weights), wanted)
     if matrices == "F32":
         jax.tree.map(np.testing.assert_array_equal, wanted, params)

@@ -53,7 +53,7 @@ def test_a_folder_of_transformers_comes_back_bit_for_bit(qwen, tmp_path, dtype, 
     qwen.float()
     assert (theirs / hf.INDEX).exists() == (shard_size != "1GB")
     stored = hf.open_folder(theirs)
-    assert stored.max_positions == 777
+    assert stored.config.max_positions == 777
     room = {"1GB": 1 << 30, "20KB": 20_000}[shard_size]
     hf.save_folder(
         ours, stored.config, place(stored.weights), TINY.tokenizer, dtype=dtype, shard_bytes=room
