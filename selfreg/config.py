@@ -71,6 +71,8 @@ KEYS: dict[str, Key] = {
         "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
     ),
     "model.remat": Key(False, "recompute layers in the backward pass: less memory, more time"),
+    "model.lora_rank": Key(0, "of LoRA's adapters; 0: train all weights", at_least(0)),
+    "model.lora_alpha": Key(32.0, "LoRA adds alpha / rank times its adapters", ABOVE_ZERO),
     "rollout.problems_per_step": Key(1, "problems drawn a step", at_least(1)),
     "rollout.group_size": Key(16, "completions a problem", at_least(1)),
     "rollout.temperature": Key(0.7, "of the softmax", ABOVE_ZERO),
@@ -113,6 +115,12 @@ KEYS: dict[str, Key] = {
     "optimizer.weight_decay": Key(0.0, "of matrices", at_least(0)),
     "optimizer.clip_norm": Key(1.0, "most the gradient's norm may be; 0: off", at_least(0)),
     "optimizer.warmup_steps": Key(0, "of a linear warm-up in each campaign", at_least(0)),
+    "optimizer.state_dtype": Key(
+        "float32",
+        "what moments are stored in: 8, 4 or 2.1 bytes a weight",
+        one_of("float32", "bfloat16", "int8"),
+    ),
+    "optimizer.offload": Key(False, "keep moments in pinned host memory between updates"),
     "optimizer.reset_each_campaign": Key(True, "start each campaign's moments at zero"),
     "evaluation.every_steps": Key(5, "between panels; start and end always", at_least(1)),
     "evaluation.panel_samples": Key(4, "completions a panel problem", at_least(1)),

@@ -18,6 +18,7 @@ from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
+from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import Policy, count_parameters, load_policy
 from selfreg.progress import ProgressLine
 from selfreg.records import Problem, Sampling
@@ -38,7 +39,7 @@ class Stages:
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       learner: Updates weights.
-      initial: The weights of the chain's initial policy, on the host.
+      initial: What the chain starts to train, on the host: its policy's weights, or adapters.
       log: The run folder.
       progress: What a person sees.
     """
@@ -67,7 +68,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     """
     rollout, grading = config.rollout, config.grading
     mesh = make_mesh(**config.mesh)
-    policy, initial = load_policy(config.model.path, remat=config.model.remat)
+    policy, weights = load_policy(config.model.path, remat=config.model.remat)
     sets = load_sets(config.problems)
     prompts = _prompts(config, policy, sets)
     sampling = Sampling(
@@ -75,7 +76,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.num_alter_tokens,
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
-    learner = _learner(config, policy, mesh)
+    learner, initial = _learner(config, policy, mesh, weights)
     with GraderPool(
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
@@ -90,7 +91,8 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             "seed": config.seed,
             "devices": [str(device) for device in jax.devices()],
             "mesh": dict(mesh.shape),
-            "parameters": count_parameters(initial),
+            "parameters": count_parameters(weights),
+            "trained_parameters": count_parameters(initial),
             "grader_isolation": pool.isolation,
             "grader_layers": list(pool.layers),
             "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
@@ -151,7 +153,10 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
         )
 
 
-def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
+def _learner(
+    config: Any, policy: Policy, mesh: jax.sharding.Mesh, weights: Any
+) -> tuple[Learner, Any]:
+    """The learner, and what it starts from: the weights, or with LoRA adapters beside them."""
     learn, optimizer = config.learn, config.optimizer
     batch = config.rollout.problems_per_step * config.rollout.group_size
     settings = LearnSettings(
@@ -161,6 +166,7 @@ def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
         microbatch_sequences=learn.microbatch_sequences or batch,
         use_ratio=learn.use_importance_sampling_ratio,
         use_kl=learn.kl_coef > 0,
+        offload=optimizer.offload,
     )
     rule = make_optimizer(
         b1=optimizer.b1,
@@ -168,14 +174,21 @@ def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
         eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
         clip_norm=optimizer.clip_norm,
+        state_dtype=optimizer.state_dtype,
     )
-    return make_learner(policy, mesh, rule, settings)
+    rank = config.model.lora_rank
+    if not rank:
+        return make_learner(policy, mesh, rule, settings), weights
+    lora = Lora(rank, config.model.lora_alpha, weights)
+    learner = make_learner(policy, mesh, rule, settings, lora)
+    generator = seeds.generator(config.seed, seeds.ADAPTERS)
+    return learner, random_adapters(policy, rank, generator)
 
 
 def _warm_up(stages: Stages, engine: JaxEngine) -> None:
     """Compile every decoding program that the run can need, before its first step."""
     config = stages.config
-    engine.load_params(stages.learner.init(stages.initial).params)
+    engine.load_params(stages.learner.merged(stages.learner.init(stages.initial).params))
     calls = (
         (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),
