@@ -8,6 +8,7 @@ exactly --new_tokens tokens a row in both; "to the end" lets rows stop, as a rea
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def _compare(
     group, new_tokens = _GROUP.value, _NEW_TOKENS.value
     stops = policy.stop_ids if stop else (-2,)  # an id that is never drawn
     engine = JaxEngine(
-        Policy(policy.config, policy.structure, policy.tokenizer, stops),
+        replace(policy, stop_ids=stops),
         make_mesh(-1, 1, 1), dtype="float32", max_sequences=384,
     )  # fmt: skip
     engine.load_params(params)

@@ -77,7 +77,7 @@ def run_campaign(
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             with watch("sync"):
-                stages.sampler.engine.load_params(state.params)
+                stages.sampler.engine.load_params(stages.learner.merged(state.params))
             metrics: dict[str, float] = {}
             if last or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
@@ -231,6 +231,7 @@ def _report(stages: Stages, trace: Trace, plan: Plan) -> dict[str, PanelScore]:
         scores[0] = before.scores[place_of(before, plan.start.step)]
     for step in sorted(set(wanted.values()) - scores.keys()):
         checkpoint = Checkpoint(trace.campaign, step)
-        stages.sampler.engine.load_params(_read(stages, checkpoint, "params")["params"])
+        trained = _read(stages, checkpoint, "params")["params"]
+        stages.sampler.engine.load_params(stages.learner.merged(trained))
         scores[step] = measure(stages, stages.report, "report", trace.campaign, step)
     return {name: scores[step] for name, step in wanted.items()}

@@ -121,16 +121,24 @@ def _export(run: Path, out: Path) -> None:
     from selfreg.mesh import make_mesh, weight_shardings
     from selfreg.models.decoder import LOGICAL_AXES
     from selfreg.models.hf import save_folder
-    from selfreg.models.policy import abstract_params, open_policy
+    from selfreg.models.lora import ADAPTER_AXES, freeze, merge, trained_shapes
+    from selfreg.models.policy import open_policy
+    from selfreg.models.weights import place
 
     xla.set_up()
-    policy, _ = open_policy(config["model"]["path"])
-    shapes = abstract_params(policy)
-    shardings = weight_shardings(make_mesh(1, jax.device_count(), 1), shapes, LOGICAL_AXES)
+    model = config["model"]
+    policy, weights = open_policy(model["path"])
+    mesh = make_mesh(1, jax.device_count(), 1)
+    shapes = trained_shapes(policy, model["lora_rank"])
+    shardings = weight_shardings(mesh, shapes, LOGICAL_AXES | ADAPTER_AXES)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
     params = restore(run / CHECKPOINTS, chosen, {"params": like})["params"]
+    if model["lora_rank"]:  # as the learner merges them
+        base = place(weights, weight_shardings(mesh, weights, LOGICAL_AXES))
+        base = freeze(base, jax.numpy.dtype(model["dtype"]))
+        params = merge(base, params, model["lora_alpha"])
     dtype = _DTYPE.value or config["model"]["dtype"]
     save_folder(
         out, policy.config, params, policy.tokenizer,

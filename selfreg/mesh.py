@@ -17,6 +17,7 @@ RULES: dict[str, str | None] = {
     "ffn": "tensor",
     "embed": "fsdp",
     "head_dim": None,
+    "rank": None,
 }
 
 

@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 
-# Which stream of a step draws: training samples, the two panels, or the choice of problems.
-TRAIN, PANEL, REPORT, CHOICE = range(4)
+# Which stream draws: training samples, the two panels, the choice of problems, or LoRA's adapters.
+TRAIN, PANEL, REPORT, CHOICE, ADAPTERS = range(5)
 
 
 def generator(seed: int, stream: int, *position: int) -> np.random.Generator:

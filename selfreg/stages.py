@@ -21,6 +21,7 @@ from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh, weight_shardings
 from selfreg.models.attention import choose_attention
 from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
@@ -42,7 +43,8 @@ class Stages:
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       learner: Updates weights.
-      initial: Reads the weights of the chain's initial policy from disk onto the mesh, float32.
+      initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
+        mesh, float32; or adapters.
       log: The run folder.
       progress: What a person sees.
     """
@@ -81,7 +83,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.num_alter_tokens,
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
-    learner = _learner(config, policy, mesh)
+    learner, initial = _learner(config, policy, mesh, weights)
     with GraderPool(
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
@@ -97,6 +99,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             "devices": [str(device) for device in jax.devices()],
             "mesh": dict(mesh.shape),
             "parameters": count_parameters(weights),
+            "trained_parameters": count_parameters(learner.like.params),
             "grader_isolation": pool.isolation,
             "grader_layers": list(pool.layers),
             "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
@@ -121,7 +124,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                     sampler=Sampler(engine, pool, sampling, prompts),
                     prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
                     learner=learner,
-                    initial=partial(place, weights, weight_shardings(mesh, weights, LOGICAL_AXES)),
+                    initial=initial,
                     log=log,
                     progress=progress,
                 )
@@ -157,7 +160,10 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
         )
 
 
-def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
+def _learner(
+    config: Any, policy: Policy, mesh: jax.sharding.Mesh, weights: Any
+) -> tuple[Learner, Callable[[], Any]]:
+    """The learner, and what makes its start: the weights, or with LoRA adapters beside them."""
     learn, optimizer = config.learn, config.optimizer
     batch = config.rollout.problems_per_step * config.rollout.group_size
     settings = LearnSettings(
@@ -167,6 +173,7 @@ def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
         microbatch_sequences=learn.microbatch_sequences or batch,
         use_ratio=learn.use_importance_sampling_ratio,
         use_kl=learn.kl_coef > 0,
+        offload=optimizer.offload,
     )
     rule = make_optimizer(
         b1=optimizer.b1,
@@ -174,14 +181,26 @@ def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
         eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
         clip_norm=optimizer.clip_norm,
+        state_dtype=optimizer.state_dtype,
     )
-    return make_learner(policy, mesh, rule, settings)
+    read = partial(place, weights, weight_shardings(mesh, weights, LOGICAL_AXES))
+    rank = config.model.lora_rank
+    if not rank:
+        return make_learner(policy, mesh, rule, settings), read
+    learner = make_learner(
+        policy, mesh, rule, settings, Lora(rank, config.model.lora_alpha, read())
+    )
+
+    def adapters() -> Any:
+        return random_adapters(policy, rank, seeds.generator(config.seed, seeds.ADAPTERS))
+
+    return learner, adapters
 
 
 def _warm_up(stages: Stages, engine: JaxEngine) -> None:
     """Compile every decoding program that the run can need, before its first step."""
     config = stages.config
-    engine.load_params(stages.initial())
+    engine.load_params(stages.learner.merged(stages.initial()))
     calls = (
         (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),

@@ -54,6 +54,9 @@ def test_a_flag_that_is_set_wins_over_the_algorithm():
         ("learn.completion_buckets", (200,), "below rollout.max_new_tokens=96"),
         ("optimizer.lr", -1.0, "above 0"),
         ("optimizer.b2", 1.0, "in [0, 1)"),
+        ("optimizer.state_dtype", "int4", "float32, bfloat16, int8"),
+        ("model.lora_rank", -1, "at least 0"),
+        ("model.lora_alpha", 0.0, "above 0"),
         ("mesh.data", 0, "-1"),
     ],
 )
@@ -108,6 +111,7 @@ def test_centering_needs_a_group():
             "max_prompt_tokens=9",
         ),
         (["--config=configs/tiny.py", "--config.model.prompt=chat"], "chat template"),
+        (["--config=configs/tiny.py", "--config.model.lora_rank=65"], "at most 64"),
         (["--confg=configs/tiny.py"], "confg"),
     ],
 )

@@ -3,9 +3,17 @@
 import jax
 import optax
 
+from selfreg.learn.moments import scale_by_adam
+
 
 def make_optimizer(
-    *, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
+    *,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    clip_norm: float,
+    state_dtype: str = "float32",
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) for a learning rate of 1.
 
@@ -19,9 +27,10 @@ def make_optimizer(
       eps: Added to the root of the second moment; large values damp the update.
       weight_decay: Times the weights (matrices only), added to each step.
       clip_norm: The most that the gradient's global norm may be; 0 leaves it alone.
+      state_dtype: What the moments are stored in: see scale_by_adam.
     """
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    steps += [optax.scale_by_adam(b1=b1, b2=b2, eps=eps)]
+    steps += [scale_by_adam(b1, b2, eps, state_dtype)]
     if weight_decay:
         steps += [optax.add_decayed_weights(weight_decay, mask=_matrices)]
     return optax.chain(*steps, optax.scale(-1.0))

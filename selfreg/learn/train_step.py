@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 
 from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.losses import k3, policy_gradient
+from selfreg.learn.moments import in_host_memory, offloaded
+from selfreg.learn.weight_change import weight_change
 from selfreg.mesh import batch_sharding, replicated, weight_shardings
 from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.models.lora import ADAPTER_AXES, Lora, abstract_adapters, adapt, bind, freeze, merge
 from selfreg.models.policy import Policy, abstract_params
 from selfreg.records import Batch
 
@@ -21,7 +24,7 @@ Array = jax.Array
 
 
 class TrainState(NamedTuple):
-    """What an update changes: float32 weights and the optimizer's moments."""
+    """What an update changes: float32 weights, or adapters, and the optimizer's moments."""
 
     params: Any
     moments: optax.OptState
@@ -29,7 +32,10 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LearnSettings:
-    """The settings that an update is compiled for."""
+    """The settings that an update is compiled for.
+
+    `offload` keeps the moments in pinned host memory between updates.
+    """
 
     dtype: str
     temperature: float
@@ -37,6 +43,7 @@ class LearnSettings:
     microbatch_sequences: int
     use_ratio: bool
     use_kl: bool
+    offload: bool = False
 
 
 class Learner(NamedTuple):
@@ -48,39 +55,62 @@ class Learner(NamedTuple):
       update: (state, batch, reference logprobs, lr, kl_coef) -> (state, metrics). The state that
         goes in is donated. `reference logprobs` is None when the settings have no KL.
       logprobs: (weights, batch) -> float32 [B, T]: how a reference policy scores the completions.
+      merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
+        type that layers compute in; without, the very same arrays.
+
+    With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
     """
 
     like: TrainState
     init: Callable[[Any], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
     logprobs: Callable[[Any, Batch], Array]
+    merged: Callable[[Any], Any]
 
 
 def make_learner(
-    policy: Policy, mesh: Mesh, optimizer: optax.GradientTransformation, settings: LearnSettings
+    policy: Policy,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    settings: LearnSettings,
+    lora: Lora | None = None,
 ) -> Learner:
-    """Compile-ready functions for one policy on one mesh."""
+    """Compile-ready functions for one policy on one mesh.
+
+    Raises:
+      ValueError: LoRA's rank does not fit the policy, or the devices cannot offload.
+    """
 
     def shardings(tree: Any) -> Any:
-        return weight_shardings(mesh, tree, LOGICAL_AXES)
+        return weight_shardings(mesh, tree, LOGICAL_AXES | ADAPTER_AXES)
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
         return {n: jax.device_put(a, batch_sharding(mesh, len(a))) for n, a in arrays.items()}
 
-    def with_shardings(tree: Any) -> Any:
+    def with_shardings(tree: Any, shardings: Any) -> Any:
         def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
 
-        return jax.tree.map(leaf, tree, shardings(tree))
+        return jax.tree.map(leaf, tree, shardings)
 
-    weights = abstract_params(policy)
-    like = TrainState(
-        with_shardings(weights), with_shardings(jax.eval_shape(optimizer.init, weights))
-    )
-    zero_moments = jax.jit(optimizer.init, out_shardings=shardings(like.moments))
+    base, weights = None, abstract_params(policy)
+    if lora is not None:
+        dtype = jnp.dtype(settings.dtype)
+        base = jax.jit(partial(freeze, dtype=dtype), out_shardings=shardings(weights))(lora.base)
+        merge_all = jax.jit(partial(merge, alpha=lora.alpha), out_shardings=shardings(weights))
+        policy = adapt(policy, lora.rank, lora.alpha)
+        weights = abstract_adapters(policy, lora.rank)
+    moments = jax.eval_shape(optimizer.init, weights)
+    layout = TrainState(shardings(weights), shardings(moments))
+    if settings.offload:
+        on_host = in_host_memory(layout.moments, moments)
+        optimizer = offloaded(optimizer, layout.moments, on_host)
+        layout = layout._replace(moments=on_host)
+    like = with_shardings(TrainState(weights, moments), layout)
+    zero_moments = jax.jit(optimizer.init, out_shardings=layout.moments)
     # A copy always: the update donates it, and the caller keeps its own.
-    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=shardings(like.params))
+    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=layout.params)
 
     def init(params: Any) -> TrainState:
         placed = copy(params)
@@ -89,18 +119,33 @@ def make_learner(
     def update(
         state: TrainState, batch: Batch, reference: Array | None, lr: float, kl_coef: float
     ) -> tuple[TrainState, dict[str, Array]]:
-        return jitted(state, on_mesh(batch), reference, jnp.float32(lr), jnp.float32(kl_coef))
+        return jitted(state, base, on_mesh(batch), reference, jnp.float32(lr), jnp.float32(kl_coef))
 
-    @partial(jax.jit, donate_argnums=0)
+    # The output keeps the layout of the input: nothing drifts from step to step. The base is an
+    # argument: as a constant it would be compiled in.
+    @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def jitted(
-        state: TrainState, batch: dict[str, Array], reference: Array | None, lr: Array, kl: Array
+        state: TrainState,
+        base: Any,
+        batch: dict[str, Array],
+        reference: Array | None,
+        lr: Array,
+        kl: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
-        new, metrics = _update(policy, optimizer, settings, state, batch, reference, lr, kl)
-        # The output keeps the layout of the input: nothing drifts from step to step.
-        return jax.lax.with_sharding_constraint(new, shardings(new)), metrics
+        bound = bind(policy, base)
+        return _update(bound, optimizer, settings, state, batch, reference, lr, kl)
 
-    score = jax.jit(partial(_score_all, policy, settings), out_shardings=replicated(mesh))
-    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)))
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def score(params: Any, base: Any, batch: dict[str, Array]) -> Array:
+        return _score_all(bind(policy, base), settings, params, batch)
+
+    def logprobs(params: Any, batch: Batch) -> Array:
+        return score(params, base, on_mesh(batch))
+
+    def merged(params: Any) -> Any:
+        return params if lora is None else merge_all(base, params)
+
+    return Learner(like, init, update, logprobs, merged)
 
 
 def _score(
@@ -173,10 +218,9 @@ def _update(
         "loss": value,
         "grad_norm": optax.tree.norm(gradient),
         "update_norm": optax.tree.norm(updates),
-        "update_to_weight_ratio": optax.tree.norm(updates) / optax.tree.norm(state.params),
-        "bf16_changed_fraction": _bf16_changed(state.params, params),
         "lr": lr,
     }
+    metrics |= weight_change(policy, state.params, updates, params)
     return TrainState(params, moments), metrics
 
 
@@ -221,12 +265,3 @@ def _token_means(sums: dict[str, Array], tokens: Array) -> dict[str, Array]:
     means = {name: total / tokens for name, total in sums.items()}
     ratio, squared = means.pop("ratio"), means.pop("ratio_squared")
     return means | {"is_eff_sample_size": ratio**2 / squared}
-
-
-def _bf16_changed(old: Any, new: Any) -> Array:
-    """The fraction of weights whose bfloat16 rounding changed: what a sampler would see."""
-    changed = [
-        jnp.sum(a.astype(jnp.bfloat16) != b.astype(jnp.bfloat16), dtype=jnp.float32)
-        for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-    ]
-    return sum(changed, jnp.float32(0)) / sum(leaf.size for leaf in jax.tree.leaves(new))

@@ -91,10 +91,9 @@ def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
     return (normed * scale).astype(x.dtype)
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """X @ weight.T (+ bias), the weight [out, in] cast to x's dtype."""
-    y = jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
-    return y if bias is None else y + bias.astype(x.dtype)
+def linear(x: Array, weight: Array) -> Array:
+    """X @ weight.T, the weight [out, in] cast to x's dtype."""
+    return jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
 
 
 class Block(nnx.Module):
@@ -102,6 +101,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
+        self.adapter_scale = 0.0  # selfreg.models.lora puts adapters in, and their scale
         width, head_dim = config.width, config.head_dim
 
         def weight(outputs: int, inputs: int) -> nnx.Param:
@@ -131,6 +131,14 @@ class Block(nnx.Module):
             self.q_norm = norm(head_dim)
             self.k_norm = norm(head_dim)
 
+    def product(self, name: str, x: Array) -> Array:
+        """X times the matrix of this name, with its low-rank adapters where the block has them."""
+        y = linear(x, getattr(self, name)[...])
+        if not self.adapter_scale:
+            return y
+        low = linear(x, getattr(self, f"{name}_a")[...])
+        return y + self.adapter_scale * linear(low, getattr(self, f"{name}_b")[...])
+
     def query_key_value(
         self, x: Array, positions: Array, frequencies: Array
     ) -> tuple[Array, KeyValue]:
@@ -147,14 +155,15 @@ class Block(nnx.Module):
         config = self.config
         h = rms_norm(config, x, self.attention_norm[...])
 
-        def project(weight: nnx.Param, bias: nnx.Param | None, heads: int) -> Array:
-            y = linear(h, weight[...], None if bias is None else bias[...])
+        def project(name: str, heads: int) -> Array:
+            y = self.product(name, h)
+            if config.qkv_bias:
+                y = y + getattr(self, f"{name}_bias")[...].astype(y.dtype)
             return y.reshape(*y.shape[:-1], heads, config.head_dim)
 
-        biases = (self.q_bias, self.k_bias, self.v_bias) if config.qkv_bias else (None,) * 3
-        q = project(self.q, biases[0], config.heads)
-        k = project(self.k, biases[1], config.kv_heads)
-        v = project(self.v, biases[2], config.kv_heads)
+        q = project("q", config.heads)
+        k = project("k", config.kv_heads)
+        v = project("v", config.kv_heads)
         if config.qk_norm:
             q = rms_norm(config, q, self.q_norm[...])
             k = rms_norm(config, k, self.k_norm[...])
@@ -163,13 +172,13 @@ class Block(nnx.Module):
     def finish(self, x: Array, attended: Array) -> Array:
         """The rest of the layer, given what attention returned [B, T, heads * head_dim]."""
         config = self.config
-        attended = linear(attended, self.o[...])
+        attended = self.product("o", attended)
         if config.sandwich_norms:
             attended = rms_norm(config, attended, self.post_attention_norm[...])
         x = x + attended
         h = rms_norm(config, x, self.ffn_norm[...])
-        gated = ACTIVATIONS[config.activation](linear(h, self.gate[...])) * linear(h, self.up[...])
-        fed = linear(gated, self.down[...])
+        gated = ACTIVATIONS[config.activation](self.product("gate", h)) * self.product("up", h)
+        fed = self.product("down", gated)
         if config.sandwich_norms:
             fed = rms_norm(config, fed, self.post_ffn_norm[...])
         return x + fed

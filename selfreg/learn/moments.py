@@ -1,0 +1,225 @@
+"""Adam with its moments in fewer bits, and with them in the host's memory between updates.
+
+A moment is a slow average: with b2 = 0.999 the second one decays by a thousandth of itself a step,
+a quarter of the spacing of bfloat16 or less, and rounding to nearest would put it back every time.
+So moments are rounded stochastically: to one of the two representable neighbours, with the
+probabilities that make the mean exact. The stored moment then follows the true one in the mean, and
+its noise averages out over the 1 / (1 - b) steps that the moment remembers.
+
+In 8 bits a moment is cut into blocks along its last axis, each with one float32 scale, its largest
+magnitude (Dettmers et al. 2022, arXiv:2110.02861, section 2.1): one outlier spoils one block. Codes
+are spaced logarithmically, 12 an octave, so that the relative error is the same for all magnitudes,
+as Adam's quotient of two moments wants it. A second moment that is not zero never rounds to zero,
+which would turn that quotient into a huge step.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+
+Array = jax.Array
+
+LEVELS_PER_OCTAVE = 12
+LARGEST_BLOCK = 128
+SHARDS = 8  # an axis that a mesh splits 2, 4 or 8 ways is split between blocks
+
+
+class Blocks(NamedTuple):
+    """A moment in 8 bits.
+
+    Attributes:
+      codes: int8 (signed) or uint8 [..., D]; 0 is zero, the greatest is the block's scale, and one
+        code less is a twelfth of an octave less.
+      scales: float32 [..., D / block], the largest magnitude of each block.
+    """
+
+    codes: Array
+    scales: Array
+
+
+class Storage(NamedTuple):
+    """How a moment is kept between updates.
+
+    Attributes:
+      encode: (float32 [...], random uint32 [...] below 2^16) -> what is stored.
+      decode: What is stored -> float32 [...].
+    """
+
+    encode: Callable[[Array, Array], Any]
+    decode: Callable[[Any], Array]
+
+
+def block_size(axis: int) -> int:
+    """Elements that share a scale: at most 128, and dividing an eighth of the axis.
+
+    Where the axis itself is no multiple of 8, the part of it that is.
+    """
+    part = axis // math.gcd(axis, SHARDS)
+    return max(size for size in range(1, min(part, LARGEST_BLOCK) + 1) if part % size == 0)
+
+
+def _random_bits(seed: Array, shape: tuple[int, ...]) -> Array:
+    """Uint32 hashes of the elements' places (murmur3's finalizer): splits over any mesh.
+
+    threefry would cost more than all the rest of the update; a rounding needs no more than this.
+    """
+    place, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        steps = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        place, stride = place + steps * jnp.uint32(stride % 2**32), stride * shape[axis]
+    x = place * jnp.uint32(0x9E3779B9) + seed
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _to_bfloat16(x: Array, random: Array) -> Array:
+    """Stochastic rounding: bfloat16 is float32's upper half, so the lower half is the chance."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + random
+    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+
+
+def _to_blocks(x: Array, random: Array, *, top: int, signed: bool) -> Blocks:
+    """Codes from -top to top when signed, else from 0 to top."""
+    shape = (*x.shape[:-1], -1, block_size(x.shape[-1]))
+    x, random = x.reshape(shape), random.reshape(shape)
+    scales = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
+    ratio = jnp.abs(x) / jnp.where(scales > 0, scales, 1.0)
+    below = jnp.clip(jnp.floor(top + LEVELS_PER_OCTAVE * jnp.log2(ratio)), 0, top)
+    low = _level(below, top)
+    high = jnp.where(below > 0, low * 2 ** (1 / LEVELS_PER_OCTAVE), _level(jnp.ones(()), top))
+    up = random < (ratio - low) / (high - low) * 2**16
+    codes = jnp.minimum(below + up, top)
+    codes = jnp.sign(x) * codes if signed else jnp.maximum(codes, ratio > 0)
+    dtype = jnp.int8 if signed else jnp.uint8
+    return Blocks(codes.reshape(*shape[:-2], -1).astype(dtype), scales[..., 0])
+
+
+def _level(code: Array, top: int) -> Array:
+    """The magnitude of a code, of a block whose scale is 1."""
+    return jnp.where(code > 0, jnp.exp2((code - top) / LEVELS_PER_OCTAVE), 0.0)
+
+
+def _from_blocks(stored: Blocks, *, top: int) -> Array:
+    codes = stored.codes.astype(jnp.float32).reshape(*stored.scales.shape, -1)
+    values = jnp.sign(codes) * _level(jnp.abs(codes), top) * stored.scales[..., None]
+    return values.reshape(stored.codes.shape)
+
+
+def _blocks(top: int, signed: bool) -> Storage:
+    return Storage(
+        lambda x, random: _to_blocks(x, random, top=top, signed=signed),
+        lambda stored: _from_blocks(stored, top=top),
+    )
+
+
+BFLOAT16 = Storage(_to_bfloat16, lambda stored: stored.astype(jnp.float32))
+INT8, UINT8 = _blocks(127, signed=True), _blocks(255, signed=False)
+
+# First and second moment. float32 is optax's own Adam.
+STORAGE = {"bfloat16": (BFLOAT16, BFLOAT16), "int8": (INT8, UINT8)}
+
+
+def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
+
+    Each step is computed in float32 from the moments before they are rounded. The random bits of
+    the rounding are a function of the count of updates and of the weight's place in the tree, the
+    same on every mesh: a resumed run rounds as one that was never stopped.
+
+    Args:
+      b1: Decay of the first moment.
+      b2: Decay of the second moment.
+      eps: Added to the root of the second moment.
+      dtype: float32 (8 bytes a weight for both moments), bfloat16 (4) or int8 (2, and 8 a block).
+
+    Returns:
+      The transformation; its state is an optax.ScaleByAdamState, whose moments are Blocks in int8.
+    """
+    if dtype == "float32":
+        return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    first, second = STORAGE[dtype]
+
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
+        def zeros(storage: Storage) -> Any:
+            return jax.tree.map(
+                lambda p: storage.encode(jnp.zeros(p.shape), jnp.zeros(p.shape, jnp.uint32)), params
+            )
+
+        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(first), zeros(second))
+
+    def update(
+        gradient: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        del params
+        count = optax.safe_increment(state.count)
+        key = jax.random.fold_in(jax.random.key(0), count)
+
+        def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
+            seed = jax.random.bits(jax.random.fold_in(key, place), dtype=jnp.uint32)
+            random = _random_bits(seed, g.shape)
+            m = b1 * first.decode(mu) + (1 - b1) * g
+            v = b2 * second.decode(nu) + (1 - b2) * g * g
+            step = m / (1 - b1**count) / (jnp.sqrt(v / (1 - b2**count)) + eps)
+            return step, first.encode(m, random & 0xFFFF), second.encode(v, random >> 16)
+
+        places = jax.tree.unflatten(
+            jax.tree.structure(gradient), range(len(jax.tree.leaves(gradient)))
+        )
+        leaves = jax.tree.map(leaf, places, gradient, state.mu, state.nu)
+
+        def column(index: int) -> Any:
+            return jax.tree.map(lambda _, parts: parts[index], gradient, leaves)
+
+        return column(0), optax.ScaleByAdamState(count, column(1), column(2))
+
+    return optax.GradientTransformation(init, update)
+
+
+def in_host_memory(shardings: Any, state: Any) -> Any:
+    """The shardings of an optimizer's state with its arrays in pinned host memory.
+
+    Counters stay on the device: they are read at every step and weigh nothing.
+
+    Raises:
+      ValueError: The devices offer no such memory.
+    """
+
+    def leaf(sharding: NamedSharding, value: Any) -> NamedSharding:
+        return sharding.with_memory_kind("pinned_host") if value.ndim else sharding
+
+    device: Any = jax.local_devices()[0]
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    if "pinned_host" not in kinds:
+        raise ValueError(
+            "config.optimizer.offload=True needs devices that reach pinned_host memory; "
+            f"{device} reaches {', '.join(kinds)}: set it to False"
+        )
+    return jax.tree.map(leaf, shardings, state)
+
+
+def offloaded(
+    optimizer: optax.GradientTransformation, on_device: Any, on_host: Any
+) -> optax.GradientTransformation:
+    """The same rule, its state on the host between updates.
+
+    Args:
+      optimizer: The rule.
+      on_device: The shardings that the rule's state has while it is used.
+      on_host: Those that it comes and goes with.
+    """
+
+    def update(
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        # The barrier: fetched before the gradient is known, moments would lie beside activations.
+        gradient, state = jax.lax.optimization_barrier((gradient, state))
+        updates, state = optimizer.update(gradient, jax.device_put(state, on_device), params)
+        return updates, jax.device_put(state, on_host)
+
+    return optax.GradientTransformation(optimizer.init, update)

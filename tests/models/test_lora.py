@@ -1,0 +1,166 @@
+"""LoRA: it starts as the base to the bit, learns as merged weights would, moves nothing else."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from selfreg.learn.collate import collate
+from selfreg.learn.optim import make_optimizer
+from selfreg.learn.train_step import LearnSettings, make_learner
+from selfreg.learn.weight_change import weight_change
+from selfreg.mesh import make_mesh
+from selfreg.models.lora import Lora, adapt, bind, merge, random_adapters, trained_shapes
+from selfreg.models.policy import abstract_params
+from tests.learn.test_train_step import COLLATE, OPTIMIZER, PARAMS, POLICY, close, make_groups
+
+RANK, ALPHA = 4, 8.0
+BATCH = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+TOKENS, LENGTHS = jnp.arange(24).reshape(2, 12) + 2, jnp.array([12, 7])
+
+
+def adapters(zero=False, seed=0):
+    """As training starts from, or as it may have left them."""
+    generator = np.random.default_rng(seed)
+    made = random_adapters(POLICY, RANK, generator)
+    if zero:
+        return made
+    return jax.tree.map(lambda a: 0.1 * generator.standard_normal(a.shape, np.float32), made)
+
+
+def learner(dtype="float32", lora=True, mesh=None, **optimizer):
+    rule = make_optimizer(**OPTIMIZER | optimizer)
+    settings = LearnSettings(dtype, 0.7, 16, 8, False, False)
+    low = Lora(RANK, ALPHA, PARAMS) if lora else None
+    return make_learner(POLICY, mesh or make_mesh(-1, 1, 1), rule, settings, low)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_starts_from_the_base_to_the_bit(dtype):
+    low, full = learner(dtype), learner(dtype, lora=False)
+    ours = low.logprobs(low.init(adapters(zero=True)).params, BATCH)
+    np.testing.assert_array_equal(ours, full.logprobs(full.init(PARAMS).params, BATCH))
+
+
+def test_adapters_compute_what_their_merged_weights_do():
+    low = bind(adapt(POLICY, RANK, ALPHA), PARAMS)
+    ours, _ = low.decoder(adapters())(TOKENS, LENGTHS, jnp.dtype("float32"))
+    merged = merge(PARAMS, adapters(), ALPHA)
+    wanted, _ = POLICY.decoder(merged)(TOKENS, LENGTHS, jnp.dtype("float32"))
+    np.testing.assert_allclose(ours, wanted, atol=2e-4)
+    base, _ = POLICY.decoder(PARAMS)(TOKENS, LENGTHS, jnp.dtype("float32"))
+    assert jnp.abs(wanted - base).max() > 0.1
+    # One matrix by hand.
+    a, b = (adapters()["blocks"][name][2] for name in ("down_a", "down_b"))
+    by_hand = PARAMS["blocks"]["down"][2] + ALPHA / RANK * b @ a
+    np.testing.assert_allclose(merged["blocks"]["down"][2], by_hand, atol=1e-6)
+
+
+def test_the_gradient_is_that_through_merged_weights():
+    low = adapt(POLICY, RANK, ALPHA)
+
+    def score(decoder):
+        return jnp.sum(decoder(TOKENS, LENGTHS, jnp.dtype("float32"))[0] ** 3)
+
+    ours = jax.grad(lambda own: score(bind(low, PARAMS).decoder(own)))(adapters())
+    wanted = jax.grad(lambda own: score(POLICY.decoder(merge(PARAMS, own, ALPHA))))(adapters())
+    assert min(jnp.abs(leaf).max() for leaf in jax.tree.leaves(wanted)) > 0
+    close(ours, wanted)
+
+
+@pytest.fixture(scope="module")
+def updated():
+    """The weights before and after one update with 8-bit moments, the state after, the metrics."""
+    limit = jax.config.jax_captured_constants_warn_bytes
+    jax.config.update("jax_captured_constants_warn_bytes", 10_000)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a base that was compiled in would warn
+            low = learner(state_dtype="int8")
+            state = low.init(adapters())
+            before = low.merged(state.params)
+            state, metrics = low.update(state, BATCH, None, 1e-3, 0.0)
+    finally:
+        jax.config.update("jax_captured_constants_warn_bytes", limit)
+    return before, low.merged(state.params), state, metrics
+
+
+def test_an_update_moves_what_has_adapters_and_nothing_else(updated):
+    before, after, state, _ = updated
+    jax.tree.map(np.testing.assert_allclose, before, merge(PARAMS, adapters(), ALPHA))
+    for name, weight in (after | after["blocks"]).items():
+        if name != "blocks":
+            old = (before | before["blocks"])[name]
+            matrix = name in ("q", "k", "v", "o", "gate", "up", "down")
+            assert bool(jnp.any(weight != old)) == matrix
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state.params)
+    assert shapes == trained_shapes(POLICY, RANK)
+
+
+def test_the_base_is_kept_in_the_type_that_layers_compute_in():
+    merged = learner("bfloat16").merged(adapters())
+    types = {n: str(w.dtype) for n, w in (merged | merged["blocks"]).items() if n != "blocks"}
+    assert {n for n, t in types.items() if t == "float32"} == {n for n in types if "norm" in n}
+    assert set(types.values()) == {"float32", "bfloat16"}
+
+
+def test_weight_change_is_that_of_the_merged_weights():
+    step = jax.tree.map(lambda a: 1e-3 * a, adapters(seed=1))
+    old, new = adapters(), optax.tree.add(adapters(), step)
+    got = weight_change(bind(adapt(POLICY, RANK, ALPHA), PARAMS), old, step, new)
+    before, after = (merge(PARAMS, each, ALPHA) for each in (old, new))
+    wanted = weight_change(POLICY, before, optax.tree.sub(after, before), after)
+    assert 0 < wanted["bf16_changed_fraction"] < 1
+    for name, value in wanted.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-3)
+
+
+def test_a_rank_above_a_matrix_is_refused():
+    with pytest.raises(ValueError, match=r"config.model.lora_rank=65 .* k, has: at most 64"):
+        adapt(POLICY, 65, 1.0)
+
+
+def test_full_weights_are_merged_already():
+    assert merge(PARAMS, PARAMS, ALPHA) is PARAMS
+    assert trained_shapes(POLICY, 0) == abstract_params(POLICY)
+
+
+MESHES = """
+    import json, sys
+    import jax, numpy as np
+    sys.path.insert(0, ".")
+    from tests.models import test_lora as t
+    from selfreg.mesh import make_mesh
+    made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")
+    state, metrics = made.update(made.init(t.adapters()), t.BATCH, None, 1e-3, 0.0)
+    kept = made.merged(state.params)["blocks"]["gate"]
+    adam = next(m for m in state.moments if hasattr(m, "nu")).nu["blocks"]
+    parts = [kept, state.params["blocks"]["gate_a"], *adam["gate_a"], *adam["gate_b"]]
+    print(json.dumps([*t.numbers(state, metrics),
+                      *[p.addressable_shards[0].data.size / p.size for p in parts]]))
+"""
+
+
+def numbers(state, metrics):
+    total = float(sum(np.abs(np.asarray(p)).sum() for p in jax.tree.leaves(state.params)))
+    names = ("loss", "grad_norm", "update_to_weight_ratio")
+    return [total, *(float(metrics[name]) for name in names)]
+
+
+def test_adapters_and_their_8_bit_moments_split_with_their_matrices(updated, eight_devices):
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MESHES)],
+        env=eight_devices, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    split = json.loads(run.stdout)
+    np.testing.assert_allclose(split[:4], numbers(*updated[2:]), rtol=1e-3)
+    # gate is [ffn, embed]: over fsdp and tensor; A along the width, B along the FFN, scales alike.
+    assert split[4:] == [1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 2, 1 / 2]
