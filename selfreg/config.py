@@ -70,7 +70,16 @@ KEYS: dict[str, Key] = {
     "model.dtype": Key(
         "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
     ),
-    "model.remat": Key(False, "recompute layers in the backward pass: less memory, more time"),
+    "model.remat": Key(
+        "none",
+        "what the backward pass computes again: nothing, whole layers, or all but their products",
+        one_of("none", "layer", "dots"),
+    ),
+    "model.attention": Key(
+        "auto",
+        "how layers attend; auto: cudnn on an NVIDIA GPU in bfloat16, else plain",
+        one_of("auto", "plain", "cudnn"),
+    ),
     "rollout.problems_per_step": Key(1, "problems drawn a step", at_least(1)),
     "rollout.group_size": Key(16, "completions a problem", at_least(1)),
     "rollout.temperature": Key(0.7, "of the softmax", ABOVE_ZERO),

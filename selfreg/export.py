@@ -134,7 +134,7 @@ def _export(run: Path, out: Path) -> None:
     dtype = _DTYPE.value or config["model"]["dtype"]
     save_folder(
         out, policy.config, params, policy.tokenizer,
-        dtype=dtype, stop_ids=policy.stop_ids, max_positions=policy.max_positions,
+        dtype=dtype, stop_ids=policy.stop_ids,
     )  # fmt: skip
     print(f"{out}: campaign {chosen.campaign}, step {chosen.step}, {dtype}")
 

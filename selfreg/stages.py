@@ -19,6 +19,7 @@ from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh, weight_shardings
+from selfreg.models.attention import choose_attention
 from selfreg.models.decoder import LOGICAL_AXES
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
@@ -70,7 +71,9 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     """
     rollout, grading = config.rollout, config.grading
     mesh = make_mesh(**config.mesh)
-    policy, weights = open_policy(config.model.path, remat=config.model.remat)
+    model = config.model
+    policy, weights = open_policy(model.path, remat=model.remat, attention=model.attention)
+    choose_attention(model.attention, model.dtype, policy.config.head_dim)
     sets = load_sets(config.problems)
     prompts = _prompts(config, policy, sets)
     sampling = Sampling(

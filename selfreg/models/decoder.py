@@ -1,63 +1,43 @@
-"""A decoder-only transformer in Flax (nnx): the Llama, Qwen2 and Qwen3 shapes by config.
+"""A decoder-only transformer in Flax (nnx): the Llama, Qwen2, Qwen3 and Gemma 3 shapes by config.
 
 Pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron et al. 2023,
 arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v, optional norms of each
-head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. The layers are stacked
-along a leading axis and scanned, so that compile time does not grow with depth. Weights keep
-Hugging Face's [out, in] layout: loading, saving and syncing copy bytes and never transpose, and on
-a CPU `x @ w.T` is XLA's faster product.
+head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. Gemma 3 (arXiv:2503.19786)
+adds norms behind attention and FFN, GeGLU, scaled embeddings, and sliding-window layers among the
+full ones. The layers are stacked along a leading axis and scanned, so that compile time does not
+grow with depth; what differs from layer to layer is scanned with them. Weights keep Hugging Face's
+[out, in] layout: loading, saving and syncing copy bytes and never transpose, and on a CPU
+`x @ w.T` is XLA's faster product.
 
 Weights are float32; `dtype` is what the layers compute in. Norms, rotary angles, attention weights
 and logits are always float32.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from selfreg.models.attention import Masks, attend, choose_attention, make_masks
+from selfreg.models.rope import rope_frequencies, rotate
+from selfreg.models.shape import DecoderConfig
+
 Array = jax.Array
 
-
-@dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """How Llama 3.1 stretches rotary angles to longer contexts (arXiv:2407.21783, section 3.2).
-
-    Wavelengths above `original_positions / low_frequency_factor` are stretched by `factor`, those
-    below `original_positions / high_frequency_factor` are kept, and those between are blended.
-    """
-
-    factor: float
-    low_frequency_factor: float
-    high_frequency_factor: float
-    original_positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderConfig:
-    """The shape of a decoder. Sizes are counts of elements."""
-
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_width: int
-    rope_theta: float
-    norm_eps: float
-    qkv_bias: bool
-    tied_head: bool
-    qk_norm: bool = False
-    rope_scaling: RopeScaling | None = None
-
-    def __post_init__(self) -> None:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} must be even: rotary angles turn pairs")
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+}
+# What the backward pass finds of a layer besides its input; None: everything.
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    # Not the scores of the plain attention, the one product that grows with the square of T.
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class KeyValue(NamedTuple):
@@ -85,93 +65,30 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "up": ("ffn", "embed"),
     "down": ("embed", "ffn"),
     "attention_norm": ("embed",),
+    "post_attention_norm": ("embed",),
     "ffn_norm": ("embed",),
+    "post_ffn_norm": ("embed",),
     "final_norm": ("embed",),
 }
 
 
-def rms_norm(x: Array, scale: Array, eps: float) -> Array:
-    """X / sqrt(mean(x^2) + eps) * scale over the last axis, in float32, returned in x's dtype."""
+def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) -> Array:
+    """Embeddings of tokens in `dtype`, scaled where the family scales them."""
+    x = jnp.take(table, tokens, axis=0).astype(dtype)
+    # The scale is rounded first, as transformers does: 55.4 is 55.5 in bfloat16.
+    return x * jnp.asarray(config.width**0.5, dtype) if config.scaled_embedding else x
+
+
+def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
+    """X / sqrt(mean(x^2) + eps) * scale over the last axis, in float32, returned in x's dtype.
+
+    The scale is the weight, or 1 + weight where norms are centered (Zhang & Sennrich 2019,
+    arXiv:1910.07467, equation 4). The sum is made here: weights stay as they are stored.
+    """
     x32 = x.astype(jnp.float32)
-    normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
+    scale = 1.0 + weight.astype(jnp.float32) if config.centered_norms else weight
     return (normed * scale).astype(x.dtype)
-
-
-def rope_frequencies(config: DecoderConfig) -> Array:
-    """Radians a position by which each pair of a head turns: float32 [head_dim / 2]."""
-    half = config.head_dim // 2
-    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequency
-    turns = scaling.original_positions * frequency / (2 * jnp.pi)
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-    return frequency * (kept + (1.0 - kept) / scaling.factor)
-
-
-def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
-    """Rotary embedding (Su et al. 2021, arXiv:2104.09864), in halves as Hugging Face has it.
-
-    Args:
-      x: [B, T, heads, head_dim].
-      positions: int32 [B, T].
-      frequencies: float32 [head_dim / 2], radians a position.
-
-    Returns:
-      [B, T, heads, head_dim] in x's dtype.
-    """
-    half = x.shape[-1] // 2
-    angle = positions[:, :, None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
-
-
-def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """Grouped-query attention: softmax(q k^T / sqrt(head_dim)) v, softmax in float32.
-
-    Args:
-      q: [B, T, heads, head_dim].
-      k: [B, S, kv_heads, head_dim].
-      v: [B, S, kv_heads, head_dim].
-      mask: bool [B, T, S], True where a query sees a key; every query must see one.
-
-    Returns:
-      [B, T, heads * head_dim].
-    """
-    batch, length, heads, head_dim = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], heads // k.shape[2], head_dim)
-    scores = jnp.einsum("btkrd,bskd->bkrts", grouped, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores * head_dim**-0.5, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    return jnp.einsum("bkrts,bskd->btkrd", weights, v).reshape(batch, length, heads * head_dim)
-
-
-def attend_one(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """`attend` for one query a row against a decoding cache.
-
-    The products are written out, not as dots: with one query a row they move bytes and compute
-    little, and XLA fuses them into one pass over the cache, about 1.5 times faster on a CPU than
-    its batched matrix products. Keys lie with their positions last, which that pass reads along.
-
-    Args:
-      q: [B, heads, head_dim].
-      k: [B, kv_heads, head_dim, S].
-      v: [B, kv_heads, S, head_dim].
-      mask: bool [B, S].
-
-    Returns:
-      [B, heads * head_dim].
-    """
-    batch, heads, head_dim = q.shape
-    grouped = q.reshape(batch, k.shape[1], heads // k.shape[1], head_dim, 1).astype(jnp.float32)
-    scores = jnp.sum(grouped * k[:, :, None], axis=-2)
-    scores = jnp.where(mask[:, None, None], scores * head_dim**-0.5, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1)[..., None]
-    return (
-        jnp.sum(weights * v[:, :, None], axis=-2).reshape(batch, heads * head_dim).astype(q.dtype)
-    )
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -181,7 +98,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + swiglu(norm(x))."""
+    """One layer: x + attention(norm(x)), then x + ffn(norm(x)), of a gated FFN."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -191,6 +108,9 @@ class Block(nnx.Module):
             # Normal(0, 0.02), as the families' own initializers.
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), (outputs, inputs)))
 
+        def norm(size: int) -> nnx.Param:
+            return nnx.Param(jnp.zeros(size) if config.centered_norms else jnp.ones(size))
+
         self.q = weight(config.heads * head_dim, width)
         self.k = weight(config.kv_heads * head_dim, width)
         self.v = weight(config.kv_heads * head_dim, width)
@@ -198,20 +118,34 @@ class Block(nnx.Module):
         self.gate = weight(config.ffn_width, width)
         self.up = weight(config.ffn_width, width)
         self.down = weight(width, config.ffn_width)
-        self.attention_norm = nnx.Param(jnp.ones(width))
-        self.ffn_norm = nnx.Param(jnp.ones(width))
+        self.attention_norm = norm(width)
+        self.ffn_norm = norm(width)
+        if config.sandwich_norms:
+            self.post_attention_norm = norm(width)
+            self.post_ffn_norm = norm(width)
         if config.qkv_bias:
             self.q_bias = nnx.Param(jnp.zeros(config.heads * head_dim))
             self.k_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
             self.v_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
         if config.qk_norm:
-            self.q_norm = nnx.Param(jnp.ones(head_dim))
-            self.k_norm = nnx.Param(jnp.ones(head_dim))
+            self.q_norm = norm(head_dim)
+            self.k_norm = norm(head_dim)
 
-    def query_key_value(self, x: Array, positions: Array) -> tuple[Array, KeyValue]:
-        """Rotated queries [B, T, heads, head_dim] and this layer's own keys and values."""
+    def query_key_value(
+        self, x: Array, positions: Array, frequencies: Array
+    ) -> tuple[Array, KeyValue]:
+        """Rotated queries and this layer's own keys and values.
+
+        Args:
+          x: [B, T, D].
+          positions: int32 [B, T].
+          frequencies: float32 [head_dim / 2], this layer's of `rope_frequencies`.
+
+        Returns:
+          [B, T, heads, head_dim], and [B, T, kv_heads, head_dim] each.
+        """
         config = self.config
-        h = rms_norm(x, self.attention_norm[...], config.norm_eps)
+        h = rms_norm(config, x, self.attention_norm[...])
 
         def project(weight: nnx.Param, bias: nnx.Param | None, heads: int) -> Array:
             y = linear(h, weight[...], None if bias is None else bias[...])
@@ -222,39 +156,77 @@ class Block(nnx.Module):
         k = project(self.k, biases[1], config.kv_heads)
         v = project(self.v, biases[2], config.kv_heads)
         if config.qk_norm:
-            q = rms_norm(q, self.q_norm[...], config.norm_eps)
-            k = rms_norm(k, self.k_norm[...], config.norm_eps)
-        frequencies = rope_frequencies(config)
+            q = rms_norm(config, q, self.q_norm[...])
+            k = rms_norm(config, k, self.k_norm[...])
         return rotate(q, positions, frequencies), KeyValue(rotate(k, positions, frequencies), v)
 
     def finish(self, x: Array, attended: Array) -> Array:
         """The rest of the layer, given what attention returned [B, T, heads * head_dim]."""
-        x = x + linear(attended, self.o[...])
-        h = rms_norm(x, self.ffn_norm[...], self.config.norm_eps)
-        gated = jax.nn.silu(linear(h, self.gate[...])) * linear(h, self.up[...])
-        return x + linear(gated, self.down[...])
+        config = self.config
+        attended = linear(attended, self.o[...])
+        if config.sandwich_norms:
+            attended = rms_norm(config, attended, self.post_attention_norm[...])
+        x = x + attended
+        h = rms_norm(config, x, self.ffn_norm[...])
+        gated = ACTIVATIONS[config.activation](linear(h, self.gate[...])) * linear(h, self.up[...])
+        fed = linear(gated, self.down[...])
+        if config.sandwich_norms:
+            fed = rms_norm(config, fed, self.post_ffn_norm[...])
+        return x + fed
+
+
+class Layer(NamedTuple):
+    """What `Decoder` scans over: one layer's, or with a leading [L] all layers'.
+
+    Attributes:
+      weights: A Block's.
+      prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
+      frequencies: float32 [head_dim / 2].
+      slides: bool [], whether it is a sliding-window layer.
+    """
+
+    weights: nnx.State
+    prefix: KeyValue | None
+    frequencies: Array
+    slides: Array
 
 
 class Decoder(nnx.Module):
     """Tokens to hidden states; the head is applied by whoever needs logits, and only where."""
 
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs, remat: bool = False):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        rngs: nnx.Rngs,
+        remat: str = "none",
+        attention: str = "auto",
+    ):
         """Random weights.
 
         Args:
           config: The shape.
           rngs: Its `params` stream seeds the weights.
-          remat: Recompute each layer in the backward pass and keep only its input.
+          remat: What the backward pass computes again: `none`; `layer`, all of a layer but its
+            input; `dots`, all but the products with weights.
+          attention: As in `choose_attention`.
+
+        Raises:
+          ValueError: There is no such remat.
         """
+        if remat not in REMAT:
+            raise ValueError(f"remat={remat!r} is not one of {', '.join(REMAT)}")
         self.config = config
         self.remat = remat
+        self.attention = attention
 
         def table() -> nnx.Param:
             shape = (config.vocab_size, config.width)
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), shape))
 
         self.embedding = table()
-        self.final_norm = nnx.Param(jnp.ones(config.width))
+        ones = jnp.ones(config.width)
+        self.final_norm = nnx.Param(ones - 1 if config.centered_norms else ones)
         if not config.tied_head:
             self.head = table()
 
@@ -286,8 +258,9 @@ class Decoder(nnx.Module):
         positions = jnp.broadcast_to(steps, tokens.shape)
         causal = steps[:, None] >= steps[None, :]
         # A padded query sees itself, so that no softmax is empty.
-        mask = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
-        return self._scan(tokens, positions, mask, None, dtype)
+        seen = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
+        masks = make_masks(seen, positions, positions, self.config.window)
+        return self._scan(tokens, positions, masks, None, dtype)
 
     def extend(
         self, tokens: Array, prefix: KeyValue, prefix_lengths: Array, dtype: jnp.dtype
@@ -311,32 +284,44 @@ class Decoder(nnx.Module):
         causal = jnp.broadcast_to(
             steps[:, None] >= steps, (tokens.shape[0], len(steps), len(steps))
         )
-        seen = jnp.arange(prefix.k.shape[2]) < lengths[:, None]
-        seen = jnp.broadcast_to(seen[:, None], (*tokens.shape, prefix.k.shape[2]))
-        mask = jnp.concatenate([seen, causal], axis=-1)
-        return self._scan(tokens, positions, mask, prefix, dtype)[0]
+        before = jnp.broadcast_to(jnp.arange(prefix.k.shape[2]), (len(tokens), prefix.k.shape[2]))
+        known = jnp.broadcast_to(
+            (before < lengths[:, None])[:, None], (*tokens.shape, prefix.k.shape[2])
+        )
+        seen = jnp.concatenate([known, causal], axis=-1)
+        key_positions = jnp.concatenate([before, positions], axis=1)
+        masks = make_masks(seen, positions, key_positions, self.config.window)
+        return self._scan(tokens, positions, masks, prefix, dtype)[0]
 
     def _scan(
         self,
         tokens: Array,
         positions: Array,
-        mask: Array,
+        masks: Masks,
         prefix: KeyValue | None,
         dtype: jnp.dtype,
     ) -> tuple[Array, KeyValue]:
+        config = self.config
         structure, weights = nnx.split(self.blocks)
+        kind = choose_attention(self.attention, dtype, config.head_dim)
 
-        def layer(x: Array, scanned: tuple[nnx.State, KeyValue | None]) -> tuple[Array, KeyValue]:
-            block = nnx.merge(structure, scanned[0])
-            q, own = block.query_key_value(x, positions)
+        def layer(x: Array, this: Layer) -> tuple[Array, KeyValue]:
+            block = nnx.merge(structure, this.weights)
+            q, own = block.query_key_value(x, positions, this.frequencies)
             seen = own
-            if scanned[1] is not None:
-                group = x.shape[0] // scanned[1].k.shape[0]
-                shared = jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), scanned[1])
+            if this.prefix is not None:
+                group = x.shape[0] // this.prefix.k.shape[0]
+                shared = jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), this.prefix)
                 seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), shared, own)
-            return block.finish(x, attend(q, seen.k, seen.v, mask)), own
+            mask = masks.full
+            if config.sliding is not None:
+                mask = jnp.where(this.slides, masks.sliding, mask)
+            attended = attend(q, seen.k, seen.v, mask, scale=config.attention_scale, kind=kind)
+            return block.finish(x, attended), own
 
-        body = jax.checkpoint(layer) if self.remat else layer
-        x = jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)
-        x, kv = jax.lax.scan(body, x, (weights, prefix))
-        return rms_norm(x, self.final_norm[...], self.config.norm_eps), kv
+        kept = REMAT[self.remat]
+        # A scan's body is compiled once: nothing outside could share what it computes again.
+        body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
+        layers = Layer(weights, prefix, rope_frequencies(config), jnp.array(config.slides))
+        x, kv = jax.lax.scan(body, embed(config, self.embedding[...], tokens, dtype), layers)
+        return rms_norm(config, x, self.final_norm[...]), kv

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from selfreg.models.decoder import DecoderConfig
+from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange
 
 BLOCK_NAMES = {
@@ -100,13 +100,13 @@ def open_gguf(file: Path) -> StoredModel:
         norm_eps=float(number("attention.layer_norm_rms_epsilon")),
         qkv_bias=architecture == "qwen2",
         tied_head="lm_head.weight" not in tensors,
+        max_positions=number("context_length"),
     )
     ends = [reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
     return StoredModel(
         config=config,
         weights=arrange(config, tensors, str(file)),
         stop_ids=tuple(int(field.contents()) for field in ends if field is not None),
-        max_positions=number("context_length"),
     )
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.families import config_from_hf, config_to_hf, text_name
+from selfreg.models.families import config_from_hf, config_to_hf, text_tensor_name
+from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange, place, weight_names
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -40,7 +40,7 @@ def open_folder(folder: Path) -> StoredModel:
     config = config_from_hf(raw, str(folder))
     tensors: dict[str, Tensor] = {}
     for file in _weight_files(folder):
-        tensors |= _headers(file)
+        tensors |= _headers(file, partial(text_tensor_name, raw))
     # As in transformers: what generation_config.json says goes before config.json.
     says = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else raw
     stops = says.get("eos_token_id")
@@ -48,7 +48,6 @@ def open_folder(folder: Path) -> StoredModel:
         config=config,
         weights=arrange(config, tensors, str(folder)),
         stop_ids=tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]),
-        max_positions=(raw.get("text_config") or raw).get("max_position_embeddings"),
     )
 
 
@@ -82,8 +81,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _headers(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by the names of a model of text alone."""
+def _headers(file: Path, text_name: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """The tensors of a file that `text_name` has a name for, by that name."""
     found, refused = {}, []
     try:
         with safe_open(file, framework="numpy") as opened:
@@ -134,7 +133,6 @@ def save_folder(
     *,
     dtype: str = "float32",
     stop_ids: Sequence[int] = (),
-    max_positions: int | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a folder that transformers, SGLang and `open_folder` open.
@@ -150,7 +148,6 @@ def save_folder(
       dtype: What the weights are stored in. float32 keeps every bit; bfloat16, what most folders
         hold and servers run in, rounds to nearest even.
       stop_ids: The tokens that end a completion; the tokenizer's eos_token without any.
-      max_positions: The context length to announce; None: transformers' default.
       shard_bytes: The most that a file may hold, unless one tensor alone is larger.
 
     Raises:
@@ -170,8 +167,7 @@ def save_folder(
             "eos_token_id": stops if len(stops) > 1 else stops[0],
             "pad_token_id": tokenizer.pad_token_id,
         }
-        shape = config_to_hf(config) | {"max_position_embeddings": max_positions, "dtype": dtype}
-        _write_json(part / CONFIG, shape | special)
+        _write_json(part / CONFIG, config_to_hf(config) | {"dtype": dtype} | special)
         _write_json(part / GENERATION, special)
         _save_tokenizer(part, tokenizer)
         os.replace(part, folder)

@@ -9,9 +9,10 @@ import jax
 from flax import nnx
 from transformers import AutoTokenizer
 
-from selfreg.models.decoder import Decoder, DecoderConfig
+from selfreg.models.decoder import Decoder
 from selfreg.models.gguf import open_gguf
 from selfreg.models.hf import open_folder
+from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import place, weight_shapes
 
 TINY = Path(__file__).parent / "tiny"
@@ -26,30 +27,36 @@ class Policy:
       structure: The decoder's nnx graph definition; with weights it makes a Decoder.
       tokenizer: A transformers tokenizer.
       stop_ids: Tokens that end a completion.
-      max_positions: The context length that the model was made for, in tokens; None: unsaid.
+      attention: How its layers attend, as in Decoder.
     """
 
     config: DecoderConfig
     structure: nnx.GraphDef
     tokenizer: Any
     stop_ids: tuple[int, ...]
-    max_positions: int | None = None
+    attention: str = "auto"
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with these weights; cheap, also inside jit."""
         return nnx.merge(self.structure, params)
 
 
-def make_policy(config: DecoderConfig, tokenizer: Any, *, remat: bool = False) -> Policy:
-    """A policy around a decoder's shape and a tokenizer.
+def make_policy(
+    config: DecoderConfig, tokenizer: Any, *, remat: str = "none", attention: str = "auto"
+) -> Policy:
+    """A policy around a decoder's shape and a tokenizer; `remat` and `attention` as in Decoder.
 
     Raises:
       ValueError: The tokenizer has no end-of-sequence token, so no completion could end.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {tokenizer.name_or_path!r} has no eos_token")
-    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), remat=remat))
-    return Policy(config, nnx.graphdef(abstract), tokenizer, (tokenizer.eos_token_id,))
+
+    def make() -> Decoder:
+        return Decoder(config, rngs=nnx.Rngs(0), remat=remat, attention=attention)
+
+    structure = nnx.graphdef(nnx.eval_shape(make))
+    return Policy(config, structure, tokenizer, (tokenizer.eos_token_id,), attention)
 
 
 def abstract_params(policy: Policy) -> Any:
@@ -62,13 +69,14 @@ def random_params(config: DecoderConfig, seed: int) -> Any:
     return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed))))
 
 
-def open_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:
     """A policy, and its weights where they lie, checked and not yet read.
 
     Args:
       path: `tiny` (ships with the package), `smollm2` (the extra of that name), a .gguf file with
         its tokenizer inside, or a Hugging Face folder.
       remat: As in Decoder.
+      attention: As in Decoder.
 
     Returns:
       The policy, and a tree of `selfreg.models.weights.Tensor` for `place`.
@@ -89,19 +97,18 @@ def open_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
         raise ValueError(
             f"config.model.path={path!r} is not tiny, smollm2, a .gguf file or a folder that exists"
         )
-    policy = make_policy(stored.config, tokenizer, remat=remat)
+    policy = make_policy(stored.config, tokenizer, remat=remat, attention=attention)
     stop_ids = tuple(dict.fromkeys((*policy.stop_ids, *stored.stop_ids)))
-    policy = replace(policy, stop_ids=stop_ids, max_positions=stored.max_positions)
-    return policy, stored.weights
+    return replace(policy, stop_ids=stop_ids), stored.weights
 
 
-def load_policy(path: str, *, remat: bool = False) -> tuple[Policy, Any]:
+def load_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:
     """A policy and its float32 weights, whole on the first device: for models that fit there.
 
     Raises:
       ValueError: As in `open_policy`, whose arguments these are.
     """
-    policy, weights = open_policy(path, remat=remat)
+    policy, weights = open_policy(path, remat=remat, attention=attention)
     return policy, place(weights)
 
 

@@ -26,9 +26,9 @@ from transformers import PreTrainedTokenizerFast
 
 from selfreg.data.corpus import make_corpus
 from selfreg.data.prompts import plain_text
-from selfreg.models.decoder import DecoderConfig
 from selfreg.models.hf import save_folder
 from selfreg.models.policy import Policy, count_parameters, make_policy, random_params
+from selfreg.models.shape import DecoderConfig
 
 _OUT = flags.DEFINE_string("out", None, "Folder for config, weights and tokenizer.", required=True)
 _EXAMPLES = flags.DEFINE_integer("examples", 40_000, "Corpus size.", lower_bound=1)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from selfreg.models.decoder import Block, KeyValue, attend, attend_one, linear, rms_norm
+from selfreg.models.attention import attend, attend_one, choose_attention, make_masks
+from selfreg.models.decoder import Block, KeyValue, embed, linear, rms_norm
 from selfreg.models.policy import Policy
+from selfreg.models.rope import rope_frequencies
 from selfreg.records import Sampling
 from selfreg.rollout.sampling import draw
 
@@ -86,10 +88,13 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
     return Weights(embedding, params["final_norm"].copy(), head, layers)
 
 
-def _blocks(policy: Policy, weights: Weights) -> list[Block]:
+def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, Array, bool]]:
+    """Every layer with its rotary frequencies, and whether it is a sliding-window layer."""
     abstract = nnx.eval_shape(lambda: Block(policy.config, rngs=nnx.Rngs(0)))
     structure = nnx.graphdef(abstract)
-    return [nnx.merge(structure, layer) for layer in weights.layers]
+    blocks = [nnx.merge(structure, layer) for layer in weights.layers]
+    frequencies = list(rope_frequencies(policy.config))
+    return list(zip(blocks, frequencies, policy.config.slides, strict=True))
 
 
 def prefill(
@@ -113,22 +118,24 @@ def prefill(
       stopped: bool [B], rows that are filling only.
       new_tokens: Room for the completion.
     """
+    config, dtype = policy.config, weights.embedding.dtype
     group = len(seeds) // len(tokens)
-    width = tokens.shape[1]
-    steps = jnp.arange(width)
+    steps = jnp.arange(tokens.shape[1])[None]
     positions = jnp.broadcast_to(steps, tokens.shape)
-    causal = jnp.broadcast_to(steps[:, None] >= steps, (len(tokens), width, width))
-    x = jnp.take(weights.embedding, tokens, axis=0)
+    masks = make_masks(steps[:, :, None] >= steps[:, None], steps, steps, config.window)
+    kind = choose_attention(policy.attention, dtype, config.head_dim)
+    x = embed(config, weights.embedding, tokens, dtype)
     caches = []
-    for block in _blocks(policy, weights):
-        q, (k, v) = block.query_key_value(x, positions)
-        x = block.finish(x, attend(q, k, v, causal))
+    for block, frequencies, slides in _blocks(policy, weights):
+        q, (k, v) = block.query_key_value(x, positions, frequencies)
+        mask = masks.sliding if slides else masks.full
+        x = block.finish(x, attend(q, k, v, mask, scale=config.attention_scale, kind=kind))
         room = ((0, 0), (0, 0), (0, 0), (0, new_tokens))
         keys = jnp.pad(k.transpose(0, 2, 3, 1), room)
         values = jnp.pad(v.transpose(0, 2, 1, 3), (*room[:2], room[3], room[2]))
         caches.append(KeyValue(*(jnp.repeat(a, group, axis=0) for a in (keys, values))))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
-    hidden = rms_norm(last, weights.final_norm, policy.config.norm_eps)
+    hidden = rms_norm(config, last, weights.final_norm)
     spread = partial(jnp.repeat, repeats=group, axis=0)
     return Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
 
@@ -164,23 +171,30 @@ def segment(
     column = jnp.arange(rows.caches[0].k.shape[3])
     keys = jax.vmap(jax.random.key)(rows.seeds)
     in_prompt = column < rows.prompt_lengths[:, None]
+    key_positions = jnp.where(
+        column < prompt_width, column, column - prompt_width + rows.prompt_lengths[:, None]
+    )
 
     def forward(caches: tuple[KeyValue, ...], token: Array, t: Array) -> tuple[Any, Array]:
         place = prompt_width + t
         positions = (rows.prompt_lengths + t)[:, None]
-        mask = in_prompt | ((column >= prompt_width) & (column <= place))
-        x = jnp.take(weights.embedding, token, axis=0)[:, None]
+        seen = in_prompt | ((column >= prompt_width) & (column <= place))
+        masks = make_masks(seen[:, None], positions, key_positions, config.window)
+        x = embed(config, weights.embedding, token[:, None], weights.embedding.dtype)
         grown = []
-        for block, cache in zip(blocks, caches, strict=True):
-            q, (k, v) = block.query_key_value(x, positions)
+        for (block, frequencies, slides), cache in zip(blocks, caches, strict=True):
+            q, (k, v) = block.query_key_value(x, positions, frequencies)
             new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
             cache = KeyValue(
                 jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
                 jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
             )
-            x = block.finish(x, attend_one(q[:, 0], cache.k, cache.v, mask)[:, None])
+            mask = (masks.sliding if slides else masks.full)[:, 0]
+            scale = config.attention_scale
+            attended = attend_one(q[:, 0], cache.k, cache.v, mask, scale=scale)
+            x = block.finish(x, attended[:, None])
             grown.append(cache)
-        return tuple(grown), rms_norm(x[:, 0], weights.final_norm, config.norm_eps)
+        return tuple(grown), rms_norm(config, x[:, 0], weights.final_norm)
 
     def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
         t, state, drawn = carry
