@@ -33,13 +33,6 @@ SANDWICH_NAMES = BLOCK_NAMES | {
     "ffn_norm": "pre_feedforward_layernorm.weight",
     "post_ffn_norm": "post_feedforward_layernorm.weight",
 }
-# A model that also sees keeps its text half below one of these.
-TEXT_PREFIXES = {
-    "language_model.model.": "model.",
-    "model.language_model.": "model.",
-    "language_model.lm_head.": "lm_head.",
-}
-SIGHT = ("vision_tower.", "multi_modal_projector.")
 
 
 class Family(NamedTuple):
@@ -141,20 +134,33 @@ def family_of(config: DecoderConfig) -> Family:
     raise ValueError(f"no architecture has all of {traits}")
 
 
-def tensor_names(config: DecoderConfig) -> dict[str, str]:
-    """Hugging Face's name of every weight by our own; `{}` stands for the layer of a block's."""
-    names = SANDWICH_NAMES if config.sandwich_norms else BLOCK_NAMES
-    return TOP_NAMES | {own: f"model.layers.{{}}.{name}" for own, name in names.items()}
+def block_names(config: DecoderConfig) -> Mapping[str, str]:
+    """Our name of a block's weight -> Hugging Face's, for every weight that may be there."""
+    return SANDWICH_NAMES if config.sandwich_norms else BLOCK_NAMES
 
 
-def text_name(name: str) -> str | None:
-    """A tensor's name as a model of text alone has it; None for what only images pass through."""
-    if name.removeprefix("model.").startswith(SIGHT):
-        return None
-    for prefix, text in TEXT_PREFIXES.items():
+def text_tensor_name(raw: Mapping[str, Any], name: str) -> str | None:
+    """The name that a folder's tensor has in a folder of text alone.
+
+    Args:
+      raw: The folder's parsed config.json.
+      name: Of a tensor.
+
+    Returns:
+      The name, or None for what belongs to another part, such as vision.
+    """
+    if "text_config" not in raw:
+        return name
+    # As on the hub, and as transformers names its modules since its version 4.52.
+    for prefix, own in (
+        ("language_model.model.", "model."),
+        ("model.language_model.", "model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("lm_head.", "lm_head."),
+    ):
         if name.startswith(prefix):
-            return text + name.removeprefix(prefix)
-    return name
+            return own + name.removeprefix(prefix)
+    return None
 
 
 def config_from_hf(raw: Mapping[str, Any], source: str) -> DecoderConfig:

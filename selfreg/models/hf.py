@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from selfreg.models.families import config_from_hf, config_to_hf, text_name
+from selfreg.models.families import config_from_hf, config_to_hf, text_tensor_name
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange, place, weight_names
 
@@ -40,7 +40,7 @@ def open_folder(folder: Path) -> StoredModel:
     config = config_from_hf(raw, str(folder))
     tensors: dict[str, Tensor] = {}
     for file in _weight_files(folder):
-        tensors |= _headers(file)
+        tensors |= _headers(file, partial(text_tensor_name, raw))
     # As in transformers: what generation_config.json says goes before config.json.
     says = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else raw
     stops = says.get("eos_token_id")
@@ -81,8 +81,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _headers(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, by the names of a model of text alone."""
+def _headers(file: Path, text_name: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """The tensors of a file that `text_name` has a name for, by that name."""
     found, refused = {}, []
     try:
         with safe_open(file, framework="numpy") as opened:
@@ -167,8 +167,7 @@ def save_folder(
             "eos_token_id": stops if len(stops) > 1 else stops[0],
             "pad_token_id": tokenizer.pad_token_id,
         }
-        shape = config_to_hf(config) | {"dtype": dtype}
-        _write_json(part / CONFIG, shape | special)
+        _write_json(part / CONFIG, config_to_hf(config) | {"dtype": dtype} | special)
         _write_json(part / GENERATION, special)
         _save_tokenizer(part, tokenizer)
         os.replace(part, folder)

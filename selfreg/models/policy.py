@@ -34,7 +34,7 @@ class Policy:
     structure: nnx.GraphDef
     tokenizer: Any
     stop_ids: tuple[int, ...]
-    attention: str
+    attention: str = "auto"
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with these weights; cheap, also inside jit."""
@@ -99,8 +99,7 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
         )
     policy = make_policy(stored.config, tokenizer, remat=remat, attention=attention)
     stop_ids = tuple(dict.fromkeys((*policy.stop_ids, *stored.stop_ids)))
-    policy = replace(policy, stop_ids=stop_ids)
-    return policy, stored.weights
+    return replace(policy, stop_ids=stop_ids), stored.weights
 
 
 def load_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:

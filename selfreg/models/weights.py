@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from selfreg.models.decoder import Decoder
-from selfreg.models.families import tensor_names
+from selfreg.models.families import TOP_NAMES, block_names
 from selfreg.models.shape import DecoderConfig
 
 Index = tuple[slice, ...]
@@ -76,11 +76,12 @@ def weight_shapes(config: DecoderConfig) -> dict[str, Any]:
 
 def weight_names(config: DecoderConfig) -> dict[str, Any]:
     """Hugging Face's names, nested as the weights are: one, or in `blocks` one a layer."""
-    names, shapes = tensor_names(config), weight_shapes(config)
-    top = {own: names[own] for own in shapes if own != "blocks"}
-    layers = range(config.layers)
-    blocks = {own: tuple(names[own].format(i) for i in layers) for own in shapes["blocks"]}
-    return top | {"blocks": blocks}
+    shapes, names = weight_shapes(config), block_names(config)
+    blocks = {
+        own: tuple(f"model.layers.{i}.{names[own]}" for i in range(config.layers))
+        for own in shapes["blocks"]
+    }
+    return {own: TOP_NAMES[own] for own in shapes if own != "blocks"} | {"blocks": blocks}
 
 
 def arrange(config: DecoderConfig, tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -80,19 +80,6 @@ def test_float32_survives_and_bfloat16_rounds_to_nearest(tmp_path):
     equal(hf.load_folder(save(tmp_path / "bf16", dtype="bfloat16"))[1], rounded)
 
 
-def test_a_text_model_is_found_inside_one_that_sees(tmp_path):
-    folder = save(tmp_path / "text")
-    for prefix in ("model.language_model.", "language_model.model."):
-        seeing = tmp_path / prefix
-        seeing.mkdir()
-        (seeing / hf.CONFIG).write_text((folder / hf.CONFIG).read_text())
-        tensors = {n.replace("model.", prefix, 1): t for n, t in tensors_of(folder).items()}
-        tensors["model.vision_tower.patch.weight"] = np.zeros((2, 2), np.float32)
-        tensors["multi_modal_projector.norm.weight"] = np.zeros(2, np.int8)
-        save_file(tensors, seeing / hf.SINGLE)
-        equal(hf.load_folder(seeing)[1], PARAMS)
-
-
 def change(folder, edit):
     tensors = tensors_of(folder)
     edit(tensors)
@@ -191,8 +178,9 @@ MEMORY = """
     import jax, jax.numpy as jnp, numpy as np
     from selfreg.mesh import make_mesh, weight_shardings
     from selfreg.models import hf
-    from selfreg.models.decoder import LOGICAL_AXES, DecoderConfig
+    from selfreg.models.decoder import LOGICAL_AXES
     from selfreg.models.policy import load_policy
+    from selfreg.models.shape import DecoderConfig
     from selfreg.models.weights import place, weight_shapes
 
     config = DecoderConfig(
