@@ -34,7 +34,7 @@ class Policy:
     structure: nnx.GraphDef
     tokenizer: Any
     stop_ids: tuple[int, ...]
-    attention: str = "auto"
+    attention: str
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with these weights; cheap, also inside jit."""
