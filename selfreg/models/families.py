@@ -224,9 +224,7 @@ def _sliding(text: Mapping[str, Any], rope: Mapping[str, Any], source: str) -> S
         )
     own = rope.get("sliding_attention", {})
     if _rope_scaling(own, source):
-        raise ValueError(
-            f"{source}: rope_parameters.sliding_attention={own} must be of the default"
-        )
+        raise ValueError(f"{source}: rope_parameters.sliding_attention={own} must not be scaled")
     return Sliding(
         window=text["sliding_window"],
         layers=tuple(_LAYER_TYPES[name] for name in names),
