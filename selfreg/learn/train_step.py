@@ -48,12 +48,15 @@ class Learner(NamedTuple):
       update: (state, batch, reference logprobs, lr, kl_coef) -> (state, metrics). The state that
         goes in is donated. `reference logprobs` is None when the settings have no KL.
       logprobs: (weights, batch) -> float32 [B, T]: how a reference policy scores the completions.
+      lower: (batch, reference logprobs) -> the update as XLA is given it, with nothing computed: to
+        look at its memory and its collectives.
     """
 
     like: TrainState
     init: Callable[[Any], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
     logprobs: Callable[[Any, Batch], Array]
+    lower: Callable[[Batch, Array | None], jax.stages.Lowered]
 
 
 def make_learner(
@@ -100,7 +103,11 @@ def make_learner(
         return jax.lax.with_sharding_constraint(new, shardings(new)), metrics
 
     score = jax.jit(partial(_score_all, policy, settings), out_shardings=replicated(mesh))
-    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)))
+
+    def lower(batch: Batch, reference: Array | None) -> jax.stages.Lowered:
+        return jitted.lower(like, on_mesh(batch), reference, jnp.float32(0), jnp.float32(0))
+
+    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)), lower)
 
 
 def _score(
