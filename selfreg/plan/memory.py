@@ -175,21 +175,29 @@ def _activations(job: Job, split: Split) -> dict[str, float]:
         "dots": tokens * (2 * decoder.width + query + 2 * key + 2 * ffn) * c,
         "none": one,
     }[job.remat]
-    blocks = sum(weight.shard for weight in weights(decoder, split) if weight.in_blocks)
+    gathered = split._replace(data=split.rows, fsdp=1)
+    blocks, whole = (
+        sum(weight.shard for weight in weights(decoder, mesh) if weight.in_blocks)
+        for mesh in (split, gathered)
+    )
     vocabulary = decoder.vocab_size / _divisor(decoder.vocab_size, split.tensor)
     chunk = min(job.chunk_tokens, layout.targets) / rows
-    narrow = job.dtype_bytes < MASTER
+    narrow, sharded = job.dtype_bytes < MASTER, split.fsdp > 1
     parts = {
         f"activations kept (remat={job.remat})": layers * kept,
         "shared prompts' keys and values": layers * layout.prefix / rows * 2 * key * c,
         # Not recomputed layers keep the narrow weights that they multiplied by.
         "weights, compute copy": blocks * c if narrow and job.remat == "none" else 0.0,
     }
+    layer = {
+        "one layer, backward": one,
+        "one layer's weights, gathered": whole / layers * c if sharded else 0.0,
+    }
     head = {
-        "head, compute copy": vocabulary * decoder.width * c if narrow else 0.0,
+        "head, compute copy": vocabulary * decoder.width * c if narrow or sharded else 0.0,
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
     }
-    return parts | _larger({"one layer, backward": one}, head)
+    return parts | _larger(layer, head)
 
 
 def _layer_bytes(job: Job, split: Split, rows: int) -> float:
