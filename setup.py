@@ -11,7 +11,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["selfreg", "selfreg.*"]),
     package_data={
-        "selfreg.models": ["tiny/*"],
+        "selfreg.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
         "selfreg.analysis": ["*.j2"],
     },

@@ -45,10 +45,10 @@ def alternate(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def matmul_ceiling() -> float:
-    """FLOP/s of a large square float32 product in jax: what this machine's arithmetic can give."""
+def matmul_ceiling(dtype: str = "float32", size: int = MATMUL_SIZE) -> float:
+    """FLOP/s of a large square product in jax: what this machine's arithmetic can give."""
     generator = np.random.default_rng(0)
-    a = jnp.asarray(generator.normal(size=(MATMUL_SIZE, MATMUL_SIZE)), jnp.float32)
+    a = jnp.asarray(generator.normal(size=(size, size)), dtype)
     product = jax.jit(lambda a, b: a @ b.T)
     product(a, a).block_until_ready()
     times = []
@@ -56,4 +56,4 @@ def matmul_ceiling() -> float:
         begun = time.perf_counter()
         product(a, a).block_until_ready()
         times.append(time.perf_counter() - begun)
-    return 2 * MATMUL_SIZE**3 / min(times)
+    return 2 * size**3 / min(times)

@@ -7,13 +7,13 @@ Run the same command again to resume: a finished chain only writes its report an
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import FrozenConfigDict, config_flags
+from ml_collections import config_flags
 
-from selfreg.config import check_names, describe, resolve
+from selfreg.command import fail, parse_flags, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -28,43 +28,12 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Parse flags; a user's mistake ends in one line, not in a traceback."""
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(f"{__doc__}\nKeys, their defaults and what they mean:\n{describe()}")
-        sys.exit(0)
-    try:
-        # ml_collections would name an unknown key and nothing else.
-        check_names(
-            argument.partition("=")[0].removeprefix("--config.")
-            for argument in arguments
-            if argument.startswith("--config.")
-        )
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        return _fail(error)
-
-
-def _fail(error: BaseException) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _config() -> FrozenConfigDict:
-    if _CONFIG.value is None:
-        raise ValueError("--config is missing: name a file, such as --config=configs/tiny.py")
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not Path(file.partition(":")[0]).is_file():
-        raise ValueError(f"--config={file}: there is no such file")
-    return resolve(_CONFIG.value)
-
-
 def main(_: list[str]) -> None:
     """Run one chain and write its report."""
     if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the run's
         logging.set_verbosity(logging.ERROR)
     try:
-        config = _config()
+        config = read_config(_CONFIG)
         name = f"{config.name}/{config.condition}/seed_{config.seed}"
         workdir = Path(_WORKDIR.value or f"runs/{name}")
         # Only now: a mistake in a flag should not wait for jax to load.
@@ -83,7 +52,7 @@ def main(_: list[str]) -> None:
             sys.exit(1)
         print(write_report(workdir))
     except (ValueError, ImportError, FileNotFoundError) as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
         print(f"\nstopped; run the same command again to resume {workdir}", file=sys.stderr)
         sys.exit(130)
@@ -93,7 +62,7 @@ def run() -> None:
     """The console entry point."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=partial(parse_flags, doc=__doc__))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -49,12 +49,14 @@ def batch_sharding(mesh: Mesh, rows: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp") if rows % split == 0 else None))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def weight_shardings(mesh: Mesh, tree: Any, logical_axes: Mapping[str, tuple[str, ...]]) -> Any:
+def weight_shardings(
+    mesh: Mesh | AbstractMesh, tree: Any, logical_axes: Mapping[str, tuple[str, ...]]
+) -> Any:
     """The sharding of every leaf of a tree of weights, or of moments named and shaped like them.
 
     Args:

@@ -57,6 +57,8 @@ class Learner(NamedTuple):
       logprobs: (weights, batch) -> float32 [B, T]: how a reference policy scores the completions.
       merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
         type that layers compute in; without, the very same arrays.
+      lower: (batch, reference logprobs) -> the update as XLA is given it, with nothing computed: to
+        look at its memory and its collectives.
 
     With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
     """
@@ -66,6 +68,7 @@ class Learner(NamedTuple):
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
     logprobs: Callable[[Any, Batch], Array]
     merged: Callable[[Any], Any]
+    lower: Callable[[Batch, Array | None], jax.stages.Lowered]
 
 
 def make_learner(
@@ -145,7 +148,11 @@ def make_learner(
     def merged(params: Any) -> Any:
         return params if lora is None else merge_all(base, params)
 
-    return Learner(like, init, update, logprobs, merged)
+    def lower(batch: Batch, reference: Array | None) -> jax.stages.Lowered:
+        zero = jnp.float32(0)
+        return jitted.lower(like, base, on_mesh(batch), reference, zero, zero)
+
+    return Learner(like, init, update, logprobs, merged, lower)
 
 
 def _score(

@@ -1,0 +1,116 @@
+"""What only an accelerator can show: utilization, decoding against its floor, a snapshot."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.batch import RANDOM, Updates, named_policy, random_batch
+from benchmarks.peer import matmul_ceiling
+from benchmarks.table import show
+from selfreg.checkpoint import Checkpoints
+from selfreg.mesh import make_mesh
+from selfreg.models.policy import Policy, count_parameters
+from selfreg.plan.work import pair_flops, token_flops
+from selfreg.records import Request, Sampling
+from selfreg.rollout.jax_engine import JaxEngine
+
+MODELS = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
+ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
+AT_ONCE = 4
+DECODED_ROWS, DECODED = 64, 256
+ROUNDS = 3
+
+
+def show_accelerator(models: tuple[str, ...], remat: Any) -> None:
+    """Measure on the device that jax has, or say that there is none."""
+    if jax.default_backend() != "gpu":
+        print("Utilization, decoding and snapshots of 3B and 7B shapes: not run: no GPU.\n")
+        return
+    size = 8192
+    ceiling, bandwidth = matmul_ceiling("bfloat16", size), read_bandwidth()
+    rows = [row for model in models for row in (measure(model, remat, ceiling, bandwidth),)]
+    show(
+        f"{jax.devices()[0].device_kind}: random weights, bfloat16, {ROWS} x {PROMPT + COMPLETION} "
+        f"tokens; decoding {DECODED_ROWS} rows",
+        ["model", "update s", "of ceiling", "decode tok/s", "of floor", "snapshot s"],
+        rows,
+        f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, a {size}-square bfloat16 product. Counted are the "
+        "model's own FLOPs, the shared prompt once, nothing that is computed again. Floor: the "
+        f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum).",
+    )
+
+
+def read_bandwidth(size: int = 2**30) -> float:
+    """Bytes a second that a sum over a large array reads."""
+    array = jnp.ones(size, jnp.bfloat16)
+    total = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
+    return array.nbytes / _seconds(lambda: total(array))
+
+
+def measure(name: str, remat: Any, ceiling: float, bandwidth: float) -> list[str]:
+    """One model's row."""
+    policy, params = named_policy(RANDOM + name, remat=remat)
+    decode_s, floor_s = _decode(policy, params, bandwidth)
+    batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, at_once=AT_ONCE)
+    update = Updates(policy, params, batch, dtype="bfloat16", rows=AT_ONCE)
+    del params
+    update_s = _seconds(update)
+    tokens = DECODED_ROWS * DECODED
+    return [
+        name, f"{update_s:.2f}", f"{_flops(policy) / update_s / ceiling:.0%}",
+        f"{tokens / decode_s:,.0f}", f"{floor_s / decode_s:.0%}", _snapshot(update.state),
+    ]  # fmt: skip
+
+
+def _flops(policy: Policy) -> float:
+    """Of an update, forward and backward."""
+    matrices, head = token_flops(policy.config)
+    tokens = PROMPT + ROWS * COMPLETION
+    pairs = pair_flops(policy.config, 0, PROMPT)
+    pairs += ROWS * pair_flops(policy.config, PROMPT, COMPLETION)
+    return 3 * (tokens * matrices + ROWS * COMPLETION * head + pairs)
+
+
+def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float]:
+    """Seconds to decode a group, prefill left out, and those of reading what it must."""
+    config = policy.config
+    forever = Policy(config, policy.structure, policy.tokenizer, (-2,))  # never drawn
+    engine = JaxEngine(forever, make_mesh(-1, 1, 1), dtype="bfloat16", max_sequences=DECODED_ROWS)
+    engine.load_params(params)
+    request = Request(np.ones(PROMPT, np.int32), np.arange(DECODED_ROWS, dtype=np.uint32))
+    segment = 16
+
+    def draw(tokens: int) -> float:
+        sampling = Sampling(0.7, 1.0, 0, tokens)
+        return _seconds(lambda: engine.generate([request], sampling))
+
+    seconds = (draw(DECODED) - draw(segment)) * DECODED / (DECODED - segment)
+    column = 4 * config.layers * config.kv_heads * config.head_dim
+    cache = DECODED_ROWS * (PROMPT + DECODED / 2) * column
+    return seconds, DECODED * (2 * count_parameters(params) + cache) / bandwidth
+
+
+def _snapshot(state: Any) -> str:
+    """Seconds that a snapshot holds the run up, and until it is on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder), 0)
+        begun = time.perf_counter()
+        checkpoints.save(0, state._asdict())
+        held = time.perf_counter() - begun
+        checkpoints.close()
+        return f"{held:.1f} ({time.perf_counter() - begun:.1f} on disk)"
+
+
+def _seconds(action: Any) -> float:
+    """The fastest of a few runs after one that warms up."""
+    times = []
+    for _ in range(ROUNDS + 1):
+        begun = time.perf_counter()
+        jax.block_until_ready(action())
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])

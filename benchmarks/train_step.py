@@ -1,0 +1,208 @@
+"""The train step beside the same one in torch, in one run: pace, memory, compilation, utilization.
+
+    python -m benchmarks.train_step --model=tiny
+    python -m benchmarks.train_step --model=random:smollm2 --rounds=2 --lengths=128:96
+
+Same weights, same batch, same lengths, same type: one problem, a group of completions, REINFORCE on
+the completions' logprobs at temperature 0.7, gradient clipping and Adam. torch runs every row
+whole, as trainers do, and keeps logits of completions only. selfreg runs the group's prompt once.
+TRL's GRPO step is a further peer where it is installed. Memory is each side's in a process of its
+own. random:NAME takes random weights of a shape that `selfreg.models.presets` knows.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from benchmarks.accelerator import MODELS, show_accelerator
+from benchmarks.batch import Updates, learner_of, named_policy, of_shape, random_batch
+from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling
+from benchmarks.table import Aim, load_average, show, show_aims
+from benchmarks.torch_step import has_trl, torch_update, trl_update
+from selfreg import xla
+from selfreg.config import default, resolve
+from selfreg.models.policy import count_parameters
+from selfreg.plan.job import make_job
+from selfreg.plan.memory import Split, estimate
+
+PARTS = ("update", "memory", "compile", "accelerator")
+SIDES = ("selfreg", "torch", "trl")
+_MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a folder or random:NAME.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "What layers compute in.")
+_ROWS = flags.DEFINE_integer("rows", 16, "Completions in the batch.")
+_LENGTHS = flags.DEFINE_list("lengths", ["32:96", "64:64", "128:96"], "PROMPT:COMPLETION tokens.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.")
+_REMAT = flags.DEFINE_bool("remat", False, "Recompute layers in the backward pass.")
+_PARTS = flags.DEFINE_list("parts", list(PARTS), "What to measure.")
+_SIDE = flags.DEFINE_enum("side", None, SIDES, "Only make two updates, and print peak memory.")
+DEPTHS = (4, 32)
+
+
+def main(_: list[str]) -> None:
+    """Measure and print."""
+    if _SIDE.value:
+        _print_peak(_SIDE.value)
+        return
+    xla.set_up()
+    parts = {
+        "update": _show_update, "memory": _show_memory, "compile": _show_compile,
+        "accelerator": lambda: show_accelerator(MODELS, _REMAT.value),
+    }  # fmt: skip
+    for part in _PARTS.value:
+        parts[part]()
+    print(load_average())
+
+
+def _lengths() -> list[tuple[int, int]]:
+    pairs = [lengths.split(":") for lengths in _LENGTHS.value]
+    return [(int(prompt), int(completion)) for prompt, completion in pairs]
+
+
+def _peers() -> tuple[str, ...]:
+    return SIDES[1:] if has_trl() else SIDES[1:2]
+
+
+def _side(name: str, prompt: int, completion: int) -> Callable[[], None]:
+    """One update of a side, ready to be repeated."""
+    policy, params = named_policy(_MODEL.value, remat=_REMAT.value)
+    batch = random_batch(policy.config.vocab_size, prompt, completion, _ROWS.value)
+    if name == "selfreg":
+        return Updates(policy, params, batch, dtype=_DTYPE.value, rows=_ROWS.value)
+    model = in_transformers(policy, params)
+    if name == "trl":
+        return trl_update(model, batch, _DTYPE.value, policy.tokenizer)
+    return torch_update(model, batch, _DTYPE.value)
+
+
+def _show_update() -> None:
+    rows, ratios = [], []
+    for prompt, completion in _lengths():
+        ours = _side("selfreg", prompt, completion)
+        tokens = _ROWS.value * (prompt + completion)
+        for peer in _peers():
+            own_s, peer_s = alternate(ours, _side(peer, prompt, completion), _ROUNDS.value)
+            ratios.append(peer_s / own_s)
+            rows.append(
+                [
+                    f"{prompt} + {completion}", peer, f"{own_s:.3f}", f"{peer_s:.3f}",
+                    f"{tokens / own_s:,.0f}", f"{tokens / peer_s:,.0f}", f"{peer_s / own_s:.2f}x",
+                ]
+            )  # fmt: skip
+    params = named_policy(_MODEL.value)[1]
+    ceiling, size = matmul_ceiling(_DTYPE.value), count_parameters(params)
+    show(
+        f"{_MODEL.value}: update, {_DTYPE.value}, {_ROWS.value} rows, median of {_ROUNDS.value}",
+        ["lengths", "peer", "selfreg s", "peer s", "selfreg tok/s", "peer tok/s", "ratio"],
+        rows,
+        f"Tokens are prompt + completion of every row. Floor of a plain step: {size:,} parameters "
+        f"x 6 FLOP a token at {ceiling / 1e9:.0f} GFLOP/s (a {MATMUL_SIZE}-square product) = "
+        f"{ceiling / 6 / size:,.0f} tokens/s; sharing the prompt goes below that floor."
+        + ("" if has_trl() else " TRL: not run: not installed."),
+    )
+    show_aims([Aim("at least 1.0x", f"{min(ratios):.2f}x", min(ratios) >= 1)])
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had.
+
+    Not getrusage's: that is handed on to a child, and would be the benchmark's own.
+    """
+    status = Path("/proc/self/status").read_text()
+    return next(int(row.split()[1]) for row in status.splitlines() if "VmHWM" in row) * 1024
+
+
+def _print_peak(name: str) -> None:
+    """Two updates of one side: what the process had before the model was loaded, and at most."""
+    before = _peak_bytes()
+    update = _side(name, *_lengths()[0])
+    update()
+    update()
+    print(before, _peak_bytes())
+
+
+def _show_memory() -> None:
+    prompt, completion = _lengths()[0]
+    peaks = {}
+    for name in ("selfreg", *_peers()):
+        own = [f"--side={name}", f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}"]
+        own += [f"--model={_MODEL.value}", f"--dtype={_DTYPE.value}"]
+        own += [f"--remat={str(_REMAT.value).lower()}"]
+        command = [sys.executable, "-m", "benchmarks.train_step", *own]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[name] = [int(word) for word in run.stdout.split()[-2:]]
+    planned = _planned(prompt, completion)
+    grown = {name: peak - before for name, (before, peak) in peaks.items()}
+    show(
+        f"{_MODEL.value}: peak memory of two updates, {_DTYPE.value}, {_ROWS.value} rows of "
+        f"{prompt} + {completion}",
+        ["side", "process GB", "above imports GB", "selfreg is", "planned GB", "off by"],
+        [
+            [
+                name, f"{peaks[name][1] / 1e9:.2f}", f"{size / 1e9:.2f}",
+                f"{grown['selfreg'] / size:.2f}x",
+                f"{planned / 1e9:.2f}" if name == "selfreg" else "",
+                f"{planned / size - 1:+.0%}" if name == "selfreg" else "",
+            ]
+            for name, size in grown.items()
+        ],
+        "Peak resident memory, each side in a process of its own. Planned: weights, moments and "
+        "what an update adds, by selfreg.plan; no engine.",
+    )  # fmt: skip
+    off = planned / grown["selfreg"] - 1
+    show_aims(
+        [
+            Aim("not above torch", f"{grown['selfreg'] / grown['torch']:.2f}x",
+                grown["selfreg"] <= grown["torch"]),
+            Aim("planned within 15%", f"{off:+.0%}", abs(off) <= 0.15),
+        ]
+    )  # fmt: skip
+
+
+def _planned(prompt: int, completion: int) -> float:
+    """Bytes of the update that this benchmark makes, as the planner sees it."""
+    config = default()
+    config.rollout.group_size, config.model.dtype = _ROWS.value, _DTYPE.value
+    config.model.remat = _REMAT.value
+    policy = named_policy(_MODEL.value)[0]
+    job = make_job(resolve(config), policy.config, gpu=False, lengths=(prompt, completion))
+    memory = estimate(job, Split(1, 1, 1))
+    stays = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
+    return stays + sum(memory.update.values())
+
+
+def _show_compile() -> None:
+    """Seconds to compile an update at two depths of the model's width."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    prompt, completion = _lengths()[0]
+    rows = []
+    config = named_policy(_MODEL.value)[0].config
+    for depth in DEPTHS:
+        policy = of_shape(replace(config, layers=depth), remat=_REMAT.value)
+        batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value)
+        begun = time.perf_counter()
+        lowered = learner_of(policy, dtype=_DTYPE.value, rows=_ROWS.value).lower(batch, None)
+        traced = time.perf_counter()
+        lowered.compile()
+        done = time.perf_counter()
+        rows.append((str(depth), traced - begun, done - traced, lowered.as_text().count("\n")))
+    jax.config.update("jax_enable_compilation_cache", True)
+    show(
+        f"{_MODEL.value}: compiling the update, {_DTYPE.value}",
+        ["layers", "trace s", "compile s", "lines of program"],
+        [[depth, f"{trace:.1f}", f"{build:.1f}", str(n)] for depth, trace, build, n in rows],
+        "Layers are stacked and scanned: the program is the same at any depth.",
+    )
+    (_, *_, short), (_, *_, long) = rows
+    show_aims([Aim("no more program at 32 layers", f"{long / short:.2f}x", long <= short)])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(main)

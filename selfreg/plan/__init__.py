@@ -1,0 +1,1 @@
+"""Memory and hours of a config before it runs: `python -m selfreg.plan`."""

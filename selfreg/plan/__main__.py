@@ -1,0 +1,181 @@
+"""Memory and hours before a run: what a config needs on given devices, and whether it fits.
+
+    python -m selfreg.plan --config=configs/w17.py --devices=8xH100
+    python -m selfreg.plan --config=configs/w17.py:7b --devices=8xH200 --config.optimizer.lr=2e-6
+
+No weights are needed: a folder's config.json says the shape, or the hub's name of a known model.
+Exit code 2, and a line that says what to change, when the config cannot fit.
+"""
+
+import os
+from functools import partial
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from selfreg.command import fail, parse_flags, read_config
+from selfreg.plan.devices import DEVICES, Device, parse_devices
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "As in selfreg.main.", lock_config=True)
+_DEVICES = flags.DEFINE_string("devices", "1xCPU", f"Such as 8xH100; of {', '.join(DEVICES)}.")
+_LENGTHS = flags.DEFINE_string("lengths", "", "PROMPT:COMPLETION tokens; '': the config's limits.")
+_MFU = flags.DEFINE_float("mfu", 0.4, "Fraction of FLOP/s that products reach.", 0.001, 1)
+_MBU = flags.DEFINE_float("mbu", 0.6, "Fraction of bandwidth that decoding reaches.", 0.001, 1)
+_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+MOST = 0.92  # of a GPU's memory that JAX can be given; the rest is the driver's and libraries'
+
+
+def main(_: list[str]) -> None:
+    """Print the plan; refuse what cannot fit."""
+    try:
+        config = read_config(_CONFIG)
+        count, kind = parse_devices(_DEVICES.value)
+        # Only now: a mistake in a flag should not wait for jax to load.
+        from selfreg.models.presets import shape_of
+        from selfreg.plan.fit import Place, advise, enough_devices, fit
+        from selfreg.plan.job import make_job
+        from selfreg.plan.memory import parameters
+        from selfreg.plan.work import estimate_work
+
+        device, lengths, decoder = DEVICES[kind], _lengths(), shape_of(config.model.path)
+        fraction = float(os.environ.get(_FRACTION, device.memory_fraction))
+        place = Place(count, fraction * device.memory_gb * 1e9, kind != "CPU")
+        fitted = fit(config, decoder, place, lengths)
+        job = make_job(config, decoder, gpu=place.gpu, lengths=lengths)
+        work = estimate_work(job, fitted.split, device, mfu=_MFU.value, mbu=_MBU.value)
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        fail(error)
+
+    console = Console()
+    mesh = ", ".join(f"{axis} {size}" for axis, size in fitted.split._asdict().items())
+    console.print(
+        f"\n[bold]{config.name}[/] {config.model.path} on {count} x {kind}, mesh {mesh}\n"
+        f"{config.campaigns} campaigns x {job.steps} steps of {job.train.problems} x "
+        f"{job.train.group} completions, {job.prompt} + {job.completion} tokens, "
+        f"{config.model.dtype}, remat {job.remat}\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    _print_parameters(console, parameters(decoder))
+    _print_memory(console, fitted.memory, place.room, fraction)
+    _print_work(console, work, device)
+    if fitted.mesh_settings:
+        console.print(
+            f"The config's mesh is not of {count} devices: set {_flags(fitted.mesh_settings)}",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if not fitted.fits:
+        change = advise(config, decoder, place, lengths)
+        more = enough_devices(config, decoder, place, lengths)
+        fail(ValueError(_refusal(fitted.memory.peak, place.room, device, change, more, kind)))
+    console.print(f"[green]fits[/]: {_gb(fitted.memory.peak)} of {_gb(place.room)} GB a device")
+
+
+def _lengths() -> tuple[int, int] | None:
+    if not _LENGTHS.value:
+        return None
+    prompt, _, completion = _LENGTHS.value.partition(":")
+    if not (prompt.isdecimal() and completion.isdecimal() and int(prompt) and int(completion)):
+        raise ValueError(f"--lengths={_LENGTHS.value!r} must be two counts, such as 512:1024")
+    return int(prompt), int(completion)
+
+
+def _refusal(
+    peak: float, room: float, device: Device, change: Any, more: int | None, kind: str
+) -> str:
+    """What is lacking, and the least that helps."""
+    needs = f"it does not fit: {_gb(peak)} GB a device, of which JAX may take {_gb(room)}"
+    if room < peak <= MOST * device.memory_gb * 1e9:
+        return f"{needs}: set {_FRACTION}={MOST} in the environment"
+    larger = f"--devices={more}x{kind}" if more else "a larger device"
+    settings = _flags(change.settings)
+    if change.peak <= room:
+        return f"{needs}: set {settings}, which takes {_gb(change.peak)} GB, or {larger}"
+    tried = f" (with {settings} it would still be {_gb(change.peak)} GB)" if settings else ""
+    return f"{needs}: take {larger}{tried}"
+
+
+def _flags(settings: dict[str, Any]) -> str:
+    return " ".join(f"--config.{name}={value}" for name, value in settings.items())
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.3g}" if count < 10e9 else f"{count / 1e9:,.1f}"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _print_parameters(console: Console, counts: dict[str, int]) -> None:
+    table = _table("Parameters", "part", "millions", "share")
+    total = sum(counts.values())
+    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{count / 1e6:,.2f}", f"{count / total:.1%}")
+    table.add_section()
+    table.add_row("all", f"{total / 1e6:,.2f}", "", style="bold")
+    console.print(table)
+
+
+def _print_memory(console: Console, memory: Any, room: float, fraction: float) -> None:
+    table = _table("Memory, GB a device", "part", "GB")
+    sections = (
+        ("all through the run", memory.stays),
+        ("while it learns", memory.update),
+        ("while it samples", memory.sample),
+    )
+    for title, parts in sections:
+        table.add_row(title, _gb(sum(parts.values())), style="bold")
+        for name, size in parts.items():
+            if size:
+                table.add_row(f"  {name}", _gb(size))
+    table.add_section()
+    table.add_row("peak", _gb(memory.peak), style="bold")
+    table.add_row(f"JAX may take ({fraction:.0%})", _gb(room))
+    table.add_row("the host, for all devices", _gb(sum(memory.host.values())))
+    for name, size in memory.host.items():
+        if size:
+            table.add_row(f"  {name}", _gb(size))
+    console.print(table)
+
+
+def _print_work(console: Console, work: Any, device: Device) -> None:
+    table = _table("Work, all devices", "stage", "TFLOP", "GB read a device", "seconds")
+    rows = {
+        "sample": work.sample, "score the reference": work.score, "update": work.update,
+        "a panel": work.panel, "a report panel": work.report,
+    }  # fmt: skip
+    for name, stage in rows.items():
+        if stage.flops:
+            read = f"{stage.bytes / 1e9:,.1f}" if stage.bytes else ""
+            table.add_row(name, f"{stage.flops / 1e12:,.3g}", read, f"{stage.seconds:,.3g}")
+    table.add_section()
+    table.add_row("a step without panels", "", "", f"{work.step_s:,.3g}", style="bold")
+    table.add_row("a campaign, hours", "", "", f"{work.campaign_s / 3600:,.2f}", style="bold")
+    table.add_row("the chain, hours", "", "", f"{work.chain_s / 3600:,.2f}", style="bold")
+    console.print(table)
+    console.print(
+        f"Estimated, not measured. seconds = FLOPs / (devices x {device.bfloat16_tflops:g} TFLOP/s "
+        f"in bfloat16, {device.float32_tflops:g} in float32, x --mfu={_MFU.value:g}); decoding at "
+        f"least bytes / ({device.bandwidth_gb_s:g} GB/s x --mbu={_MBU.value:g}). Grading, snapshots"
+        f" and the exchange between devices come on top. Device: {device.source}.\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def run() -> None:
+    """The console entry point."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a plan takes no GPU from a run
+    app.run(main, flags_parser=partial(parse_flags, doc=__doc__))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,148 @@
+"""FLOPs and bytes of a step, and the hours that they take.
+
+A product of [n, a] with [a, b] is 2 n a b FLOPs. So a token costs 2 FLOPs a weight that it is
+multiplied by (the 2N forward and 6N forward and backward of Kaplan et al. 2020, arXiv:2001.08361,
+section 2.1, here exactly, matrix by matrix) and each pair of a query and a key that it sees 4 a
+head and head dimension. Counted is what the masks let through.
+"""
+
+from dataclasses import dataclass
+
+from selfreg.models.decoder import DecoderConfig
+from selfreg.plan.devices import Device
+from selfreg.plan.job import Draws, Job
+from selfreg.plan.memory import Split, weights
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of the work, over all devices.
+
+    Attributes:
+      flops: Of matrix products.
+      bytes: That the busiest device must read from its memory; 0 where arithmetic sets the pace.
+      seconds: Expected.
+    """
+
+    flops: float
+    bytes: float
+    seconds: float
+
+    def __add__(self, other: "Stage") -> "Stage":
+        return Stage(
+            self.flops + other.flops, self.bytes + other.bytes, self.seconds + other.seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Stages of a step, and of the panels that are measured now and then.
+
+    Attributes:
+      sample: Of a step.
+      score: Of a step: the reference policy's logprobs, where there is a KL penalty.
+      update: Of a step.
+      panel: Of one panel.
+      report: Of one report panel, of which a campaign measures three.
+      campaign_s: Steps, panels and reports, without grading and snapshots.
+      chain_s: All campaigns.
+    """
+
+    sample: Stage
+    score: Stage
+    update: Stage
+    panel: Stage
+    report: Stage
+    campaign_s: float
+    chain_s: float
+
+    @property
+    def step_s(self) -> float:
+        """Of one step without panels."""
+        return self.sample.seconds + self.score.seconds + self.update.seconds
+
+
+def token_flops(decoder: DecoderConfig) -> tuple[int, int]:
+    """FLOPs of a token's products with the layers' matrices, and with the head; forward."""
+    matrices = sum(
+        weight.size
+        for weight in weights(decoder, Split(1, 1, 1))
+        if weight.in_blocks and len(weight.shape) == 3
+    )
+    return 2 * matrices, 2 * decoder.vocab_size * decoder.width
+
+
+def pair_flops(decoder: DecoderConfig, start: int, count: int) -> int:
+    """Attention's FLOPs of `count` tokens, of which the first sees `start` before itself; forward.
+
+    A query and a key take 2 FLOPs a head dimension for their score and 2 for the value.
+    """
+    windows: list[int | None] = [None] * decoder.layers
+    if sliding := getattr(decoder, "sliding", None):
+        windows = [sliding.window if slides else None for slides in sliding.layers]
+    pairs = 0
+    for window in set(windows):
+        seen = range(start + 1, start + count + 1)
+        pairs += windows.count(window) * sum(min(n, window) if window else n for n in seen)
+    return 4 * decoder.heads * decoder.head_dim * pairs
+
+
+def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: float) -> Work:
+    """The work of a job on a mesh.
+
+    Arithmetic takes FLOPs / (devices x FLOP/s x mfu) seconds, decoding at least its bytes /
+    (bandwidth x mbu): the weights once a token and turn, and each row's keys and values.
+
+    Args:
+      job: The job.
+      split: The mesh.
+      device: What it is made of.
+      mfu: The fraction of a device's FLOP/s that matrix products reach.
+      mbu: The fraction of its bandwidth that decoding reaches.
+    """
+    tflops = device.bfloat16_tflops if job.dtype_bytes == 2 else device.float32_tflops
+    pace = split.data * split.fsdp * split.tensor * tflops * 1e12 * mfu
+    forward = _forward(job)
+    # Backward: each product becomes two. Remat runs layers forward once more.
+    times = {"none": 3, "dots": 3, "layer": 4}[job.remat]
+    layers, head = forward
+    update = times * layers + 4 * head  # the logits of a chunk are computed again
+    sample, panel, report = (
+        _decode(job, draws, split, device, pace, mbu)
+        for draws in (job.train, job.panel, job.report)
+    )
+    score = layers + head if job.uses_kl else 0.0
+    stages = Stage(score, 0.0, score / pace), Stage(update, 0.0, update / pace)
+    step_s = sample.seconds + sum(stage.seconds for stage in stages)
+    campaign_s = job.steps * step_s + job.evaluations * panel.seconds + 3 * report.seconds
+    return Work(sample, *stages, panel, report, campaign_s, job.campaigns * campaign_s)
+
+
+def _forward(job: Job) -> tuple[float, float]:
+    """FLOPs of running a step's rows through the layers, and of their logprobs; once, forward."""
+    decoder, layout = job.decoder, job.layout
+    matrices, head = token_flops(decoder)
+    prompts = layout.prefix / job.prompt * layout.count
+    completions = layout.targets / job.completion * layout.count
+    attention = prompts * pair_flops(decoder, 0, job.prompt)
+    attention += completions * pair_flops(decoder, job.prompt, job.completion)
+    return layout.count * layout.tokens * matrices + attention, layout.count * layout.targets * head
+
+
+def _decode(job: Job, draws: Draws, split: Split, device: Device, pace: float, mbu: float) -> Stage:
+    """Prefill each prompt once, then one token of every row at a time, turn after turn."""
+    decoder, total = job.decoder, draws.problems * draws.group
+    matrices, head = token_flops(decoder)
+    turns = -(-total // draws.at_once)
+    prefill = draws.problems * (job.prompt * matrices + pair_flops(decoder, 0, job.prompt))
+    drawn = total * (
+        job.completion * (matrices + head) + pair_flops(decoder, job.prompt, job.completion)
+    )
+    rows = draws.at_once / (split.rows if draws.at_once % split.rows == 0 else 1)
+    token = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * job.dtype_bytes
+    held = job.completion * (job.prompt + job.completion / 2)  # columns read over all steps
+    shared = split.tensor if decoder.kv_heads % split.tensor == 0 else 1
+    read = sum(weight.size for weight in weights(decoder, split)) * job.dtype_bytes / split.tensor
+    moved = turns * (job.completion * read + rows * held * token / shared)
+    seconds = prefill / pace + max(drawn / pace, moved / (device.bandwidth_gb_s * 1e9 * mbu))
+    return Stage(prefill + drawn, moved, seconds)

@@ -1,0 +1,238 @@
+"""The planner against hand-computed values, against the compiler, and as a command."""
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfreg.config import default, resolve
+from selfreg.learn.optim import make_optimizer
+from selfreg.learn.train_step import LearnSettings, make_learner
+from selfreg.mesh import make_mesh
+from selfreg.models.decoder import DecoderConfig
+from selfreg.models.policy import load_policy, make_policy
+from selfreg.models.presets import shape_of
+from selfreg.plan.devices import DEVICES, parse_devices
+from selfreg.plan.fit import Place, advise, enough_devices, fit, splits
+from selfreg.plan.job import make_job
+from selfreg.plan.memory import Split, estimate, parameters, weights
+from selfreg.plan.work import estimate_work, pair_flops, token_flops
+from selfreg.records import Batch
+
+ROOT = Path(__file__).parent.parent
+TOKENIZER = load_policy("tiny")[0].tokenizer
+WIDE = DecoderConfig(
+    vocab_size=2048, width=256, layers=3, heads=8, kv_heads=8, head_dim=32, ffn_width=1024,
+    rope_theta=1e4, norm_eps=1e-6, qkv_bias=True, tied_head=False,
+)  # fmt: skip
+PROMPT, COMPLETION, GROUP, PROBLEMS = 32, 64, 8, 2
+
+
+def small_job(remat=False, microbatch=0, **changes):
+    config = default()
+    config.rollout.group_size, config.rollout.problems_per_step = GROUP, PROBLEMS
+    config.rollout.max_prompt_tokens, config.rollout.max_new_tokens = PROMPT, COMPLETION
+    config.model.remat = remat
+    config.learn.microbatch_sequences = microbatch
+    config.learn.logprob_chunk_tokens = 128
+    config.update_from_flattened_dict(changes)
+    return resolve(config)
+
+
+def compiled_bytes(config, decoder, split):
+    """Arguments and temporaries of the real update, a device, as the compiler lays them out."""
+    policy = make_policy(decoder, TOKENIZER, remat=config.model.remat)
+    rows = PROBLEMS * GROUP
+    settings = LearnSettings(
+        config.model.dtype, 0.7, config.learn.logprob_chunk_tokens,
+        config.learn.microbatch_sequences or rows, False, False,
+    )  # fmt: skip
+    rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
+    learner = make_learner(policy, make_mesh(*split), rule, settings)
+    shape = (rows, COMPLETION)
+    batch = Batch(
+        prompt_ids=np.ones((PROBLEMS, PROMPT), np.int32),
+        prompt_lengths=np.full(PROBLEMS, PROMPT, np.int32),
+        completion_ids=np.ones(shape, np.int32),
+        completion_mask=np.ones(shape, np.float32),
+        logprobs=np.zeros(shape, np.float32),
+        advantages=np.ones(rows, np.float32),
+        token_weights=np.ones(shape, np.float32),
+    )
+    analysis = learner.lower(batch, None).compile().memory_analysis()
+    # What goes in is donated, and what comes out lies there.
+    assert analysis.alias_size_in_bytes > 0.99 * analysis.output_size_in_bytes
+    return analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+
+
+def planned_bytes(config, decoder, split):
+    memory = estimate(make_job(config, decoder, gpu=False), Split(*split))
+    state = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
+    return state, sum(memory.update.values())
+
+
+def assert_plan_is_the_compilers(config, decoder, split=(1, 1, 1)):
+    state, update = planned_bytes(config, decoder, split)
+    arguments, temporaries = compiled_bytes(config, decoder, split)
+    assert state == pytest.approx(arguments, rel=0.02)
+    assert state + update == pytest.approx(arguments + temporaries, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "remat", "microbatch"),
+    [(shape_of("tiny"), False, 0), (WIDE, True, 8)],
+    ids=["tiny-none", "wide-layer-microbatched"],
+)
+def test_memory_is_what_the_compiler_says(decoder, remat, microbatch):
+    assert_plan_is_the_compilers(small_job(remat, microbatch), decoder)
+
+
+MESHES = """
+    import sys
+    sys.path.insert(0, "tests")
+    import test_plan as t
+    config, split = t.small_job(True), (2, 2, 2)
+    assert t.planned_bytes(config, t.WIDE, split)[0] == t.pytest.approx(
+        t.compiled_bytes(config, t.WIDE, split)[0], rel=0.02
+    )
+"""
+
+
+def test_state_on_eight_devices_is_what_the_compiler_says(eight_devices):
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(MESHES)],
+        env=eight_devices, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_update_of_a_deep_model_is_no_larger_a_program():
+    counts = []
+    for layers in (4, 32):
+        policy = make_policy(replace(shape_of("tiny"), layers=layers), TOKENIZER)
+        rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
+        settings = LearnSettings("float32", 0.7, 128, 4, False, False)
+        learner = make_learner(policy, make_mesh(1, 1, 1), rule, settings)
+        ones = np.ones((4, 8), np.float32)
+        batch = Batch(
+            prompt_ids=np.ones((1, 8), np.int32), prompt_lengths=np.array([8], np.int32),
+            completion_ids=np.ones((4, 8), np.int32), completion_mask=ones, logprobs=ones,
+            advantages=np.ones(4, np.float32), token_weights=ones,
+        )  # fmt: skip
+        counts.append(learner.lower(batch, None).as_text().count("\n"))
+    assert counts[0] == counts[1] > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
+        ("Qwen/Qwen2.5-3B-Instruct", 3_085_938_688),
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("Qwen/Qwen2.5-32B-Instruct", 32_763_876_352),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-3.2-1B-Instruct", 1_235_814_400),
+        ("smollm2", 134_515_008),
+    ],
+)
+def test_known_models_have_their_published_size(name, count):
+    assert sum(parameters(shape_of(name)).values()) == count
+
+
+def test_a_folder_needs_no_weights(tmp_path):
+    raw = json.loads((ROOT / "selfreg/models/tiny/config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert shape_of(str(tmp_path)) == shape_of("tiny")
+    with pytest.raises(ValueError, match=r"nowhere.*Qwen/Qwen2.5-3B-Instruct"):
+        shape_of("nowhere")
+
+
+def test_flops_by_hand():
+    decoder = replace(WIDE, kv_heads=2)
+    matrices = 256 * 256 * 2 + 2 * 64 * 256 + 3 * 256 * 1024  # q, o; k, v; gate, up, down
+    assert token_flops(decoder) == (2 * 3 * matrices, 2 * 2048 * 256)
+    # Five tokens after three: 4 + 5 + 6 + 7 + 8 keys.
+    assert pair_flops(decoder, 3, 5) == 3 * 30 * 4 * 8 * 32
+
+
+def test_an_update_is_six_flops_a_weight_and_token_and_attention():
+    config = small_job()
+    job = make_job(config, WIDE, gpu=True)
+    work = estimate_work(job, Split(1, 1, 1), DEVICES["H100"], mfu=0.5, mbu=0.5)
+    matrices, head = token_flops(WIDE)
+    tokens = PROBLEMS * (PROMPT + GROUP * COMPLETION)
+    pairs = PROBLEMS * (pair_flops(WIDE, 0, PROMPT) + GROUP * pair_flops(WIDE, PROMPT, COMPLETION))
+    # The head runs a fourth time: the backward pass computes a chunk's logits again.
+    targets = PROBLEMS * GROUP * COMPLETION
+    assert work.update.flops == 3 * (tokens * matrices + pairs) + 4 * targets * head
+    assert work.update.seconds == pytest.approx(work.update.flops / (494e12 * 0.5))
+    eight = estimate_work(job, Split(8, 1, 1), DEVICES["H100"], mfu=0.5, mbu=0.5)
+    assert eight.update.seconds == pytest.approx(work.update.seconds / 8)
+
+
+def test_decoding_reads_the_weights_once_a_token():
+    config = small_job(**{"rollout.max_sequences": 16, "model.dtype": "bfloat16"})
+    decoder = shape_of("Qwen/Qwen2.5-7B-Instruct")
+    job = make_job(config, decoder, gpu=True)
+    work = estimate_work(job, Split(1, 1, 1), DEVICES["H100"], mfu=0.4, mbu=1.0)
+    cache = 2 * 28 * 4 * 128 * 2 * 16 * COMPLETION * (PROMPT + COMPLETION / 2)
+    assert work.sample.bytes == COMPLETION * 2 * 7_615_616_512 + cache
+    assert work.sample.seconds > work.sample.bytes / 3350e9
+
+
+def test_shards_and_meshes_multiply_out():
+    split = Split(2, 2, 2)
+    sizes = {w.name: w.size / w.shard for w in weights(WIDE, split)}
+    assert (sizes["gate"], sizes["embedding"], sizes["ffn_norm"]) == (4, 4, 1)
+    assert len(set(splits(8))) == 10
+    assert all(math.prod(each) == 8 for each in splits(8))
+
+
+def test_a_mesh_is_found_and_what_does_not_fit_is_helped():
+    config, decoder = small_job(), shape_of("Qwen/Qwen2.5-3B-Instruct")
+    room = Place(8, 60e9, gpu=True)
+    found = fit(small_job(**{"mesh.data": 3}), decoder, room)
+    assert found.fits
+    assert math.prod(found.split) == 8
+    assert found.mesh_settings["mesh.fsdp"] == found.split.fsdp
+    assert not fit(config, decoder, room).fits  # eight whole copies
+    change = advise(config, decoder, room)
+    assert change.peak <= room.room
+    settings = {f"mesh.{axis}": size for axis, size in found.split._asdict().items()}
+    assert change.settings == settings
+    assert fit(small_job(**change.settings), decoder, room).memory.peak == change.peak
+    assert enough_devices(config, decoder, Place(1, 60e9, gpu=True)) == 2
+
+
+def test_devices_are_a_count_and_a_kind():
+    assert parse_devices("8xH100") == (8, "H100")
+    assert parse_devices("2xa100-80g") == (2, "A100-80G")
+    assert parse_devices("RTX4090") == (1, "RTX4090")
+    for words in ("8xP100", "0xH100", "8"):
+        with pytest.raises(ValueError, match="such as 8xH100"):
+            parse_devices(words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--config=configs/w17.py:7b", "--devices=8xH100"], 0, ("7,615.62", "fits", "chain")),
+        (["--config=configs/w17.py", "--devices=1xRTX4090"], 2, ("not fit", "xRTX4090")),
+        (["--config=configs/w17.py:13b"], 2, ("one of 3b, 7b",)),
+        (["--config=configs/tiny.py", "--config.sed=1"], 2, ("did you mean seed?",)),
+        (["--config=configs/tiny.py", "--devices=P100"], 2, ("such as 8xH100",)),
+        (["--config=configs/tiny.py", "--lengths=64"], 2, ("--lengths='64'",)),
+    ],
+)
+def test_the_command(flags, code, words):
+    command = [sys.executable, "-m", "selfreg.plan", *flags]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == code, run.stderr
+    assert all(word in run.stdout + run.stderr for word in words)
+    assert len(run.stderr.splitlines()) <= (code == 2)
