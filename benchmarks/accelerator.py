@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _flops(policy: Policy) -> float:
 def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float]:
     """Seconds to decode a group, prefill left out, and those of reading what it must."""
     config = policy.config
-    forever = Policy(config, policy.structure, policy.tokenizer, (-2,))  # never drawn
+    forever = replace(policy, stop_ids=(-2,))  # never drawn
     engine = JaxEngine(forever, make_mesh(-1, 1, 1), dtype="bfloat16", max_sequences=DECODED_ROWS)
     engine.load_params(params)
     request = Request(np.ones(PROMPT, np.int32), np.arange(DECODED_ROWS, dtype=np.uint32))

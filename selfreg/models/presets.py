@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from selfreg.models.decoder import DecoderConfig
 from selfreg.models.families import config_from_hf
-from selfreg.models.gguf import load_gguf
+from selfreg.models.gguf import open_gguf
+from selfreg.models.shape import DecoderConfig
 
 HERE = Path(__file__).parent
 # The part of each model's config.json that says its shape.
@@ -25,7 +25,7 @@ def shape_of(path: str) -> DecoderConfig:
     known = json.loads(PRESETS.read_text())
     file = HERE / "tiny" if path == "tiny" else Path(path)
     if file.suffix == ".gguf" and file.is_file():
-        return load_gguf(file)[0]
+        return open_gguf(file).config
     if (file / "config.json").is_file():
         return config_from_hf(json.loads((file / "config.json").read_text()), str(file))
     name = SMOLLM2 if path == "smollm2" else path

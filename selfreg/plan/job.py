@@ -92,8 +92,7 @@ def make_job(
     """
     rollout, evaluation = config.rollout, config.evaluation
     prompt, completion = lengths or (rollout.max_prompt_tokens, rollout.max_new_tokens)
-    attention = config.model.get("attention", "plain")
-    remat = config.model.remat
+    attention = config.model.attention
     fused = attention == "cudnn" or (
         attention == "auto" and gpu and config.model.dtype == "bfloat16"
     )
@@ -109,10 +108,10 @@ def make_job(
         # XLA's CPU backend widens bfloat16 to compute, and keeps what it widened.
         activation_bytes=BYTES[config.model.dtype] if gpu else 4,
         fused_attention=fused,
-        remat=remat if isinstance(remat, str) else ("layer" if remat else "none"),
-        moment_bytes=MOMENT_BYTES[config.optimizer.get("state_dtype", "float32")],
-        offload=config.optimizer.get("offload", False),
-        lora_rank=config.model.get("lora_rank", 0),
+        remat=config.model.remat,
+        moment_bytes=MOMENT_BYTES[config.optimizer.state_dtype],
+        offload=config.optimizer.offload,
+        lora_rank=config.model.lora_rank,
         chunk_tokens=config.learn.logprob_chunk_tokens,
         uses_kl=config.learn.kl_coef > 0,
         prompt=prompt,
