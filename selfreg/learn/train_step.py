@@ -12,8 +12,15 @@ from jax.sharding import Mesh
 
 from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.losses import k3, policy_gradient
-from selfreg.mesh import batch_sharding, replicated, weight_shardings
-from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.mesh import (
+    batch_sharding,
+    constrain_weights,
+    in_force,
+    place,
+    replicated,
+    weight_shardings,
+)
+from selfreg.models.decoder import LOGICAL_AXES, pieces
 from selfreg.models.policy import Policy, abstract_params
 from selfreg.records import Batch
 
@@ -48,12 +55,15 @@ class Learner(NamedTuple):
       update: (state, batch, reference logprobs, lr, kl_coef) -> (state, metrics). The state that
         goes in is donated. `reference logprobs` is None when the settings have no KL.
       logprobs: (weights, batch) -> float32 [B, T]: how a reference policy scores the completions.
+      lower: (batch, reference logprobs) -> the update as XLA is given it, with nothing computed: to
+        look at its memory and its collectives.
     """
 
     like: TrainState
     init: Callable[[Any], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
     logprobs: Callable[[Any, Batch], Array]
+    lower: Callable[[Batch, Array | None], jax.stages.Lowered]
 
 
 def make_learner(
@@ -62,11 +72,12 @@ def make_learner(
     """Compile-ready functions for one policy on one mesh."""
 
     def shardings(tree: Any) -> Any:
-        return weight_shardings(mesh, tree, LOGICAL_AXES)
+        return weight_shardings(mesh, tree, LOGICAL_AXES, pieces(policy.config))
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
-        arrays = {name: getattr(batch, name) for name in Batch.__slots__}
-        return {n: jax.device_put(a, batch_sharding(mesh, len(a))) for n, a in arrays.items()}
+        # Microbatches are cut on the host: each is spread over all devices, and none moves.
+        arrays = _microbatches(settings, {n: getattr(batch, n) for n in Batch.__slots__})
+        return {n: place(a, batch_sharding(mesh, a.shape[1], axis=1)) for n, a in arrays.items()}
 
     def with_shardings(tree: Any) -> Any:
         def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
@@ -91,16 +102,22 @@ def make_learner(
     ) -> tuple[TrainState, dict[str, Array]]:
         return jitted(state, on_mesh(batch), reference, jnp.float32(lr), jnp.float32(kl_coef))
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, out_shardings=(shardings(like), replicated(mesh)))
     def jitted(
         state: TrainState, batch: dict[str, Array], reference: Array | None, lr: Array, kl: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        new, metrics = _update(policy, optimizer, settings, state, batch, reference, lr, kl)
-        # The output keeps the layout of the input: nothing drifts from step to step.
-        return jax.lax.with_sharding_constraint(new, shardings(new)), metrics
+        with in_force(mesh):
+            return _update(policy, optimizer, settings, state, batch, reference, lr, kl)
 
-    score = jax.jit(partial(_score_all, policy, settings), out_shardings=replicated(mesh))
-    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)))
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def score(params: Any, batch: dict[str, Array]) -> Array:
+        with in_force(mesh):
+            return _score_all(policy, settings, params, batch)
+
+    def lower(batch: Batch, reference: Array | None) -> jax.stages.Lowered:
+        return jitted.lower(like, on_mesh(batch), reference, jnp.float32(0), jnp.float32(0))
+
+    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)), lower)
 
 
 def _score(
@@ -122,7 +139,7 @@ def _score(
     )  # fmt: skip
 
 
-def _microbatches(settings: LearnSettings, batch: dict[str, Array]) -> dict[str, Array]:
+def _microbatches(settings: LearnSettings, batch: dict[str, Any]) -> dict[str, Any]:
     """Each array with a leading axis of microbatches; the rows of a prompt stay together."""
     count = len(batch["completion_ids"]) // settings.microbatch_sequences
     return jax.tree.map(lambda a: a.reshape(count, len(a) // count, *a.shape[1:]), batch)
@@ -134,8 +151,8 @@ def _score_all(
     def one(part: dict[str, Array]) -> Array:
         return _score(policy, settings, params, part)[0]
 
-    scores = jax.lax.map(one, _microbatches(settings, batch))
-    return scores.reshape(batch["completion_ids"].shape)
+    scores = jax.lax.map(one, batch)
+    return scores.reshape(-1, scores.shape[-1])
 
 
 def _update(
@@ -163,8 +180,9 @@ def _update(
         total = jnp.sum(jnp.where(mask > 0, weights * token_loss, 0.0))
         return total, jax.tree.map(jnp.sum, sums)
 
-    extra = {} if reference is None else {"reference": reference}
-    value, sums, gradient = _accumulate(loss, state.params, _microbatches(settings, batch | extra))
+    if reference is not None:
+        batch = batch | {"reference": reference.reshape(batch["completion_ids"].shape)}
+    value, sums, gradient = _accumulate(policy, loss, state.params, batch)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     updates = jax.tree.map(lambda u: lr * u, updates)
     params = optax.apply_updates(state.params, updates)
@@ -181,10 +199,17 @@ def _update(
 
 
 def _accumulate(
-    loss: Callable[..., Any], params: Any, parts: dict[str, Array]
+    policy: Policy,
+    loss: Callable[..., Any],
+    params: Any,
+    parts: dict[str, Array],
 ) -> tuple[Array, dict[str, Array], Any]:
     """Sums over microbatches of the loss, of what describes it, and of the gradient."""
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+    def value_and_grad(params: Any, part: dict[str, Array]) -> tuple[Any, Any]:
+        value, gradient = jax.value_and_grad(loss, has_aux=True)(params, part)
+        # Split as the weights are: no device ever holds more of it than of them.
+        return value, constrain_weights(gradient, LOGICAL_AXES, pieces(policy.config))
 
     def add(carry: Any, part: dict[str, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, value_and_grad(params, part)), None

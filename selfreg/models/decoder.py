@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from selfreg.mesh import constrain
+
 Array = jax.Array
 
 
@@ -88,6 +90,11 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "ffn_norm": ("embed",),
     "final_norm": ("embed",),
 }
+
+
+def pieces(config: DecoderConfig) -> dict[str, int]:
+    """How many pieces a logical axis has that devices must not share: whole heads."""
+    return {"heads": config.heads, "kv_heads": config.kv_heads}
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
@@ -213,14 +220,15 @@ class Block(nnx.Module):
         config = self.config
         h = rms_norm(x, self.attention_norm[...], config.norm_eps)
 
-        def project(weight: nnx.Param, bias: nnx.Param | None, heads: int) -> Array:
+        def project(weight: nnx.Param, bias: nnx.Param | None, name: str) -> Array:
             y = linear(h, weight[...], None if bias is None else bias[...])
-            return y.reshape(*y.shape[:-1], heads, config.head_dim)
+            y = y.reshape(*y.shape[:-1], pieces(config)[name], config.head_dim)
+            return constrain(y, "rows", None, name, None)
 
         biases = (self.q_bias, self.k_bias, self.v_bias) if config.qkv_bias else (None,) * 3
-        q = project(self.q, biases[0], config.heads)
-        k = project(self.k, biases[1], config.kv_heads)
-        v = project(self.v, biases[2], config.kv_heads)
+        q = project(self.q, biases[0], "heads")
+        k = project(self.k, biases[1], "kv_heads")
+        v = project(self.v, biases[2], "kv_heads")
         if config.qk_norm:
             q = rms_norm(q, self.q_norm[...], config.norm_eps)
             k = rms_norm(k, self.k_norm[...], config.norm_eps)
@@ -334,9 +342,13 @@ class Decoder(nnx.Module):
                 group = x.shape[0] // scanned[1].k.shape[0]
                 shared = jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), scanned[1])
                 seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), shared, own)
-            return block.finish(x, attend(q, seen.k, seen.v, mask)), own
+            x = block.finish(x, attend(q, seen.k, seen.v, mask))
+            return constrain(x, "rows", None, None), own
 
         body = jax.checkpoint(layer) if self.remat else layer
         x = jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)
+        # Each device looks up the columns that it holds, for its neighbours' rows too; then rows are
+        # exchanged, which moves far less than the table would.
+        x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
         x, kv = jax.lax.scan(body, x, (weights, prefix))
         return rms_norm(x, self.final_norm[...], self.config.norm_eps), kv

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from selfreg.models.decoder import Block, KeyValue, attend, attend_one, linear, rms_norm
+from selfreg.mesh import constrain, constrain_weights
+from selfreg.models.decoder import (
+    LOGICAL_AXES,
+    Block,
+    KeyValue,
+    attend,
+    attend_one,
+    linear,
+    pieces,
+    rms_norm,
+)
 from selfreg.models.policy import Policy
 from selfreg.records import Sampling
 from selfreg.rollout.sampling import draw
@@ -71,7 +81,10 @@ def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
 
 
 def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
-    """Copy and cast the trainer's weights. Nothing of the result shares memory with them."""
+    """Copy and cast the trainer's weights. Nothing of the result shares memory with them.
+
+    Over fsdp they are made whole, once: a token costs far less than gathering weights for it would.
+    """
 
     # A jitted identity would hand back the trainer's own buffer, which the update then donates.
     def copied(weight: Array) -> Array:
@@ -83,7 +96,8 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
         jax.tree.map(lambda stack, i=i: copied(stack[i]), params["blocks"])
         for i in range(policy.config.layers)
     )
-    return Weights(embedding, params["final_norm"].copy(), head, layers)
+    weights = Weights(embedding, params["final_norm"].copy(), head, layers)
+    return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
 
 
 def _blocks(policy: Policy, weights: Weights) -> list[Block]:
@@ -126,11 +140,32 @@ def prefill(
         room = ((0, 0), (0, 0), (0, 0), (0, new_tokens))
         keys = jnp.pad(k.transpose(0, 2, 3, 1), room)
         values = jnp.pad(v.transpose(0, 2, 1, 3), (*room[:2], room[3], room[2]))
-        caches.append(KeyValue(*(jnp.repeat(a, group, axis=0) for a in (keys, values))))
+        cache = _on_rows(KeyValue(keys, values))
+        caches.append(_on_rows(KeyValue(*(jnp.repeat(a, group, axis=0) for a in cache))))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
     hidden = rms_norm(last, weights.final_norm, policy.config.norm_eps)
     spread = partial(jnp.repeat, repeats=group, axis=0)
-    return Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
+    return _on_rows(Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped))
+
+
+def _on_rows(tree: Any) -> Any:
+    """Every device holds its own rows, and of caches, which alone have four axes, its own heads."""
+
+    def leaf(a: Array) -> Array:
+        axes = ("kv_heads", None, None) if a.ndim == 4 else (None,) * (a.ndim - 1)
+        return constrain(a, "rows", *axes)
+
+    return jax.tree.map(leaf, tree)
+
+
+def pack(rows: Rows, kept: Array) -> Rows:
+    """The rows `kept` [S, n] of each of S equal parts, one part after the other."""
+
+    def pick(leaf: Array) -> Array:
+        parts = leaf.reshape(len(kept), -1, *leaf.shape[1:])
+        return jax.vmap(lambda part, own: part[own])(parts, kept).reshape(-1, *leaf.shape[1:])
+
+    return _on_rows(jax.tree.map(pick, rows))
 
 
 def segment(
@@ -143,7 +178,7 @@ def segment(
     sampling: Sampling,
     prompt_width: int,
     tokens: int,
-) -> tuple[Rows, Drawn]:
+) -> tuple[Rows, Drawn, Array]:
     """Draw tokens until each row has `min(start + tokens, stop)` of them or has stopped.
 
     Args:
@@ -157,7 +192,7 @@ def segment(
       tokens: The most drawn in this segment.
 
     Returns:
-      The state after, and what was drawn [b, tokens].
+      The state after, what was drawn [b, tokens], and which rows have stopped, bool [b].
     """
     config = policy.config
     blocks = _blocks(policy, weights)
@@ -169,24 +204,28 @@ def segment(
         place = prompt_width + t
         positions = (rows.prompt_lengths + t)[:, None]
         mask = in_prompt | ((column >= prompt_width) & (column <= place))
-        x = jnp.take(weights.embedding, token, axis=0)[:, None]
+        x = _on_rows(jnp.take(weights.embedding, token, axis=0)[:, None])
         grown = []
         for block, cache in zip(blocks, caches, strict=True):
             q, (k, v) = block.query_key_value(x, positions)
             new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-            cache = KeyValue(
-                jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
-                jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+            cache = _on_rows(
+                KeyValue(
+                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
+                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+                )
             )
-            x = block.finish(x, attend_one(q[:, 0], cache.k, cache.v, mask)[:, None])
+            x = _on_rows(block.finish(x, attend_one(q[:, 0], cache.k, cache.v, mask)[:, None]))
             grown.append(cache)
         return tuple(grown), rms_norm(x[:, 0], weights.final_norm, config.norm_eps)
 
     def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
         t, state, drawn = carry
+        # Each device draws for rows of its own, which it needs all the logits of.
         logits = linear(state.hidden, weights.head).astype(jnp.float32)
+        logits = constrain(constrain(logits, "rows", "vocab"), "draws", None)
         uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, t)))(keys)
-        token, logprob = draw(logits, uniform, sampling)
+        token, logprob = _on_rows(draw(logits, uniform, sampling))
         new = Drawn(jnp.where(state.stopped, -1, token), logprob, *_alternatives(logits, sampling))
         write = partial(jax.lax.dynamic_update_index_in_dim, index=t - start, axis=1)
         drawn = jax.tree.map(write, drawn, new)
@@ -199,7 +238,8 @@ def segment(
         return (t < jnp.minimum(start + tokens, stop)) & ~jnp.all(state.stopped)
 
     nothing = empty_drawn(len(rows.seeds), tokens, sampling.num_alter_tokens)
-    return jax.lax.while_loop(unfinished, body, (start, rows, nothing))[1:]
+    _, after, drawn = jax.lax.while_loop(unfinished, body, (start, rows, nothing))
+    return after, drawn, after.stopped
 
 
 def _alternatives(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
