@@ -19,8 +19,8 @@ from selfreg.data.splits import split_panels
 from selfreg.evals.panel import Panel, score
 from selfreg.evals.pass_at_k import pass_at_k
 from selfreg.grading import GraderError, GraderPool
-from selfreg.mesh import make_mesh, weight_shardings
-from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.mesh import make_mesh
+from selfreg.models.decoder import layout
 from selfreg.models.policy import open_policy
 from selfreg.models.weights import place
 from selfreg.records import Sampling
@@ -54,7 +54,7 @@ def evaluate() -> Table:
     policy, weights = open_policy(_MODEL.value)
     mesh = make_mesh(-1, 1, 1)
     engine = JaxEngine(policy, mesh, dtype=_DTYPE.value, max_sequences=_MAX_SEQUENCES.value)
-    engine.load_params(place(weights, weight_shardings(mesh, weights, LOGICAL_AXES)))
+    engine.load_params(place(weights, layout(policy.config, mesh, weights)))
     sampling = Sampling(_TEMPERATURE.value, _TOP_P.value, 0, _NEW_TOKENS.value)
     table = Table(title=f"{_MODEL.value}, temperature {_TEMPERATURE.value:g}")
     for name in ("problems", "n", "samples", "pass@1 ± s.e.", f"pass@{_K.value}", "truncated"):

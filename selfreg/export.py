@@ -118,10 +118,10 @@ def _export(run: Path, out: Path) -> None:
 
     from selfreg import xla
     from selfreg.checkpoint import restore
-    from selfreg.mesh import make_mesh, weight_shardings
-    from selfreg.models.decoder import LOGICAL_AXES
+    from selfreg.mesh import make_mesh
+    from selfreg.models.decoder import layout
     from selfreg.models.hf import save_folder
-    from selfreg.models.lora import ADAPTER_AXES, freeze, merge, trained_shapes
+    from selfreg.models.lora import freeze, merge, trained_shapes
     from selfreg.models.policy import open_policy
     from selfreg.models.weights import place
 
@@ -130,13 +130,13 @@ def _export(run: Path, out: Path) -> None:
     policy, weights = open_policy(model["path"])
     mesh = make_mesh(1, jax.device_count(), 1)
     shapes = trained_shapes(policy, model["lora_rank"])
-    shardings = weight_shardings(mesh, shapes, LOGICAL_AXES | ADAPTER_AXES)
+    shardings = layout(policy.config, mesh, shapes)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
     params = restore(run / CHECKPOINTS, chosen, {"params": like})["params"]
     if model["lora_rank"]:  # as the learner merges them
-        base = place(weights, weight_shardings(mesh, weights, LOGICAL_AXES))
+        base = place(weights, layout(policy.config, mesh, weights))
         base = freeze(base, jax.numpy.dtype(model["dtype"]))
         params = merge(base, params, model["lora_alpha"])
     dtype = _DTYPE.value or config["model"]["dtype"]

@@ -1,16 +1,16 @@
 """The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from selfreg import seeds
+from selfreg import distributed, seeds
 from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
@@ -18,9 +18,9 @@ from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
-from selfreg.mesh import make_mesh, weight_shardings
+from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention
-from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.models.decoder import layout
 from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
@@ -29,6 +29,8 @@ from selfreg.records import Problem, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
       ValueError: The problems, the policy, the mesh or the run folder cannot be used.
       GraderError: The grader cannot work on this machine.
     """
-    rollout, grading = config.rollout, config.grading
+    rollout = config.rollout
     mesh = make_mesh(**config.mesh)
     model = config.model
     policy, weights = open_policy(model.path, remat=model.remat, attention=model.attention)
@@ -84,6 +86,50 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
     learner, initial = _learner(config, policy, mesh, weights)
+    with ExitStack() as opened:
+        pool = _open_in_first(opened, lambda: _grader(config, sets))
+
+        def new_log() -> AbstractContextManager[RunLog]:
+            facts = _facts(config, mesh, pool, sets)
+            facts["parameters"] = count_parameters(weights)
+            facts["trained_parameters"] = count_parameters(learner.like.params)
+            return open_run(workdir, config.to_dict(), facts)
+
+        log = _open_in_first(opened, new_log) or RunLog(workdir, writes=False)
+        progress = ProgressLine(
+            f"{config.name} {config.condition} seed {config.seed}",
+            config.campaigns,
+            config.campaign_budget_steps,
+            shown=distributed.is_first(),
+        )
+        opened.callback(progress.close)
+        evaluation, seed = config.evaluation, config.seed
+        stages = Stages(
+            config=config,
+            train=sets.train,
+            panel=Panel(sets.panel, evaluation.panel_samples, seed, seeds.PANEL),
+            report=Panel(sets.report, evaluation.report_samples, seed, seeds.REPORT),
+            sampler=Sampler(engine, pool, sampling, prompts),
+            prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
+            learner=learner,
+            initial=initial,
+            log=log,
+            progress=progress,
+        )
+        _warm_up(stages, engine)
+        yield stages
+
+
+def _open_in_first(opened: ExitStack, make: Callable[[], AbstractContextManager[T]]) -> T | None:
+    """What the first process alone holds open; None in the others. All raise what it raises."""
+    held: list[T] = []
+    distributed.from_first(lambda: held.append(opened.enter_context(make())))
+    return held[0] if held else None
+
+
+@contextmanager
+def _grader(config: Any, sets: ProblemSets) -> Iterator[GraderPool]:
+    grading = config.grading
     with GraderPool(
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
@@ -94,44 +140,24 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     ) as pool:
         if grading.validate:
             _validate(pool, sets)
-        facts = {
-            "seed": config.seed,
-            "devices": [str(device) for device in jax.devices()],
-            "mesh": dict(mesh.shape),
-            "parameters": count_parameters(weights),
-            "trained_parameters": count_parameters(learner.like.params),
-            "grader_isolation": pool.isolation,
-            "grader_layers": list(pool.layers),
-            "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
-            "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
-        }
-        with open_run(workdir, config.to_dict(), facts) as log:
-            progress = ProgressLine(
-                f"{config.name} {config.condition} seed {config.seed}",
-                config.campaigns,
-                config.campaign_budget_steps,
-            )
-            try:
-                stages = Stages(
-                    config=config,
-                    train=sets.train,
-                    panel=Panel(
-                        sets.panel, config.evaluation.panel_samples, config.seed, seeds.PANEL
-                    ),
-                    report=Panel(
-                        sets.report, config.evaluation.report_samples, config.seed, seeds.REPORT
-                    ),
-                    sampler=Sampler(engine, pool, sampling, prompts),
-                    prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
-                    learner=learner,
-                    initial=initial,
-                    log=log,
-                    progress=progress,
-                )
-                _warm_up(stages, engine)
-                yield stages
-            finally:
-                progress.close()
+        yield pool
+
+
+def _facts(
+    config: Any, mesh: jax.sharding.Mesh, pool: GraderPool | None, sets: ProblemSets
+) -> dict[str, Any]:
+    """What the manifest says of a start beside the config."""
+    layers = pool.layers if pool else ()
+    return {
+        "seed": config.seed,
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "grader_isolation": pool.isolation if pool else None,
+        "grader_layers": list(layers),
+        "grader_layers_missing": [name for name in LAYERS if name not in layers],
+        "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
+    }
 
 
 def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.ndarray]:
@@ -183,7 +209,7 @@ def _learner(
         clip_norm=optimizer.clip_norm,
         state_dtype=optimizer.state_dtype,
     )
-    read = partial(place, weights, weight_shardings(mesh, weights, LOGICAL_AXES))
+    read = partial(place, weights, layout(policy.config, mesh, weights))
     rank = config.model.lora_rank
     if not rank:
         return make_learner(policy, mesh, rule, settings), read

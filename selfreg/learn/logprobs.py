@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from selfreg.mesh import constrain, split_rows
+
 Array = jax.Array
 
 
@@ -20,28 +22,37 @@ def token_logprobs(
       head: float32 [V, D].
       targets: int32 [B, T].
       temperature: Above 0.
-      chunk_tokens: Tokens whose logits exist at one time.
+      chunk_tokens: Tokens whose logits exist at one time, on all devices together.
 
     Returns:
       Logprobs float32 [B, T], and entropies float32 [B, T] in nats, which pass no gradient on.
     """
-    shape, count = targets.shape, targets.size
-    chunk = min(chunk_tokens, count)
-    chunks = -(-count // chunk)
-    pad = chunks * chunk - count
-    flat_hidden = jnp.pad(hidden.reshape(count, -1), ((0, pad), (0, 0)))
-    flat_targets = jnp.pad(targets.reshape(count), (0, pad))
-    weight = head.astype(hidden.dtype)
+    # Each part of the mesh goes through its own rows, with a copy of the head of its own: so the
+    # head's gradient is summed over the mesh once, and not in every chunk.
+    shards = split_rows(None, len(targets))
+    count = targets.size // shards
+    chunk = min(max(1, chunk_tokens // shards), count)
+    pad = -count % chunk
+    weight = jnp.broadcast_to(head.astype(hidden.dtype), (shards, *head.shape))
+    weight = constrain(weight, "rows", "vocab", None)
+
+    def chunks(a: Array) -> Array:
+        flat = a.reshape(shards, count, *a.shape[2:])
+        padded = jnp.pad(flat, ((0, 0), (0, pad), *[(0, 0)] * (flat.ndim - 2)))
+        parts = padded.reshape(shards, -1, chunk, *a.shape[2:]).swapaxes(0, 1)
+        return constrain(parts, None, "rows", *[None] * (parts.ndim - 2))
+
+    def whole(a: Array) -> Array:
+        return a.swapaxes(0, 1).reshape(shards, -1)[:, :count].reshape(targets.shape)
 
     @jax.checkpoint
     def of_chunk(part: tuple[Array, Array]) -> tuple[Array, Array]:
         states, wanted = part
-        logits = jnp.einsum("cd,vd->cv", states, weight, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("scd,svd->scv", states, weight, preferred_element_type=jnp.float32)
         logprobs = jax.nn.log_softmax(logits / temperature, axis=-1)
         fixed = jax.lax.stop_gradient(logprobs)
         entropy = -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
-        return jnp.take_along_axis(logprobs, wanted[:, None], axis=-1)[:, 0], entropy
+        return jnp.take_along_axis(logprobs, wanted[..., None], axis=-1)[..., 0], entropy
 
-    parts = flat_hidden.reshape(chunks, chunk, -1), flat_targets.reshape(chunks, chunk)
-    logprobs, entropy = jax.lax.map(of_chunk, parts)
-    return logprobs.reshape(-1)[:count].reshape(shape), entropy.reshape(-1)[:count].reshape(shape)
+    logprobs, entropy = jax.lax.map(of_chunk, (chunks(hidden), chunks(targets)))
+    return whole(logprobs), whole(entropy)

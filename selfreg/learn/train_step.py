@@ -14,9 +14,15 @@ from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.losses import k3, policy_gradient
 from selfreg.learn.moments import in_host_memory, offloaded
 from selfreg.learn.weight_change import weight_change
-from selfreg.mesh import batch_sharding, replicated, weight_shardings
-from selfreg.models.decoder import LOGICAL_AXES
-from selfreg.models.lora import ADAPTER_AXES, Lora, abstract_adapters, adapt, bind, freeze, merge
+from selfreg.mesh import (
+    batch_sharding,
+    constrain_weights,
+    in_force,
+    place,
+    replicated,
+)
+from selfreg.models.decoder import LOGICAL_AXES, layout, pieces
+from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze, merge
 from selfreg.models.policy import Policy, abstract_params
 from selfreg.records import Batch
 
@@ -85,11 +91,12 @@ def make_learner(
     """
 
     def shardings(tree: Any) -> Any:
-        return weight_shardings(mesh, tree, LOGICAL_AXES | ADAPTER_AXES)
+        return layout(policy.config, mesh, tree)
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
-        arrays = {name: getattr(batch, name) for name in Batch.__slots__}
-        return {n: jax.device_put(a, batch_sharding(mesh, len(a))) for n, a in arrays.items()}
+        # Microbatches are cut on the host: each is spread over all devices, and none moves.
+        arrays = _microbatches(settings, {n: getattr(batch, n) for n in Batch.__slots__})
+        return {n: place(a, batch_sharding(mesh, a.shape[1], axis=1)) for n, a in arrays.items()}
 
     def with_shardings(tree: Any, shardings: Any) -> Any:
         def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
@@ -105,15 +112,15 @@ def make_learner(
         policy = adapt(policy, lora.rank, lora.alpha)
         weights = abstract_adapters(policy, lora.rank)
     moments = jax.eval_shape(optimizer.init, weights)
-    layout = TrainState(shardings(weights), shardings(moments))
+    placed_as = TrainState(shardings(weights), shardings(moments))
     if settings.offload:
-        on_host = in_host_memory(layout.moments, moments)
-        optimizer = offloaded(optimizer, layout.moments, on_host)
-        layout = layout._replace(moments=on_host)
-    like = with_shardings(TrainState(weights, moments), layout)
-    zero_moments = jax.jit(optimizer.init, out_shardings=layout.moments)
+        on_host = in_host_memory(placed_as.moments, moments)
+        optimizer = offloaded(optimizer, placed_as.moments, on_host)
+        placed_as = placed_as._replace(moments=on_host)
+    like = with_shardings(TrainState(weights, moments), placed_as)
+    zero_moments = jax.jit(optimizer.init, out_shardings=placed_as.moments)
     # A copy always: the update donates it, and the caller keeps its own.
-    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=layout.params)
+    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params)
 
     def init(params: Any) -> TrainState:
         placed = copy(params)
@@ -126,7 +133,7 @@ def make_learner(
 
     # The output keeps the layout of the input: nothing drifts from step to step. The base is an
     # argument: as a constant it would be compiled in.
-    @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
+    @partial(jax.jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
     def jitted(
         state: TrainState,
         base: Any,
@@ -135,12 +142,14 @@ def make_learner(
         lr: Array,
         kl: Array,
     ) -> tuple[TrainState, dict[str, Array]]:
-        bound = bind(policy, base)
-        return _update(bound, optimizer, settings, state, batch, reference, lr, kl)
+        with in_force(mesh):
+            bound = bind(policy, base)
+            return _update(bound, optimizer, settings, state, batch, reference, lr, kl)
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def score(params: Any, base: Any, batch: dict[str, Array]) -> Array:
-        return _score_all(bind(policy, base), settings, params, batch)
+        with in_force(mesh):
+            return _score_all(bind(policy, base), settings, params, batch)
 
     def logprobs(params: Any, batch: Batch) -> Array:
         return score(params, base, on_mesh(batch))
@@ -174,7 +183,7 @@ def _score(
     )  # fmt: skip
 
 
-def _microbatches(settings: LearnSettings, batch: dict[str, Array]) -> dict[str, Array]:
+def _microbatches(settings: LearnSettings, batch: dict[str, Any]) -> dict[str, Any]:
     """Each array with a leading axis of microbatches; the rows of a prompt stay together."""
     count = len(batch["completion_ids"]) // settings.microbatch_sequences
     return jax.tree.map(lambda a: a.reshape(count, len(a) // count, *a.shape[1:]), batch)
@@ -186,8 +195,8 @@ def _score_all(
     def one(part: dict[str, Array]) -> Array:
         return _score(policy, settings, params, part)[0]
 
-    scores = jax.lax.map(one, _microbatches(settings, batch))
-    return scores.reshape(batch["completion_ids"].shape)
+    scores = jax.lax.map(one, batch)
+    return scores.reshape(-1, scores.shape[-1])
 
 
 def _update(
@@ -215,8 +224,9 @@ def _update(
         total = jnp.sum(jnp.where(mask > 0, weights * token_loss, 0.0))
         return total, jax.tree.map(jnp.sum, sums)
 
-    extra = {} if reference is None else {"reference": reference}
-    value, sums, gradient = _accumulate(loss, state.params, _microbatches(settings, batch | extra))
+    if reference is not None:
+        batch = batch | {"reference": reference.reshape(batch["completion_ids"].shape)}
+    value, sums, gradient = _accumulate(policy, loss, state.params, batch)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     updates = jax.tree.map(lambda u: lr * u, updates)
     params = optax.apply_updates(state.params, updates)
@@ -232,10 +242,17 @@ def _update(
 
 
 def _accumulate(
-    loss: Callable[..., Any], params: Any, parts: dict[str, Array]
+    policy: Policy,
+    loss: Callable[..., Any],
+    params: Any,
+    parts: dict[str, Array],
 ) -> tuple[Array, dict[str, Array], Any]:
     """Sums over microbatches of the loss, of what describes it, and of the gradient."""
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+    def value_and_grad(params: Any, part: dict[str, Array]) -> tuple[Any, Any]:
+        value, gradient = jax.value_and_grad(loss, has_aux=True)(params, part)
+        # Split as the weights are: no device ever holds more of it than of them.
+        return value, constrain_weights(gradient, LOGICAL_AXES, pieces(policy.config))
 
     def add(carry: Any, part: dict[str, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, value_and_grad(params, part)), None

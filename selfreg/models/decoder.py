@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import AbstractMesh, Mesh
 
+from selfreg.mesh import constrain, weight_shardings
 from selfreg.models.attention import Masks, attend, choose_attention, make_masks
 from selfreg.models.rope import rope_frequencies, rotate
 from selfreg.models.shape import DecoderConfig
@@ -70,6 +72,10 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "post_ffn_norm": ("embed",),
     "final_norm": ("embed",),
 }
+# Matrices of a block, which LoRA adapts. An adapter is split as its matrix is, whole along its rank.
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+LOGICAL_AXES |= {f"{name}_a": ("rank", LOGICAL_AXES[name][1]) for name in MATRICES}
+LOGICAL_AXES |= {f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRICES}
 
 
 def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) -> Array:
@@ -77,6 +83,16 @@ def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) 
     x = jnp.take(table, tokens, axis=0).astype(dtype)
     # The scale is rounded first, as transformers does: 55.4 is 55.5 in bfloat16.
     return x * jnp.asarray(config.width**0.5, dtype) if config.scaled_embedding else x
+
+
+def pieces(config: DecoderConfig) -> dict[str, int]:
+    """How many pieces a logical axis has that devices must not share: whole heads."""
+    return {"heads": config.heads, "kv_heads": config.kv_heads}
+
+
+def layout(config: DecoderConfig, mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """The sharding of every leaf of a tree of a decoder's weights, adapters or moments."""
+    return weight_shardings(mesh, tree, LOGICAL_AXES, pieces(config))
 
 
 def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
@@ -155,15 +171,17 @@ class Block(nnx.Module):
         config = self.config
         h = rms_norm(config, x, self.attention_norm[...])
 
-        def project(name: str, heads: int) -> Array:
+        def project(name: str) -> Array:
             y = self.product(name, h)
             if config.qkv_bias:
                 y = y + getattr(self, f"{name}_bias")[...].astype(y.dtype)
-            return y.reshape(*y.shape[:-1], heads, config.head_dim)
+            name = "heads" if name == "q" else "kv_heads"
+            y = y.reshape(*y.shape[:-1], pieces(config)[name], config.head_dim)
+            return constrain(y, "rows", None, name, None)
 
-        q = project("q", config.heads)
-        k = project("k", config.kv_heads)
-        v = project("v", config.kv_heads)
+        q = project("q")
+        k = project("k")
+        v = project("v")
         if config.qk_norm:
             q = rms_norm(config, q, self.q_norm[...])
             k = rms_norm(config, k, self.k_norm[...])
@@ -326,11 +344,15 @@ class Decoder(nnx.Module):
             if config.sliding is not None:
                 mask = jnp.where(this.slides, masks.sliding, mask)
             attended = attend(q, seen.k, seen.v, mask, scale=config.attention_scale, kind=kind)
-            return block.finish(x, attended), own
+            return constrain(block.finish(x, attended), "rows", None, None), own
 
         kept = REMAT[self.remat]
         # A scan's body is compiled once: nothing outside could share what it computes again.
         body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
         layers = Layer(weights, prefix, rope_frequencies(config), jnp.array(config.slides))
-        x, kv = jax.lax.scan(body, embed(config, self.embedding[...], tokens, dtype), layers)
+        x = embed(config, self.embedding[...], tokens, dtype)
+        # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
+        # change hands. Far less moves than if the table did.
+        x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
+        x, kv = jax.lax.scan(body, x, layers)
         return rms_norm(config, x, self.final_norm[...]), kv

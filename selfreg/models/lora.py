@@ -14,17 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from selfreg.models.decoder import LOGICAL_AXES, Decoder
+from selfreg.models.decoder import MATRICES, Decoder
 from selfreg.models.policy import Policy, abstract_params
 
 Array = jax.Array
-
-MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
-
-# As decoder.LOGICAL_AXES: an adapter is split as its matrix is, and whole along its rank.
-ADAPTER_AXES = {f"{name}_a": ("rank", LOGICAL_AXES[name][1]) for name in MATRICES} | {
-    f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRICES
-}
 
 
 class Lora(NamedTuple):

@@ -13,8 +13,8 @@ import jax
 from flax import nnx
 from jax.sharding import AbstractMesh
 
-from selfreg.mesh import AXES, weight_shardings
-from selfreg.models.decoder import LOGICAL_AXES, Decoder, DecoderConfig
+from selfreg.mesh import AXES
+from selfreg.models.decoder import Decoder, DecoderConfig, layout
 from selfreg.plan.job import Job
 
 MASTER = 4  # bytes of float32
@@ -84,7 +84,7 @@ def weights(decoder: DecoderConfig, split: Split) -> tuple[Weight, ...]:
     """Every weight of a decoder, and how much of it a device of this mesh holds."""
     abstract = nnx.eval_shape(lambda: Decoder(decoder, rngs=nnx.Rngs(0)))
     tree = nnx.to_pure_dict(nnx.state(abstract))
-    shardings = weight_shardings(AbstractMesh(split, AXES), tree, LOGICAL_AXES)
+    shardings = layout(decoder, AbstractMesh(split, AXES), tree)
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     placed = jax.tree.leaves(shardings)
     return tuple(

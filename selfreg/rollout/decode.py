@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from selfreg.mesh import constrain, constrain_weights
 from selfreg.models.attention import attend, attend_one, choose_attention, make_masks
-from selfreg.models.decoder import Block, KeyValue, embed, linear, rms_norm
+from selfreg.models.decoder import LOGICAL_AXES, Block, KeyValue, embed, linear, pieces, rms_norm
 from selfreg.models.policy import Policy
 from selfreg.models.rope import rope_frequencies
 from selfreg.records import Sampling
@@ -73,7 +74,10 @@ def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
 
 
 def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
-    """Copy and cast the trainer's weights. Nothing of the result shares memory with them."""
+    """Copy and cast the trainer's weights. Nothing of the result shares memory with them.
+
+    Over fsdp they are made whole, once: a token costs far less than gathering weights for it would.
+    """
 
     # A jitted identity would hand back the trainer's own buffer, which the update then donates.
     def copied(weight: Array) -> Array:
@@ -85,7 +89,8 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
         jax.tree.map(lambda stack, i=i: copied(stack[i]), params["blocks"])
         for i in range(policy.config.layers)
     )
-    return Weights(embedding, params["final_norm"].copy(), head, layers)
+    weights = Weights(embedding, params["final_norm"].copy(), head, layers)
+    return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
 
 
 def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, Array, bool]]:
@@ -133,11 +138,32 @@ def prefill(
         room = ((0, 0), (0, 0), (0, 0), (0, new_tokens))
         keys = jnp.pad(k.transpose(0, 2, 3, 1), room)
         values = jnp.pad(v.transpose(0, 2, 1, 3), (*room[:2], room[3], room[2]))
-        caches.append(KeyValue(*(jnp.repeat(a, group, axis=0) for a in (keys, values))))
+        cache = _on_rows(KeyValue(keys, values))
+        caches.append(_on_rows(KeyValue(*(jnp.repeat(a, group, axis=0) for a in cache))))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
     hidden = rms_norm(config, last, weights.final_norm)
     spread = partial(jnp.repeat, repeats=group, axis=0)
-    return Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
+    return _on_rows(Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped))
+
+
+def _on_rows(tree: Any) -> Any:
+    """Every device holds its own rows, and of caches, which alone have four axes, its own heads."""
+
+    def leaf(a: Array) -> Array:
+        axes = ("kv_heads", None, None) if a.ndim == 4 else (None,) * (a.ndim - 1)
+        return constrain(a, "rows", *axes)
+
+    return jax.tree.map(leaf, tree)
+
+
+def pack(rows: Rows, kept: Array) -> Rows:
+    """The rows `kept` [S, n] of each of S equal parts, one part after the other."""
+
+    def pick(leaf: Array) -> Array:
+        parts = leaf.reshape(len(kept), -1, *leaf.shape[1:])
+        return jax.vmap(lambda part, own: part[own])(parts, kept).reshape(-1, *leaf.shape[1:])
+
+    return _on_rows(jax.tree.map(pick, rows))
 
 
 def segment(
@@ -150,7 +176,7 @@ def segment(
     sampling: Sampling,
     prompt_width: int,
     tokens: int,
-) -> tuple[Rows, Drawn]:
+) -> tuple[Rows, Drawn, Array]:
     """Draw tokens until each row has `min(start + tokens, stop)` of them or has stopped.
 
     Args:
@@ -164,7 +190,7 @@ def segment(
       tokens: The most drawn in this segment.
 
     Returns:
-      The state after, and what was drawn [b, tokens].
+      The state after, what was drawn [b, tokens], and which rows have stopped, bool [b].
     """
     config = policy.config
     blocks = _blocks(policy, weights)
@@ -180,27 +206,31 @@ def segment(
         positions = (rows.prompt_lengths + t)[:, None]
         seen = in_prompt | ((column >= prompt_width) & (column <= place))
         masks = make_masks(seen[:, None], positions, key_positions, config.window)
-        x = embed(config, weights.embedding, token[:, None], weights.embedding.dtype)
+        x = _on_rows(embed(config, weights.embedding, token[:, None], weights.embedding.dtype))
         grown = []
         for (block, frequencies, slides), cache in zip(blocks, caches, strict=True):
             q, (k, v) = block.query_key_value(x, positions, frequencies)
             new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-            cache = KeyValue(
-                jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
-                jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+            cache = _on_rows(
+                KeyValue(
+                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
+                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+                )
             )
             mask = (masks.sliding if slides else masks.full)[:, 0]
             scale = config.attention_scale
             attended = attend_one(q[:, 0], cache.k, cache.v, mask, scale=scale)
-            x = block.finish(x, attended[:, None])
+            x = _on_rows(block.finish(x, attended[:, None]))
             grown.append(cache)
         return tuple(grown), rms_norm(config, x[:, 0], weights.final_norm)
 
     def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
         t, state, drawn = carry
+        # Each device draws for rows of its own, which it needs all the logits of.
         logits = linear(state.hidden, weights.head).astype(jnp.float32)
+        logits = constrain(constrain(logits, "rows", "vocab"), "draws", None)
         uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, t)))(keys)
-        token, logprob = draw(logits, uniform, sampling)
+        token, logprob = _on_rows(draw(logits, uniform, sampling))
         new = Drawn(jnp.where(state.stopped, -1, token), logprob, *_alternatives(logits, sampling))
         write = partial(jax.lax.dynamic_update_index_in_dim, index=t - start, axis=1)
         drawn = jax.tree.map(write, drawn, new)
@@ -213,7 +243,8 @@ def segment(
         return (t < jnp.minimum(start + tokens, stop)) & ~jnp.all(state.stopped)
 
     nothing = empty_drawn(len(rows.seeds), tokens, sampling.num_alter_tokens)
-    return jax.lax.while_loop(unfinished, body, (start, rows, nothing))[1:]
+    _, after, drawn = jax.lax.while_loop(unfinished, body, (start, rows, nothing))
+    return after, drawn, after.stopped
 
 
 def _alternatives(logits: Array, sampling: Sampling) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ the first). So a batch costs what its rows need, not what its longest row needs,
 programs stay few and known.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from selfreg.mesh import batch_sharding
+from selfreg.mesh import batch_sharding, in_force, place, replicated, split_rows
 from selfreg.models.policy import Policy
 from selfreg.records import FinishReason, Request, Rollout, Sampling
 from selfreg.rollout import decode
@@ -42,14 +42,19 @@ class JaxEngine:
         self._mesh = mesh
         self._max_sequences = max_sequences
         self._weights: decode.Weights | None = None
-        self._unstack = jax.jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)))
-        self._prefill = jax.jit(partial(decode.prefill, policy), static_argnames="new_tokens")
-        self._segment = jax.jit(
+        self._unstack = self._jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)))
+        self._prefill = self._jit(partial(decode.prefill, policy), static_argnames="new_tokens")
+        self._segment = self._jit(
             partial(decode.segment, policy, tokens=SEGMENT_TOKENS),
             static_argnames=("sampling", "prompt_width"),
             donate_argnames="rows",
+            # What the host reads is whole in every process.
+            out_shardings=(None, replicated(mesh), replicated(mesh)),
         )
-        self._pack = jax.jit(lambda rows, kept: jax.tree.map(lambda leaf: leaf[kept], rows))
+        self._pack = self._jit(decode.pack)
+
+    def _jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return jax.jit(in_force(self._mesh)(function), **options)
 
     def load_params(self, params: Any) -> None:
         """See Engine."""
@@ -85,8 +90,8 @@ class JaxEngine:
             rows = self._begin(prompts, lengths, seeds, 0, sampling)
             for size in _batch_sizes(len(seeds)):
                 if size < len(seeds):
-                    rows = self._pack(rows, np.arange(size))
-                rows, _ = self._advance(rows, 0, width, sampling)
+                    rows = self._pack(rows, self._kept(np.zeros(2 * size, bool), size))
+                rows = self._advance(rows, 0, width, sampling)[0]
 
     def _turn(self, group: int) -> int:
         """The most requests decoded at once."""
@@ -124,15 +129,13 @@ class JaxEngine:
         sampling: Sampling,
     ) -> decode.Rows:
         """Prefill; rows from `wanted` on only fill the batch and have stopped already."""
-        place = partial(jax.device_put, device=batch_sharding(self._mesh, len(seeds)))
-        return self._prefill(
-            self._weights, prompts, lengths, place(seeds), place(np.arange(len(seeds)) >= wanted),
-            new_tokens=_room(sampling),
-        )  # fmt: skip
+        arrays = (prompts, lengths, seeds, np.arange(len(seeds)) >= wanted)
+        placed = (place(a, batch_sharding(self._mesh, len(a))) for a in arrays)
+        return self._prefill(self._weights, *placed, new_tokens=_room(sampling))
 
     def _advance(
         self, rows: decode.Rows, start: int, width: int, sampling: Sampling
-    ) -> tuple[decode.Rows, decode.Drawn]:
+    ) -> tuple[decode.Rows, decode.Drawn, jax.Array]:
         """One segment, for prompts padded to `width`."""
         return self._segment(
             self._weights, rows, np.int32(start), np.int32(sampling.max_new_tokens),
@@ -155,17 +158,29 @@ class JaxEngine:
         live, held = np.arange(wanted), np.arange(len(seeds))  # `held`: the rows on the device
         for start in range(0, sampling.max_new_tokens, SEGMENT_TOKENS):
             for size in _batch_sizes(len(seeds)):
-                if len(live) <= size < len(held):
-                    # Padded by repeating live rows: a repeated row draws the same tokens again.
-                    kept = np.resize(np.flatnonzero(np.isin(held, live)), size)
-                    rows, held = self._pack(rows, kept), held[kept]
-            rows, drawn = self._advance(rows, start, prompts.shape[1], sampling)
+                if size < len(held) and (kept := self._kept(np.isin(held, live), size)) is not None:
+                    rows = self._pack(rows, kept)
+                    held = held.reshape(len(kept), -1)[np.arange(len(kept))[:, None], kept].ravel()
+            rows, drawn, stopped = self._advance(rows, start, prompts.shape[1], sampling)
             for target, source in zip(out, drawn, strict=True):
                 target[held, start : start + SEGMENT_TOKENS] = np.asarray(source)
-            live = np.setdiff1d(live, held[np.asarray(rows.stopped)])
+            live = np.setdiff1d(live, held[np.asarray(stopped)])
             if not len(live):
                 break
         return out
+
+    def _kept(self, live: np.ndarray, size: int) -> np.ndarray | None:
+        """Which rows to keep [S, size / S], counted within each of the S parts that devices hold.
+
+        Every part keeps its own live rows, padded by repeats, which draw the same tokens again: no
+        row moves between devices. None when some part has more live rows than fit.
+        """
+        parts = split_rows(self._mesh, size)
+        live = live.reshape(parts, -1)
+        if live.sum(axis=1).max() > size // parts:
+            return None
+        rows = [np.flatnonzero(part) if part.any() else np.zeros(1, int) for part in live]
+        return np.stack([np.resize(part, size // parts) for part in rows])
 
     def _texts(self, tokens: np.ndarray) -> list[str]:
         completions = [row[row >= 0] for row in tokens]

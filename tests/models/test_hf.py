@@ -176,9 +176,9 @@ MEMORY = """
     import json, sys, tracemalloc
     from pathlib import Path
     import jax, jax.numpy as jnp, numpy as np
-    from selfreg.mesh import make_mesh, weight_shardings
+    from selfreg.mesh import make_mesh
     from selfreg.models import hf
-    from selfreg.models.decoder import LOGICAL_AXES
+    from selfreg.models.decoder import layout
     from selfreg.models.policy import load_policy
     from selfreg.models.shape import DecoderConfig
     from selfreg.models.weights import place, weight_shapes
@@ -188,7 +188,7 @@ MEMORY = """
         rope_theta=1e4, norm_eps=1e-6, qkv_bias=False, tied_head=True,
     )
     shapes = weight_shapes(config)
-    shardings = weight_shardings(make_mesh(1, 4, 2), shapes, LOGICAL_AXES)
+    shardings = layout(config, make_mesh(1, 4, 2), shapes)
 
     def numbers(shape):  # bfloat16 holds them exactly, and no two rows or columns are alike
         return (jnp.arange(np.prod(shape)) % 251).astype(jnp.float32).reshape(shape)
