@@ -72,7 +72,7 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "post_ffn_norm": ("embed",),
     "final_norm": ("embed",),
 }
-# Matrices of a block, which LoRA adapts. An adapter is split as its matrix is, whole along its rank.
+# Matrices of a block, which LoRA adapts. An adapter is split as its matrix, and whole by its rank.
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 LOGICAL_AXES |= {f"{name}_a": ("rank", LOGICAL_AXES[name][1]) for name in MATRICES}
 LOGICAL_AXES |= {f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRICES}
