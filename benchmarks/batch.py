@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from selfreg.learn.optim import make_optimizer
+from selfreg.learn.packing import Packing, pack
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.decoder import DecoderConfig
@@ -19,7 +20,7 @@ TEMPERATURE, LR = 0.7, 1e-5
 CHUNK_TOKENS = 1024
 
 
-def named_policy(name: str, *, remat: Any = False) -> tuple[Policy, Any]:
+def named_policy(name: str, *, remat: str = "none") -> tuple[Policy, Any]:
     """A policy and its weights: tiny, smollm2, a folder, or random:NAME for a known shape."""
     if not name.startswith(RANDOM):
         return load_policy(name, remat=remat)
@@ -27,20 +28,20 @@ def named_policy(name: str, *, remat: Any = False) -> tuple[Policy, Any]:
     return policy, random_params(policy.config, seed=0)
 
 
-def of_shape(config: DecoderConfig, *, remat: Any = False) -> Policy:
+def of_shape(config: DecoderConfig, *, remat: str = "none") -> Policy:
     """A policy of a shape, with the tiny policy's tokenizer."""
     return make_policy(config, load_policy("tiny")[0].tokenizer, remat=remat)
 
 
-def learner_of(policy: Policy, *, dtype: str, rows: int) -> Learner:
-    """What updates the policy: clipping and Adam, this many rows at once."""
+def learner_of(policy: Policy, *, dtype: str, packing: Packing) -> Learner:
+    """What updates the policy: clipping and Adam."""
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings(dtype, TEMPERATURE, CHUNK_TOKENS, rows, False, False)
+    settings = LearnSettings(dtype, TEMPERATURE, CHUNK_TOKENS, packing, False, False)
     return make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
 
 
 def random_batch(
-    vocabulary: int, prompt: int, completion: int, rows: int, *, at_once: int | None = None
+    vocabulary: int, prompt: int, completion: int, rows: int, packing: Packing
 ) -> Batch:
     """One problem and a group of completions, all of the same length.
 
@@ -49,27 +50,28 @@ def random_batch(
       prompt: Tokens.
       completion: Tokens.
       rows: Completions.
-      at_once: Those of a microbatch, which share a copy of the prompt; None: all.
+      packing: The rows that hold them.
     """
     generator = np.random.default_rng(0)
-    shape, copies = (rows, completion), rows // (at_once or rows)
+    shape = (rows, completion)
     question = generator.integers(3, vocabulary, (1, prompt)).astype(np.int32)
     return Batch(
-        prompt_ids=np.repeat(question, copies, axis=0),
-        prompt_lengths=np.full(copies, prompt, np.int32),
+        prompt_ids=question,
+        prompt_lengths=np.array([prompt], np.int32),
         completion_ids=generator.integers(3, vocabulary, shape).astype(np.int32),
         completion_mask=np.ones(shape, np.float32),
         logprobs=np.zeros(shape, np.float32),
         advantages=generator.choice([-1.0, 1.0], rows).astype(np.float32),
         token_weights=np.full(shape, 1 / (rows * completion), np.float32),
+        slots=pack(np.full((1, rows), completion), completion, packing),
     )
 
 
 class Updates:
     """Updates of one policy on one batch, one after another."""
 
-    def __init__(self, policy: Policy, params: Any, batch: Batch, *, dtype: str, rows: int):
-        self.learner = learner_of(policy, dtype=dtype, rows=rows)
+    def __init__(self, policy: Policy, params: Any, batch: Batch, *, dtype: str, packing: Packing):
+        self.learner = learner_of(policy, dtype=dtype, packing=packing)
         self._batch = batch
         self.state = self.learner.init(params)
         gc.collect()

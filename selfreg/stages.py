@@ -17,6 +17,7 @@ from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
+from selfreg.learn.packing import Packing, row_widths
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention
@@ -44,6 +45,7 @@ class Stages:
       report: Measured at its start, peak and end.
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
+      packing: The rows that the learner is compiled for.
       learner: Updates weights.
       initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
         mesh, float32; or adapters.
@@ -57,6 +59,7 @@ class Stages:
     report: Panel
     sampler: Sampler
     prompt_width: int
+    packing: Packing
     learner: Learner
     initial: Callable[[], Any]
     log: RunLog
@@ -85,7 +88,8 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.num_alter_tokens,
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
-    learner, initial = _learner(config, policy, mesh, weights)
+    packing = _packing(config, mesh)
+    learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
         pool = _open_in_first(opened, lambda: _grader(config, sets))
 
@@ -111,6 +115,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             report=Panel(sets.report, evaluation.report_samples, seed, seeds.REPORT),
             sampler=Sampler(engine, pool, sampling, prompts),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
+            packing=packing,
             learner=learner,
             initial=initial,
             log=log,
@@ -186,17 +191,29 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
         )
 
 
+def _packing(config: Any, mesh: jax.sharding.Mesh) -> Packing:
+    """The rows of the update: of a few widths and one a device, where the config leaves it open."""
+    learn, longest = config.learn, config.rollout.max_new_tokens
+    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = learn.microbatch_rows or split
+    if rows % split:
+        raise ValueError(
+            f"config.learn.microbatch_rows={rows} must be a multiple of {split}: so many devices "
+            "split the rows (config.mesh data x fsdp)"
+        )
+    return Packing(tuple(learn.row_tokens) or row_widths(longest), rows)
+
+
 def _learner(
-    config: Any, policy: Policy, mesh: jax.sharding.Mesh, weights: Any
+    config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, weights: Any
 ) -> tuple[Learner, Callable[[], Any]]:
     """The learner, and what makes its start: the weights, or with LoRA adapters beside them."""
     learn, optimizer = config.learn, config.optimizer
-    batch = config.rollout.problems_per_step * config.rollout.group_size
     settings = LearnSettings(
         dtype=config.model.dtype,
         temperature=config.rollout.temperature,
         chunk_tokens=learn.logprob_chunk_tokens,
-        microbatch_sequences=learn.microbatch_sequences or batch,
+        packing=packing,
         use_ratio=learn.use_importance_sampling_ratio,
         use_kl=learn.kl_coef > 0,
         offload=optimizer.offload,

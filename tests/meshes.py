@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from selfreg.learn.optim import make_optimizer
+from selfreg.learn.packing import Packing, pack
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.decoder import DecoderConfig
@@ -29,6 +30,7 @@ SHAPES = {
     "untied": DecoderConfig(**SIZES, kv_heads=8, qkv_bias=False, tied_head=False),
 }
 ROWS, PROMPT, TOKENS = 16, 5, 7
+PACKING = Packing((TOKENS,), ROWS)
 TOKENIZER = load_policy("tiny")[0].tokenizer
 POLICIES = {name: make_policy(config, TOKENIZER) for name, config in SHAPES.items()}
 PARAMS = {name: random_params(config, seed=0) for name, config in SHAPES.items()}
@@ -54,13 +56,14 @@ def make_batch() -> Batch:
         logprobs=-random.random((ROWS, TOKENS)).astype(np.float32) * mask,
         advantages=random.standard_normal(ROWS).astype(np.float32),
         token_weights=mask / mask.sum(),
+        slots=pack(lengths[:, None], TOKENS, PACKING),
     )
 
 
 def learner(policy: Policy, shape: tuple[int, ...], dtype: str = "float32") -> Learner:
     # With b1 = 0.5 the first moment is half the gradient after one step.
     rule = make_optimizer(b1=0.5, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
-    settings = LearnSettings(dtype, 0.7, 32, ROWS, use_ratio=False, use_kl=False)
+    settings = LearnSettings(dtype, 0.7, 32, PACKING, use_ratio=False, use_kl=False)
     return make_learner(policy, mesh_of(shape), rule, settings)
 
 

@@ -287,38 +287,44 @@ class Decoder(nnx.Module):
         # A padded query sees itself, so that no softmax is empty.
         seen = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
         masks = make_masks(seen, positions, positions, self.config.window)
-        return self._scan(tokens, positions, masks, None, dtype)
+        return self._scan(tokens, positions, masks, None, None, dtype)
 
     def extend(
-        self, tokens: Array, prefix: KeyValue, prefix_lengths: Array, dtype: jnp.dtype
+        self,
+        tokens: Array,
+        segments: Array,
+        positions: Array,
+        prefix: KeyValue,
+        prefix_lengths: Array,
+        row_prefix: Array,
+        dtype: jnp.dtype,
     ) -> Array:
-        """Run right-padded continuations of prefixes whose keys and values are known.
+        """Run continuations of prefixes whose keys and values are known, side by side in rows.
+
+        A token sees its row's prefix, and the tokens of its own segment that stand before it.
 
         Args:
           tokens: int32 [B, T].
-          prefix: [L, N, P, kv_heads, head_dim] with B a multiple of N: rows i * B/N and on share
-            prefix i. This is how a group shares its prompt.
+          segments: int32 [B, T], which continuation of its row a token belongs to.
+          positions: int32 [B, T], from the start of the prefix.
+          prefix: [L, N, S, kv_heads, head_dim], shared by every row that names it.
           prefix_lengths: int32 [N], the prefix tokens that are not padding.
+          row_prefix: int32 [B], below N.
           dtype: What the layers compute in.
 
         Returns:
           Final-normed hidden states [B, T, D] in `dtype`.
         """
-        group = tokens.shape[0] // prefix_lengths.shape[0]
-        lengths = jnp.repeat(prefix_lengths, group)
         steps = jnp.arange(tokens.shape[1])
-        positions = lengths[:, None] + steps
-        causal = jnp.broadcast_to(
-            steps[:, None] >= steps, (tokens.shape[0], len(steps), len(steps))
-        )
-        before = jnp.broadcast_to(jnp.arange(prefix.k.shape[2]), (len(tokens), prefix.k.shape[2]))
-        known = jnp.broadcast_to(
-            (before < lengths[:, None])[:, None], (*tokens.shape, prefix.k.shape[2])
-        )
-        seen = jnp.concatenate([known, causal], axis=-1)
+        own = (segments[:, :, None] == segments[:, None]) & (steps[:, None] >= steps)
+        before = jnp.arange(prefix.k.shape[2])
+        known = before < prefix_lengths[row_prefix, None]
+        known = jnp.broadcast_to(known[:, None], (*tokens.shape, len(before)))
+        seen = jnp.concatenate([known, own], axis=-1)
+        before = jnp.broadcast_to(before, (len(tokens), len(before)))
         key_positions = jnp.concatenate([before, positions], axis=1)
         masks = make_masks(seen, positions, key_positions, self.config.window)
-        return self._scan(tokens, positions, masks, prefix, dtype)[0]
+        return self._scan(tokens, positions, masks, prefix, row_prefix, dtype)[0]
 
     def _scan(
         self,
@@ -326,6 +332,7 @@ class Decoder(nnx.Module):
         positions: Array,
         masks: Masks,
         prefix: KeyValue | None,
+        row_prefix: Array | None,
         dtype: jnp.dtype,
     ) -> tuple[Array, KeyValue]:
         config = self.config
@@ -336,9 +343,8 @@ class Decoder(nnx.Module):
             block = nnx.merge(structure, this.weights)
             q, own = block.query_key_value(x, positions, this.frequencies)
             seen = own
-            if this.prefix is not None:
-                group = x.shape[0] // this.prefix.k.shape[0]
-                shared = jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), this.prefix)
+            if this.prefix is not None and row_prefix is not None:
+                shared = jax.tree.map(lambda a: jnp.take(a, row_prefix, axis=0), this.prefix)
                 seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), shared, own)
             mask = masks.full
             if config.sliding is not None:

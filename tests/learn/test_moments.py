@@ -24,15 +24,15 @@ from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import LearnSettings, TrainState, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.records import Checkpoint
-from tests.learn.test_train_step import COLLATE, OPTIMIZER, PARAMS, POLICY, make_groups
+from tests.learn.test_train_step import COLLATE, OPTIMIZER, PACKING, PARAMS, POLICY, make_groups
 
-BATCH = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+BATCH = collate(make_groups(), **COLLATE)
 
 
 @cache
 def learner(dtype, offload=False):
     rule = make_optimizer(**OPTIMIZER | {"clip_norm": 1.0}, state_dtype=dtype)
-    settings = LearnSettings("float32", 0.7, 16, 8, False, False, offload=offload)
+    settings = LearnSettings("float32", 0.7, 16, PACKING, False, False, offload=offload)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 

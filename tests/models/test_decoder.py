@@ -35,25 +35,35 @@ def products_in_gradient(policy):
 
 
 @WITH_AND_WITHOUT_WINDOWS
-def test_extending_a_shared_prefix_equals_running_the_whole(pair):
+def test_continuations_side_by_side_see_their_prefix_and_themselves_alone(pair):
     generator = np.random.default_rng(1)
     prompts = generator.integers(0, 97, (2, 12)).astype(np.int32)
     prompt_lengths = np.array([12, 5], np.int32)
-    answers = generator.integers(0, 97, (6, 9)).astype(np.int32)  # 3 rows a prompt
-    whole, lengths = np.zeros((6, 21), np.int32), np.repeat(prompt_lengths, 3) + 9
-    for row, length in enumerate(lengths):
-        whole[row, : length - 9] = prompts[row // 3, : length - 9]
-        whole[row, length - 9 : length] = answers[row]
+    rows = generator.integers(0, 97, (3, 14)).astype(np.int32)
+    row_prefix, cuts = np.array([1, 0, 1]), [(0, 1, 9), (0, 14), (0, 5, 9, 12)]
+    parts = [[s for s in np.split(np.arange(14), cut[1:]) if len(s)] for cut in cuts]
+    segments = np.stack([np.repeat(np.arange(len(p)), [len(s) for s in p]) for p in parts])
+    within = np.stack([np.concatenate([s - s[0] for s in p]) for p in parts])
+    positions = prompt_lengths[row_prefix, None] + within
+    spans = [(row, span) for row, p in enumerate(parts) for span in p]
+    whole, lengths = np.zeros((len(spans), 26), np.int32), np.zeros(len(spans), np.int32)
+    for line, (row, span) in enumerate(spans):
+        start = prompt_lengths[row_prefix[row]]
+        lengths[line] = start + len(span)
+        whole[line, :start] = prompts[row_prefix[row], :start]
+        whole[line, start : lengths[line]] = rows[row, span]
 
     @jax.jit
     def both(params):
         decoder = pair.policy.decoder(params)
         _, prefix = decoder(prompts, prompt_lengths, F32)
-        return decoder.extend(answers, prefix, prompt_lengths, F32), decoder(whole, lengths, F32)[0]
+        packed = decoder.extend(rows, segments, positions, prefix, prompt_lengths, row_prefix, F32)
+        return packed, decoder(whole, lengths, F32)[0]
 
     got, wanted = both(pair.params)
-    for row, length in enumerate(lengths):
-        np.testing.assert_allclose(got[row], wanted[row, length - 9 : length], atol=1e-5)
+    for line, (row, span) in enumerate(spans):
+        end = lengths[line]
+        np.testing.assert_allclose(got[row, span], wanted[line, end - len(span) : end], atol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [("gemma3", True)], indirect=True, ids=["gemma3"])

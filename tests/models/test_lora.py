@@ -19,10 +19,18 @@ from selfreg.learn.weight_change import weight_change
 from selfreg.mesh import make_mesh
 from selfreg.models.lora import Lora, adapt, bind, merge, random_adapters, trained_shapes
 from selfreg.models.policy import abstract_params
-from tests.learn.test_train_step import COLLATE, OPTIMIZER, PARAMS, POLICY, close, make_groups
+from tests.learn.test_train_step import (
+    COLLATE,
+    OPTIMIZER,
+    PACKING,
+    PARAMS,
+    POLICY,
+    close,
+    make_groups,
+)
 
 RANK, ALPHA = 4, 8.0
-BATCH = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+BATCH = collate(make_groups(), **COLLATE)
 TOKENS, LENGTHS = jnp.arange(24).reshape(2, 12) + 2, jnp.array([12, 7])
 
 
@@ -37,7 +45,7 @@ def adapters(zero=False, seed=0):
 
 def learner(dtype="float32", lora=True, mesh=None, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings(dtype, 0.7, 16, 8, False, False)
+    settings = LearnSettings(dtype, 0.7, 16, PACKING, False, False)
     low = Lora(RANK, ALPHA, PARAMS) if lora else None
     return make_learner(POLICY, mesh or make_mesh(-1, 1, 1), rule, settings, low)
 
