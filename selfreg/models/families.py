@@ -75,17 +75,17 @@ FAMILIES = (
     Family(
         "LlamaForCausalLM", "llama", _PLAIN,
         fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-        defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
+        defaults={"rms_norm_eps": 1e-6},
     ),
     Family(
         "Qwen2ForCausalLM", "qwen2", _PLAIN | {"qkv_bias": True},
         fixed={"hidden_act": "silu", "use_sliding_window": False},
-        defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 32768},
+        defaults={"rms_norm_eps": 1e-6},
     ),
     Family(
         "Qwen3ForCausalLM", "qwen3", _PLAIN | {"qk_norm": True},
         fixed={"hidden_act": "silu", "use_sliding_window": False, "attention_bias": False},
-        defaults={"rms_norm_eps": 1e-6, "head_dim": 128, "max_position_embeddings": 32768},
+        defaults={"rms_norm_eps": 1e-6, "head_dim": 128},
     ),
     # Gemma's folders leave out what transformers' own defaults say, as those of 4B and up do.
     Family(
@@ -206,7 +206,7 @@ def config_from_hf(raw: Mapping[str, Any], source: str) -> DecoderConfig:
         query_scalar=text.get("query_pre_attn_scalar"),
         rope_scaling=_rope_scaling(full, source),
         sliding=_sliding(text, rope, source) if family.has_sliding else None,
-        max_positions=text["max_position_embeddings"],
+        max_positions=text.get("max_position_embeddings"),
         **family.traits,
     )
 
@@ -224,9 +224,7 @@ def _sliding(text: Mapping[str, Any], rope: Mapping[str, Any], source: str) -> S
         )
     own = rope.get("sliding_attention", {})
     if _rope_scaling(own, source):
-        raise ValueError(
-            f"{source}: rope_parameters.sliding_attention={own} must be of the default"
-        )
+        raise ValueError(f"{source}: rope_parameters.sliding_attention={own} must not be scaled")
     return Sliding(
         window=text["sliding_window"],
         layers=tuple(_LAYER_TYPES[name] for name in names),

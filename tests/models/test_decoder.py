@@ -1,149 +1,139 @@
-"""The decoder against transformers: the same weights must give the same logits."""
+"""The decoder beside itself: prefixes, remat, depth, and folders that go round."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
+
+from selfreg.models import hf
+from selfreg.models.policy import (
+    abstract_params,
+    count_parameters,
+    load_policy,
+    make_policy,
+    random_params,
 )
 
-from selfreg.models import families, hf
-from selfreg.models.policy import count_parameters, load_policy, make_policy, random_params
-
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 80,
-    "max_position_embeddings": 256,
-}
-
-
-class Tokenizer:
-    name_or_path, eos_token_id, bos_token_id, pad_token_id = "test", 1, None, 0
-
-    def save_pretrained(self, folder):
-        pass
-
-
-# Wavelengths on both sides of the bounds, so that kept, blended and stretched angles occur.
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 5e4,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-
-
-def torch_model(family, tied):
-    torch.manual_seed(0)
-    sizes = SIZES | {"tie_word_embeddings": tied}
-    model = {
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**sizes, rope_theta=5e4, rms_norm_eps=1e-5)),
-        "llama3": lambda: LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=LLAMA3)),
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**sizes, rope_theta=1e6, rms_norm_eps=1e-6)),
-        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**sizes, rope_theta=1e6, head_dim=16)),
-    }[family]()
-    for parameter in model.parameters():  # norms and biases away from 1 and 0, so that they count
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.float().eval()
-
-
-@pytest.fixture(
-    params=[
-        ("llama", True),
-        ("llama", False),
-        ("llama3", False),
-        ("qwen2", True),
-        ("qwen2", False),
-        ("qwen3", True),
-    ]
+WITH_AND_WITHOUT_WINDOWS = pytest.mark.parametrize(
+    "pair", [("qwen2", True), ("gemma3", True)], indirect=True, ids=lambda case: case[0]
 )
-def pair(request, tmp_path):
-    """A transformers model, and the same weights loaded through its folder."""
-    model = torch_model(*request.param)
-    model.save_pretrained(tmp_path)
-    config, params = hf.load_folder(tmp_path)
-    return model, make_policy(config, Tokenizer()), params
+F32 = jnp.dtype("float32")
 
 
-def logits_of(policy, params, tokens, lengths):
-    decoder = policy.decoder(params)
-    hidden, _ = decoder(jnp.asarray(tokens), jnp.asarray(lengths), jnp.dtype("float32"))
-    return np.asarray(hidden @ decoder.head_weight.T)
+def squares(policy, params, tokens, lengths):
+    return jnp.sum(policy.decoder(params)(tokens, lengths, F32)[0] ** 2)
 
 
-def test_logits_equal_transformers_with_padding(pair):
-    model, policy, params = pair
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(0, 97, (3, 40)).astype(np.int32)
-    lengths = np.array([40, 17, 1], np.int32)
-    mask = (np.arange(40) < lengths[:, None]).astype(np.int64)
-    with torch.no_grad():
-        wanted = model(torch.tensor(tokens, dtype=torch.long), attention_mask=torch.tensor(mask))
-    got = logits_of(policy, params, tokens, lengths)
-    difference = np.abs(got - wanted.logits.numpy())[mask.astype(bool)]
-    assert difference.max() < 1e-4
+def products_in_gradient(policy):
+    """How many matrix products the program of a gradient holds, a scanned layer counted once."""
+    ints = jax.ShapeDtypeStruct((2, 20), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    gradient = jax.jit(jax.grad(lambda *a: squares(policy, *a)))
+    return gradient.lower(abstract_params(policy), *ints).as_text().count("stablehlo.dot_general")
 
 
+@WITH_AND_WITHOUT_WINDOWS
 def test_extending_a_shared_prefix_equals_running_the_whole(pair):
-    _, policy, params = pair
     generator = np.random.default_rng(1)
     prompts = generator.integers(0, 97, (2, 12)).astype(np.int32)
     prompt_lengths = np.array([12, 5], np.int32)
     answers = generator.integers(0, 97, (6, 9)).astype(np.int32)  # 3 rows a prompt
-    decoder = policy.decoder(params)
-    dtype = jnp.dtype("float32")
-    _, prefix = decoder(jnp.asarray(prompts), jnp.asarray(prompt_lengths), dtype)
-    got = decoder.extend(jnp.asarray(answers), prefix, jnp.asarray(prompt_lengths), dtype)
-    for row, answer in enumerate(answers):
-        prompt = prompts[row // 3, : prompt_lengths[row // 3]]
-        whole = np.concatenate([prompt, answer])[None]
-        wanted, _ = decoder(jnp.asarray(whole), jnp.array([len(whole[0])]), dtype)
-        np.testing.assert_allclose(got[row], wanted[0, len(prompt) :], atol=1e-5)
+    whole, lengths = np.zeros((6, 21), np.int32), np.repeat(prompt_lengths, 3) + 9
+    for row, length in enumerate(lengths):
+        whole[row, : length - 9] = prompts[row // 3, : length - 9]
+        whole[row, length - 9 : length] = answers[row]
+
+    @jax.jit
+    def both(params):
+        decoder = pair.policy.decoder(params)
+        _, prefix = decoder(prompts, prompt_lengths, F32)
+        return decoder.extend(answers, prefix, prompt_lengths, F32), decoder(whole, lengths, F32)[0]
+
+    got, wanted = both(pair.params)
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(got[row], wanted[row, length - 9 : length], atol=1e-5)
 
 
-def test_remat_changes_no_gradient(pair):
-    _, policy, params = pair
-    tokens, lengths = jnp.arange(20)[None] % 97, jnp.array([20])
+@pytest.mark.parametrize("pair", [("gemma3", True)], indirect=True, ids=["gemma3"])
+def test_remat_changes_no_gradient(pair, tokenizer):
+    tokens, lengths = jnp.arange(40).reshape(2, 20) % 97, jnp.array([20, 7])
 
-    def loss(params, policy):
-        return jnp.sum(policy.decoder(params)(tokens, lengths, jnp.dtype("float32"))[0] ** 2)
+    def gradient(remat):
+        policy = make_policy(pair.policy.config, tokenizer, remat=remat)
+        return jax.jit(jax.grad(lambda p: squares(policy, p, tokens, lengths)))(pair.params)
 
-    kept = jax.grad(loss)(params, policy)
-    again = jax.grad(loss)(params, make_policy(policy.config, Tokenizer(), remat="layer"))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), kept, again)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM"),
-        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type='yarn'"),
-        ({"num_key_value_heads": 3}, "heads=4"),
-    ],
-)
-def test_unknown_shapes_are_refused(change, words):
-    raw = families.config_to_hf(load_policy("tiny")[0].config)
-    with pytest.raises(ValueError, match=words):
-        families.config_from_hf(raw | change, "here")
+    kept = gradient("none")
+    for name in ("layer", "dots"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            kept,
+            gradient(name),
+        )
 
 
-def test_random_weights_have_the_declared_shapes():
-    policy, params = load_policy("tiny")
-    drawn = random_params(policy.config, seed=3)
-    shapes = jax.tree.map(np.shape, params)
-    assert jax.tree.map(np.shape, drawn) == shapes
-    assert count_parameters(params) == 754_816
+@WITH_AND_WITHOUT_WINDOWS
+def test_remat_repeats_what_its_name_says(pair, tokenizer):
+    config = pair.policy.config
+    products = {
+        name: products_in_gradient(make_policy(config, tokenizer, remat=name))
+        for name in ("none", "layer", "dots")
+    }
+    # Both attend again, with two products; `layer` also repeats q, k, v, o, gate and up, and down
+    # where a norm wants its result.
+    assert products["dots"] == products["none"] + 2
+    assert products["layer"] == products["dots"] + 6 + config.sandwich_norms
+
+
+def test_an_unknown_remat_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="remat='all' is not one of none, layer, dots"):
+        make_policy(load_policy("tiny")[0].config, tokenizer, remat="all")
+
+
+@WITH_AND_WITHOUT_WINDOWS
+def test_the_program_does_not_grow_with_depth(pair, tokenizer):
+    def lines(layers):
+        config, sliding = pair.policy.config, pair.policy.config.sliding
+        if sliding:
+            slides = tuple(i % 6 != 5 for i in range(layers))
+            sliding = dataclasses.replace(sliding, layers=slides)
+        deep = dataclasses.replace(config, layers=layers, sliding=sliding)
+        policy = make_policy(deep, tokenizer, remat="layer")
+        ints = jax.ShapeDtypeStruct((2, 20), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
+        gradient = jax.jit(jax.grad(lambda *a: squares(policy, *a)))
+        return gradient.lower(abstract_params(policy), *ints).as_text().count("\n")
+
+    assert lines(4) == lines(32)
+
+
+def test_a_folder_round_trip_is_bit_identical_and_opens_in_transformers(pair, tokenizer, tmp_path):
+    hf.save_folder(tmp_path, pair.policy.config, pair.params, tokenizer)
+    config, again = hf.load_folder(tmp_path)
+    assert config == pair.policy.config
+    jax.tree.map(np.testing.assert_array_equal, pair.params, again)
+    reopened = type(pair.model).from_pretrained(tmp_path)
+    mine, own = reopened.config, pair.model.config
+    assert mine.max_position_embeddings == own.max_position_embeddings == 256
+    assert mine.rope_parameters == own.rope_parameters
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(reopened(tokens).logits, pair.model(tokens).logits)
+
+
+@WITH_AND_WITHOUT_WINDOWS
+def test_random_weights_have_the_loaded_ones_shapes(pair):
+    shapes = jax.tree.map(np.shape, abstract_params(pair.policy))
+    assert shapes == jax.tree.map(np.shape, pair.params)
+
+
+@pytest.mark.parametrize("pair", [("gemma3", True)], indirect=True, ids=["gemma3"])
+def test_a_centered_norm_starts_at_zero_that_its_scale_is_one(pair):
+    drawn = random_params(pair.policy.config, seed=3)
+    assert not np.any(drawn["final_norm"])
+    assert not np.any(drawn["blocks"]["post_ffn_norm"])
+    assert np.any(drawn["blocks"]["down"])
+
+
+def test_the_tiny_policy_has_its_size():
+    assert count_parameters(load_policy("tiny")[1]) == 754_816
