@@ -43,8 +43,8 @@ def render(problem: Problem, style: str, tokenizer: Any) -> np.ndarray:
         raise ValueError(f"unknown prompt style {style!r}; allowed: {', '.join(STYLES)}")
     if not tokenizer.chat_template:
         raise ValueError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template: use an instruct "
-            "model, or style 'plain' or 'completion'"
+            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, which "
+            "config.model.prompt='chat' needs: use an instruct model, or 'plain' or 'completion'"
         )
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": chat_message(problem)}],

@@ -107,8 +107,12 @@ def test_chat_in_cpp_leaves_main_to_the_tests():
 def test_a_tokenizer_without_a_template_is_refused(tokenizer):
     tokenizer.chat_template = None
     tokenizer.name_or_path = "some/base-model"
-    with pytest.raises(ValueError, match=r"'some/base-model' has no chat template.*instruct"):
+    with pytest.raises(
+        ValueError, match=r"'some/base-model' has no chat template.*instruct"
+    ) as error:
         render(PROBLEM, "chat", tokenizer)
+    assert "config.model.prompt='chat'" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_problem_without_a_starter_has_no_completion_prompt(tokenizer):
