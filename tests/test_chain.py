@@ -123,7 +123,8 @@ def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
             "learn.kl_reference": "base", "rollout.problems_per_step": 2,
             "learn.microbatch_sequences": 2,
             "learn.completion_buckets": (32, 48), "optimizer.reset_each_campaign": False,
-            "optimizer.state_dtype": "bfloat16", "optimizer.weight_decay": 0.01, "optimizer.warmup_steps": 2, "rollout.top_p": 0.9,
+            "optimizer.state_dtype": "bfloat16", "rollout.top_p": 0.9,
+            "optimizer.weight_decay": 0.01, "optimizer.warmup_steps": 2,
             "learn.use_importance_sampling_ratio": True, "learn.token_aggregation": "sequence_mean",
         },
         {
