@@ -32,12 +32,10 @@ COLLATE = {
 
 def make_groups(seed=0, problems=2, group=4, lengths=None):
     generator = np.random.default_rng(seed)
-    lengths = iter(
-        generator.integers(1, LONGEST + 1, problems * group) if lengths is None else lengths
-    )
+    given_lengths = iter(lengths or ())
 
     def rollout(prompt):
-        length = int(next(lengths))
+        length = int(next(given_lengths, generator.integers(1, LONGEST + 1)))
         return Rollout(
             prompt_ids=prompt,
             completion_ids=generator.integers(2, 500, length).astype(np.int32),
