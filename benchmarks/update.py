@@ -19,6 +19,7 @@ from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceil
 from benchmarks.table import show
 from selfreg import xla
 from selfreg.learn.optim import make_optimizer
+from selfreg.learn.packing import Packing, pack
 from selfreg.learn.train_step import LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import count_parameters, load_policy
@@ -27,6 +28,7 @@ from selfreg.records import Batch
 _MODEL = flags.DEFINE_string("model", "tiny", "As in selfreg.evaluate.")
 _ROWS = flags.DEFINE_integer("rows", 16, "Completions in the batch.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "64:64", "128:96"], "PROMPT:COMPLETION tokens.")
+_MICROBATCH_ROWS = flags.DEFINE_integer("microbatch_rows", 1, "Of the update.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.")
 TEMPERATURE, LR = 0.7, 1e-5
 
@@ -52,7 +54,7 @@ def _compare(prompt: int, completion: int) -> list[str]:
     theirs = in_transformers(policy, params)
     generator, rows = np.random.default_rng(0), _ROWS.value
     vocabulary = policy.config.vocab_size
-    shape = (rows, completion)
+    shape, packing = (rows, completion), Packing((completion,), _MICROBATCH_ROWS.value)
     batch = Batch(
         prompt_ids=generator.integers(3, vocabulary, (1, prompt)).astype(np.int32),
         prompt_lengths=np.array([prompt], np.int32),
@@ -61,9 +63,10 @@ def _compare(prompt: int, completion: int) -> list[str]:
         logprobs=np.zeros(shape, np.float32),
         advantages=generator.choice([-1.0, 1.0], rows).astype(np.float32),
         token_weights=np.full(shape, 1 / (rows * completion), np.float32),
+        slots=pack(np.full((1, rows), completion), completion, packing),
     )
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings("float32", TEMPERATURE, 1024, rows, False, False)
+    settings = LearnSettings("float32", TEMPERATURE, 1024, packing, False, False)
     learner = make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
     state = learner.init(params)
 

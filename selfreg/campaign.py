@@ -14,6 +14,7 @@ from selfreg.control.protocol import Within
 from selfreg.evals.panel import Panel, score
 from selfreg.learn.collate import collate
 from selfreg.learn.optim import learning_rate
+from selfreg.learn.packing import padding_fraction
 from selfreg.learn.train_step import TrainState
 from selfreg.records import (
     Checkpoint,
@@ -145,13 +146,12 @@ def _update(
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update from graded groups."""
     config = stages.config
-    learn, group_size = config.learn, config.rollout.group_size
-    rows = learn.microbatch_sequences or group_size
+    learn = config.learn
     batch = collate(
         groups,
-        rows_per_prompt=min(rows, group_size),
         prompt_width=stages.prompt_width,
-        completion_lengths=(*sorted(learn.completion_buckets), config.rollout.max_new_tokens),
+        max_new_tokens=config.rollout.max_new_tokens,
+        packing=stages.packing,
         reward_coding=learn.reward_coding,
         center=learn.use_score_centering,
         normalize=learn.use_std_normalization,
@@ -167,7 +167,7 @@ def _update(
             f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch "
             f"is in {file}. Lower config.optimizer.lr={plan.lr:g} or set optimizer.clip_norm"
         )
-    return state, metrics
+    return state, metrics | {"padding_fraction": padding_fraction(batch, stages.packing)}
 
 
 def _describe(groups: Sequence[Group]) -> dict[str, float]:

@@ -6,6 +6,7 @@ override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
 
 import difflib
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
@@ -103,9 +104,12 @@ KEYS: dict[str, Key] = {
     "learn.kl_reference": Key(
         "campaign_start", "the KL penalty's anchor", one_of("campaign_start", "base")
     ),
-    "learn.microbatch_sequences": Key(0, "rows whose gradients are held at once; 0: all"),
+    # Completions are packed into rows: selfreg/learn/packing.py.
+    "learn.row_tokens": Key((), "widths of rows; (): 2/3, 1 and 3/2 of rollout.max_new_tokens"),
+    "learn.microbatch_rows": Key(
+        0, "rows whose gradients are computed at once; 0: one a device", at_least(0)
+    ),
     "learn.logprob_chunk_tokens": Key(1024, "tokens whose logits exist at once", at_least(1)),
-    "learn.completion_buckets": Key((), "padded lengths for batches of short completions"),
     "optimizer.lr": Key(1e-6, "peak learning rate of AdamW", ABOVE_ZERO),
     "optimizer.b1": Key(0.9, "decay of the first moment", BELOW_ONE),
     "optimizer.b2": Key(0.999, "decay of the second moment", BELOW_ONE),
@@ -204,22 +208,15 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
 def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
     """What one key allows another to be."""
     group, new_tokens = config.rollout.group_size, config.rollout.max_new_tokens
-    batch = config.rollout.problems_per_step * group
 
-    def splits_the_batch(rows: int) -> bool:
-        if rows <= 0:
-            return rows == 0
-        return batch % rows == 0 and (rows % group == 0 or group % rows == 0)
+    def holds_every_completion(widths: tuple[int, ...]) -> bool:
+        ascending = all(a < b for a, b in pairwise((0, *widths)))
+        return not widths or (ascending and widths[-1] >= new_tokens)
 
     return {
         "rollout.max_sequences": at_least(group),
-        "learn.microbatch_sequences": Rule(
-            splits_the_batch,
-            f"0, or a divisor of the batch of {batch} that divides, or is a multiple of, "
-            f"rollout.group_size={group}",
-        ),
-        "learn.completion_buckets": Rule(
-            lambda lengths: all(0 < length < new_tokens for length in lengths),
-            f"lengths above 0 and below rollout.max_new_tokens={new_tokens}",
+        "learn.row_tokens": Rule(
+            holds_every_completion,
+            f"ascending widths above 0, the last at least rollout.max_new_tokens={new_tokens}",
         ),
     }

@@ -215,19 +215,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one update learns from. Rows are completions; those of one prompt stand side by side.
-
-    A prompt is kept once for all the rows that share it: N prompts, B = N * (rows a prompt) rows.
+    """What one update learns from, a completion a line, and where each token is computed.
 
     Attributes:
-      prompt_ids: int32 [N, P], right-padded.
-      prompt_lengths: int32 [N].
+      prompt_ids: int32 [P, width], right-padded; each is kept once for the G that share it.
+      prompt_lengths: int32 [P].
       completion_ids: int32 [B, T], right-padded.
       completion_mask: float32 [B, T], 1 on completion tokens.
       logprobs: float32 [B, T], the sampler's, 0 on padding.
       advantages: float32 [B].
       token_weights: float32 [B, T], how much each token's loss counts; the batch's loss is the sum
         of weight x token loss, so that the losses of microbatches add up to it exactly.
+      slots: int32 [widths, R, widest], the tokens side by side in rows: see selfreg.learn.packing.
     """
 
     prompt_ids: np.ndarray
@@ -237,6 +236,7 @@ class Batch:
     logprobs: np.ndarray
     advantages: np.ndarray
     token_weights: np.ndarray
+    slots: np.ndarray
 
 
 # --- What a run leaves behind ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
+from selfreg.learn.packing import Packing, row_widths
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import Policy, count_parameters, load_policy
@@ -37,6 +38,7 @@ class Stages:
       report: Measured at its start, peak and end.
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
+      packing: The rows that the learner is compiled for.
       learner: Updates weights.
       initial: The weights of the chain's initial policy, on the host.
       log: The run folder.
@@ -49,6 +51,7 @@ class Stages:
     report: Panel
     sampler: Sampler
     prompt_width: int
+    packing: Packing
     learner: Learner
     initial: Any
     log: RunLog
@@ -75,7 +78,8 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.num_alter_tokens,
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
-    learner = _learner(config, policy, mesh)
+    packing = _packing(config, mesh)
+    learner = _learner(config, policy, mesh, packing)
     with GraderPool(
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
@@ -114,6 +118,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                     ),
                     sampler=Sampler(engine, pool, sampling, prompts),
                     prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
+                    packing=packing,
                     learner=learner,
                     initial=initial,
                     log=log,
@@ -151,14 +156,26 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
         )
 
 
-def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh) -> Learner:
+def _packing(config: Any, mesh: jax.sharding.Mesh) -> Packing:
+    """The rows of the update: of a few widths and one a device, where the config leaves it open."""
+    learn, longest = config.learn, config.rollout.max_new_tokens
+    split = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = learn.microbatch_rows or split
+    if rows % split:
+        raise ValueError(
+            f"config.learn.microbatch_rows={rows} must be a multiple of {split}: so many devices "
+            "split the rows (config.mesh data x fsdp)"
+        )
+    return Packing(tuple(learn.row_tokens) or row_widths(longest), rows)
+
+
+def _learner(config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing) -> Learner:
     learn, optimizer = config.learn, config.optimizer
-    batch = config.rollout.problems_per_step * config.rollout.group_size
     settings = LearnSettings(
         dtype=config.model.dtype,
         temperature=config.rollout.temperature,
         chunk_tokens=learn.logprob_chunk_tokens,
-        microbatch_sequences=learn.microbatch_sequences or batch,
+        packing=packing,
         use_ratio=learn.use_importance_sampling_ratio,
         use_kl=learn.kl_coef > 0,
     )

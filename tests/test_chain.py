@@ -34,7 +34,8 @@ def small(**changes):
             "campaigns": 2, "campaign_budget_steps": 4, "problems.panel_count": 4,
             "problems.report_count": 4, "evaluation.every_steps": 1, "rollout.group_size": 4,
             "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
-            "rollout.max_new_tokens": 64, "optimizer.lr": 1e-4, **changes,
+            "rollout.max_new_tokens": 64, "learn.row_tokens": (64,), "optimizer.lr": 1e-4,
+            **changes,
         }
     )  # fmt: skip
     return resolve(config)
@@ -121,8 +122,8 @@ def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
         {
             "learn.algorithm": "grpo", "rollout.num_alter_tokens": 4, "learn.kl_coef": 0.05,
             "learn.kl_reference": "base", "rollout.problems_per_step": 2,
-            "learn.microbatch_sequences": 2,
-            "learn.completion_buckets": (32, 48), "optimizer.reset_each_campaign": False,
+            "learn.microbatch_rows": 2, "learn.row_tokens": (48, 64),
+            "optimizer.reset_each_campaign": False,
             "optimizer.weight_decay": 0.01, "optimizer.warmup_steps": 2, "rollout.top_p": 0.9,
             "learn.use_importance_sampling_ratio": True, "learn.token_aggregation": "sequence_mean",
         },

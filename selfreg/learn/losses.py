@@ -18,15 +18,15 @@ def policy_gradient(
     Args:
       logprobs: float32 [B, T], of the policy that learns.
       sampler_logprobs: float32 [B, T].
-      advantages: float32 [B].
+      advantages: float32 [B, T], of the completion that each token belongs to.
       use_ratio: Weight by the importance ratio.
 
     Returns:
       float32 [B, T].
     """
     if use_ratio:
-        return -advantages[:, None] * jnp.exp(logprobs - sampler_logprobs)
-    return -advantages[:, None] * logprobs
+        return -advantages * jnp.exp(logprobs - sampler_logprobs)
+    return -advantages * logprobs
 
 
 def k3(logprobs: Array, reference_logprobs: Array) -> Array:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.losses import k3, policy_gradient
-from selfreg.mesh import batch_sharding, replicated, weight_shardings
-from selfreg.models.decoder import LOGICAL_AXES
+from selfreg.learn.microbatch import fold, read_prompts, score
+from selfreg.learn.packing import Packing
+from selfreg.mesh import replicated, weight_shardings
+from selfreg.models.decoder import LOGICAL_AXES, KeyValue
 from selfreg.models.policy import Policy, abstract_params
 from selfreg.records import Batch
 
@@ -34,7 +35,7 @@ class LearnSettings:
     dtype: str
     temperature: float
     chunk_tokens: int
-    microbatch_sequences: int
+    packing: Packing
     use_ratio: bool
     use_kl: bool
 
@@ -66,7 +67,7 @@ def make_learner(
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
-        return {n: jax.device_put(a, batch_sharding(mesh, len(a))) for n, a in arrays.items()}
+        return jax.device_put(arrays, replicated(mesh))
 
     def with_shardings(tree: Any) -> Any:
         def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
@@ -95,61 +96,59 @@ def make_learner(
     def jitted(
         state: TrainState, batch: dict[str, Array], reference: Array | None, lr: Array, kl: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        new, metrics = _update(policy, optimizer, settings, state, batch, reference, lr, kl)
+        new, metrics = _update(policy, optimizer, settings, mesh, state, batch, reference, lr, kl)
         # The output keeps the layout of the input: nothing drifts from step to step.
         return jax.lax.with_sharding_constraint(new, shardings(new)), metrics
 
-    score = jax.jit(partial(_score_all, policy, settings), out_shardings=replicated(mesh))
-    return Learner(like, init, update, lambda params, batch: score(params, on_mesh(batch)))
-
-
-def _score(
-    policy: Policy, settings: LearnSettings, params: Any, batch: dict[str, Array]
-) -> tuple[Array, Array]:
-    """Logprobs and entropies [B, T] of a microbatch's completions, each prompt run once."""
-    decoder = policy.decoder(params)
-    dtype = jnp.dtype(settings.dtype)
-    lengths, completions = batch["prompt_lengths"], batch["completion_ids"]
-    hidden, prefix = decoder(batch["prompt_ids"], lengths, dtype)
-    # The last prompt token predicts the first completion token, and so on.
-    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)
-    last = jnp.repeat(last, len(completions) // len(lengths), axis=0)
-    rest = decoder.extend(completions[:, :-1], prefix, lengths, dtype)
-    states = jnp.concatenate([last, rest], axis=1)
-    return token_logprobs(
-        states, decoder.head_weight, completions,
-        temperature=settings.temperature, chunk_tokens=settings.chunk_tokens,
-    )  # fmt: skip
-
-
-def _microbatches(settings: LearnSettings, batch: dict[str, Array]) -> dict[str, Array]:
-    """Each array with a leading axis of microbatches; the rows of a prompt stay together."""
-    count = len(batch["completion_ids"]) // settings.microbatch_sequences
-    return jax.tree.map(lambda a: a.reshape(count, len(a) // count, *a.shape[1:]), batch)
+    scores = jax.jit(partial(_score_all, policy, settings, mesh), out_shardings=replicated(mesh))
+    return Learner(like, init, update, lambda params, batch: scores(params, on_mesh(batch)))
 
 
 def _score_all(
-    policy: Policy, settings: LearnSettings, params: Any, batch: dict[str, Array]
+    policy: Policy, settings: LearnSettings, mesh: Mesh, params: Any, batch: dict[str, Array]
 ) -> Array:
-    def one(part: dict[str, Array]) -> Array:
-        return _score(policy, settings, params, part)[0]
+    """Logprobs [B, T] of every completion, 0 on padding."""
+    decoder, options = policy.decoder(params), _score_options(settings)
+    prompts = read_prompts(decoder, batch, mesh, options["dtype"])
 
-    scores = jax.lax.map(one, _microbatches(settings, batch))
-    return scores.reshape(batch["completion_ids"].shape)
+    def add(scores: Array, slots: Array) -> Array:
+        logprobs, _ = score(decoder, prompts, batch, slots, **options)
+        # Padding is put behind the end, and dropped.
+        return scores.at[jnp.where(slots >= 0, slots, scores.size)].set(logprobs, mode="drop")
+
+    shape = batch["completion_ids"].shape
+    zero = jnp.zeros(batch["completion_ids"].size, jnp.float32)
+    return fold(add, zero, batch["slots"], settings.packing, mesh).reshape(shape)
+
+
+def _score_options(settings: LearnSettings) -> dict[str, Any]:
+    return {
+        "temperature": settings.temperature,
+        "chunk_tokens": settings.chunk_tokens,
+        "dtype": jnp.dtype(settings.dtype),
+    }
 
 
 def _update(
     policy: Policy,
     optimizer: optax.GradientTransformation,
     settings: LearnSettings,
+    mesh: Mesh,
     state: TrainState,
     batch: dict[str, Array],
     reference: Array | None,
     lr: Array,
     kl_coef: Array,
 ) -> tuple[TrainState, dict[str, Array]]:
-    def loss(params: Any, part: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        logprobs, entropy = _score(policy, settings, params, part)
+    options = _score_options(settings)
+    extra = {} if reference is None else {"reference": reference}
+
+    def read(params: Any) -> KeyValue:
+        return read_prompts(policy.decoder(params), batch, mesh, options["dtype"])
+
+    def loss(params: Any, prompts: KeyValue, slots: Array) -> tuple[Array, dict[str, Array]]:
+        logprobs, entropy = score(policy.decoder(params), prompts, batch, slots, **options)
+        part = _take(batch | extra, slots)
         mask, weights = part["completion_mask"], part["token_weights"]
         token_loss = policy_gradient(
             logprobs, part["logprobs"], part["advantages"], use_ratio=settings.use_ratio
@@ -163,8 +162,7 @@ def _update(
         total = jnp.sum(jnp.where(mask > 0, weights * token_loss, 0.0))
         return total, jax.tree.map(jnp.sum, sums)
 
-    extra = {} if reference is None else {"reference": reference}
-    value, sums, gradient = _accumulate(loss, state.params, _microbatches(settings, batch | extra))
+    value, sums, gradient = _accumulate(loss, state.params, batch, settings, mesh, read)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     updates = jax.tree.map(lambda u: lr * u, updates)
     params = optax.apply_updates(state.params, updates)
@@ -181,23 +179,45 @@ def _update(
 
 
 def _accumulate(
-    loss: Callable[..., Any], params: Any, parts: dict[str, Array]
+    loss: Callable[..., Any],
+    params: Any,
+    batch: dict[str, Array],
+    settings: LearnSettings,
+    mesh: Mesh,
+    read: Callable[[Any], KeyValue],
 ) -> tuple[Array, dict[str, Array], Any]:
-    """Sums over microbatches of the loss, of what describes it, and of the gradient."""
-    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    """Sums over microbatches of the loss, of what describes it, and of the gradient.
 
-    def add(carry: Any, part: dict[str, Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, carry, value_and_grad(params, part)), None
+    The prompts are read once, before the microbatches, and what all of these ask of their keys and
+    values goes back through them once, at the end.
+    """
+    prompts, back = jax.vjp(read, params)
+    value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
 
-    first = jax.tree.map(lambda a: a[0], parts)
-    if len(parts["completion_ids"]) == 1:
-        (value, sums), gradient = value_and_grad(params, first)
-    else:
-        zero = jax.tree.map(
-            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(value_and_grad, params, first)
-        )
-        ((value, sums), gradient), _ = jax.lax.scan(add, zero, parts)
-    return value, sums, gradient
+    def add(carry: Any, slots: Array) -> Any:
+        return jax.tree.map(jnp.add, carry, value_and_grad(params, prompts, slots))
+
+    slots = batch["slots"][0, : settings.packing.microbatch_rows]
+    # Sums of many small terms: in float32, whatever the layers compute in.
+    zero = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, jnp.float32),
+        jax.eval_shape(value_and_grad, params, prompts, slots),
+    )
+    (value, sums), (direct, wanted) = fold(add, zero, batch["slots"], settings.packing, mesh)
+    (through,) = back(jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts))
+    return value, sums, jax.tree.map(jnp.add, direct, through)
+
+
+def _take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
+    """What the loss needs of each slot's token: every entry [rows, T], 0 on padding."""
+    shape = batch["completion_ids"].shape
+    wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
+    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference")
+    return {
+        name: jnp.where(slots >= 0, wide[name].reshape(-1)[slots], 0.0)
+        for name in names
+        if name in wide
+    }
 
 
 def _token_sums(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:

@@ -287,34 +287,40 @@ class Decoder(nnx.Module):
         causal = steps[:, None] >= steps[None, :]
         # A padded query sees itself, so that no softmax is empty.
         mask = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
-        return self._scan(tokens, positions, mask, None, dtype)
+        return self._scan(tokens, positions, mask, None, None, dtype)
 
     def extend(
-        self, tokens: Array, prefix: KeyValue, prefix_lengths: Array, dtype: jnp.dtype
+        self,
+        tokens: Array,
+        segments: Array,
+        positions: Array,
+        prefix: KeyValue,
+        prefix_lengths: Array,
+        row_prefix: Array,
+        dtype: jnp.dtype,
     ) -> Array:
-        """Run right-padded continuations of prefixes whose keys and values are known.
+        """Run continuations of prefixes whose keys and values are known, side by side in rows.
+
+        A token sees its row's prefix, and the tokens of its own segment that stand before it.
 
         Args:
           tokens: int32 [B, T].
-          prefix: [L, N, P, kv_heads, head_dim] with B a multiple of N: rows i * B/N and on share
-            prefix i. This is how a group shares its prompt.
+          segments: int32 [B, T], which continuation of its row a token belongs to.
+          positions: int32 [B, T], from the start of the prefix.
+          prefix: [L, N, S, kv_heads, head_dim], shared by every row that names it.
           prefix_lengths: int32 [N], the prefix tokens that are not padding.
+          row_prefix: int32 [B], below N.
           dtype: What the layers compute in.
 
         Returns:
           Final-normed hidden states [B, T, D] in `dtype`.
         """
-        group = tokens.shape[0] // prefix_lengths.shape[0]
-        lengths = jnp.repeat(prefix_lengths, group)
         steps = jnp.arange(tokens.shape[1])
-        positions = lengths[:, None] + steps
-        causal = jnp.broadcast_to(
-            steps[:, None] >= steps, (tokens.shape[0], len(steps), len(steps))
-        )
-        seen = jnp.arange(prefix.k.shape[2]) < lengths[:, None]
+        own = (segments[:, :, None] == segments[:, None]) & (steps[:, None] >= steps)
+        seen = jnp.arange(prefix.k.shape[2]) < prefix_lengths[row_prefix, None]
         seen = jnp.broadcast_to(seen[:, None], (*tokens.shape, prefix.k.shape[2]))
-        mask = jnp.concatenate([seen, causal], axis=-1)
-        return self._scan(tokens, positions, mask, prefix, dtype)[0]
+        mask = jnp.concatenate([seen, own], axis=-1)
+        return self._scan(tokens, positions, mask, prefix, row_prefix, dtype)[0]
 
     def _scan(
         self,
@@ -322,6 +328,7 @@ class Decoder(nnx.Module):
         positions: Array,
         mask: Array,
         prefix: KeyValue | None,
+        row_prefix: Array | None,
         dtype: jnp.dtype,
     ) -> tuple[Array, KeyValue]:
         structure, weights = nnx.split(self.blocks)
@@ -330,9 +337,8 @@ class Decoder(nnx.Module):
             block = nnx.merge(structure, scanned[0])
             q, own = block.query_key_value(x, positions)
             seen = own
-            if scanned[1] is not None:
-                group = x.shape[0] // scanned[1].k.shape[0]
-                shared = jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), scanned[1])
+            if scanned[1] is not None and row_prefix is not None:
+                shared = jax.tree.map(lambda a: jnp.take(a, row_prefix, axis=0), scanned[1])
                 seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), shared, own)
             return block.finish(x, attend(q, seen.k, seen.v, mask)), own
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg import records
+from selfreg import records, xla
 from selfreg.learn.collate import collate
 from selfreg.learn.optim import learning_rate, make_optimizer
+from selfreg.learn.packing import Packing
 from selfreg.learn.train_step import LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import load_policy, random_params
@@ -24,17 +26,20 @@ from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollou
 POLICY, _ = load_policy("tiny")
 PARAMS = random_params(POLICY.config, seed=1)
 OPTIMIZER = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 0.0}
+LONGEST = 10
+PACKING = Packing((10, 16), 2)
 COLLATE = {
-    "prompt_width": 32, "completion_lengths": (12, 20), "reward_coding": "minus_one_one",
-    "center": False, "normalize": False, "aggregation": "token_mean",
+    "prompt_width": 32, "max_new_tokens": LONGEST, "packing": PACKING, "center": False,
+    "reward_coding": "minus_one_one", "normalize": False, "aggregation": "token_mean",
 }  # fmt: skip
 
 
-def make_groups(seed=0, problems=2, group=4):
+def make_groups(seed=0, problems=2, group=4, lengths=None):
     generator = np.random.default_rng(seed)
+    given_lengths = iter(lengths or ())
 
     def rollout(prompt):
-        length = int(generator.integers(1, 11))
+        length = int(next(given_lengths, generator.integers(1, LONGEST + 1)))
         return Rollout(
             prompt_ids=prompt,
             completion_ids=generator.integers(2, 500, length).astype(np.int32),
@@ -57,36 +62,44 @@ def make_groups(seed=0, problems=2, group=4):
 
 
 @cache
-def learner(microbatch=8, use_ratio=False, use_kl=False, **optimizer):
+def learner(packing=PACKING, use_ratio=False, use_kl=False, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings("float32", 0.7, 16, microbatch, use_ratio, use_kl)
+    settings = LearnSettings("float32", 0.7, 16, packing, use_ratio, use_kl)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 
-def gradient_of(batch, microbatch=8, **options):
+def gradient_of(batch, packing=PACKING, **options):
     """The gradient itself: the first moment after one step with b1 = 0.5 is half of it."""
-    made = learner(microbatch, b1=0.5, **options)
+    made = learner(packing, b1=0.5, **options)
     state, metrics = made.update(made.init(PARAMS), batch, None, 0.0, 0.0)
     moments = next(m for m in state.moments if hasattr(m, "mu"))
     return jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), metrics
 
 
-def plain_loss(params, batch, rows_per_prompt, use_ratio=False):
-    """One row at a time, whole sequences, whole logits."""
+@jax.jit
+def plain_scores(params, tokens, length):
+    """Logprobs of every token but the first of one sequence, from its whole logits."""
     decoder = POLICY.decoder(params)
+    hidden, _ = decoder(tokens[None], length[None], jnp.dtype("float32"))
+    logprobs = jax.nn.log_softmax(hidden[0, :-1] @ decoder.head_weight.T / 0.7)
+    return jnp.take_along_axis(logprobs, tokens[1:, None], axis=1)[:, 0]
+
+
+def plain_logprobs(params, batch):
+    """Logprobs of each completion [length], one whole sequence at a time."""
+    for row, ids in enumerate(batch.completion_ids):
+        prompt = row * len(batch.prompt_ids) // len(batch.completion_ids)
+        start, count = batch.prompt_lengths[prompt], int(batch.completion_mask[row].sum())
+        whole = np.concatenate([batch.prompt_ids[prompt][:start], ids[:count]])
+        tokens = jnp.asarray(np.pad(whole, (0, 64 - len(whole))))
+        yield plain_scores(params, tokens, jnp.int32(len(whole)))[start - 1 : len(whole) - 1]
+
+
+def plain_loss(params, batch, use_ratio=False):
     total = 0.0
-    for row in range(len(batch.completion_ids)):
-        count = int(batch.completion_mask[row].sum())
-        prompt = row // rows_per_prompt
-        start = int(batch.prompt_lengths[prompt])
-        whole = np.concatenate(
-            [batch.prompt_ids[prompt][:start], batch.completion_ids[row][:count]]
-        )
-        hidden, _ = decoder(jnp.asarray(whole[None]), jnp.array([len(whole)]), jnp.dtype("float32"))
-        logprobs = jax.nn.log_softmax(hidden[0, start - 1 : -1] @ decoder.head_weight.T / 0.7)
-        own = logprobs[jnp.arange(count), batch.completion_ids[row][:count]]
-        gain = jnp.exp(own - batch.logprobs[row][:count]) if use_ratio else own
-        total -= jnp.sum(batch.token_weights[row][:count] * batch.advantages[row] * gain)
+    for row, own in enumerate(plain_logprobs(params, batch)):
+        gain = jnp.exp(own - batch.logprobs[row][: len(own)]) if use_ratio else own
+        total -= jnp.sum(batch.token_weights[row][: len(own)] * batch.advantages[row] * gain)
     return total
 
 
@@ -95,39 +108,71 @@ def close(a, b, rtol=1e-4):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=rtol * scale), a, b)
 
 
-@pytest.mark.parametrize("use_ratio", [False, True])
-def test_loss_and_gradient_equal_a_plain_loop(use_ratio):
-    batch = collate(make_groups(group=2), rows_per_prompt=2, **COLLATE)
-    value, wanted = jax.value_and_grad(plain_loss)(PARAMS, batch, 2, use_ratio)
-    got, metrics = gradient_of(batch, microbatch=4, use_ratio=use_ratio)
+@pytest.mark.parametrize(
+    ("lengths", "problems", "use_ratio"),
+    [
+        ([1, 7, 10, 3, 10, 1, 1, 6], 2, False),
+        ([5, 5, 5, 5, 10, 10, 9, 8], 2, True),
+        ([1, 4, 10], 3, False),
+    ],
+    ids=["several in a row", "importance sampling", "groups of one"],
+)
+def test_loss_and_gradient_equal_a_plain_loop(lengths, problems, use_ratio):
+    group = len(lengths) // problems
+    batch = collate(make_groups(3, problems, group, lengths), **COLLATE)
+    value, wanted = jax.value_and_grad(plain_loss)(PARAMS, batch, use_ratio)
+    got, metrics = gradient_of(batch, use_ratio=use_ratio)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
     close(got, wanted)
     norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(wanted)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("microbatch", "rows_per_prompt"), [(4, 4), (2, 2), (1, 1)])
-def test_microbatches_add_up_to_the_whole_batch(microbatch, rows_per_prompt):
-    whole, metrics = gradient_of(collate(make_groups(), rows_per_prompt=4, **COLLATE))
-    parts, again = gradient_of(
-        collate(make_groups(), rows_per_prompt=rows_per_prompt, **COLLATE), microbatch
-    )
-    close(parts, whole)
+@pytest.mark.parametrize("packing", [Packing((10,), 1), Packing((40,), 3)], ids=str)
+def test_how_rows_are_packed_changes_nothing(packing):
+    one, metrics = gradient_of(collate(make_groups(), **COLLATE))
+    batch = collate(make_groups(), **COLLATE | {"packing": packing})
+    other, again = gradient_of(batch, packing)
+    close(other, one)
     for name in ("loss", "entropy", "approx_kl", "is_eff_sample_size"):
         np.testing.assert_allclose(again[name], metrics[name], rtol=1e-4)
 
 
 @given(st.integers(0, 100))
 @settings(max_examples=4, deadline=None)
-def test_padding_and_the_order_of_groups_change_nothing(seed):
+def test_order_and_padding_change_nothing(seed):
     groups = make_groups(seed)
-    short = collate(groups, rows_per_prompt=4, **COLLATE)
-    wider = {"prompt_width": 48, "completion_lengths": (20,)}
-    padded = collate(groups, rows_per_prompt=4, **COLLATE | wider)
-    turned = collate(groups[::-1], rows_per_prompt=4, **COLLATE)
-    wanted, _ = gradient_of(short)
-    close(gradient_of(padded)[0], wanted)
-    close(gradient_of(turned)[0], wanted)
+    turned = [Group(g.problem, g.rollouts[::-1], g.programs, g.grades[::-1]) for g in groups[::-1]]
+    wanted, _ = gradient_of(collate(groups, **COLLATE))
+    close(gradient_of(collate(turned, **COLLATE))[0], wanted)
+    wider = {"prompt_width": 48, "max_new_tokens": 16}
+    close(gradient_of(collate(groups, **COLLATE | wider))[0], wanted)
+
+
+def test_reference_scores_are_those_of_whole_sequences():
+    batch = collate(make_groups(), **COLLATE)
+    made = learner(use_kl=True)
+    scores = np.asarray(made.logprobs(made.init(PARAMS).params, batch))
+    assert np.all(scores[batch.completion_mask == 0] == 0)
+    for row, wanted in zip(scores, plain_logprobs(PARAMS, batch), strict=True):
+        np.testing.assert_allclose(row[: len(wanted)], wanted, atol=1e-4)
+
+
+def test_one_program_serves_every_length():
+    xla.set_up()
+    made = learner(use_kl=True)
+    state, compiled = made.init(PARAMS), []
+    for lengths in ([10, 1, 2, 3, 4, 5, 6, 7], [1] * 8, [10] * 8, [6, 4] * 4):
+        batch = collate(make_groups(lengths=lengths), **COLLATE)
+        before = xla.compile_count()
+        reference = made.logprobs(state.params, batch)
+        state, metrics = made.update(state, batch, reference, 1e-3, 0.1)
+        jax.block_until_ready(metrics)
+        compiled.append(xla.compile_count() - before)
+    assert compiled[1:] == [0, 0, 0]
+    before = xla.compile_count()
+    jax.jit(lambda x: x + len(compiled))(1.0)
+    assert xla.compile_count() > before
 
 
 def test_equal_rewards_change_no_weight_under_grpo():
@@ -135,7 +180,7 @@ def test_equal_rewards_change_no_weight_under_grpo():
         Group(g.problem, g.rollouts, g.programs, (Grade(Outcome.FAILED),) * 4)
         for g in make_groups()
     ]
-    batch = collate(groups, rows_per_prompt=4, **COLLATE | {"center": True, "normalize": True})
+    batch = collate(groups, **COLLATE | {"center": True, "normalize": True})
     made = learner()
     state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0)
     assert metrics["grad_norm"] == 0
@@ -144,7 +189,7 @@ def test_equal_rewards_change_no_weight_under_grpo():
 
 def test_a_step_raises_the_logprob_of_what_was_rewarded():
     groups = make_groups()
-    batch = collate(groups, rows_per_prompt=4, **COLLATE)
+    batch = collate(groups, **COLLATE)
     made = learner()
     state = made.init(PARAMS)
     before = np.asarray(made.logprobs(state.params, batch))
@@ -155,14 +200,12 @@ def test_a_step_raises_the_logprob_of_what_was_rewarded():
 
 
 def test_kl_pulls_towards_the_reference():
-    batch = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+    batch = collate(make_groups(), **COLLATE)
     made = learner(use_kl=True)
     other = random_params(POLICY.config, seed=2)
     reference = made.logprobs(made.init(other).params, batch)
     state, distances = made.init(PARAMS), []
-    still = batch.__class__(
-        **{n: getattr(batch, n) for n in batch.__slots__} | {"advantages": 0 * batch.advantages}
-    )
+    still = replace(batch, advantages=0 * batch.advantages)
     for _ in range(5):
         state, metrics = made.update(state, still, reference, 1e-3, 1.0)
         distances.append(float(metrics["k3_kl"]))
@@ -171,7 +214,7 @@ def test_kl_pulls_towards_the_reference():
 
 
 def test_mismatch_metrics_by_hand():
-    batch = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+    batch = collate(make_groups(), **COLLATE)
     made = learner()
     state = made.init(PARAMS)
     own, mask = np.asarray(made.logprobs(state.params, batch)), batch.completion_mask
@@ -189,7 +232,7 @@ def test_mismatch_metrics_by_hand():
 
 
 def test_tiny_steps_move_float32_masters_that_bfloat16_would_not_see():
-    batch = collate(make_groups(), rows_per_prompt=4, **COLLATE)
+    batch = collate(make_groups(), **COLLATE)
     made = learner()
     state, metrics = made.update(made.init(PARAMS), batch, None, 1e-6, 0.0)
     moved = np.mean(np.asarray(state.params["blocks"]["q"]) != PARAMS["blocks"]["q"])
@@ -209,14 +252,17 @@ MESHES = """
     import test_train_step as t
     from selfreg.learn.collate import collate
     from selfreg.learn.optim import make_optimizer
+    from selfreg.learn.packing import Packing
     from selfreg.learn.train_step import LearnSettings, make_learner
     from selfreg.mesh import make_mesh
     import jax
-    batch = collate(t.make_groups(problems=4), rows_per_prompt=4, **t.COLLATE)
+    packing = Packing((16,), 8)
+    batch = collate(t.make_groups(problems=4), **t.COLLATE | {"packing": packing})
     rule = make_optimizer(**t.OPTIMIZER)
     for shape in [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]:
         made = make_learner(
-            t.POLICY, make_mesh(*shape), rule, LearnSettings("float32", 0.7, 16, 16, False, False)
+            t.POLICY, make_mesh(*shape), rule,
+            LearnSettings("float32", 0.7, 16, packing, False, False),
         )
         state = made.init(t.PARAMS)
         for _ in range(2):

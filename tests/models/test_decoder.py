@@ -97,21 +97,32 @@ def test_logits_equal_transformers_with_padding(pair):
     assert difference.max() < 1e-4
 
 
-def test_extending_a_shared_prefix_equals_running_the_whole(pair):
+def test_continuations_side_by_side_see_their_prefix_and_themselves_alone(pair):
     _, policy, params = pair
     generator = np.random.default_rng(1)
     prompts = generator.integers(0, 97, (2, 12)).astype(np.int32)
     prompt_lengths = np.array([12, 5], np.int32)
-    answers = generator.integers(0, 97, (6, 9)).astype(np.int32)  # 3 rows a prompt
+    rows = generator.integers(0, 97, (3, 14)).astype(np.int32)
+    row_prefix, cuts = np.array([1, 0, 1]), [(0, 1, 9), (0, 14), (0, 5, 9, 12)]
     decoder = policy.decoder(params)
     dtype = jnp.dtype("float32")
     _, prefix = decoder(jnp.asarray(prompts), jnp.asarray(prompt_lengths), dtype)
-    got = decoder.extend(jnp.asarray(answers), prefix, jnp.asarray(prompt_lengths), dtype)
-    for row, answer in enumerate(answers):
-        prompt = prompts[row // 3, : prompt_lengths[row // 3]]
-        whole = np.concatenate([prompt, answer])[None]
-        wanted, _ = decoder(jnp.asarray(whole), jnp.array([len(whole[0])]), dtype)
-        np.testing.assert_allclose(got[row], wanted[0, len(prompt) :], atol=1e-5)
+    parts = [np.split(np.arange(14), cut[1:]) for cut in cuts]
+    segments = [np.repeat(np.arange(len(p)), [len(s) for s in p]) for p in parts]
+    starts = prompt_lengths[row_prefix]
+    positions = [
+        n + np.concatenate([s - s[:1] for s in p]) for n, p in zip(starts, parts, strict=True)
+    ]
+    got = decoder.extend(
+        jnp.asarray(rows), jnp.asarray(segments), jnp.asarray(positions), prefix,
+        jnp.asarray(prompt_lengths), jnp.asarray(row_prefix), dtype,
+    )  # fmt: skip
+    for row, (index, spans) in enumerate(zip(row_prefix, parts, strict=True)):
+        prompt = prompts[index, : prompt_lengths[index]]
+        for span in filter(len, spans):
+            whole = np.concatenate([prompt, rows[row, span]])[None]
+            wanted, _ = decoder(jnp.asarray(whole), jnp.array([len(whole[0])]), dtype)
+            np.testing.assert_allclose(got[row, span], wanted[0, len(prompt) :], atol=1e-5)
 
 
 def test_remat_changes_no_gradient(pair):

@@ -1,0 +1,155 @@
+"""Laying the completions of a batch side by side in rows of few widths. Pure NumPy.
+
+A row holds completions of one prompt and has one of a few fixed widths: few programs are compiled,
+and little is computed for nothing. Where a token lies is data: it changes no result.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from selfreg.records import Batch
+
+EMPTY = -1
+Row = tuple[int, list[int]]  # its width, and the completions in it
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """The rows that an update is compiled for.
+
+    Attributes:
+      row_tokens: The widths of rows, each with a loop of its own in the compiled program. The
+        widest holds the longest completion that there can be.
+      microbatch_rows: Rows of one width whose gradients are computed at once.
+    """
+
+    row_tokens: tuple[int, ...]
+    microbatch_rows: int
+
+
+def row_widths(longest: int) -> tuple[int, ...]:
+    """Widths that leave little empty, whatever the lengths: 2/3, 1 and 3/2 of the longest.
+
+    Rows of one width leave a quarter empty where a prompt's completions are all a bit longer than
+    half of it, as those of one problem can well be.
+    """
+    return tuple(dict.fromkeys((-(-2 * longest // 3), longest, -(-3 * longest // 2))))
+
+
+def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarray:
+    """Put every completion into a row.
+
+    Rows are filled one after the other (Gupta and Ho 1999, the minimum bin slack heuristic): the
+    longest completion that waits is joined by those that leave the least of the row empty, of
+    whatever width the row then is. A width's last, unfilled microbatch can cost more than the
+    width saves: so every choice of widths is tried, and rows that fill no microbatch go to a wider
+    one with room.
+
+    Args:
+      lengths: int [P, G], tokens of each completion.
+      max_new_tokens: T, the most that a completion may have.
+      packing: The rows that there are.
+
+    Returns:
+      int32 [widths, R, widest]: b * T + t where the slot is token t of completion b, EMPTY where it
+      is padding. Width w has the first w columns of its rows, and its rows that are in use come
+      first. R is that of the worst case: the shape does not depend on the lengths.
+
+    Raises:
+      ValueError: A completion fits in no row.
+    """
+    widths, at_once = packing.row_tokens, packing.microbatch_rows
+    if lengths.max() > max(widths):
+        raise ValueError(
+            f"a completion of {lengths.max()} tokens fits in no row of "
+            f"config.learn.row_tokens={widths}: the widest must hold rollout.max_new_tokens"
+        )
+
+    packed = (
+        _widened(_rows(lengths, chosen), chosen, at_once) for chosen in _choices(lengths, widths)
+    )
+    best = min(packed, key=lambda rows: _computed([width for width, _ in rows], at_once))
+    slots = np.full((len(widths), -(-lengths.size // at_once) * at_once, max(widths)), EMPTY)
+    filled = [0] * len(widths)
+    for width, completions in best:
+        kind = widths.index(width)
+        tokens = [b * max_new_tokens + np.arange(lengths.flat[b]) for b in completions]
+        row = np.concatenate(tokens)
+        slots[kind, filled[kind], : len(row)] = row
+        filled[kind] += 1
+    return slots.astype(np.int32)
+
+
+def padding_fraction(batch: Batch, packing: Packing) -> float:
+    """Slots that an update computes for nothing / all that it computes, prompts included.
+
+    A prompt's last token counts with the completions, whose first slots it is the input of.
+    """
+    counts = (batch.slots != EMPTY).any(axis=2).sum(axis=1).tolist()
+    rows = [w for w, n in zip(packing.row_tokens, counts, strict=True) for _ in range(n)]
+    computed = batch.prompt_ids.size + _computed(rows, packing.microbatch_rows)
+    real = np.sum(batch.prompt_lengths - 1) + np.sum(batch.slots != EMPTY)
+    return float(1 - real / computed)
+
+
+def _computed(rows: Sequence[int], at_once: int) -> int:
+    """Slots of the microbatches that rows of these widths need."""
+    return sum(-(-count // at_once) * at_once * width for width, count in Counter(rows).items())
+
+
+def _choices(lengths: np.ndarray, widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Every choice of widths of which one holds the longest completion."""
+    for count in range(1, len(widths) + 1):
+        for chosen in combinations(widths, count):
+            if max(chosen) >= lengths.max():
+                yield chosen
+
+
+def _rows(lengths: np.ndarray, widths: Sequence[int]) -> list[Row]:
+    """The rows of every group: their width, and the completions in each."""
+    rows: list[Row] = []
+    for problem, group in enumerate(lengths):
+        # An empty completion has no token to learn from.
+        waiting = [i for i in np.argsort(-group, kind="stable").tolist() if group[i]]
+        while waiting:
+            width, taken = _fill([int(group[i]) for i in waiting], widths)
+            rows.append((width, [problem * len(group) + waiting[i] for i in taken]))
+            waiting = [i for place, i in enumerate(waiting) if place not in taken]
+    return rows
+
+
+def _widened(rows: list[Row], widths: Sequence[int], at_once: int) -> list[Row]:
+    """The rows, those beyond a width's last full microbatch one width up where that costs less."""
+    for narrow, wide in pairwise(widths):
+        those = [row for row in rows if row[0] == narrow]
+        over = those[len(those) - len(those) % at_once :]
+        moved = [row for row in rows if row not in over] + [(wide, row[1]) for row in over]
+        before, after = ([width for width, _ in each] for each in (rows, moved))
+        if _computed(after, at_once) < _computed(before, at_once):
+            rows = moved
+    return rows
+
+
+def _fill(lengths: Sequence[int], widths: Sequence[int]) -> tuple[int, list[int]]:
+    """The width of the fullest row that holds the first completion, and the places of all in it."""
+    # Bit s of sums[n] says that some of the first n others have s tokens together.
+    first, *others = lengths
+    room = max(widths) - first
+    sums = [1]
+    for length in others:
+        sums.append((sums[-1] | sums[-1] << length) & ((2 << room) - 1))
+
+    def most(width: int) -> int:
+        return (sums[-1] & ((2 << width - first) - 1)).bit_length() - 1
+
+    width = max((w for w in widths if w >= first), key=lambda w: (first + most(w)) / w)
+    left, taken = most(width), [0]
+    for place in range(len(others), 0, -1):
+        if not sums[place - 1] >> left & 1:
+            taken.append(place)
+            left -= others[place - 1]
+    return width, taken
