@@ -5,9 +5,12 @@ order; jax spreads arrays over the devices of all. What is not the same everywhe
 hangs on a time limit), or must happen once (a file that is written), the first process does alone.
 """
 
+import os
 import pickle
+import sys
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -16,8 +19,8 @@ from jax.experimental import multihost_utils
 T = TypeVar("T")
 
 AUTO = "auto"
-# How long a process that ends waits for the others, in seconds: after an error they may not come.
-_SHUTDOWN_TIMEOUT_S = 30
+# When the first process ends jax ends the others, who may still have to say why they stop.
+_LAST_WORDS_S = 3.0
 # Messages are padded to powers of two from here on: few lengths, few programs.
 _SMALLEST_MESSAGE = 1 << 16
 
@@ -44,7 +47,6 @@ def start(coordinator: str, count: int | None, index: int | None) -> None:
         jax.distributed.initialize(
             None if coordinator == AUTO else coordinator, count, index,
             cluster_detection_method=None if coordinator == AUTO else "deactivate",
-            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(
@@ -82,6 +84,17 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process after an error; one of several does not wait for the others to end too."""
+    if not jax.distributed.is_initialized():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        time.sleep(_LAST_WORDS_S)
+    os._exit(code)
 
 
 def _broadcast(message: bytes) -> bytes:

@@ -50,32 +50,53 @@ def main(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
     try:
         config = read_config(_CONFIG)
-        name = f"{config.name}/{config.condition}/seed_{config.seed}"
-        workdir = Path(_WORKDIR.value or f"runs/{name}")
-        # Only now: a mistake in a flag should not wait for jax to load.
-        from selfreg import distributed, interrupt, xla
-        from selfreg.analysis.report import write_report
-        from selfreg.campaign import NonFiniteLossError
-        from selfreg.chain import run_chain
-        from selfreg.grading import GraderError
-
-        if _COORDINATOR.value:
-            distributed.start(_COORDINATOR.value, _COUNT.value, _INDEX.value)
-        interrupt.watch(at_once=not _COORDINATOR.value)
-        xla.set_up()
-        try:
-            run_chain(config, workdir)
-        except (NonFiniteLossError, GraderError) as error:
-            print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
-            sys.exit(1)
-        report = distributed.from_first(lambda: write_report(workdir))
-        if distributed.is_first():
-            print(report)
-    except (ValueError, ImportError, FileNotFoundError) as error:
+    except ValueError as error:
         fail(error)
+    name = f"{config.name}/{config.condition}/seed_{config.seed}"
+    workdir = Path(_WORKDIR.value or f"runs/{name}")
+    # Only now: a mistake in a flag should not wait for jax to load.
+    from jax.errors import JaxRuntimeError
+
+    from selfreg import distributed
+
+    try:
+        _run(config, workdir)
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        distributed.leave(2)
     except KeyboardInterrupt:
         print(f"\nstopped; run the same command again to resume {workdir}", file=sys.stderr)
-        sys.exit(130)
+        distributed.leave(130)
+    except JaxRuntimeError as error:
+        if not _COORDINATOR.value:
+            raise
+        print(
+            f"error: {str(error).partition(chr(10))[0]}\nIf another process has ended, its output "
+            "says why. Run the same command again in all of them to resume.",
+            file=sys.stderr,
+        )
+        distributed.leave(1)
+
+
+def _run(config: FrozenConfigDict, workdir: Path) -> None:
+    from selfreg import distributed, interrupt, xla
+    from selfreg.analysis.report import write_report
+    from selfreg.campaign import NonFiniteLossError
+    from selfreg.chain import run_chain
+    from selfreg.grading import GraderError
+
+    if _COORDINATOR.value:
+        distributed.start(_COORDINATOR.value, _COUNT.value, _INDEX.value)
+    interrupt.watch(at_once=not _COORDINATOR.value)
+    xla.set_up()
+    try:
+        run_chain(config, workdir)
+    except (NonFiniteLossError, GraderError) as error:
+        print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
+        distributed.leave(1)
+    report = distributed.from_first(lambda: write_report(workdir))
+    if distributed.is_first():
+        print(report)
 
 
 def run() -> None:
