@@ -160,7 +160,7 @@ def save_folder(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
-        _save_weights(part, config, params, dtype, shard_bytes)
+        save_weights(part, config, params, dtype, shard_bytes)
         stops = list(stop_ids) or [tokenizer.eos_token_id]
         special = {
             "bos_token_id": tokenizer.bos_token_id,
@@ -193,7 +193,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(said, indent=2) + "\n")
 
 
-def _save_weights(
+def save_weights(
     folder: Path, config: DecoderConfig, params: Any, dtype: str, shard_bytes: int
 ) -> None:
     width = jax.numpy.dtype(dtype).itemsize
