@@ -55,9 +55,10 @@ def main(_: list[str]) -> None:
         # Only now: a mistake in a flag should not wait for jax to load.
         from selfreg import distributed, interrupt, xla
         from selfreg.analysis.report import write_report
-        from selfreg.campaign import NonFiniteLossError
+        from selfreg.campaign import MismatchError, NonFiniteLossError
         from selfreg.chain import run_chain
         from selfreg.grading import GraderError
+        from selfreg.rollout.engine import EngineError
 
         if _COORDINATOR.value:
             distributed.start(_COORDINATOR.value, _COUNT.value, _INDEX.value)
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
         xla.set_up()
         try:
             run_chain(config, workdir)
-        except (NonFiniteLossError, GraderError) as error:
+        except (NonFiniteLossError, MismatchError, GraderError, EngineError) as error:
             print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
             sys.exit(1)
         report = distributed.from_first(lambda: write_report(workdir))

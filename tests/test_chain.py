@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg import campaign, chain, rundir, stages
+from selfreg import campaign, chain, rundir
 from selfreg.campaign import NonFiniteLossError
 from selfreg.config import default, resolve
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
 from selfreg.records import Outcome
+from selfreg.rollout import engines
 from selfreg.rollout.scripted_engine import ScriptedEngine
 
 ROOT = Path(__file__).parent.parent
@@ -57,9 +58,6 @@ class Scripted(ScriptedEngine):
 
         super().__init__(policy.tokenizer, answer)
 
-    def warm_up(self, *_):
-        """Nothing to compile."""
-
 
 # Loads by campaign: one for each of steps 0 to 4, then the report panel's distinct policies.
 RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
@@ -72,7 +70,7 @@ RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
 def test_a_scripted_chain_makes_the_decisions_of_its_condition(
     condition, starts, budgets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (*RISE_AND_COLLAPSE, 0.5, 1.0, 0.0))
     chain.run_chain(small(condition=condition), tmp_path)
     first, second = rundir.read_summaries(tmp_path)
@@ -89,7 +87,7 @@ def test_a_scripted_chain_makes_the_decisions_of_its_condition(
 
 
 def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
     chain.run_chain(small(campaigns=1), tmp_path)
     before = (tmp_path / rundir.METRICS).read_text()
@@ -99,7 +97,7 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
 
 
 def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
     collate = campaign.collate
 

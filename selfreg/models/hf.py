@@ -196,6 +196,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 def save_weights(
     folder: Path, config: DecoderConfig, params: Any, dtype: str, shard_bytes: int
 ) -> None:
+    """Write the weights alone, as `save_folder` does, into a folder that is there."""
     width = jax.numpy.dtype(dtype).itemsize
     files = _files(_pieces(config, params), shard_bytes // width)
     placed: dict[str, str] = {}

@@ -109,7 +109,8 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
             0 < len(ids) <= sampling.max_new_tokens
         ),
         f"{len(logprobs)} logprobs for {len(ids)} tokens": named != ids.tolist(),
-        "a token outside of the vocabulary": ids.size and not 0 <= ids.min() <= ids.max() < vocab_size,
+        "a token outside of the vocabulary": ids.size
+        and not 0 <= ids.min() <= ids.max() < vocab_size,
         "a logprob that is none": not np.all(np.isfinite(logprobs) & (logprobs <= 1e-3)),
         f"alternatives of shape {alter_ids.shape}": alter_ids.shape != (len(ids), wanted),
         "no weight version": not versions,

@@ -11,15 +11,15 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import numpy as np
 
 from selfreg.models.policy import Policy
 from selfreg.records import Request, Rollout, Sampling
+from selfreg.rollout.engine import EngineError
 from selfreg.rollout.sglang_client import (
     Answer,
     Server,
@@ -33,10 +33,6 @@ from selfreg.rollout.weight_sync import WeightFiles, WeightSync, send
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
-
-
-class EngineError(RuntimeError):
-    """The servers cannot be brought back. The run can be resumed once they can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +134,12 @@ class SGLangEngine:
                 "sync/bytes": float(self._file.bytes),
                 "sync/write_s": written_s,
                 "sync/load_s": time.perf_counter() - started - written_s,
-                
             }
+
+    def warm_up(
+        self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
+    ) -> None:
+        """See Engine; servers warm themselves up."""
 
     def release(self) -> None:
         """Give the servers' memory to the trainer, if they share the accelerator."""

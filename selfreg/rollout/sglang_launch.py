@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from selfreg.rollout.engine import EngineError
+
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _STOP_S = 30.0
 _LOG_LINES = 8
 
 
-class LaunchError(RuntimeError):
+class LaunchError(EngineError):
     """A server does not start, or ended and cannot be started again."""
 
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.hf import save_weights
+from selfreg.rollout.engine import EngineError
 from selfreg.rollout.sglang_client import Server, ServerLostError
 
 # What SGLang holds as one tensor, and the parts that come from the file.
@@ -27,7 +28,7 @@ _FUSED = {
 _SHARD_BYTES = 2 << 30
 
 
-class SyncError(RuntimeError):
+class SyncError(EngineError):
     """A server says that it took new weights, and did not."""
 
 
@@ -140,7 +141,7 @@ async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
     if stale := _unmoved(before, after, files):
         raise SyncError(
             f"{server.url} took version {files.version!r} but kept the old weights of "
-            f"{', '.join(stale[:4])}{' and others' if stale[4:] else ''}: does it serve the model of "
+            f"{', '.join(stale[:4])}{' and others' if stale[4:] else ''}: does it serve "
             "config.model.path?"
         )
 

@@ -154,7 +154,9 @@ class FakeServer:
             return web.Response(status=500, text="CUDA out of memory")
         if fault == "malformed":
             return web.Response(text='{"text": "abc')
-        status, reply = self._recording("generate_alternatives" if body["top_logprobs_num"] else "generate")
+        status, reply = self._recording(
+            "generate_alternatives" if body["top_logprobs_num"] else "generate"
+        )
         self._fill(body, reply)
         if fault == "short":
             reply["meta_info"]["output_token_logprobs"].pop()

@@ -1,4 +1,4 @@
-"""The SGLang engine against a fast stand-in, whose answers are held to recordings of the real one."""
+"""The SGLang engine against a fast stand-in, held to recordings of the real server."""
 
 import threading
 import time
@@ -93,7 +93,12 @@ def test_a_fault_drops_and_doubles_no_sample(fault, fake, make):
     fake.faults = [None, fault, None, None, fault]
     assert ids_of(engine.generate(requests(), SAMPLING)) == right
     assert len(fake.drawn) == 12
-    assert engine.take_metrics()["rollout/request_retries" if fault != "stale" else "rollout/stale_samples"] == 2
+    assert (
+        engine.take_metrics()[
+            "rollout/request_retries" if fault != "stale" else "rollout/stale_samples"
+        ]
+        == 2
+    )
     if fault == "hang":
         assert len(fake.aborted) == 2  # nobody waits for them any more
 
@@ -280,7 +285,10 @@ def test_the_fake_answers_as_the_real_server_did(fake):
         got = shape(ask(path, body))
         wanted = shape(real[name]["reply"])
         if name.startswith("generate"):  # how it ended decides which of two keys there is
-            assert got["meta_info"].pop("finish_reason").keys() in ({"type", "length"}, {"type", "matched"})
+            assert got["meta_info"].pop("finish_reason").keys() in (
+                {"type", "length"},
+                {"type", "matched"},
+            )
             wanted["meta_info"].pop("finish_reason")
         assert got == wanted, name
 
