@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from selfreg import chain, rundir
+from selfreg.config import default, resolve
 from selfreg.models.policy import TINY, load_policy
 from selfreg.records import Request, Sampling
 from selfreg.rollout.sglang_engine import Patience, SGLangEngine
@@ -31,17 +33,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def sglang_python():
+    try:
+        return server.python()
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no SGLang on this machine: {error}")
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """(policy, its weights, the engine, the server that the engine launched)."""
-    try:
-        python = server.python()
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        pytest.skip(f"no SGLang on this machine: {error}")
     folder = tmp_path_factory.mktemp("sglang")
     settings = LaunchSettings(
-        python, str(TINY), "float32", free_port(), 1, 0.0, "", server.OPTIONS, server.ENVIRONMENT,
-        folder / "server.log",
+        sglang_python(), str(TINY), "float32", free_port(), 1, 0.0, "", server.OPTIONS,
+        server.ENVIRONMENT, folder / "server.log",
     )  # fmt: skip
     policy, params = load_policy("tiny")
     launched = Launched(settings)
@@ -54,11 +59,6 @@ def real(tmp_path_factory):
         raise
     yield policy, params, engine, launched
     engine.close()
-    assert not list(Path("/proc").glob(f"{launched_pid(launched)}/stat"))
-
-
-def launched_pid(launched):
-    return launched._process.pid if launched._process else 0
 
 
 def requests(policy, prompts=4, group=4, seed=0):
@@ -117,6 +117,48 @@ def test_logprobs_equal_the_trainers_before_and_after_new_weights(real):
     assert greedy(engine, policy) != first
     engine.load_params(params, "0.2")
     assert greedy(engine, policy) == first
+
+
+def small(**changes):
+    config = default()
+    config.update_from_flattened_dict(
+        {
+            "campaigns": 2, "campaign_budget_steps": 2, "problems.panel_count": 24,
+            "problems.report_count": 4, "evaluation.every_steps": 2, "rollout.group_size": 8,
+            "evaluation.panel_samples": 4, "evaluation.report_samples": 2, "optimizer.lr": 1e-4,
+            "condition": "ES", "rollout.max_logprob_difference": 1e-3, **changes,
+        }
+    )  # fmt: skip
+    return resolve(config)
+
+
+def test_the_main_job_on_sglang_earns_what_it_earns_in_process(tmp_path):
+    """Two campaigns with a server that the run launches, beside the same with its own engine."""
+    launch = {
+        "rollout.engine": "sglang", "sglang.launch": True, "sglang.python": sglang_python(),
+        "sglang.port": free_port(), "sglang.options": server.OPTIONS,
+        "sglang.environment": server.ENVIRONMENT,
+    }  # fmt: skip
+    chain.run_chain(small(**launch), tmp_path / "sglang")
+    chain.run_chain(small(), tmp_path / "jax")
+    scores = {}
+    for name in ("sglang", "jax"):
+        records = rundir.read_records(tmp_path / name)
+        measured = [r.metrics for r in records if "panel_pass_at_1" in r.metrics]
+        scores[name] = [(m["panel_pass_at_1"], m["panel_pass_at_1_se"]) for m in measured]
+        assert all(
+            m["rollout/logprob_abs_diff"] < 1e-4 for r in records if "loss" in (m := r.metrics)
+        )
+    assert len(scores["jax"]) == len(scores["sglang"]) == 4
+    for (ours, ours_se), (theirs, theirs_se) in zip(*scores.values(), strict=True):
+        assert theirs > 0.2
+        assert abs(ours - theirs) < 4 * np.hypot(ours_se, theirs_se)
+    synced = [r.metrics for r in rundir.read_records(tmp_path / "sglang")]
+    assert all(m["sync/bytes"] > 3e6 and m["sync/load_s"] > 0 for m in synced)
+    log = tmp_path / "sglang" / f"sglang_{launch['sglang.port']}.log"
+    assert "The server is fired up" in log.read_text()
+    command = ["pgrep", "-f", f"launch_server.*--port {launch['sglang.port']}"]
+    assert subprocess.run(command, capture_output=True, check=False).stdout == b""
 
 
 def test_a_server_killed_in_the_middle_is_started_again(real):
