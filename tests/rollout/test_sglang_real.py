@@ -126,7 +126,7 @@ def small(**changes):
             "campaigns": 2, "campaign_budget_steps": 2, "problems.panel_count": 24,
             "problems.report_count": 4, "evaluation.every_steps": 2, "rollout.group_size": 8,
             "evaluation.panel_samples": 4, "evaluation.report_samples": 2, "optimizer.lr": 1e-4,
-            "condition": "ES", "rollout.max_logprob_difference": 1e-3, **changes,
+            "condition": "A0", "rollout.max_logprob_difference": 1e-3, **changes,
         }
     )  # fmt: skip
     return resolve(config)
