@@ -17,6 +17,7 @@ setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "aiohttp>=3.10",  # SGLang servers, thousands of requests in flight
         "flax>=0.12",
         "jax>=0.10,<0.12",
         "jinja2>=3.1",  # the HTML report

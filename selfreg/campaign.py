@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,10 +28,15 @@ from selfreg.records import (
     Trace,
     Verdict,
 )
+from selfreg.rollout.ahead import Ahead
 from selfreg.rundir import CHECKPOINTS, place_of
 from selfreg.sample import Stopwatch
 from selfreg.stages import Stages
 from selfreg.xla import compile_count
+
+
+class MismatchError(RuntimeError):
+    """Sampler and trainer compute different policies: what looks like collapse would be a bug."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -53,6 +59,8 @@ def run_campaign(
 
     Raises:
       NonFiniteLossError: An update failed.
+      MismatchError: Sampler and trainer disagree.
+      EngineError: The engine cannot go on.
     """
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
@@ -73,19 +81,23 @@ def run_campaign(
         control, verdict = within.observe(control, record)
     peak = max((_read_metric(config, r) for r in records), default=-math.inf)
 
+    engine, first = stages.sampler.engine, step
+    ahead: Ahead[list[Group]] = Ahead(config.rollout.overlap)
     while True:
         last = verdict is Verdict.STOP
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
+            drawn = ahead.take()  # before its weights change
             with watch("sync"):
-                stages.sampler.engine.load_params(stages.learner.merged(state.params))
+                engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
             metrics: dict[str, float] = {}
             if last or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
                     panel = measure(stages, stages.panel, "panel", campaign, step)
                 metrics["panel_pass_at_1"] = panel.pass_at_1
                 metrics["panel_pass_at_1_se"] = panel.standard_error
-            groups = [] if last else _rollouts(stages, campaign, step, watch)
+            groups = [] if last else drawn or _rollouts(stages, campaign, step, watch)
+            stages.log.completions(campaign, step, "train", groups)
             metrics |= _describe(groups)
 
             value = metrics.get(config.control_metric, -math.inf)
@@ -95,10 +107,15 @@ def run_campaign(
                     checkpoints.save(step, state._asdict(), peak_value=value if is_peak else None)
             peak = max(peak, value)
             if not last:
+                engine.release()
+                ahead.begin(partial(_rollouts, stages, campaign, step + 1, watch))
                 with watch("update"):
                     state, learned = _update(stages, state, groups, plan, step, reference)
-                metrics |= learned
+                if step == first:
+                    _check_agreement(config, learned)
+                metrics |= learned | {"rollout/staleness_steps": float(drawn is not None)}
         metrics |= watch.seconds | {"compiles": compile_count() - compiled}
+        metrics |= engine.take_metrics()
         record = StepRecord(campaign, step, metrics)
         log.append(record)
         stages.progress.step(step, metrics)
@@ -131,9 +148,19 @@ def _rollouts(stages: Stages, campaign: int, step: int, watch: Stopwatch) -> lis
         seeds.completion_seeds(seed, seeds.TRAIN, p.id, rollout.group_size, campaign, step)
         for p in problems
     ]
-    groups = stages.sampler.groups(problems, drawn, watch)
-    stages.log.completions(campaign, step, "train", groups)
-    return groups
+    return stages.sampler.groups(problems, drawn, watch)
+
+
+def _check_agreement(config: Any, learned: Mapping[str, float]) -> None:
+    """Compare what sampler and trainer say of the same tokens, before anything builds on it."""
+    difference, most = learned["rollout/logprob_abs_diff"], config.rollout.max_logprob_difference
+    if difference > most:
+        raise MismatchError(
+            f"sampler and trainer differ by {difference:.3g} a token in their logprobs, more "
+            f"than config.rollout.max_logprob_difference={most:g}: they do not compute the same "
+            "policy. Does the server hold the model of config.model.path, in config.model.dtype, "
+            "and report logprobs at the sampling temperature? Nothing was kept of this update"
+        )
 
 
 def _update(
@@ -232,6 +259,7 @@ def _report(stages: Stages, trace: Trace, plan: Plan) -> dict[str, PanelScore]:
     for step in sorted(set(wanted.values()) - scores.keys()):
         checkpoint = Checkpoint(trace.campaign, step)
         trained = _read(stages, checkpoint, "params")["params"]
-        stages.sampler.engine.load_params(stages.learner.merged(trained))
+        version = f"{checkpoint.campaign}.{checkpoint.step}"
+        stages.sampler.engine.load_params(stages.learner.merged(trained), version)
         scores[step] = measure(stages, stages.report, "report", trace.campaign, step)
     return {name: scores[step] for name, step in wanted.items()}

@@ -92,6 +92,31 @@ KEYS: dict[str, Key] = {
     "rollout.num_alter_tokens": Key(0, "alternatives kept a token, with logprobs", at_least(0)),
     "rollout.max_prompt_tokens": Key(512, "a longer prompt is refused at the start", at_least(1)),
     "rollout.max_sequences": Key(384, "decoded at once; more are drawn in turns", at_least(1)),
+    "rollout.engine": Key(
+        "jax", "draws completions: in this process, or SGLang servers", one_of("jax", "sglang")
+    ),
+    "rollout.overlap": Key(False, "draw the next step's while updating: one step off-policy"),
+    "rollout.max_logprob_difference": Key(
+        0.1,
+        "nats a token by which sampler and trainer may differ at a campaign's start or resume",
+        ABOVE_ZERO,
+    ),
+    "sglang.urls": Key("", "of running servers, separated by commas; '': see sglang.launch"),
+    "sglang.launch": Key(False, "start servers, and stop them with the run"),
+    "sglang.servers": Key(1, "how many to start, each with accelerators of its own", at_least(1)),
+    "sglang.python": Key("python", "the interpreter that has sglang"),
+    "sglang.port": Key(30000, "of the first server that is started; others follow", at_least(1)),
+    "sglang.gpus": Key("", "device numbers of each server, as 6,7 or 4,5;6,7; '': those there are"),
+    "sglang.tensor_parallel": Key(1, "accelerators that split the model", at_least(1)),
+    "sglang.memory_fraction": Key(0.0, "of accelerator memory; 0: SGLang's choice", BELOW_ONE),
+    "sglang.options": Key("", "more options of sglang.launch_server"),
+    "sglang.environment": Key("", "more variables for the server, as NAME=VALUE NAME=VALUE"),
+    "sglang.sync_folder": Key("/dev/shm", "where weights are handed over; all servers see it"),
+    "sglang.request_timeout_s": Key(600.0, "for one completion, queueing included", ABOVE_ZERO),
+    "sglang.ready_timeout_s": Key(900.0, "for a server to start or to come back", ABOVE_ZERO),
+    "sglang.sync_timeout_s": Key(600.0, "for a server to take new weights", ABOVE_ZERO),
+    "sglang.refuse_stale": Key(True, "draw again what other weights drew; False: count it only"),
+    "sglang.colocated": Key(False, "servers share the trainer's accelerators, in turns"),
     "grading.workers": Key(0, "processes; 0: one a core", at_least(0)),
     "grading.time_limit_scale": Key(3.0, "times a problem's CPU limit; the paper's 3", ABOVE_ZERO),
     "grading.max_retries": Key(2, "of a program whose worker broke", at_least(0)),
@@ -106,6 +131,7 @@ KEYS: dict[str, Key] = {
     "learn.use_score_centering": Key(BY_ALGORITHM, "subtract the group's mean reward"),
     "learn.use_std_normalization": Key(BY_ALGORITHM, "divide by the group's spread"),
     "learn.use_importance_sampling_ratio": Key(False, "weight tokens by trainer / sampler"),
+    "learn.importance_ratio_cap": Key(0.0, "truncate the ratio there; 0: not", at_least(0)),
     "learn.token_aggregation": Key(
         "token_mean",
         "how tokens are weighed: selfreg/learn/advantages.py",
@@ -230,7 +256,25 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
         ascending = all(a < b for a, b in pairwise((0, *widths)))
         return not widths or (ascending and widths[-1] >= new_tokens)
 
+    sglang = config.sglang
+    servers = bool(sglang.urls) + sglang.launch
     return {
+        "rollout.engine": Rule(
+            lambda engine: servers == (engine == "sglang"),
+            "sglang with either sglang.urls or sglang.launch=True set, or jax with neither",
+        ),
+        "rollout.overlap": Rule(
+            lambda overlap: not (overlap and sglang.colocated),
+            "False where sglang.colocated=True: servers and trainer take turns",
+        ),
+        "sglang.gpus": Rule(
+            lambda gpus: not gpus or len(gpus.split(";")) == sglang.servers,
+            f"'' or one list for each of sglang.servers={sglang.servers}, separated by semicolons",
+        ),
+        "learn.importance_ratio_cap": Rule(
+            lambda cap: cap == 0 or config.learn.use_importance_sampling_ratio,
+            "0 unless learn.use_importance_sampling_ratio=True",
+        ),
         "rollout.max_sequences": at_least(group),
         "learn.row_tokens": Rule(
             holds_every_completion,

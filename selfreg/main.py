@@ -20,6 +20,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -78,12 +79,13 @@ def main(_: list[str]) -> None:
         distributed.leave(1)
 
 
-def _run(config: FrozenConfigDict, workdir: Path) -> None:
+def _run(config: Any, workdir: Path) -> None:
     from selfreg import distributed, interrupt, xla
     from selfreg.analysis.report import write_report
-    from selfreg.campaign import NonFiniteLossError
+    from selfreg.campaign import MismatchError, NonFiniteLossError
     from selfreg.chain import run_chain
     from selfreg.grading import GraderError
+    from selfreg.rollout.engine import EngineError
 
     if _COORDINATOR.value:
         distributed.start(_COORDINATOR.value, _COUNT.value, _INDEX.value)
@@ -91,7 +93,7 @@ def _run(config: FrozenConfigDict, workdir: Path) -> None:
     xla.set_up()
     try:
         run_chain(config, workdir)
-    except (NonFiniteLossError, GraderError) as error:
+    except (NonFiniteLossError, MismatchError, GraderError, EngineError) as error:
         print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
         distributed.leave(1)
     report = distributed.from_first(lambda: write_report(workdir))

@@ -140,6 +140,8 @@ class Rollout:
       finish_reason: Why it ended.
       alter_ids: int32 [length, A], the most likely tokens at each position, best first.
       alter_logprobs: float32 [length, A], their logprobs.
+      versions: The names of the weights that drew it, in order; more than one when they changed on
+        the way.
     """
 
     prompt_ids: np.ndarray
@@ -149,6 +151,7 @@ class Rollout:
     finish_reason: FinishReason
     alter_ids: np.ndarray | None = None
     alter_logprobs: np.ndarray | None = None
+    versions: tuple[str, ...] = ()
 
 
 class Outcome(StrEnum):

@@ -27,7 +27,8 @@ from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
 from selfreg.records import Problem, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.rollout.engine import Engine
+from selfreg.rollout.engines import open_engine
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
 
@@ -87,7 +88,6 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
         rollout.num_alter_tokens,
     )  # fmt: skip
-    engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
     packing = _packing(config, mesh)
     learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
@@ -99,6 +99,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             facts["trained_parameters"] = count_parameters(learner.like.params)
             return open_run(workdir, config.to_dict(), facts)
 
+        engine = opened.enter_context(open_engine(config, policy, mesh, workdir))
         log = _open_in_first(opened, new_log) or RunLog(workdir, writes=False)
         progress = ProgressLine(
             f"{config.name} {config.condition} seed {config.seed}",
@@ -217,6 +218,7 @@ def _learner(
         use_ratio=learn.use_importance_sampling_ratio,
         use_kl=learn.kl_coef > 0,
         offload=optimizer.offload,
+        ratio_cap=learn.importance_ratio_cap,
     )
     rule = make_optimizer(
         b1=optimizer.b1,
@@ -240,10 +242,10 @@ def _learner(
     return learner, adapters
 
 
-def _warm_up(stages: Stages, engine: JaxEngine) -> None:
+def _warm_up(stages: Stages, engine: Engine) -> None:
     """Compile every decoding program that the run can need, before its first step."""
     config = stages.config
-    engine.load_params(stages.learner.merged(stages.initial()))
+    engine.load_params(stages.learner.merged(stages.initial()), "initial")
     calls = (
         (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),

@@ -13,13 +13,15 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg import campaign, chain, rundir, stages
-from selfreg.campaign import NonFiniteLossError
+from selfreg import campaign, chain, rundir
+from selfreg.campaign import MismatchError, NonFiniteLossError
 from selfreg.config import default, resolve
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
 from selfreg.records import Outcome
+from selfreg.rollout import engines
 from selfreg.rollout.scripted_engine import ScriptedEngine
+from selfreg.runlog import RunLog
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +37,7 @@ def small(**changes):
             "problems.report_count": 4, "evaluation.every_steps": 1, "rollout.group_size": 4,
             "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
             "rollout.max_new_tokens": 64, "learn.row_tokens": (64,), "optimizer.lr": 1e-4,
+            "rollout.max_logprob_difference": 99.0,  # a script's logprobs are 0
             **changes,
         }
     )  # fmt: skip
@@ -57,9 +60,6 @@ class Scripted(ScriptedEngine):
 
         super().__init__(policy.tokenizer, answer)
 
-    def warm_up(self, *_):
-        """Nothing to compile."""
-
 
 # Loads by campaign: one for each of steps 0 to 4, then the report panel's distinct policies.
 RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
@@ -72,7 +72,7 @@ RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
 def test_a_scripted_chain_makes_the_decisions_of_its_condition(
     condition, starts, budgets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (*RISE_AND_COLLAPSE, 0.5, 1.0, 0.0))
     chain.run_chain(small(condition=condition), tmp_path)
     first, second = rundir.read_summaries(tmp_path)
@@ -89,7 +89,7 @@ def test_a_scripted_chain_makes_the_decisions_of_its_condition(
 
 
 def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
     chain.run_chain(small(campaigns=1), tmp_path)
     before = (tmp_path / rundir.METRICS).read_text()
@@ -99,7 +99,7 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
 
 
 def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "JaxEngine", Scripted)
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
     collate = campaign.collate
 
@@ -113,6 +113,33 @@ def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
         chain.run_chain(small(), tmp_path)
     assert np.isnan(np.load(tmp_path / "failed_batch.npz")["token_weights"][0, 0])
     assert rundir.read_records(tmp_path) == []
+
+
+def test_an_engine_of_another_policy_is_found_out_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
+    monkeypatch.setattr(Scripted, "script", (0.5,))
+    with pytest.raises(MismatchError, match=r"differ by \d+.* a token.*max_logprob_difference=0.1"):
+        chain.run_chain(small(**{"rollout.max_logprob_difference": 0.1}), tmp_path)
+    assert rundir.read_records(tmp_path) == []
+
+
+def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatch):
+    drawn = {}
+    completions = RunLog.completions
+
+    def spy(self, campaign, step, stream, groups):
+        if stream == "train" and groups:
+            drawn[campaign, step] = {v for g in groups for r in g.rollouts for v in r.versions}
+        completions(self, campaign, step, stream, groups)
+
+    monkeypatch.setattr(RunLog, "completions", spy)
+    chain.run_chain(small(**{"rollout.overlap": True, "campaigns": 1}), tmp_path)
+    assert drawn == {(0, step): {f"0.{max(0, step - 1)}"} for step in range(4)}
+    learned = [r.metrics for r in rundir.read_records(tmp_path) if "loss" in r.metrics]
+    assert [m["rollout/staleness_steps"] for m in learned] == [0, 1, 1, 1]
+    # On the policy's own samples sampler and trainer agree; on those of the one before they do not.
+    differences = [m["rollout/logprob_abs_diff"] for m in learned]
+    assert differences[0] < 1e-4 < min(differences[1:])
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ def test_a_flag_that_is_set_wins_over_the_algorithm():
         ("model.lora_rank", -1, "at least 0"),
         ("model.lora_alpha", 0.0, "above 0"),
         ("mesh.data", 0, "-1"),
+        ("rollout.engine", "vllm", "jax, sglang"),
+        ("rollout.engine", "sglang", "either sglang.urls or sglang.launch=True"),
+        ("sglang.gpus", "0;1", "one list for each of sglang.servers=1"),
+        ("learn.importance_ratio_cap", 2.0, "learn.use_importance_sampling_ratio=True"),
     ],
 )
 def test_impossible_values_are_refused(key, value, allowed):
@@ -69,6 +73,25 @@ def test_impossible_values_are_refused(key, value, allowed):
         resolve(config)
     for words in (f"config.{key}={value!r}", allowed):
         assert words in str(error.value)
+
+
+def test_servers_are_named_or_launched_and_not_both():
+    config = default()
+    config.rollout.engine, config.sglang.urls = "sglang", "http://here:1"
+    assert resolve(config).sglang.urls
+    config.sglang.launch = True
+    with pytest.raises(ValueError, match="either"):
+        resolve(config)
+    config.rollout.engine, config.sglang.urls = "jax", ""
+    with pytest.raises(ValueError, match="jax with neither"):
+        resolve(config)
+
+
+def test_servers_in_turns_do_not_overlap():
+    config = default()
+    config.rollout.overlap = config.sglang.colocated = True
+    with pytest.raises(ValueError, match="take turns"):
+        resolve(config)
 
 
 def test_flags_left_open_are_independent():

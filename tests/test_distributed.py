@@ -19,7 +19,8 @@ FLAGS = (
     "--config.evaluation.report_samples=4 --config.checkpoint.every_steps=1 "
     "--config.rollout.problems_per_step=4 --config.rollout.group_size=4 "
     "--config.rollout.max_new_tokens=48 --config.optimizer.lr=1e-3 "
-    "--config.grading.validate=False --config.mesh.data=1 --config.mesh.fsdp=2 --config.mesh.tensor=2"
+    "--config.grading.validate=False --config.mesh.data=1 --config.mesh.fsdp=2 "
+    "--config.mesh.tensor=2"
 ).split()
 
 

@@ -50,6 +50,7 @@ class LearnSettings:
     use_ratio: bool
     use_kl: bool
     offload: bool = False
+    ratio_cap: float = 0.0
 
 
 class Learner(NamedTuple):
@@ -210,7 +211,11 @@ def _update(
         part = _take(batch | extra, slots)
         mask, weights = part["completion_mask"], part["token_weights"]
         token_loss = policy_gradient(
-            logprobs, part["logprobs"], part["advantages"], use_ratio=settings.use_ratio
+            logprobs,
+            part["logprobs"],
+            part["advantages"],
+            use_ratio=settings.use_ratio,
+            ratio_cap=settings.ratio_cap,
         )
         sums = _token_sums(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy * mask}
         if settings.use_kl:
@@ -293,6 +298,7 @@ def _token_sums(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:
     return {
         "approx_kl": -log_ratio,
         "rollout/logprob_abs_diff": jnp.abs(log_ratio),
+        "rollout/k3_kl": (jnp.exp(log_ratio) - 1 - log_ratio) * mask,
         "ratio": ratio,
         "ratio_squared": ratio**2,
     }

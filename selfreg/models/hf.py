@@ -160,7 +160,7 @@ def save_folder(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
-        _save_weights(part, config, params, dtype, shard_bytes)
+        save_weights(part, config, params, dtype, shard_bytes)
         stops = list(stop_ids) or [tokenizer.eos_token_id]
         special = {
             "bos_token_id": tokenizer.bos_token_id,
@@ -193,9 +193,10 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(said, indent=2) + "\n")
 
 
-def _save_weights(
+def save_weights(
     folder: Path, config: DecoderConfig, params: Any, dtype: str, shard_bytes: int
 ) -> None:
+    """Write the weights alone, as `save_folder` does, into a folder that is there."""
     width = jax.numpy.dtype(dtype).itemsize
     files = _files(_pieces(config, params), shard_bytes // width)
     placed: dict[str, str] = {}

@@ -1,16 +1,35 @@
 """What every rollout engine offers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from selfreg.records import Request, Rollout, Sampling
 
 
+class EngineError(RuntimeError):
+    """The engine cannot go on. The run can be resumed once what it names is mended."""
+
+
 class Engine(Protocol):
     """Draws completions from the weights that it was last given."""
 
-    def load_params(self, params: Any) -> None:
-        """Sample from these weights from now on. The caller may donate its own copy afterwards."""
+    def load_params(self, params: Any, version: str) -> None:
+        """Sample from these weights from now on; rollouts carry the version.
+
+        The caller may donate its own copy afterwards.
+        """
+
+    def warm_up(
+        self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
+    ) -> None:
+        """Get ready for calls of this kind, so that nothing is compiled during the run.
+
+        Args:
+          requests: Requests a call.
+          group: Completions a request.
+          prompt_lengths: Of every prompt that may come, in tokens.
+          sampling: How completions will be drawn.
+        """
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
@@ -19,3 +38,9 @@ class Engine(Protocol):
 
         All requests of a call want the same number of completions.
         """
+
+    def release(self) -> None:
+        """Give accelerator memory that is shared to the trainer, until the next `load_params`."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """What happened since the last call, by the names of metrics."""

@@ -42,6 +42,7 @@ class JaxEngine:
         self._mesh = mesh
         self._max_sequences = max_sequences
         self._weights: decode.Weights | None = None
+        self._version = ""
         self._unstack = self._jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)))
         self._prefill = self._jit(partial(decode.prefill, policy), static_argnames="new_tokens")
         self._segment = self._jit(
@@ -56,9 +57,16 @@ class JaxEngine:
     def _jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return jax.jit(in_force(self._mesh)(function), **options)
 
-    def load_params(self, params: Any) -> None:
+    def load_params(self, params: Any, version: str = "") -> None:
         """See Engine."""
-        self._weights = self._unstack(params)
+        self._weights, self._version = self._unstack(params), version
+
+    def release(self) -> None:
+        """See Engine; the memory is the trainer's own."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """See Engine."""
+        return {}
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
@@ -74,14 +82,7 @@ class JaxEngine:
     def warm_up(
         self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
     ) -> None:
-        """Compile all the programs that calls of this kind can need, so that none comes later.
-
-        Args:
-          requests: Requests a call.
-          group: Completions a request.
-          prompt_lengths: Of every prompt that may come, in tokens.
-          sampling: How completions will be drawn.
-        """
+        """See Engine: compile all the programs that calls of this kind can need."""
         turn = self._turn(group)
         counts = {self._size(count, group) for count in (min(requests, turn), requests % turn)}
         for count, width in product(counts - {0}, {_prompt_width(n) for n in prompt_lengths}):
@@ -199,6 +200,7 @@ class JaxEngine:
             finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
             alter_ids=alter_ids[:length] if has_alternatives else None,
             alter_logprobs=alter_logprobs[:length] if has_alternatives else None,
+            versions=(self._version,),
         )
 
 

@@ -17,9 +17,19 @@ class ScriptedEngine:
         self._answer = answer
         self.loads = 0  # how often weights were handed over
 
-    def load_params(self, params: Any) -> None:
+    def load_params(self, params: Any, version: str = "") -> None:
         """See Engine; a script has no use for weights."""
         self.loads += 1
+
+    def warm_up(self, *_: Any) -> None:
+        """See Engine; there is nothing to compile."""
+
+    def release(self) -> None:
+        """See Engine."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """See Engine."""
+        return {}
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling

@@ -23,6 +23,21 @@ def test_policy_gradient_by_hand(compiled):
     np.testing.assert_allclose(ratio, [[-2 * 2, -2 * 0.5]], rtol=1e-6)
 
 
+def test_a_truncated_ratio_by_hand():
+    """-A min(pi / mu, cap) d log pi: ratios are 2 and 0.5, and 2 is cut to 1.5."""
+
+    def total(logprobs, cap):
+        return policy_gradient(
+            logprobs, SAMPLER, jnp.array([[2.0]]), use_ratio=True, ratio_cap=cap
+        ).sum()
+
+    np.testing.assert_allclose(jax.grad(total)(LOGPROBS, 1.5), [[-2 * 1.5, -2 * 0.5]], rtol=1e-6)
+    whole = jax.grad(
+        lambda lp: policy_gradient(lp, SAMPLER, jnp.array([[2.0]]), use_ratio=True).sum()
+    )
+    np.testing.assert_allclose(jax.grad(total)(LOGPROBS, 9.0), whole(LOGPROBS), rtol=1e-6)
+
+
 def test_both_forms_have_one_gradient_on_the_samplers_own_policy():
     def gradient(use_ratio):
         fixed = jax.lax.stop_gradient(LOGPROBS)

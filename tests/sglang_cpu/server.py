@@ -1,0 +1,54 @@
+"""The real SGLang server on a plain CPU: its environment, built once, and its command line.
+
+Its own files are unmodified; three packages that a CPU lacks (sgl_kernel, torchvision, triton) are
+stubs in `stubs/`. The environment is kept in ~/.cache/selfreg, or where SELFREG_SGLANG says.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+_FILES = ("requirements.txt", "without_dependencies.txt")
+OPTIONS = (
+    "--device cpu --attention-backend torch_native --sampling-backend pytorch --sleep-on-idle "
+    "--max-total-tokens 16384 --max-running-requests 64 --disable-overlap-schedule"
+)
+ENVIRONMENT = (
+    f"CUDA_VISIBLE_DEVICES= SGLANG_USE_CPU_ENGINE=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 "
+    f"PYTHONPATH={HERE / 'stubs'}"
+)
+
+
+def python() -> str:
+    """The interpreter that has SGLang; the first call installs it (1.6 GB, a minute or two).
+
+    Raises:
+      RuntimeError: It cannot be installed.
+    """
+    given = os.environ.get("SELFREG_SGLANG")
+    wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in _FILES)).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "selfreg"
+    folder = Path(given) if given else cache / f"sglang-{wanted[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists() and not given:
+            _install(folder)
+    return str(folder / "bin" / "python")
+
+
+def _install(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    first, second = (["-r", str(HERE / name)] for name in _FILES)
+    for arguments in (first, ["--no-deps", *second]):
+        command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"SGLang cannot be installed: {done.stderr[-500:]}")
+    (folder / "done").touch()
