@@ -14,6 +14,7 @@ from benchmarks.batch import RANDOM, Updates, named_policy, random_batch
 from benchmarks.peer import matmul_ceiling
 from benchmarks.table import show
 from selfreg.checkpoint import Checkpoints
+from selfreg.learn.packing import make_packing
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import Policy, count_parameters
 from selfreg.plan.work import pair_flops, token_flops
@@ -27,7 +28,7 @@ DECODED_ROWS, DECODED = 64, 256
 ROUNDS = 3
 
 
-def show_accelerator(models: tuple[str, ...], remat: Any) -> None:
+def show_accelerator(models: tuple[str, ...], remat: str) -> None:
     """Measure on the device that jax has, or say that there is none."""
     if jax.default_backend() != "gpu":
         print("Utilization, decoding and snapshots of 3B and 7B shapes: not run: no GPU.\n")
@@ -53,12 +54,13 @@ def read_bandwidth(size: int = 2**30) -> float:
     return array.nbytes / _seconds(lambda: total(array))
 
 
-def measure(name: str, remat: Any, ceiling: float, bandwidth: float) -> list[str]:
+def measure(name: str, remat: str, ceiling: float, bandwidth: float) -> list[str]:
     """One model's row."""
     policy, params = named_policy(RANDOM + name, remat=remat)
     decode_s, floor_s = _decode(policy, params, bandwidth)
-    batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, at_once=AT_ONCE)
-    update = Updates(policy, params, batch, dtype="bfloat16", rows=AT_ONCE)
+    packing = make_packing((), AT_ONCE, COMPLETION, devices=1)
+    batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, packing)
+    update = Updates(policy, params, batch, dtype="bfloat16", packing=packing)
     del params
     update_s = _seconds(update)
     tokens = DECODED_ROWS * DECODED

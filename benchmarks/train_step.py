@@ -28,6 +28,8 @@ from benchmarks.table import Aim, load_average, show, show_aims
 from benchmarks.torch_step import has_trl, torch_update, trl_update
 from selfreg import xla
 from selfreg.config import default, resolve
+from selfreg.learn.packing import Packing, make_packing
+from selfreg.models.decoder import REMAT
 from selfreg.models.policy import count_parameters
 from selfreg.plan.job import make_job
 from selfreg.plan.memory import Split, estimate
@@ -39,7 +41,8 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "What la
 _ROWS = flags.DEFINE_integer("rows", 16, "Completions in the batch.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "64:64", "128:96"], "PROMPT:COMPLETION tokens.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.")
-_REMAT = flags.DEFINE_bool("remat", False, "Recompute layers in the backward pass.")
+_REMAT = flags.DEFINE_enum("remat", "none", tuple(REMAT), "As config.model.remat.")
+_AT_ONCE = flags.DEFINE_integer("microbatch_rows", 1, "As config.learn.microbatch_rows.", 1)
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What to measure.")
 _SIDE = flags.DEFINE_enum("side", None, SIDES, "Only make two updates, and print peak memory.")
 DEPTHS = (4, 32)
@@ -65,6 +68,10 @@ def _lengths() -> list[tuple[int, int]]:
     return [(int(prompt), int(completion)) for prompt, completion in pairs]
 
 
+def _packing(completion: int) -> Packing:
+    return make_packing((), _AT_ONCE.value, completion, devices=1)
+
+
 def _peers() -> tuple[str, ...]:
     return SIDES[1:] if has_trl() else SIDES[1:2]
 
@@ -72,9 +79,10 @@ def _peers() -> tuple[str, ...]:
 def _side(name: str, prompt: int, completion: int) -> Callable[[], None]:
     """One update of a side, ready to be repeated."""
     policy, params = named_policy(_MODEL.value, remat=_REMAT.value)
-    batch = random_batch(policy.config.vocab_size, prompt, completion, _ROWS.value)
+    packing = _packing(completion)
+    batch = random_batch(policy.config.vocab_size, prompt, completion, _ROWS.value, packing)
     if name == "selfreg":
-        return Updates(policy, params, batch, dtype=_DTYPE.value, rows=_ROWS.value)
+        return Updates(policy, params, batch, dtype=_DTYPE.value, packing=packing)
     model = in_transformers(policy, params)
     if name == "trl":
         return trl_update(model, batch, _DTYPE.value, policy.tokenizer)
@@ -133,7 +141,7 @@ def _show_memory() -> None:
     for name in ("selfreg", *_peers()):
         own = [f"--side={name}", f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}"]
         own += [f"--model={_MODEL.value}", f"--dtype={_DTYPE.value}"]
-        own += [f"--remat={str(_REMAT.value).lower()}"]
+        own += [f"--remat={_REMAT.value}", f"--microbatch_rows={_AT_ONCE.value}"]
         command = [sys.executable, "-m", "benchmarks.train_step", *own]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[name] = [int(word) for word in run.stdout.split()[-2:]]
@@ -169,7 +177,8 @@ def _planned(prompt: int, completion: int) -> float:
     """Bytes of the update that this benchmark makes, as the planner sees it."""
     config = default()
     config.rollout.group_size, config.model.dtype = _ROWS.value, _DTYPE.value
-    config.model.remat = _REMAT.value
+    config.rollout.max_new_tokens = completion
+    config.model.remat, config.learn.microbatch_rows = _REMAT.value, _AT_ONCE.value
     policy = named_policy(_MODEL.value)[0]
     job = make_job(resolve(config), policy.config, gpu=False, lengths=(prompt, completion))
     memory = estimate(job, Split(1, 1, 1))
@@ -185,9 +194,10 @@ def _show_compile() -> None:
     config = named_policy(_MODEL.value)[0].config
     for depth in DEPTHS:
         policy = of_shape(replace(config, layers=depth), remat=_REMAT.value)
-        batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value)
+        packing = _packing(completion)
+        batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value, packing)
         begun = time.perf_counter()
-        lowered = learner_of(policy, dtype=_DTYPE.value, rows=_ROWS.value).lower(batch, None)
+        lowered = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch, None)
         traced = time.perf_counter()
         lowered.compile()
         done = time.perf_counter()

@@ -17,7 +17,7 @@ from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
-from selfreg.learn.packing import Packing, row_widths
+from selfreg.learn.packing import Packing, make_packing
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
 from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention
@@ -88,7 +88,12 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
         rollout.num_alter_tokens,
     )  # fmt: skip
-    packing = _packing(config, mesh)
+    packing = make_packing(
+        config.learn.row_tokens,
+        config.learn.microbatch_rows,
+        config.rollout.max_new_tokens,
+        mesh.shape["data"] * mesh.shape["fsdp"],
+    )
     learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
         pool = _open_in_first(opened, lambda: _grader(config, sets))
@@ -190,19 +195,6 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
             "Take them out of their file, raise config.grading.time_limit_scale if they time out, "
             "or set config.grading.validate=False"
         )
-
-
-def _packing(config: Any, mesh: jax.sharding.Mesh) -> Packing:
-    """The rows of the update: of a few widths and one a device, where the config leaves it open."""
-    learn, longest = config.learn, config.rollout.max_new_tokens
-    split = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = learn.microbatch_rows or split
-    if rows % split:
-        raise ValueError(
-            f"config.learn.microbatch_rows={rows} must be a multiple of {split}: so many devices "
-            "split the rows (config.mesh data x fsdp)"
-        )
-    return Packing(tuple(learn.row_tokens) or row_widths(longest), rows)
 
 
 def _learner(

@@ -40,6 +40,29 @@ def row_widths(longest: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys((-(-2 * longest // 3), longest, -(-3 * longest // 2))))
 
 
+def make_packing(
+    row_tokens: Sequence[int], microbatch_rows: int, longest: int, devices: int
+) -> Packing:
+    """The rows of an update: of a few widths and one a device, where the config leaves it open.
+
+    Args:
+      row_tokens: As config.learn.row_tokens.
+      microbatch_rows: As config.learn.microbatch_rows.
+      longest: The most tokens that a completion may have.
+      devices: That split the rows.
+
+    Raises:
+      ValueError: The devices cannot split a microbatch evenly.
+    """
+    rows = microbatch_rows or devices
+    if rows % devices:
+        raise ValueError(
+            f"config.learn.microbatch_rows={rows} must be a multiple of {devices}: so many devices "
+            "split the rows (config.mesh data x fsdp)"
+        )
+    return Packing(tuple(row_tokens) or row_widths(longest), rows)
+
+
 def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarray:
     """Put every completion into a row.
 
@@ -89,11 +112,16 @@ def padding_fraction(batch: Batch, packing: Packing) -> float:
 
     A prompt's last token counts with the completions, whose first slots it is the input of.
     """
-    counts = (batch.slots != EMPTY).any(axis=2).sum(axis=1).tolist()
-    rows = [w for w, n in zip(packing.row_tokens, counts, strict=True) for _ in range(n)]
-    computed = batch.prompt_ids.size + _computed(rows, packing.microbatch_rows)
+    computed = batch.prompt_ids.size + computed_slots(batch.slots, packing)
     real = np.sum(batch.prompt_lengths - 1) + np.sum(batch.slots != EMPTY)
     return float(1 - real / computed)
+
+
+def computed_slots(slots: np.ndarray, packing: Packing) -> int:
+    """Slots, padding included, of all microbatches that an update of these rows runs."""
+    counts = (slots != EMPTY).any(axis=2).sum(axis=1).tolist()
+    rows = [w for w, n in zip(packing.row_tokens, counts, strict=True) for _ in range(n)]
+    return _computed(rows, packing.microbatch_rows)
 
 
 def _computed(rows: Sequence[int], at_once: int) -> int:

@@ -9,6 +9,7 @@ Exit code 2, and a line that says what to change, when the config cannot fit.
 
 import os
 from functools import partial
+from shlex import quote
 from typing import Any
 
 from absl import app, flags
@@ -99,7 +100,7 @@ def _refusal(
 
 
 def _flags(settings: dict[str, Any]) -> str:
-    return " ".join(f"--config.{name}={value}" for name, value in settings.items())
+    return " ".join(f"--config.{name}={quote(str(value))}" for name, value in settings.items())
 
 
 def _gb(count: float) -> str:

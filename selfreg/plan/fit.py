@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from selfreg.config import KEYS, resolve
+from selfreg.config import resolve
 from selfreg.models.decoder import DecoderConfig
-from selfreg.plan.job import make_job
+from selfreg.plan.job import Job, make_job, packing_of
 from selfreg.plan.memory import Memory, Split, estimate
 
 
@@ -69,16 +69,29 @@ def fit(
       decoder: The shape of its policy.
       place: Where.
       lengths: As in make_job.
+
+    Raises:
+      ValueError: The config's own mesh cannot split the rows of its microbatches.
     """
     job = make_job(config, decoder, gpu=place.gpu, lengths=lengths)
     own = own_split(config, place.devices)
     if own is not None:
         memory = estimate(job, own)
         return Fit(own, memory, memory.peak <= place.room, {})
-    tried = [(split, estimate(job, split)) for split in splits(place.devices)]
+    allowed = [split for split in splits(place.devices) if _splits_rows(job, split)]
+    tried = [(split, estimate(job, split)) for split in allowed]
     good = [each for each in tried if each[1].peak <= place.room]
     split, memory = good[0] if good else min(tried, key=lambda each: each[1].peak)
     return Fit(split, memory, bool(good), {f"mesh.{a}": n for a, n in split._asdict().items()})
+
+
+def _splits_rows(job: Job, split: Split) -> bool:
+    # Some mesh always does: one that splits matrices only.
+    try:
+        packing_of(job, split.rows)
+    except ValueError:
+        return False
+    return True
 
 
 def enough_devices(
@@ -113,11 +126,11 @@ def advise(
 
     everything: dict[str, Any] = {}
     least = peak(everything) or float("inf")
-    for settings in _remedies(config, place.devices):
+    for settings in _remedies(config, place.devices, place.gpu):
         alone = peak(settings)
         if alone is not None and alone <= place.room:
             return Change(settings, alone)
-    for settings in _remedies(config, place.devices):
+    for settings in _remedies(config, place.devices, place.gpu):
         added = peak(everything | settings)
         if added is not None and added < least:
             everything, least = everything | settings, added
@@ -126,20 +139,20 @@ def advise(
     return Change(everything, least)
 
 
-def _remedies(config: Any, devices: int) -> Iterator[dict[str, Any]]:
-    """Settings that need less memory, cheapest first; of keys that this version has."""
-    group = config.rollout.group_size
+def _remedies(config: Any, devices: int, gpu: bool) -> Iterator[dict[str, Any]]:
+    """Settings that need less memory, cheapest first."""
+    group, longest = config.rollout.group_size, config.rollout.max_new_tokens
     yield from ({f"mesh.{a}": n for a, n in s._asdict().items()} for s in splits(devices))
     candidates: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("model.dtype", ("bfloat16",)),
-        ("model.remat", ("dots", "layer", True)),
-        ("learn.microbatch_rows", (4, 2, 1)),
-        ("learn.microbatch_sequences", (group // 2, group // 4, 1)),
+        ("model.remat", ("dots", "layer")),
+        ("learn.microbatch_rows", (0,)),
+        ("learn.row_tokens", ((longest,),)),
         ("learn.logprob_chunk_tokens", (256,)),
         ("rollout.max_sequences", (4 * group, group)),
-        ("optimizer.offload", (True,)),
+        ("optimizer.offload", (True,) if gpu else ()),
         ("optimizer.state_dtype", ("bfloat16", "int8")),
         ("model.lora_rank", (32,)),
     )
     for name, values in candidates:
-        yield from ({name: value} for value in values if name in KEYS)
+        yield from ({name: value} for value in values)

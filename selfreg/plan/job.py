@@ -4,34 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
 
 BYTES = {"float32": 4, "bfloat16": 2}
 # Of both moments a weight; int8 has a float32 scale for every 128 elements of each.
 MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2 + 2 * 4 / 128}
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What one microbatch of an update runs through the layers, padding included.
-
-    Attributes:
-      rows: That devices may split among them.
-      tokens: Of all rows, shared prompts once.
-      prefix: Those of the tokens whose keys and values rows are handed, not computing them.
-      keys: Keys that the rows see, shared prompts once a row.
-      scores: Pairs of a query and a key that the plain attention holds, a head.
-      targets: Tokens whose logprobs are wanted.
-      count: Microbatches in a step.
-    """
-
-    rows: int
-    tokens: int
-    prefix: int
-    keys: int
-    scores: int
-    targets: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +23,7 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One config as the planner sees it. Lengths are those planned for, in tokens.
+    """One config as the planner sees it. Lengths are in tokens.
 
     Attributes:
       dtype_bytes: Of what layers compute in.
@@ -54,6 +32,11 @@ class Job:
       moment_bytes: Of both moments a trained weight.
       offload: Moments lie in the host's memory between updates.
       lora_rank: 0: all weights learn.
+      row_tokens: As config.learn.row_tokens.
+      microbatch_rows: As config.learn.microbatch_rows.
+      max_new_tokens: Of a completion, which programs and caches are made for.
+      prompt: Of each prompt, planned for.
+      completion: Of each completion, planned for.
       panels: The panel's draws a campaign, and the report panel's.
       evaluations: Times that the panel is measured in a campaign.
     """
@@ -68,9 +51,11 @@ class Job:
     lora_rank: int
     chunk_tokens: int
     uses_kl: bool
+    row_tokens: tuple[int, ...]
+    microbatch_rows: int
+    max_new_tokens: int
     prompt: int
     completion: int
-    layout: Layout
     train: Draws
     panel: Draws
     report: Draws
@@ -89,9 +74,17 @@ def make_job(
       decoder: The shape of its policy.
       gpu: The devices are GPUs, on which bfloat16 attention is cuDNN's.
       lengths: Tokens of prompts and completions; None: the most that the config allows.
+
+    Raises:
+      ValueError: Completions shall be longer than the config allows.
     """
     rollout, evaluation = config.rollout, config.evaluation
     prompt, completion = lengths or (rollout.max_prompt_tokens, rollout.max_new_tokens)
+    if completion > rollout.max_new_tokens:
+        raise ValueError(
+            f"completions of {completion} tokens are more than "
+            f"config.rollout.max_new_tokens={rollout.max_new_tokens}"
+        )
     attention = config.model.attention
     fused = attention == "cudnn" or (
         attention == "auto" and gpu and config.model.dtype == "bfloat16"
@@ -114,9 +107,11 @@ def make_job(
         lora_rank=config.model.lora_rank,
         chunk_tokens=config.learn.logprob_chunk_tokens,
         uses_kl=config.learn.kl_coef > 0,
+        row_tokens=tuple(config.learn.row_tokens),
+        microbatch_rows=config.learn.microbatch_rows,
+        max_new_tokens=rollout.max_new_tokens,
         prompt=prompt,
         completion=completion,
-        layout=_layout(config, prompt, completion),
         train=draws(rollout.problems_per_step, rollout.group_size),
         panel=draws(config.problems.panel_count, evaluation.panel_samples),
         report=draws(config.problems.report_count, evaluation.report_samples),
@@ -126,25 +121,10 @@ def make_job(
     )
 
 
-def _layout(config: Any, prompt: int, completion: int) -> Layout:
-    """Rows of completions, all as long as planned for, beside their groups' prompts."""
-    learn, group = config.learn, config.rollout.group_size
-    batch = config.rollout.problems_per_step * group
-    if "row_tokens" in learn:  # rows of fixed widths, each with completions of one prompt
-        width = max((*learn.row_tokens, completion))
-        total = config.rollout.problems_per_step * math.ceil(group / (width // completion))
-        rows = min(learn.microbatch_rows or total, total)
-        prompts = math.ceil(rows * config.rollout.problems_per_step / total)
-    else:
-        width, total = completion, batch
-        rows = learn.microbatch_sequences or batch
-        prompts = rows // min(learn.microbatch_sequences or group, group)
-    return Layout(
-        rows=rows,
-        tokens=prompts * prompt + rows * width,
-        prefix=prompts * prompt,
-        keys=prompts * prompt + rows * (prompt + width),
-        scores=prompts * prompt**2 + rows * width * (prompt + width),
-        targets=rows * width,
-        count=math.ceil(total / rows),
-    )
+def packing_of(job: Job, devices: int) -> Packing:
+    """The rows that the job's update is compiled for where so many devices split them.
+
+    Raises:
+      ValueError: They cannot.
+    """
+    return make_packing(job.row_tokens, job.microbatch_rows, job.max_new_tokens, devices)

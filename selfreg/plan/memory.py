@@ -7,15 +7,16 @@ memory analysis. Everything is an upper bound in lengths: every row is as long a
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh
 
 from selfreg.mesh import AXES
-from selfreg.models.decoder import Decoder, DecoderConfig, layout
-from selfreg.plan.job import Job
+from selfreg.models.decoder import MATRICES, Decoder, DecoderConfig, layout
+from selfreg.plan.job import Job, packing_of
 
 MASTER = 4  # bytes of float32
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
@@ -84,6 +85,10 @@ def weights(decoder: DecoderConfig, split: Split) -> tuple[Weight, ...]:
     """Every weight of a decoder, and how much of it a device of this mesh holds."""
     abstract = nnx.eval_shape(lambda: Decoder(decoder, rngs=nnx.Rngs(0)))
     tree = nnx.to_pure_dict(nnx.state(abstract))
+    return _placed(decoder, split, tree)
+
+
+def _placed(decoder: DecoderConfig, split: Split, tree: Any) -> tuple[Weight, ...]:
     shardings = layout(decoder, AbstractMesh(split, AXES), tree)
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     placed = jax.tree.leaves(shardings)
@@ -108,7 +113,10 @@ def estimate(job: Job, split: Split) -> Memory:
     whole = sum(weight.shard for weight in owned)
     # Decoding would gather weights at every token: the engine's are whole over fsdp.
     sampled = sum(w.shard for w in weights(job.decoder, Split(split.rows, 1, split.tensor)))
-    trained, in_blocks, largest = _trained(job, owned)
+    learns = _trained(job, split)
+    trained = sum(weight.shard for weight in learns)
+    largest = max(weight.shard for weight in learns)
+    one_pass = sum(w.shard for w in learns if w.in_blocks)
     devices = math.prod(split)
     moments = trained * job.moment_bytes
     # Frozen weights are kept in what layers compute in, adapters in float32.
@@ -117,16 +125,17 @@ def estimate(job: Job, split: Split) -> Memory:
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
         "Adam's moments": 0.0 if job.offload else moments,
         "engine's weights": sampled * job.dtype_bytes,
-        "reference policy": whole * MASTER if job.uses_kl else 0.0,
+        "reference policy": trained * MASTER if job.uses_kl else 0.0,
     }
     update = {
-        "gradients": trained * MASTER,
-        # Metrics compare new weights with old ones, so donation cannot overwrite these at once.
+        "gradients, summed": trained * MASTER,
+        # The compiler copies donated weights that loops read, and writes the new ones at the end.
         "weights before the step": trained * MASTER,
-        "a microbatch's gradients": in_blocks * MASTER if job.layout.count > 1 else 0.0,
-    } | _larger(_activations(job, split), {"a weight's step": largest * MASTER})
-    if job.offload:
-        update["moments, fetched"] = moments
+    } | _most(
+        _loop(job, split) | {"a microbatch's gradients": one_pass * MASTER},
+        _prompts_backward(job, split) | {"the prompts' gradients": one_pass * MASTER},
+        {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
+    )
     host = {
         "initial weights": sum(weight.size for weight in owned) * MASTER,
         "a snapshot being written": (trained * MASTER + moments) * devices / split.data,
@@ -135,93 +144,157 @@ def estimate(job: Job, split: Split) -> Memory:
     return Memory(stays, update, _decoding(job, split), host)
 
 
-def _trained(job: Job, owned: tuple[Weight, ...]) -> tuple[float, float, float]:
-    """Numbers a device that learn: all of them, those in blocks, and the largest array."""
+def _trained(job: Job, split: Split) -> tuple[Weight, ...]:
+    """What learns: all weights, or the adapters of the blocks' matrices."""
     if not job.lora_rank:
-        blocks = [weight.shard for weight in owned if weight.in_blocks]
-        every = [weight.shard for weight in owned]
-        return sum(every), sum(blocks), max(every)
-    # A and B [L, rank, in or out] of every matrix in a block.
-    pairs = [
-        job.lora_rank * weight.shape[0] * sum(weight.shape[1:])
-        for weight in owned
-        if weight.in_blocks and len(weight.shape) == 3
-    ]
-    return sum(pairs), sum(pairs), max(pairs)
+        return weights(job.decoder, split)
+    adapters: dict[str, jax.ShapeDtypeStruct] = {}
+    for weight in weights(job.decoder, split):
+        if weight.name in MATRICES:
+            layers, outputs, inputs = weight.shape
+            shapes = {"a": (layers, job.lora_rank, inputs), "b": (layers, outputs, job.lora_rank)}
+            adapters |= {
+                f"{weight.name}_{side}": jax.ShapeDtypeStruct(shape, jnp.float32)
+                for side, shape in shapes.items()
+            }
+    return _placed(job.decoder, split, adapters)
 
 
-def _larger(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
-    """Two sets of buffers that are never held together: the one that weighs more."""
-    return max(first, second, key=lambda parts: sum(parts.values()))
+def _most(*phases: dict[str, float]) -> dict[str, float]:
+    """Of sets of buffers that are never held together the one that weighs most."""
+    return max(phases, key=lambda parts: sum(parts.values()))
 
 
-def _activations(job: Job, split: Split) -> dict[str, float]:
-    """What a microbatch keeps for the backward pass, and what that pass holds beside it.
+class Pass(NamedTuple):
+    """What runs through the layers at once, a device and padding included.
+
+    Attributes:
+      tokens: Of all rows.
+      keys: That the rows see, each row its prompt's too.
+      scores: Pairs of a query and a key, a head.
+    """
+
+    tokens: float
+    keys: float
+    scores: float
+
+
+def _passes(job: Job, split: Split) -> tuple[Pass, Pass]:
+    """All prompts of a step, and a microbatch of the widest rows that read prompts' keys."""
+    problems, prompt = job.train.problems, job.prompt
+    if problems % split.rows == 0:
+        problems //= split.rows
+    packing = packing_of(job, split.rows)
+    rows, width = packing.microbatch_rows // split.rows, max(packing.row_tokens)
+    seen = prompt + width
+    return (
+        Pass(problems * prompt, problems * prompt, problems * prompt**2),
+        Pass(rows * width, rows * seen, rows * width * seen),
+    )
+
+
+def _loop(job: Job, split: Split) -> dict[str, float]:
+    """What the loop over microbatches has beside the sums: of one microbatch, and of the prompts.
+
+    The prompts are read before it and their backward pass comes after it.
+    """
+    decoder = job.decoder
+    c = job.activation_bytes
+    _, rows = _passes(job, split)
+    vocabulary = decoder.vocab_size / _divisor(decoder.vocab_size, split.tensor)
+    chunk = min(job.chunk_tokens / split.rows, rows.tokens)
+    narrow = job.dtype_bytes < MASTER and not job.lora_rank
+    head = {
+        "head, compute copy": vocabulary * decoder.width * c if narrow or split.fsdp > 1 else 0.0,
+        "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
+    }
+    kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}
+    return _prompts(job, split) | kept | _most(_layer(job, split, rows), head)
+
+
+def _prompts_backward(job: Job, split: Split) -> dict[str, float]:
+    """What the backward pass through the prompts has beside the sums."""
+    prompts, _ = _passes(job, split)
+    return _prompts(job, split) | _layer(job, split, prompts)
+
+
+def _prompts(job: Job, split: Split) -> dict[str, float]:
+    """What lives of the prompts from their reading to their backward pass."""
+    decoder = job.decoder
+    prompts, _ = _passes(job, split)
+    heads = decoder.kv_heads / _divisor(decoder.kv_heads, split.tensor)
+    # Whole on every data device: any row may name any prompt.
+    count = decoder.layers * job.train.problems * job.prompt * 2 * heads * decoder.head_dim
+    return {
+        "prompts, activations kept": _kept_bytes(job, split, prompts),
+        "prompts' keys and values": count * job.activation_bytes,
+        # Their sum in float32, and that of one microbatch.
+        "the gradient of these": count * (MASTER + job.activation_bytes),
+    }
+
+
+def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
+    """What all layers keep of their forward pass for their backward pass, in bytes a device.
 
     With D the width, H and K the widths of queries and of keys, F the FFN's, c the bytes of what is
     kept and n tokens, a layer keeps its input, n D c (`layer`); the products with its weights too,
-    n (2 D + H + 2 K + 2 F) c (`dots`); or all that `_layer_bytes` counts (`none`). The backward
-    pass works on one whole layer at a time, or on one chunk of logits.
+    n (2 D + H + 2 K + 2 F) c (`dots`); or all that `_layer_bytes` counts (`none`), and then the
+    narrow weights that it multiplied by.
     """
-    decoder, layout, c = job.decoder, job.layout, job.activation_bytes
-    rows = split.rows if layout.rows % split.rows == 0 else 1
-    tensor = _divisor(decoder.kv_heads, split.tensor)
-    tokens, layers = layout.tokens / rows, decoder.layers
-    query, key = (h * decoder.head_dim / tensor for h in (decoder.heads, decoder.kv_heads))
-    ffn = decoder.ffn_width / _divisor(decoder.ffn_width, split.tensor)
-    one = _layer_bytes(job, split, rows)
-    kept = {
-        "layer": tokens * decoder.width * c,
-        "dots": tokens * (2 * decoder.width + query + 2 * key + 2 * ffn) * c,
-        "none": one,
-    }[job.remat]
-    gathered = split._replace(data=split.rows, fsdp=1)
-    blocks, whole = (
-        sum(weight.shard for weight in weights(decoder, mesh) if weight.in_blocks)
-        for mesh in (split, gathered)
-    )
-    vocabulary = decoder.vocab_size / _divisor(decoder.vocab_size, split.tensor)
-    chunk = min(job.chunk_tokens, layout.targets) / rows
-    narrow, sharded = job.dtype_bytes < MASTER, split.fsdp > 1
-    parts = {
-        f"activations kept (remat={job.remat})": layers * kept,
-        "shared prompts' keys and values": layers * layout.prefix / rows * 2 * key * c,
-        # Not recomputed layers keep the narrow weights that they multiplied by.
-        "weights, compute copy": blocks * c if narrow and job.remat == "none" else 0.0,
-    }
-    layer = {
-        "one layer, backward": one,
-        "one layer's weights, gathered": whole / layers * c if sharded else 0.0,
-    }
-    head = {
-        "head, compute copy": vocabulary * decoder.width * c if narrow or sharded else 0.0,
-        "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
-    }
-    return parts | _larger(layer, head)
+    decoder, c = job.decoder, job.activation_bytes
+    query, key, ffn = _widths(job, split)
+    if job.remat == "none":
+        narrow = job.dtype_bytes < MASTER and not job.lora_rank
+        return decoder.layers * (
+            _layer_bytes(job, split, part) + (_layer_weights(job, split) if narrow else 0.0)
+        )
+    products = decoder.width + query + 2 * key + 2 * ffn if job.remat == "dots" else 0.0
+    return decoder.layers * part.tokens * (decoder.width + products) * c
 
 
-def _layer_bytes(job: Job, split: Split, rows: int) -> float:
-    """All that the backward pass of one layer wants, in bytes a device.
+def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
+    """The backward pass of one layer, which is cut from the stacked ones and gathered."""
+    return {
+        "one layer, backward": _layer_bytes(job, split, part),
+        "one layer's weights": _layer_weights(job, split._replace(data=split.rows, fsdp=1)),
+    }
+
+
+def _layer_weights(job: Job, split: Split) -> float:
+    """One layer's weights as layers compute with them, in bytes a device."""
+    blocks = sum(weight.shard for weight in weights(job.decoder, split) if weight.in_blocks)
+    return blocks / job.decoder.layers * job.activation_bytes
+
+
+def _layer_bytes(job: Job, split: Split, part: Pass) -> float:
+    """All that the backward pass of one layer wants of its forward pass, in bytes a device.
 
     Norms keep a float32 copy of what comes in and of what is normed, and their result; attention
     its queries, its keys and values, its result and, where it is plain, scores in float32 and
     weights; a gated FFN six arrays (SwiGLU), or nine (GeGLU, whose tanh has a cubic inside).
     """
-    decoder, layout, c = job.decoder, job.layout, job.activation_bytes
-    tokens, norm = layout.tokens / rows, 2 * MASTER + c
-    tensor = _divisor(decoder.kv_heads, split.tensor)
-    query, key = (h * decoder.head_dim / tensor for h in (decoder.heads, decoder.kv_heads))
+    decoder, c = job.decoder, job.activation_bytes
+    query, key, ffn = _widths(job, split)
     names = [weight.name for weight in weights(decoder, Split(1, 1, 1)) if weight.in_blocks]
     widths = {"q_norm": query, "k_norm": key}
     normed = sum(widths.get(name, decoder.width) for name in names if name.endswith("_norm"))
-    gelu = getattr(decoder, "activation", "silu") != "silu"
-    ffn = (9 if gelu else 6) * decoder.ffn_width / _divisor(decoder.ffn_width, split.tensor)
-    scores = 0.0 if job.fused_attention else decoder.heads / tensor * layout.scores / rows
+    gated = 6 if decoder.activation == "silu" else 9
+    heads = decoder.heads / _divisor(decoder.kv_heads, split.tensor)
     return (
-        tokens * (normed * norm + (2 * query + ffn) * c)
-        + layout.keys / rows * 2 * key * c
-        + scores * (MASTER + c)
+        part.tokens * (normed * (2 * MASTER + c) + (2 * query + gated * ffn) * c)
+        + part.keys * 2 * key * c
+        + (0.0 if job.fused_attention else heads * part.scores * (MASTER + c))
     )
+
+
+def _widths(job: Job, split: Split) -> tuple[float, float, float]:
+    """Of a device's queries, of its keys, and of its part of the FFN."""
+    decoder, tensor = job.decoder, split.tensor
+    query, key = (
+        heads * decoder.head_dim / _divisor(heads, tensor)
+        for heads in (decoder.heads, decoder.kv_heads)
+    )
+    return query, key, decoder.ffn_width / _divisor(decoder.ffn_width, tensor)
 
 
 def _decoding(job: Job, split: Split) -> dict[str, float]:
@@ -230,7 +303,7 @@ def _decoding(job: Job, split: Split) -> dict[str, float]:
     batch = max(draws.at_once for draws in (job.train, job.panel, job.report))
     rows = batch / (split.rows if batch % split.rows == 0 else 1)
     prompt = 1 << max(5, math.ceil(math.log2(job.prompt)))
-    columns = prompt + math.ceil(job.completion / CACHE_SEGMENT) * CACHE_SEGMENT
+    columns = prompt + math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
     heads = decoder.kv_heads / _divisor(decoder.kv_heads, split.tensor)
     column = 2 * decoder.layers * heads * decoder.head_dim * job.dtype_bytes
     return {

@@ -8,9 +8,12 @@ head and head dimension. Counted is what the masks let through.
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from selfreg.learn.packing import computed_slots, pack
 from selfreg.models.decoder import DecoderConfig
 from selfreg.plan.devices import Device
-from selfreg.plan.job import Draws, Job
+from selfreg.plan.job import Draws, Job, packing_of
 from selfreg.plan.memory import Split, weights
 
 
@@ -77,9 +80,7 @@ def pair_flops(decoder: DecoderConfig, start: int, count: int) -> int:
 
     A query and a key take 2 FLOPs a head dimension for their score and 2 for the value.
     """
-    windows: list[int | None] = [None] * decoder.layers
-    if sliding := getattr(decoder, "sliding", None):
-        windows = [sliding.window if slides else None for slides in sliding.layers]
+    windows = [decoder.window if slides else None for slides in decoder.slides]
     pairs = 0
     for window in set(windows):
         seen = range(start + 1, start + count + 1)
@@ -102,31 +103,37 @@ def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: fl
     """
     tflops = device.bfloat16_tflops if job.dtype_bytes == 2 else device.float32_tflops
     pace = split.data * split.fsdp * split.tensor * tflops * 1e12 * mfu
-    forward = _forward(job)
-    # Backward: each product becomes two. Remat runs layers forward once more.
-    times = {"none": 3, "dots": 3, "layer": 4}[job.remat]
-    layers, head = forward
-    update = times * layers + 4 * head  # the logits of a chunk are computed again
+    layers, attention, head = _forward(job, split)
+    # Backward: each product becomes two, of which frozen weights want one. Remat runs layers
+    # forward once more, or their attention only; the logits of a chunk are always computed again.
+    again = {"none": (0, 0), "dots": (0, 1), "layer": (1, 1)}[job.remat]
+    wanted = 1 if job.lora_rank else 2
+    update = (1 + wanted + again[0]) * layers + (3 + again[1]) * attention + (2 + wanted) * head
     sample, panel, report = (
         _decode(job, draws, split, device, pace, mbu)
         for draws in (job.train, job.panel, job.report)
     )
-    score = layers + head if job.uses_kl else 0.0
+    score = layers + attention + head if job.uses_kl else 0.0
     stages = Stage(score, 0.0, score / pace), Stage(update, 0.0, update / pace)
     step_s = sample.seconds + sum(stage.seconds for stage in stages)
     campaign_s = job.steps * step_s + job.evaluations * panel.seconds + 3 * report.seconds
     return Work(sample, *stages, panel, report, campaign_s, job.campaigns * campaign_s)
 
 
-def _forward(job: Job) -> tuple[float, float]:
-    """FLOPs of running a step's rows through the layers, and of their logprobs; once, forward."""
-    decoder, layout = job.decoder, job.layout
+def _forward(job: Job, split: Split) -> tuple[int, int, int]:
+    """FLOPs of a step's products with layers, of its attention, and of its logprobs; forward.
+
+    Completions lie in rows as `pack` puts them, and each slot computed counts; attention counts
+    what the masks let through.
+    """
+    decoder, problems, group = job.decoder, job.train.problems, job.train.group
     matrices, head = token_flops(decoder)
-    prompts = layout.prefix / job.prompt * layout.count
-    completions = layout.targets / job.completion * layout.count
-    attention = prompts * pair_flops(decoder, 0, job.prompt)
-    attention += completions * pair_flops(decoder, job.prompt, job.completion)
-    return layout.count * layout.tokens * matrices + attention, layout.count * layout.targets * head
+    packing = packing_of(job, split.rows)
+    lengths = np.full((problems, group), job.completion)
+    slots = computed_slots(pack(lengths, job.max_new_tokens, packing), packing)
+    attention = problems * pair_flops(decoder, 0, job.prompt)
+    attention += lengths.size * pair_flops(decoder, job.prompt, job.completion)
+    return (problems * job.prompt + slots) * matrices, attention, slots * head
 
 
 def _decode(job: Job, draws: Draws, split: Split, device: Device, pace: float, mbu: float) -> Stage:
