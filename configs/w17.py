@@ -7,9 +7,9 @@
 The wave is both scales (3b, 7b) x seeds 7, 11, 17, 23 and 42 (`--config.seed=17`); one process
 runs one chain. FOLDER holds the Hugging Face files of Qwen2.5-3B-Instruct or 7B-Instruct.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.25 hours a
-chain at 3b, 36 GB and 0.6 hours at 7b; grading and snapshots come on top. (The paper's chains took
-5 hours on 8 GB200.)
+Planned, not measured, on 8 H100 with every completion at its limit: 17 GB a device and 0.25 hours a
+chain at 3b, 40 GB and 0.6 hours at 7b; grading and snapshots come on top. One H200 holds 7b only
+with LoRA. (The paper's chains took 5 hours on 8 GB200.)
 
 The paper's (section 5.9, table 10 and appendix H): end-of-chain pass@1 of .207 [.157, .251] at 7B,
 against REINFORCE's .118, and .068 at 3B, against REINFORCE with CARE's .095; the gap from peak to
