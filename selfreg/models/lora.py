@@ -41,7 +41,7 @@ class Lora(NamedTuple):
     base: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdaptedPolicy(Policy):
     """A policy whose own weights are adapters.
 
