@@ -347,8 +347,8 @@ class Decoder(nnx.Module):
 
         body = jax.checkpoint(layer) if self.remat else layer
         x = jnp.take(self.embedding[...], tokens, axis=0).astype(dtype)
-        # Each device looks up the columns that it holds, for its neighbours' rows too; then rows are
-        # exchanged, which moves far less than the table would.
+        # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
+        # change hands. Far less moves than if the table did.
         x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
         x, kv = jax.lax.scan(body, x, (weights, prefix))
         return rms_norm(x, self.final_norm[...], self.config.norm_eps), kv

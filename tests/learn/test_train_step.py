@@ -1,9 +1,5 @@
 """The update against a plain one, and what must not change it."""
 
-import json
-import subprocess
-import sys
-import textwrap
 from functools import cache
 
 import jax
@@ -200,43 +196,3 @@ def test_tiny_steps_move_float32_masters_that_bfloat16_would_not_see():
 def test_warm_up_is_linear_and_ends():
     assert [learning_rate(1.0, step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert learning_rate(3e-4, 0, 0) == 3e-4
-
-
-MESHES = """
-    import json, sys
-    import numpy as np
-    sys.path.insert(0, "tests/learn")
-    import test_train_step as t
-    from selfreg.learn.collate import collate
-    from selfreg.learn.optim import make_optimizer
-    from selfreg.learn.train_step import LearnSettings, make_learner
-    from selfreg.mesh import make_mesh
-    import jax
-    batch = collate(t.make_groups(problems=4), rows_per_prompt=4, **t.COLLATE)
-    rule = make_optimizer(**t.OPTIMIZER)
-    for shape in [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]:
-        made = make_learner(
-            t.POLICY, make_mesh(*shape), rule, LearnSettings("float32", 0.7, 16, 16, False, False)
-        )
-        state = made.init(t.PARAMS)
-        for _ in range(2):
-            state, metrics = made.update(state, batch, None, 1e-3, 0.0)
-        weight = state.params["blocks"]["gate"]
-        total = float(sum(np.abs(np.asarray(p)).sum() for p in jax.tree.leaves(state.params)))
-        print(json.dumps([shape, float(metrics["loss"]), float(metrics["grad_norm"]), total,
-                          weight.addressable_shards[0].data.size / weight.size]))
-"""
-
-
-def test_every_mesh_shape_gives_the_same_update(eight_devices):
-    code = textwrap.dedent(MESHES)
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=eight_devices, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(rows) == 4
-    for _, *numbers, _ in rows[1:]:
-        np.testing.assert_allclose(numbers, rows[0][1:4], rtol=1e-4)
-    # Data parallel keeps whole copies; the others split the weights.
-    assert [row[-1] for row in rows] == [1, 1 / 8, 1 / 8, 1 / 4]
