@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfreg import interrupt, seeds
+from selfreg import distributed, interrupt, seeds
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control.protocol import Within
 from selfreg.evals.panel import Panel, score
@@ -101,7 +101,7 @@ def run_campaign(
         record = StepRecord(campaign, step, metrics)
         log.append(record)
         stages.progress.step(step, metrics)
-        interrupt.check()
+        interrupt.check(distributed.any_process)
         if last:
             break
         control, verdict = within.observe(control, record)

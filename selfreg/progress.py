@@ -20,9 +20,16 @@ class _TimeLeft(ProgressColumn):
 class ProgressLine:
     """A live bar on a terminal; elsewhere a plain line at each panel measurement."""
 
-    def __init__(self, label: str, campaigns: int, first_budget_steps: int):
-        """Args: what to call the run, how many campaigns it has, and the first one's budget."""
-        self._console = Console()
+    def __init__(self, label: str, campaigns: int, first_budget_steps: int, *, shown: bool = True):
+        """A line that starts at once.
+
+        Args:
+          label: What to call the run.
+          campaigns: How many it has.
+          first_budget_steps: The first one's budget.
+          shown: False: say nothing, as another process does.
+        """
+        self._console = Console(quiet=not shown)
         self._campaigns = campaigns
         self._budget = first_budget_steps
         self._label = label
@@ -34,7 +41,7 @@ class ProgressLine:
             TextColumn("{task.fields[numbers]}"),
             _TimeLeft(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (shown and self._console.is_terminal),
         )
         self._task = self._bar.add_task(label, total=1, numbers="starting", left="")
         self._bar.start()

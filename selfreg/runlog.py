@@ -34,9 +34,15 @@ PACKAGES = (
 class RunLog:
     """The open run folder of one chain. What was written before it was opened is kept."""
 
-    def __init__(self, folder: Path):
-        """Read what is there; `open_run` is the way in."""
+    def __init__(self, folder: Path, *, writes: bool = True):
+        """Read what is there; `open_run` is the way in for the one process that writes.
+
+        Args:
+          folder: The run folder.
+          writes: False: keep everything in memory alone, as the other processes of a run do.
+        """
         self.folder = folder
+        self._writes = writes
         self._records = rundir.read_records(folder)
         self.summaries = rundir.read_summaries(folder)
         self._board: SummaryWriter | None = None
@@ -47,17 +53,19 @@ class RunLog:
         The step is made again, and being deterministic gives the same records again.
         """
         before = [r for r in self._records if (r.campaign, r.step) < (campaign, step)]
-        if len(before) < len(self._records) or not (self.folder / rundir.METRICS).exists():
-            rundir.keep_lines(self.folder / rundir.METRICS, before)
+        if self._writes:
+            if len(before) < len(self._records) or not (self.folder / rundir.METRICS).exists():
+                rundir.keep_lines(self.folder / rundir.METRICS, before)
+            self.close()
+            board = str(self.folder / rundir.TENSORBOARD)
+            self._board = SummaryWriter(board, purge_step=len(before))
         self._records = before
-        if self._board is not None:
-            self._board.close()
-        self._board = SummaryWriter(str(self.folder / rundir.TENSORBOARD), purge_step=len(before))
         return [record for record in before if record.campaign == campaign]
 
     def append(self, record: StepRecord) -> None:
         """Keep one step's record."""
-        rundir.append_line(self.folder / rundir.METRICS, record)
+        if self._writes:
+            rundir.append_line(self.folder / rundir.METRICS, record)
         if self._board is not None:
             for name, value in record.metrics.items():
                 self._board.add_scalar(name, value, len(self._records))
@@ -65,12 +73,14 @@ class RunLog:
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:
         """Keep one step's completions of one stream."""
-        file = rundir.completions_file(self.folder, campaign, step, stream)
-        rundir.write_completions(file, groups)
+        if self._writes:
+            file = rundir.completions_file(self.folder, campaign, step, stream)
+            rundir.write_completions(file, groups)
 
     def finish_campaign(self, summary: CampaignSummary) -> None:
         """Keep a finished campaign's summary: from here on it is never run again."""
-        rundir.append_line(self.folder / rundir.CAMPAIGNS, summary)
+        if self._writes:
+            rundir.append_line(self.folder / rundir.CAMPAIGNS, summary)
         self.summaries.append(summary)
 
     def trace(self, campaign: int, metric: str) -> Trace:
@@ -82,7 +92,8 @@ class RunLog:
         """Keep the batch whose update failed, for a person to look at."""
         file = self.folder / "failed_batch.npz"
         arrays: dict[str, Any] = {name: getattr(batch, name) for name in Batch.__slots__}
-        np.savez(file, **arrays)
+        if self._writes:
+            np.savez(file, **arrays)
         return file
 
     def close(self) -> None:

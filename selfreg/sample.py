@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selfreg import distributed
 from selfreg.grading import GraderError, GraderPool, extract_program
 from selfreg.records import Grade, Group, Outcome, Problem, Request, Sampling
 from selfreg.rollout.engine import Engine
@@ -33,13 +34,13 @@ class Sampler:
 
     Attributes:
       engine: Draws, from the weights it was last given.
-      pool: Grades.
+      pool: Grades; None in processes but the first, which take its grades.
       sampling: How completions are drawn.
       prompts: int32 token ids of every problem by its id.
     """
 
     engine: Engine
-    pool: GraderPool
+    pool: GraderPool | None
     sampling: Sampling
     prompts: Mapping[str, np.ndarray]
 
@@ -71,11 +72,16 @@ class Sampler:
             jobs = [
                 (p, program) for p, own in zip(problems, programs, strict=True) for program in own
             ]
-            grades = iter(_check(jobs, self.pool.grade(jobs)))
+            grades = iter(_check(jobs, distributed.from_first(lambda: self._grade(jobs))))
         return [
             Group(problem, rollouts, tuple(p or "" for p in own), tuple(next(grades) for _ in own))
             for problem, rollouts, own in zip(problems, drawn, programs, strict=True)
         ]
+
+    def _grade(self, jobs: Sequence[tuple[Problem, str | None]]) -> list[Grade]:
+        if self.pool is None:
+            raise RuntimeError("this process has no grader: only the first one grades")
+        return self.pool.grade(jobs)
 
 
 def _check(jobs: Sequence[tuple[Problem, str | None]], grades: Sequence[Grade]) -> Sequence[Grade]:

@@ -1,15 +1,15 @@
 """The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from selfreg import seeds
+from selfreg import distributed, seeds
 from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
@@ -24,6 +24,8 @@ from selfreg.records import Problem, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
       ValueError: The problems, the policy, the mesh or the run folder cannot be used.
       GraderError: The grader cannot work on this machine.
     """
-    rollout, grading = config.rollout, config.grading
+    rollout = config.rollout
     mesh = make_mesh(**config.mesh)
     policy, initial = load_policy(config.model.path, remat=config.model.remat)
     sets = load_sets(config.problems)
@@ -76,6 +78,47 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     )  # fmt: skip
     engine = JaxEngine(policy, mesh, dtype=config.model.dtype, max_sequences=rollout.max_sequences)
     learner = _learner(config, policy, mesh)
+    with ExitStack() as opened:
+        pool = _open_in_first(opened, lambda: _grader(config, sets))
+
+        def new_log() -> AbstractContextManager[RunLog]:
+            return open_run(workdir, config.to_dict(), _facts(config, mesh, initial, pool, sets))
+
+        log = _open_in_first(opened, new_log) or RunLog(workdir, writes=False)
+        progress = ProgressLine(
+            f"{config.name} {config.condition} seed {config.seed}",
+            config.campaigns,
+            config.campaign_budget_steps,
+            shown=distributed.is_first(),
+        )
+        opened.callback(progress.close)
+        evaluation, seed = config.evaluation, config.seed
+        stages = Stages(
+            config=config,
+            train=sets.train,
+            panel=Panel(sets.panel, evaluation.panel_samples, seed, seeds.PANEL),
+            report=Panel(sets.report, evaluation.report_samples, seed, seeds.REPORT),
+            sampler=Sampler(engine, pool, sampling, prompts),
+            prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
+            learner=learner,
+            initial=initial,
+            log=log,
+            progress=progress,
+        )
+        _warm_up(stages, engine)
+        yield stages
+
+
+def _open_in_first(opened: ExitStack, make: Callable[[], AbstractContextManager[T]]) -> T | None:
+    """What the first process alone holds open; None in the others. All raise what it raises."""
+    held: list[T] = []
+    distributed.from_first(lambda: held.append(opened.enter_context(make())))
+    return held[0] if held else None
+
+
+@contextmanager
+def _grader(config: Any, sets: ProblemSets) -> Iterator[GraderPool]:
+    grading = config.grading
     with GraderPool(
         grading.workers,
         time_limit_scale=grading.time_limit_scale,
@@ -86,43 +129,25 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     ) as pool:
         if grading.validate:
             _validate(pool, sets)
-        facts = {
-            "seed": config.seed,
-            "devices": [str(device) for device in jax.devices()],
-            "mesh": dict(mesh.shape),
-            "parameters": count_parameters(initial),
-            "grader_isolation": pool.isolation,
-            "grader_layers": list(pool.layers),
-            "grader_layers_missing": [name for name in LAYERS if name not in pool.layers],
-            "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
-        }
-        with open_run(workdir, config.to_dict(), facts) as log:
-            progress = ProgressLine(
-                f"{config.name} {config.condition} seed {config.seed}",
-                config.campaigns,
-                config.campaign_budget_steps,
-            )
-            try:
-                stages = Stages(
-                    config=config,
-                    train=sets.train,
-                    panel=Panel(
-                        sets.panel, config.evaluation.panel_samples, config.seed, seeds.PANEL
-                    ),
-                    report=Panel(
-                        sets.report, config.evaluation.report_samples, config.seed, seeds.REPORT
-                    ),
-                    sampler=Sampler(engine, pool, sampling, prompts),
-                    prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
-                    learner=learner,
-                    initial=initial,
-                    log=log,
-                    progress=progress,
-                )
-                _warm_up(stages, engine)
-                yield stages
-            finally:
-                progress.close()
+        yield pool
+
+
+def _facts(
+    config: Any, mesh: jax.sharding.Mesh, initial: Any, pool: GraderPool | None, sets: ProblemSets
+) -> dict[str, Any]:
+    """What the manifest says of a start beside the config."""
+    layers = pool.layers if pool else ()
+    return {
+        "seed": config.seed,
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+        "parameters": count_parameters(initial),
+        "grader_isolation": pool.isolation if pool else None,
+        "grader_layers": list(layers),
+        "grader_layers_missing": [name for name in LAYERS if name not in layers],
+        "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
+    }
 
 
 def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.ndarray]:

@@ -2,8 +2,8 @@
 
     python tests/killed_run.py POINT NTH <flags of selfreg.main>
 
-POINT is where: `none` runs to the end. The points are reached from outside, by wrapping what the
-run calls, so that nothing in the package knows of them.
+POINT is where: `none` runs to the end, and `interrupted` sends SIGINT instead. The points are
+reached from outside, by wrapping what the run calls, so that nothing in the package knows of them.
 """
 
 import os
@@ -37,7 +37,9 @@ def before(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
     return wrapped
 
 
-def after(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
+def after(
+    function: Callable[..., Any], nth: int, end: Callable[[], None] = die
+) -> Callable[..., Any]:
     """Die when the nth call has returned."""
     calls = 0
 
@@ -46,7 +48,7 @@ def after(function: Callable[..., Any], nth: int) -> Callable[..., Any]:
         calls += 1
         result = function(*args, **kwargs)
         if calls == nth:
-            die()
+            end()
         return result
 
     return wrapped
@@ -68,6 +70,8 @@ def arm(point: str, nth: int) -> None:
         GraderPool.grade = before(GraderPool.grade, nth)
     elif point == "updated":
         campaign._update = after(campaign._update, nth)
+    elif point == "interrupted":  # somebody presses Ctrl-C during the nth update
+        campaign._update = after(campaign._update, nth, lambda: os.kill(os.getpid(), signal.SIGINT))
     elif point == "saving":  # the save has returned and its thread is writing
         Checkpoints.save = after(Checkpoints.save, nth)
     elif point == "recording":
