@@ -97,7 +97,8 @@ def run_campaign(
                 metrics["panel_pass_at_1"] = panel.pass_at_1
                 metrics["panel_pass_at_1_se"] = panel.standard_error
             groups = [] if last else drawn or _rollouts(stages, campaign, step, watch)
-            stages.log.completions(campaign, step, "train", groups)
+            if groups:
+                stages.log.completions(campaign, step, "train", groups)
             metrics |= _describe(groups)
 
             value = metrics.get(config.control_metric, -math.inf)
