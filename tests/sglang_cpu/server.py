@@ -10,10 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
 _FILES = ("requirements.txt", "without_dependencies.txt")
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+_TRY_AGAIN_S = 3600.0
 OPTIONS = (
     "--device cpu --attention-backend torch_native --sampling-backend pytorch --sleep-on-idle "
     "--max-total-tokens 16384 --max-running-requests 64 --disable-overlap-schedule"
@@ -38,17 +41,32 @@ def python() -> str:
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists() and not given:
+            _refuse_again(folder)
             _install(folder)
     return str(folder / "bin" / "python")
+
+
+def _refuse_again(folder: Path) -> None:
+    """Every test would try, and fail, anew."""
+    failed = folder / "failed"
+    if failed.exists() and time.time() - failed.stat().st_mtime < _TRY_AGAIN_S:
+        raise RuntimeError(failed.read_text())
 
 
 def _install(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     first, second = (["-r", str(HERE / name)] for name in _FILES)
-    for arguments in (first, ["--no-deps", *second]):
-        command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"SGLang cannot be installed: {done.stderr[-500:]}")
-    (folder / "done").touch()
+    # From where this machine takes its packages; torch without CUDA may not be there.
+    said = _pip(folder, first) and _pip(folder, ["--extra-index-url", _CPU_INDEX, *first])
+    said = said or _pip(folder, ["--no-deps", *second])
+    (folder / ("failed" if said else "done")).write_text(said)
+    if said:
+        raise RuntimeError(said)
+
+
+def _pip(folder: Path, arguments: list[str]) -> str:
+    """What went wrong; empty when nothing did."""
+    command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    return f"SGLang cannot be installed: {done.stderr[-300:]}" if done.returncode else ""
