@@ -123,10 +123,11 @@ def small(**changes):
     config = default()
     config.update_from_flattened_dict(
         {
-            "campaigns": 2, "campaign_budget_steps": 2, "problems.panel_count": 24,
+            "campaigns": 2, "campaign_budget_steps": 2, "problems.panel_count": 16,
             "problems.report_count": 4, "evaluation.every_steps": 2, "rollout.group_size": 8,
             "evaluation.panel_samples": 4, "evaluation.report_samples": 2, "optimizer.lr": 1e-4,
-            "condition": "A0", "rollout.max_logprob_difference": 1e-3, **changes,
+            "condition": "A0", "rollout.max_logprob_difference": 1e-3, "learn.row_tokens": (96,),
+            **changes,
         }
     )  # fmt: skip
     return resolve(config)
