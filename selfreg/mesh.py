@@ -12,8 +12,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 AXES = ("data", "fsdp", "tensor")
 
 # Weights are split over fsdp along the model's width and over tensor along what it multiplies, so
-# that each matrix is cut along both. Norm scales are small and stay whole. Rows are those of a
-# batch, whose devices each hold all the axes that no rule splits.
+# that each matrix is cut along both. Norm scales are small and stay whole. The first three are of
+# activations: a batch's rows; rows that the devices of one copy of the weights share; and rows
+# whose next token is drawn, each by one device.
 RULES: dict[str, tuple[str, ...]] = {
     "rows": ("data", "fsdp"),
     "copies": ("data",),
