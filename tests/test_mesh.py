@@ -12,7 +12,10 @@ from selfreg.mesh import make_mesh
 
 ROOT = Path(__file__).parent.parent
 # Of the model whose compiled programs are looked at: see meshes.py.
-WIDTH, VOCABULARY, ROWS, TOKENS, LAYER = 32, 512, 16, 6, {(64, 32), (32, 64), (48, 32), (32, 48)}
+WIDTH, VOCABULARY, ROWS, TOKENS, LAYER = 32, 512, 16, 7, {(64, 32), (32, 64), (48, 32), (32, 48)}
+# Keys or values of all prompts: whole on every device, since any row may name any prompt. Three
+# layers of them are gathered once an update; their gradients are summed a layer at a time.
+PROMPTS = (16, 5, 8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +81,11 @@ def test_the_state_is_donated_whole(meshes):
 
 def test_data_parallel_updates_exchange_gradients_only(meshes):
     found = meshes["update"]["data"]["collectives"]
-    assert {operation for operation, *_ in found} == {"all-reduce"}
+    assert {operation for operation, *_ in found} == {"all-reduce", "all-gather"}
+    assert shapes(found, "all-gather") == {(3, *PROMPTS)}
     # A layer's gradient is summed as soon as it is known; prompts and completions each have one.
     vectors = {(WIDTH,)}
-    assert shapes(found, "all-reduce", in_loop=True) == LAYER | vectors
+    assert shapes(found, "all-reduce", in_loop=True) == LAYER | vectors | {PROMPTS}
     assert shapes(found, "all-reduce", in_loop=False) == {(VOCABULARY, WIDTH)} | vectors
     tables = [shape for _, _, shape in found if shape == [VOCABULARY, WIDTH]]
     assert len(tables) == 3  # the embedding for prompts and completions, and the head once
@@ -93,12 +97,13 @@ def test_fsdp_gathers_one_layer_at_a_time(meshes):
     gathered = shapes(found, "all-gather", in_loop=False)
     assert (VOCABULARY, WIDTH) in gathered  # the head, once
     # All else that is gathered are token ids, one a token; what is exchanged are embedded tokens.
-    assert all(math.prod(s) <= ROWS * TOKENS for s in gathered - {(VOCABULARY, WIDTH)})
+    others = gathered - {(VOCABULARY, WIDTH), (3, *PROMPTS)}
+    assert all(math.prod(s) <= ROWS * TOKENS for s in others)
     exchanged = shapes(found, "all-to-all", "collective-permute")
     assert all(math.prod(s) <= ROWS * TOKENS * WIDTH / 8 for s in exchanged)
     # XLA for the CPU has no reduce-scatter: it sums whole and each device keeps its part.
     reduced = shapes(found, "all-reduce", "reduce-scatter")
-    assert reduced <= LAYER | {(WIDTH,), (VOCABULARY, WIDTH)}
+    assert reduced <= LAYER | {(WIDTH,), (VOCABULARY, WIDTH), PROMPTS}
 
 
 def test_tensor_parallel_updates_sum_activations_only(meshes):
@@ -117,7 +122,7 @@ def test_mixed_meshes_gather_over_fsdp_what_tensor_leaves(meshes):
     assert shapes(found, "all-gather", in_loop=True) == halves
     gathered = shapes(found, "all-gather", in_loop=False)
     assert (VOCABULARY // 2, WIDTH) in gathered
-    others = gathered - {(VOCABULARY // 2, WIDTH)}
+    others = gathered - {(VOCABULARY // 2, WIDTH), (3, 16, 5, 4, 8)}
     assert all(math.prod(s) <= ROWS * TOKENS for s in others)
     assert not any(VOCABULARY in shape for _, _, shape in found)
 

@@ -1,5 +1,7 @@
 """The in-process engine against transformers' generate, the trainer's logprobs, and itself."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from transformers import LlamaForCausalLM
 from selfreg import xla
 from selfreg.mesh import make_mesh
 from selfreg.models.hf import save_folder
-from selfreg.models.policy import Policy, load_policy
+from selfreg.models.policy import load_policy
 from selfreg.records import FinishReason, Request, Sampling
 from selfreg.rollout.jax_engine import SEGMENT_TOKENS, JaxEngine
 
@@ -86,7 +88,7 @@ def test_rows_of_a_group_differ_and_repeat_with_their_seeds():
 
 def test_stop_tokens_end_a_row_and_length_cuts_it():
     newline = POLICY.tokenizer.encode("\n")[0]
-    stops = Policy(POLICY.config, POLICY.structure, POLICY.tokenizer, (newline, 1))
+    stops = replace(POLICY, stop_ids=(newline, 1))
     for group in engine(stops).generate(requests(PROMPTS, 8), Sampling(0.7, 1.0, 0, 24)):
         for rollout in group:
             ids = rollout.completion_ids
@@ -125,7 +127,7 @@ def test_nothing_is_compiled_after_warm_up():
 
 
 def test_the_trainers_weights_may_be_donated_after_loading():
-    params = jax.tree.map(jnp.asarray, PARAMS)
+    params = jax.tree.map(jnp.array, PARAMS)  # a copy, which is deleted below
     made = engine()
     made.load_params(params)
     before = tokens_of(made.generate(requests(PROMPTS, 2), Sampling(0.7, 1.0, 0, 20)))
