@@ -109,7 +109,7 @@ def run_campaign(
             peak = max(peak, value)
             if not last:
                 engine.release()
-                ahead.begin(partial(_rollouts, stages, campaign, step + 1, watch))
+                ahead.begin(partial(_rollouts, stages, campaign, step + 1, Stopwatch()))
                 with watch("update"):
                     state, learned = _update(stages, state, groups, plan, step, reference)
                 if step == first:

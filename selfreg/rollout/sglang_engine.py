@@ -127,8 +127,7 @@ class SGLangEngine:
             started = time.perf_counter()
             self._file = self._sync.write(params, version)
             written_s = time.perf_counter() - started
-            self._run(self._resume())
-            self._recovering(lambda: self._send_all())
+            self._recovering(self._take_weights)
             self._released = False
             self._counts.values |= {
                 "sync/bytes": float(self._file.bytes),
@@ -145,7 +144,7 @@ class SGLangEngine:
         """Give the servers' memory to the trainer, if they share the accelerator."""
         if self._colocated and not self._released:
             with self._lock:
-                self._run(self._post_all("/release_memory_occupation"))
+                self._recovering(lambda: self._post_all("/release_memory_occupation"))
                 self._released = True
 
     def generate(
@@ -227,7 +226,7 @@ class SGLangEngine:
                 if time.monotonic() > deadline:
                     raise EngineError(
                         f"no SGLang server answers at {server.url}/health within "
-                        f"{self._patience.ready_s:g} s (config.rollout.sglang.ready_timeout_s): is "
+                        f"{self._patience.ready_s:g} s (config.sglang.ready_timeout_s): is "
                         "it started, and is the address right?"
                     )
                 await asyncio.sleep(_LOOK_S)
@@ -246,12 +245,13 @@ class SGLangEngine:
         if self._file is not None:
             try:
                 await self._send_all()
-            except ServerLostError as error:
+            except (ServerLostError, ServerRefusedError) as error:
                 _log.warning("lost again: %s", error)
 
-    async def _resume(self) -> None:
+    async def _take_weights(self) -> None:
         if self._released:
             await self._post_all("/resume_memory_occupation")
+        await self._send_all()
 
     async def _post_all(self, path: str) -> None:
         await asyncio.gather(

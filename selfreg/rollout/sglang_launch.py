@@ -97,7 +97,7 @@ class Launched:
                 probe.bind(("127.0.0.1", settings.port))
             except OSError as error:
                 raise LaunchError(
-                    f"config.rollout.sglang.port={settings.port} is taken ({error.strerror}): "
+                    f"config.sglang.port={settings.port} is taken ({error.strerror}): "
                     "another server may still run there; end it or name another port"
                 ) from None
         settings.log.parent.mkdir(parents=True, exist_ok=True)

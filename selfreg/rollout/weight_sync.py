@@ -69,7 +69,7 @@ class WeightSync:
             self._folder = Path(tempfile.mkdtemp(prefix="selfreg-weights-", dir=parent))
         except OSError as error:
             raise ValueError(
-                f"config.rollout.sglang.sync_folder={str(parent)!r} cannot be written: {error}"
+                f"config.sglang.sync_folder={str(parent)!r} cannot be written: {error}"
             ) from None
         self._folder.chmod(0o755)  # a server may run as another user
         self._written: list[Path] = []
@@ -90,7 +90,7 @@ class WeightSync:
         if wanted > free:
             raise ValueError(
                 f"the weights need {wanted / 2**30:.1f} GiB in {self._folder}, and "
-                f"{free / 2**30:.1f} are free: set config.rollout.sglang.sync_folder"
+                f"{free / 2**30:.1f} are free: set config.sglang.sync_folder"
             )
         folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
         folder.chmod(0o755)
