@@ -36,7 +36,7 @@ def of_shape(config: DecoderConfig, *, remat: str = "none") -> Policy:
 def learner_of(policy: Policy, *, dtype: str, packing: Packing) -> Learner:
     """What updates the policy: clipping and Adam."""
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings(dtype, TEMPERATURE, CHUNK_TOKENS, packing, False, False)
+    settings = LearnSettings(dtype, CHUNK_TOKENS, packing, False)
     return make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
 
 
@@ -78,5 +78,7 @@ class Updates:
 
     def __call__(self) -> None:
         """Make one and wait for it."""
-        self.state, metrics = self.learner.update(self.state, self._batch, None, LR, 0.0)
+        self.state, metrics = self.learner.update(
+            self.state, self._batch, None, LR, 0.0, TEMPERATURE
+        )
         jax.block_until_ready((self.state, metrics))

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 
 from selfreg import distributed, interrupt, seeds
 from selfreg.checkpoint import Checkpoints, restore
-from selfreg.control.protocol import Within
-from selfreg.evals.panel import Panel, score
+from selfreg.control import watch as control
+from selfreg.control.protocol import Base, Within
 from selfreg.learn.collate import collate
 from selfreg.learn.optim import learning_rate
 from selfreg.learn.packing import padding_fraction
 from selfreg.learn.train_step import TrainState
+from selfreg.measure import REPORT, measure, measure_campaign
 from selfreg.records import (
     Checkpoint,
     FinishReason,
@@ -29,7 +31,7 @@ from selfreg.records import (
     Verdict,
 )
 from selfreg.rollout.ahead import Ahead
-from selfreg.rundir import CHECKPOINTS, place_of
+from selfreg.rundir import CHECKPOINTS, capabilities_by_place
 from selfreg.sample import Stopwatch
 from selfreg.stages import Stages
 from selfreg.xla import compile_count
@@ -44,8 +46,8 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def run_campaign(
-    stages: Stages, campaign: int, plan: Plan, within: Within
-) -> tuple[Trace, dict[str, PanelScore]]:
+    stages: Stages, campaign: int, plan: Plan, within: Within, base: Base
+) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
     """Run one campaign to its end, from wherever the run folder says it stands.
 
     Args:
@@ -53,9 +55,10 @@ def run_campaign(
       campaign: From 0.
       plan: What the between-campaign control ordered.
       within: The within-campaign control.
+      base: What the config gives it.
 
     Returns:
-      The trace, and the report panel's scores at "start", "peak" and "end".
+      The trace, and the scores of its start, peak and end: see measure_campaign.
 
     Raises:
       NonFiniteLossError: An update failed.
@@ -74,17 +77,17 @@ def run_campaign(
         state = TrainState(**_read(stages, here, "params", "moments"))
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
-    reference = _reference(stages, plan) if plan.kl_coef else None
+    reference = None
 
-    control, verdict = within.start(plan), Verdict.CONTINUE
+    watched = control.begin(within, base, plan)
     for record in records:  # the control is pure: replaying it restores its state
-        control, verdict = within.observe(control, record)
-    peak = max((_read_metric(config, r) for r in records), default=-math.inf)
+        watched = control.observe(watched, record)
+    peak, peak_step = _peak(config, records)
 
     engine, first = stages.sampler.engine, step
     ahead: Ahead[list[Group]] = Ahead(config.rollout.overlap)
     while True:
-        last = verdict is Verdict.STOP
+        last = watched.verdict is Verdict.STOP
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             drawn = ahead.take()  # before its weights change
@@ -96,7 +99,7 @@ def run_campaign(
                     panel = measure(stages, stages.panel, "panel", campaign, step)
                 metrics["panel_pass_at_1"] = panel.pass_at_1
                 metrics["panel_pass_at_1_se"] = panel.standard_error
-            groups = [] if last else drawn or _rollouts(stages, campaign, step, watch)
+            groups = [] if last else drawn or _rollouts(stages, plan, campaign, step, watch)
             if groups:
                 stages.log.completions(campaign, step, "train", groups)
             metrics |= _describe(groups)
@@ -106,50 +109,60 @@ def run_campaign(
             if is_peak or last or step % config.checkpoint.every_steps == 0:
                 with watch("checkpoint"):
                     checkpoints.save(step, state._asdict(), peak_value=value if is_peak else None)
-            peak = max(peak, value)
+            if is_peak:
+                peak, peak_step = value, step
             if not last:
                 engine.release()
-                ahead.begin(partial(_rollouts, stages, campaign, step + 1, Stopwatch()))
+                ahead.begin(partial(_rollouts, stages, plan, campaign, step + 1, Stopwatch()))
+                rates = control.rates(watched)
+                if rates.kl_coef and reference is None:
+                    reference = _reference(stages, plan)
                 with watch("update"):
-                    state, learned = _update(stages, state, groups, plan, step, reference)
+                    state, learned = _update(stages, state, groups, plan, step, rates, reference)
                 if step == first:
                     _check_agreement(config, learned)
                 metrics |= learned | {"rollout/staleness_steps": float(drawn is not None)}
         metrics |= watch.seconds | {"compiles": compile_count() - compiled}
         metrics |= engine.take_metrics()
+        if watched.restores:
+            metrics["control/restores"] = watched.restores
         record = StepRecord(campaign, step, metrics)
         log.append(record)
         stages.progress.step(step, metrics)
         interrupt.check(distributed.any_process)
         if last:
             break
-        control, verdict = within.observe(control, record)
+        watched = control.observe(watched, record)
+        if watched.verdict is Verdict.RESTORE_PEAK:
+            ahead.drop()
+            checkpoints.wait()
+            here = Checkpoint(campaign, peak_step)
+            state = TrainState(**_read(stages, here, "params", "moments"))
         step += 1
 
     checkpoints.close()
-    trace = log.trace(campaign, config.control_metric)
-    return trace, _report(stages, trace, plan)
+    own = tuple(record for record in log.records if record.campaign == campaign)
+    trace = Trace(campaign, config.control_metric, own)
+    measured = measure_campaign(stages, trace, plan)
+    capabilities = {name: scores for name, scores in measured.items() if name != REPORT}
+    return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
 
 
-def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int) -> PanelScore:
-    """Score the engine's weights on a panel, and keep the completions."""
-    groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch())
-    stages.log.completions(campaign, step, stream, groups)
-    return score(groups)
-
-
-def _rollouts(stages: Stages, campaign: int, step: int, watch: Stopwatch) -> list[Group]:
+def _rollouts(
+    stages: Stages, plan: Plan, campaign: int, step: int, watch: Stopwatch
+) -> list[Group]:
     """This step's problems, sampled and graded."""
     seed, rollout = stages.config.seed, stages.config.rollout
     chosen = seeds.generator(seed, seeds.CHOICE, campaign, step).choice(
         len(stages.train), rollout.problems_per_step, replace=False
     )
     problems = [stages.train[i] for i in chosen]
+    group_size = plan.group_size or rollout.group_size
     drawn = [
-        seeds.completion_seeds(seed, seeds.TRAIN, p.id, rollout.group_size, campaign, step)
+        seeds.completion_seeds(seed, seeds.TRAIN, p.id, group_size, campaign, step)
         for p in problems
     ]
-    return stages.sampler.groups(problems, drawn, watch)
+    return stages.sampler.groups(problems, drawn, watch, plan.temperature)
 
 
 def _check_agreement(config: Any, learned: Mapping[str, float]) -> None:
@@ -170,6 +183,7 @@ def _update(
     groups: Sequence[Group],
     plan: Plan,
     step: int,
+    rates: control.Rates,
     reference: Any,
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update from graded groups."""
@@ -185,15 +199,18 @@ def _update(
         normalize=learn.use_std_normalization,
         aggregation=learn.token_aggregation,
     )
-    scores = None if reference is None else stages.learner.logprobs(reference, batch)
-    lr = learning_rate(plan.lr, step, config.optimizer.warmup_steps)
-    state, learned = stages.learner.update(state, batch, scores, lr, plan.kl_coef)
+    temperature = plan.temperature or config.rollout.temperature
+    scores = None
+    if reference is not None:
+        scores = stages.learner.logprobs(reference, batch, temperature)
+    lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
+    state, learned = stages.learner.update(state, batch, scores, lr, rates.kl_coef, temperature)
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         file = stages.log.save_batch(batch)
         raise NonFiniteLossError(
             f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch "
-            f"is in {file}. Lower config.optimizer.lr={plan.lr:g} or set optimizer.clip_norm"
+            f"is in {file}. Lower config.optimizer.lr={rates.lr:g} or set optimizer.clip_norm"
         )
     return state, metrics | {"padding_fraction": padding_fraction(batch, stages.packing)}
 
@@ -224,8 +241,11 @@ def _describe(groups: Sequence[Group]) -> dict[str, float]:
     return metrics | shares | used
 
 
-def _read_metric(config: Any, record: StepRecord) -> float:
-    return record.metrics.get(config.control_metric, -math.inf)
+def _peak(config: Any, records: Sequence[StepRecord]) -> tuple[float, int]:
+    """The highest value of the control's metric so far, and the step where it was first seen."""
+    values = [record.metrics.get(config.control_metric, -math.inf) for record in records]
+    best = max(range(len(values)), key=values.__getitem__, default=0)
+    return (values[best], records[best].step) if values else (-math.inf, 0)
 
 
 def _start(stages: Stages, plan: Plan) -> TrainState:
@@ -248,19 +268,3 @@ def _reference(stages: Stages, plan: Plan) -> Any:
     if plan.start is None or stages.config.learn.kl_reference == "base":
         return stages.initial()
     return _read(stages, plan.start, "params")["params"]
-
-
-def _report(stages: Stages, trace: Trace, plan: Plan) -> dict[str, PanelScore]:
-    """The report panel's scores of start, peak and end; each policy is measured once."""
-    wanted = {"start": 0, "peak": trace.peak_step, "end": trace.end_step}
-    scores: dict[int, PanelScore] = {}
-    if plan.start is not None:  # the campaign before has measured the policy that rolled forward
-        before = stages.log.summaries[plan.start.campaign]
-        scores[0] = before.scores[place_of(before, plan.start.step)]
-    for step in sorted(set(wanted.values()) - scores.keys()):
-        checkpoint = Checkpoint(trace.campaign, step)
-        trained = _read(stages, checkpoint, "params")["params"]
-        version = f"{checkpoint.campaign}.{checkpoint.step}"
-        stages.sampler.engine.load_params(stages.learner.merged(trained), version)
-        scores[step] = measure(stages, stages.report, "report", trace.campaign, step)
-    return {name: scores[step] for name, step in wanted.items()}

@@ -3,18 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+from selfreg import distributed
 from selfreg.campaign import run_campaign
-from selfreg.control.conditions import CONDITIONS
-from selfreg.control.protocol import Base
-from selfreg.records import to_json
-from selfreg.rundir import CampaignSummary
-from selfreg.stages import open_stages
+from selfreg.control.find import find_between, find_within
+from selfreg.control.protocol import Between, base_of
+from selfreg.records import Plan, to_json
+from selfreg.rundir import CampaignSummary, Planned, read_memory, trace_of
+from selfreg.stages import Stages, open_stages
 
 
 def run_chain(config: Any, workdir: Path) -> None:
     """Run a chain to its end, or go on with the one in `workdir`.
 
-    Controls are pure functions of traces: those of the campaigns that are already there bring the
+    Controls are pure functions of traces and answers: those that are already there bring the
     control back to where it stood.
 
     Args:
@@ -25,26 +26,44 @@ def run_chain(config: Any, workdir: Path) -> None:
       ValueError: The config, the problems, the policy or the folder cannot be used.
       NonFiniteLossError: An update failed.
     """
-    condition = CONDITIONS[config.condition]
-    base = Base(config.campaign_budget_steps, config.optimizer.lr, config.learn.kl_coef)
+    within, between = find_within(config.within), find_between(config.between)
+    base = base_of(config, read_memory(config.control.memory))
+    control = between.start(base)
     with open_stages(config, workdir) as stages:
         log = stages.log
-        control = condition.between.start(base)
         for campaign in range(config.campaigns):
-            if campaign < len(log.summaries):
-                trace = log.trace(campaign, config.control_metric)
-                control = condition.between.observe(control, trace)
-                continue
-            plan = condition.between.plan(control)
-            trace, scores = run_campaign(stages, campaign, plan, condition.within)
-            control = condition.between.observe(control, trace)
-            summary = CampaignSummary(
-                campaign,
-                plan,
-                trace.peak_step,
-                trace.end_step,
-                scores,
-                condition.between.plan(control).start,
-                to_json(control),
-            )
-            log.finish_campaign(summary)
+            control, plan = _decide(stages, between, control, campaign)
+            if campaign == len(log.summaries):
+                trace, measured = run_campaign(stages, campaign, plan, within, base)
+                control = between.observe(control, trace)
+                summary = CampaignSummary(
+                    campaign,
+                    plan,
+                    trace.peak_step,
+                    trace.end_step,
+                    measured["report"],
+                    between.plan(control).start,
+                    to_json(control),
+                    {name: scores for name, scores in measured.items() if name != "report"},
+                )
+                log.finish_campaign(summary, between.remember(control))
+            else:
+                trace = trace_of(log.records, config.control_metric, log.summaries[campaign])
+                control = between.observe(control, trace)
+
+
+def _decide(stages: Stages, between: Between, control: Any, campaign: int) -> tuple[Any, Plan]:
+    """The control's state once its question is answered, and the campaign's plan."""
+    log = stages.log
+    planned = log.planned.get(campaign)
+    if planned is None:
+        question = between.ask(control)
+        answer = None if question is None else distributed.from_first(lambda: stages.ask(question))
+    else:
+        answer = planned.answer
+    if answer is not None:
+        control = between.hear(control, answer)
+    plan = between.plan(control)
+    if planned is None:
+        log.keep_plan(Planned(campaign, plan, answer))
+    return control, plan

@@ -56,9 +56,13 @@ class Checkpoints:
         """The last step that is whole on disk."""
         return self._manager.latest_step()
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait until everything is written."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.wait()
         self._manager.close()
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
+from selfreg.conditions import CONDITIONS, DEFAULTS
+
 
 class Rule(NamedTuple):
     """What a value may be: a test, and the words that an error says it in."""
@@ -49,12 +51,27 @@ ALGORITHMS: dict[str, dict[str, bool]] = {
     "grpo": {"use_score_centering": True, "use_std_normalization": True},
     "dr_grpo": {"use_score_centering": True, "use_std_normalization": False},
 }
-BY_ALGORITHM = None
+
+
+class Open(NamedTuple):
+    """The default of a key that something else decides, unless a config sets it."""
+
+    kind: type
+    words: str
+
+
+BY_ALGORITHM = Open(bool, "(by algorithm)")
 
 KEYS: dict[str, Key] = {
     "name": Key("run", "a word for folders, plots and tables"),
     "seed": Key(7, "of everything random in the chain", at_least(0)),
-    "condition": Key("A0", "how campaigns are controlled", one_of("A0", "ES")),
+    "condition": Key("A0", "a named choice of update rule and controls", one_of(*CONDITIONS)),
+    "within": Key(
+        Open(str, "(by condition)"), "control within a campaign: selfreg/control/within, or a file"
+    ),
+    "between": Key(
+        Open(str, "(by condition)"), "control between them: selfreg/control/between, or a file"
+    ),
     "control_metric": Key(
         "panel_pass_at_1", "what the control reads", one_of("pass_rate", "panel_pass_at_1")
     ),
@@ -117,6 +134,18 @@ KEYS: dict[str, Key] = {
     "sglang.sync_timeout_s": Key(600.0, "for a server to take new weights", ABOVE_ZERO),
     "sglang.refuse_stale": Key(True, "draw again what other weights drew; False: count it only"),
     "sglang.colocated": Key(False, "servers share the trainer's accelerators, in turns"),
+    "control.max_restores": Key(
+        Open(int, "(by condition)"),
+        "times that a campaign goes back to its peak instead of stopping early",
+        Rule(lambda v: v is None or v >= 0, "at least 0"),
+    ),
+    "control.restore_lr_factor": Key(0.5, "times the learning rate, at each restore", ABOVE_ZERO),
+    "control.restore_kl_coef": Key(0.0, "least weight of the KL penalty then", at_least(0)),
+    "control.llm_url": Key("", "of an OpenAI-compatible endpoint, as http://127.0.0.1:30000/v1"),
+    "control.llm_model": Key("default", "the model to ask there"),
+    "control.llm_timeout_s": Key(120.0, "for an answer; later: none", ABOVE_ZERO),
+    "control.llm_max_tokens": Key(512, "of an answer", at_least(1)),
+    "control.memory": Key("", "another chain's memory.json to begin with"),
     "grading.workers": Key(0, "processes; 0: one a core", at_least(0)),
     "grading.time_limit_scale": Key(3.0, "times a problem's CPU limit; the paper's 3", ABOVE_ZERO),
     "grading.max_retries": Key(2, "of a program whose worker broke", at_least(0)),
@@ -126,7 +155,11 @@ KEYS: dict[str, Key] = {
     ),
     "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
     "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
-    "learn.algorithm": Key("reinforce", "update rule", one_of(*ALGORITHMS)),
+    "learn.algorithm": Key(
+        Open(str, "(by condition)"),
+        "update rule",
+        Rule(lambda v: v is None or v in ALGORITHMS, "one of " + ", ".join(ALGORITHMS)),
+    ),
     "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
     "learn.use_score_centering": Key(BY_ALGORITHM, "subtract the group's mean reward"),
     "learn.use_std_normalization": Key(BY_ALGORITHM, "divide by the group's spread"),
@@ -138,6 +171,7 @@ KEYS: dict[str, Key] = {
         one_of("token_mean", "sequence_mean", "constant_length"),
     ),
     "learn.kl_coef": Key(0.0, "weight of the k3 KL penalty", at_least(0)),
+    "learn.kl_schedule": Key((), "the weight by campaign, the last one stays; (): learn.kl_coef"),
     "learn.kl_reference": Key(
         "campaign_start", "the KL penalty's anchor", one_of("campaign_start", "base")
     ),
@@ -164,6 +198,9 @@ KEYS: dict[str, Key] = {
     "evaluation.every_steps": Key(5, "between panels; start and end always", at_least(1)),
     "evaluation.panel_samples": Key(4, "completions a panel problem", at_least(1)),
     "evaluation.report_samples": Key(8, "completions a report problem", at_least(1)),
+    "evaluation.capabilities": Key(
+        (), "more panels for campaign ends, as ('hard=procedural:hard', 'cpp=procedural:cpp')"
+    ),
     "checkpoint.every_steps": Key(10, "besides new peaks, start and end", at_least(1)),
     "mesh.data": Key(
         -1,
@@ -183,7 +220,8 @@ def default() -> ConfigDict:
         if section and section not in config:
             config[section] = ConfigDict()
         # A placeholder each: one that two keys shared would tie their values together.
-        value = config_dict.placeholder(bool) if key.default is BY_ALGORITHM else key.default
+        is_open = isinstance(key.default, Open)
+        value = config_dict.placeholder(key.default.kind) if is_open else key.default
         (config[section] if section else config)[last] = value
     return config
 
@@ -192,7 +230,7 @@ def describe() -> str:
     """Every key with its default and its meaning, for --help."""
     lines = []
     for name, key in KEYS.items():
-        value = "(by algorithm)" if key.default is BY_ALGORITHM else key.default
+        value = key.default.words if isinstance(key.default, Open) else key.default
         allowed = f" ({key.rule.words})" if key.rule.words != ANYTHING.words else ""
         lines.append(f"  --config.{name}={value}\n      {key.meaning}{allowed}")
     return "\n".join(lines)
@@ -237,15 +275,25 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
         for each in (rules[name], rule):
             if not each.holds(value):
                 raise ValueError(f"config.{name}={value!r} is not possible: must be {each.words}")
-    for flag, value in ALGORITHMS[config.learn.algorithm].items():
-        if config.learn[flag] is None:
-            config.learn[flag] = value
+    decided = {**DEFAULTS, **CONDITIONS[config.condition]}
+    _fill_open(config, decided)
+    flags = ALGORITHMS[config.learn.algorithm]
+    _fill_open(config, {f"learn.{flag}": value for flag, value in flags.items()})
     if config.learn.use_score_centering and config.rollout.group_size < 2:
         raise ValueError(
             "config.learn.use_score_centering compares the completions of a group: "
             f"config.rollout.group_size={config.rollout.group_size} must be at least 2"
         )
     return FrozenConfigDict(config)
+
+
+def _fill_open(config: ConfigDict, decided: dict[str, Any]) -> None:
+    """Set those of these keys that the config leaves open."""
+    for name, value in decided.items():
+        section, _, last = name.rpartition(".")
+        holder = config[section] if section else config
+        if holder[last] is None:
+            holder[last] = value
 
 
 def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:

@@ -13,7 +13,7 @@ Rates are fractions in [0, 1]; times are seconds; logprobs are natural logarithm
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -294,12 +294,19 @@ class StepRecord:
 class Trace:
     """One finished campaign, as the controls and the analysis see it.
 
-    `metric` names the number that the controls read.
+    Attributes:
+      campaign: From 0.
+      metric: The number that the controls read.
+      records: Every step.
+      capabilities: What was measured at the campaign's "start", "peak" and "end" on the panels of
+        config.evaluation.capabilities: place -> name -> pass@1. "main" is the control's own panel,
+        where it was measured there.
     """
 
     campaign: int
     metric: str
     records: tuple[StepRecord, ...]
+    capabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def series(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps (int64 [n]) and values (float64 [n]) of `metric` where it was measured."""
@@ -329,6 +336,7 @@ class Verdict(StrEnum):
 
     CONTINUE = "continue"
     STOP = "stop"
+    RESTORE_PEAK = "restore_peak"  # weights and moments of the peak; then go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +357,9 @@ class Plan:
       lr: Peak learning rate.
       kl_coef: Weight of the KL penalty.
       reason: One line for the log and the report.
+      temperature: Of training samples; None: the config's.
+      group_size: Completions a problem; None: the config's.
+      action: What a gate decided, such as "reuse" or "pilot"; "" where there is no gate.
     """
 
     start: Checkpoint | None
@@ -356,6 +367,32 @@ class Plan:
     lr: float
     kl_coef: float
     reason: str = ""
+    temperature: float | None = None
+    group_size: int | None = None
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a language model answered to a control's question, or why it did not.
+
+    Attributes:
+      text: The answer; "" when there is none.
+      error: Why there is none; "" when there is one.
+      question: What was asked.
+      model: Who was asked.
+      prompt_tokens: Read by the model, as it counts them.
+      completion_tokens: Written by it.
+      time_s: From asking to the answer.
+    """
+
+    text: str
+    error: str = ""
+    question: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    time_s: float = 0.0
 
 
 def to_json(value: Any) -> Any:

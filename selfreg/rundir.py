@@ -3,7 +3,9 @@
     config.json        the resolved config
     manifest.json      versions, git state, devices, seeds, grader layers
     metrics.jsonl      one StepRecord a line
+    plans.jsonl        one Planned a line, before a campaign begins
     campaigns.jsonl    one CampaignSummary a line, when a campaign has ended
+    memory.json        what the control between campaigns remembers
     completions/       one parquet file a step and stream: prompts, programs, rewards, outcomes
     checkpoints/       Orbax, one folder a campaign
     tensorboard/       the metrics again, for TensorBoard
@@ -16,7 +18,7 @@ the file is read.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selfreg.records import Checkpoint, Group, PanelScore, Plan, StepRecord, Trace, to_json
+from selfreg.records import (
+    Answer,
+    Checkpoint,
+    Group,
+    PanelScore,
+    Plan,
+    StepRecord,
+    Trace,
+    to_json,
+)
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
-METRICS, CAMPAIGNS = "metrics.jsonl", "campaigns.jsonl"
+METRICS, PLANS, CAMPAIGNS = "metrics.jsonl", "plans.jsonl", "campaigns.jsonl"
+MEMORY = "memory.json"
 COMPLETIONS, CHECKPOINTS, TENSORBOARD = "completions", "checkpoints", "tensorboard"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a campaign was ordered to do, and what a language model said of it before."""
+
+    campaign: int
+    plan: Plan
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +65,8 @@ class CampaignSummary:
       kept: What the control hands on, from where the next campaign starts or would start; None for
         the chain's initial policy.
       control_state: The between-campaign control's state after this campaign, as JSON data.
+      capabilities: The scores on each panel of config.evaluation.capabilities, by its name and
+        place.
     """
 
     campaign: int
@@ -53,6 +76,7 @@ class CampaignSummary:
     scores: Mapping[str, PanelScore]
     kept: Checkpoint | None
     control_state: Any
+    capabilities: Mapping[str, Mapping[str, PanelScore]] = field(default_factory=dict)
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -63,10 +87,14 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def append_line(file: Path, value: Any) -> None:
-    """Add one JSON line. Non-finite numbers are refused: JSON has none."""
-    line = json.dumps(to_json(value), allow_nan=False)
-    with file.open("a") as opened:
-        opened.write(line + "\n")
+    """Add one JSON line, in the place of one that is torn. Non-finite numbers are refused."""
+    line = json.dumps(to_json(value), allow_nan=False).encode() + b"\n"
+    with file.open("a+b") as opened:
+        end = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, end - 1))
+        if end and opened.read() != b"\n":
+            opened.truncate(file.read_bytes().rfind(b"\n") + 1)
+        opened.write(line)
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -106,6 +134,31 @@ def read_summaries(folder: Path) -> list[CampaignSummary]:
     return [_summary(row) for row in read_lines(folder / CAMPAIGNS)]
 
 
+def read_plans(folder: Path) -> list[Planned]:
+    """The plans of a run's campaigns, in order; none where an older version wrote the run."""
+    return [
+        Planned(row["campaign"], _plan(row["plan"]), row["answer"] and Answer(**row["answer"]))
+        for row in read_lines(folder / PLANS)
+    ]
+
+
+def read_memory(file: str) -> dict[str, Any]:
+    """What a chain's memory.json holds; nothing where no file is named.
+
+    Raises:
+      ValueError: It cannot be read, or is no JSON object.
+    """
+    if not file:
+        return {}
+    try:
+        memory = json.loads(Path(file).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"config.control.memory={file!r} cannot be read: {error}") from None
+    if not isinstance(memory, dict):
+        raise ValueError(f"config.control.memory={file!r} holds no JSON object")
+    return memory
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested config by its dotted keys."""
     flat: dict[str, Any] = {}
@@ -134,15 +187,43 @@ def traces(records: Sequence[StepRecord], metric: str) -> list[Trace]:
     return [Trace(n, metric, tuple(r for r in records if r.campaign == n)) for n in numbers]
 
 
-def _summary(row: dict[str, Any]) -> CampaignSummary:
-    plan = dict(row["plan"])
-    plan["start"] = _checkpoint(plan["start"])
-    scores = {
-        name: PanelScore(tuple(s["problem_ids"]), np.array(s["pass_rates"]), s["samples"])
-        for name, s in row["scores"].items()
+def trace_of(records: Iterable[StepRecord], metric: str, summary: CampaignSummary) -> Trace:
+    """The trace of a finished campaign, capabilities included, as its control saw it."""
+    own = tuple(record for record in records if record.campaign == summary.campaign)
+    return Trace(summary.campaign, metric, own, capabilities_by_place(summary.capabilities))
+
+
+def capabilities_by_place(
+    capabilities: Mapping[str, Mapping[str, PanelScore]],
+) -> dict[str, dict[str, float]]:
+    """The scores that a control sees: place -> name -> pass@1."""
+    places = {place: None for scores in capabilities.values() for place in scores}
+    return {
+        place: {name: scores[place].pass_at_1 for name, scores in capabilities.items()}
+        for place in places
     }
-    kept = _checkpoint(row["kept"])
-    return CampaignSummary(**{**row, "plan": Plan(**plan), "scores": scores, "kept": kept})
+
+
+def _summary(row: dict[str, Any]) -> CampaignSummary:
+    capabilities = {name: _scores(s) for name, s in row.get("capabilities", {}).items()}
+    read = {
+        "plan": _plan(row["plan"]),
+        "scores": _scores(row["scores"]),
+        "kept": _checkpoint(row["kept"]),
+        "capabilities": capabilities,
+    }
+    return CampaignSummary(**{**row, **read})
+
+
+def _plan(row: dict[str, Any]) -> Plan:
+    return Plan(**{**row, "start": _checkpoint(row["start"])})
+
+
+def _scores(row: dict[str, Any]) -> dict[str, PanelScore]:
+    return {
+        name: PanelScore(tuple(s["problem_ids"]), np.array(s["pass_rates"]), s["samples"])
+        for name, s in row.items()
+    }
 
 
 def _checkpoint(row: dict[str, int] | None) -> Checkpoint | None:

@@ -16,8 +16,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from selfreg import rundir
-from selfreg.records import Batch, Group, StepRecord, Trace
-from selfreg.rundir import CampaignSummary
+from selfreg.records import Batch, Group, StepRecord
+from selfreg.rundir import CampaignSummary, Planned
 
 PACKAGES = (
     "selfreg",
@@ -43,7 +43,8 @@ class RunLog:
         """
         self.folder = folder
         self._writes = writes
-        self._records = rundir.read_records(folder)
+        self.records = rundir.read_records(folder)
+        self.planned = {planned.campaign: planned for planned in rundir.read_plans(folder)}
         self.summaries = rundir.read_summaries(folder)
         self._board: SummaryWriter | None = None
 
@@ -52,14 +53,14 @@ class RunLog:
 
         The step is made again, and being deterministic gives the same records again.
         """
-        before = [r for r in self._records if (r.campaign, r.step) < (campaign, step)]
+        before = [r for r in self.records if (r.campaign, r.step) < (campaign, step)]
         if self._writes:
-            if len(before) < len(self._records) or not (self.folder / rundir.METRICS).exists():
+            if len(before) < len(self.records) or not (self.folder / rundir.METRICS).exists():
                 rundir.keep_lines(self.folder / rundir.METRICS, before)
             self.close()
             board = str(self.folder / rundir.TENSORBOARD)
             self._board = SummaryWriter(board, purge_step=len(before))
-        self._records = before
+        self.records = before
         return [record for record in before if record.campaign == campaign]
 
     def append(self, record: StepRecord) -> None:
@@ -68,8 +69,8 @@ class RunLog:
             rundir.append_line(self.folder / rundir.METRICS, record)
         if self._board is not None:
             for name, value in record.metrics.items():
-                self._board.add_scalar(name, value, len(self._records))
-        self._records.append(record)
+                self._board.add_scalar(name, value, len(self.records))
+        self.records.append(record)
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:
         """Keep one step's completions of one stream."""
@@ -77,16 +78,24 @@ class RunLog:
             file = rundir.completions_file(self.folder, campaign, step, stream)
             rundir.write_completions(file, groups)
 
-    def finish_campaign(self, summary: CampaignSummary) -> None:
-        """Keep a finished campaign's summary: from here on it is never run again."""
+    def keep_plan(self, planned: Planned) -> None:
+        """Keep what a campaign is ordered to do, before it begins."""
         if self._writes:
+            rundir.append_line(self.folder / rundir.PLANS, planned)
+        self.planned[planned.campaign] = planned
+
+    def finish_campaign(self, summary: CampaignSummary, memory: Mapping[str, Any]) -> None:
+        """Keep a finished campaign's summary: from here on it is never run again.
+
+        Args:
+          summary: What is kept.
+          memory: What the control between campaigns remembers; empty: nothing.
+        """
+        if self._writes:
+            if memory:  # first: a run that dies in between writes it again
+                rundir.write_json(self.folder / rundir.MEMORY, memory)
             rundir.append_line(self.folder / rundir.CAMPAIGNS, summary)
         self.summaries.append(summary)
-
-    def trace(self, campaign: int, metric: str) -> Trace:
-        """The records of one campaign, as a control that reads `metric` sees them."""
-        records = tuple(record for record in self._records if record.campaign == campaign)
-        return Trace(campaign, metric, records)
 
     def save_batch(self, batch: Batch) -> Path:
         """Keep the batch whose update failed, for a person to look at."""

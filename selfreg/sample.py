@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Sampler:
         problems: Sequence[Problem],
         seeds: Sequence[np.ndarray],
         watch: Stopwatch,
+        temperature: float | None = None,
     ) -> list[Group]:
         """One group a problem, one graded completion a seed.
 
@@ -56,14 +57,18 @@ class Sampler:
           problems: What to solve.
           seeds: uint32 [G] for each problem.
           watch: Takes the seconds of "sample" and "grade".
+          temperature: Of the softmax; None: that of `sampling`.
 
         Raises:
           GraderError: The grader failed, or a problem's tests are broken.
         """
         wanted = zip(problems, seeds, strict=True)
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = replace(sampling, temperature=temperature)
         with watch("sample"):
             requests = [Request(self.prompts[problem.id], own) for problem, own in wanted]
-            drawn = self.engine.generate(requests, self.sampling)
+            drawn = self.engine.generate(requests, sampling)
         with watch("grade"):
             programs = [
                 tuple(extract_program(rollout.text, problem) for rollout in rollouts)

@@ -8,8 +8,9 @@ import zlib
 
 import numpy as np
 
-# Which stream draws: training samples, the two panels, the choice of problems, or LoRA's adapters.
-TRAIN, PANEL, REPORT, CHOICE, ADAPTERS = range(5)
+# Which stream draws: training samples, the two panels, the choice of problems, LoRA's adapters,
+# what a control draws, or the panels of capabilities.
+TRAIN, PANEL, REPORT, CHOICE, ADAPTERS, CONTROL, CAPABILITY = range(7)
 
 
 def generator(seed: int, stream: int, *position: int) -> np.random.Generator:

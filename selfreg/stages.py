@@ -1,6 +1,6 @@
 """The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,8 @@ from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
-from selfreg.records import Problem, Sampling
+from selfreg.records import Answer, Problem, Sampling
+from selfreg.rollout.adviser import ask
 from selfreg.rollout.engine import Engine
 from selfreg.rollout.engines import open_engine
 from selfreg.runlog import RunLog, open_run
@@ -44,6 +45,7 @@ class Stages:
       train: The problems to learn from.
       panel: Measured through a campaign.
       report: Measured at its start, peak and end.
+      capabilities: Panels by name, measured when the report is.
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       packing: The rows that the learner is compiled for.
@@ -52,12 +54,14 @@ class Stages:
         mesh, float32; or adapters.
       log: The run folder.
       progress: What a person sees.
+      ask: Asks a language model a control's question.
     """
 
     config: Any
     train: tuple[Problem, ...]
     panel: Panel
     report: Panel
+    capabilities: Mapping[str, Panel]
     sampler: Sampler
     prompt_width: int
     packing: Packing
@@ -65,6 +69,7 @@ class Stages:
     initial: Callable[[], Any]
     log: RunLog
     progress: ProgressLine
+    ask: Callable[[str], Answer]
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     model = config.model
     policy, weights = open_policy(model.path, remat=model.remat, attention=model.attention)
     choose_attention(model.attention, model.dtype, policy.config.head_dim)
-    sets = load_sets(config.problems)
+    sets = load_sets(config.problems, config.evaluation.capabilities)
     prompts = _prompts(config, policy, sets)
     sampling = Sampling(
         rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
@@ -119,6 +124,10 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             train=sets.train,
             panel=Panel(sets.panel, evaluation.panel_samples, seed, seeds.PANEL),
             report=Panel(sets.report, evaluation.report_samples, seed, seeds.REPORT),
+            capabilities={
+                name: Panel(problems, evaluation.report_samples, seed, seeds.CAPABILITY)
+                for name, problems in sets.capabilities.items()
+            },
             sampler=Sampler(engine, pool, sampling, prompts),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
@@ -126,6 +135,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             initial=initial,
             log=log,
             progress=progress,
+            ask=partial(ask, config.control),
         )
         _warm_up(stages, engine)
         yield stages
@@ -167,14 +177,16 @@ def _facts(
         "grader_isolation": pool.isolation if pool else None,
         "grader_layers": list(layers),
         "grader_layers_missing": [name for name in LAYERS if name not in layers],
-        "problems": {name: len(getattr(sets, name)) for name in ProblemSets.__slots__},
+        "problems": {
+            **{name: len(getattr(sets, name)) for name in ("train", "panel", "report")},
+            **{name: len(problems) for name, problems in sets.capabilities.items()},
+        },
     }
 
 
 def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.ndarray]:
     """Every problem's prompt, none of them too long."""
-    problems = (*sets.train, *sets.panel, *sets.report)
-    prompts = {p.id: render(p, config.model.prompt, policy.tokenizer) for p in problems}
+    prompts = {p.id: render(p, config.model.prompt, policy.tokenizer) for p in sets.all}
     longest = max(prompts, key=lambda name: len(prompts[name]))
     if len(prompts[longest]) > config.rollout.max_prompt_tokens:
         raise ValueError(
@@ -187,7 +199,7 @@ def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.nda
 
 def _validate(pool: GraderPool, sets: ProblemSets) -> None:
     """Refuse problems that their own solutions do not solve: they would reward noise."""
-    broken = pool.validate((*sets.train, *sets.panel, *sets.report))
+    broken = pool.validate(sets.all)
     if broken:
         named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
         raise ValueError(
@@ -204,11 +216,9 @@ def _learner(
     learn, optimizer = config.learn, config.optimizer
     settings = LearnSettings(
         dtype=config.model.dtype,
-        temperature=config.rollout.temperature,
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
         use_ratio=learn.use_importance_sampling_ratio,
-        use_kl=learn.kl_coef > 0,
         offload=optimizer.offload,
         ratio_cap=learn.importance_ratio_cap,
     )
@@ -241,7 +251,10 @@ def _warm_up(stages: Stages, engine: Engine) -> None:
     calls = (
         (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),
-        (stages.report.problems, len(stages.report.problems), stages.report.samples),
+        *(
+            (panel.problems, len(panel.problems), panel.samples)
+            for panel in (stages.report, *stages.capabilities.values())
+        ),
     )
     for problems, count, group in calls:
         lengths = [len(stages.sampler.prompts[problem.id]) for problem in problems]

@@ -1,7 +1,32 @@
 import os
+import tempfile
+from pathlib import Path
 
 import jax
 import pytest
+
+# What one test has compiled the others read, in whatever process: compiling is most of their time.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(
+        Path(tempfile.gettempdir()) / f"selfreg-xla-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 0)}"
+    ),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
+os.environ.update(CACHE)  # for processes that tests start; this one has read its own already
+jax.config.update("jax_compilation_cache_dir", CACHE["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# Modules whose tests share what takes minutes: each in one worker.
+SHARED = ("test_resume", "test_distributed", "test_mesh", "test_sglang_real")
+LONG = (*SHARED, "test_chain")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long things first, so that no worker ends alone with one."""
+    for item in items:
+        if item.path.stem in SHARED:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def make_batch() -> Batch:
 def learner(policy: Policy, shape: tuple[int, ...], dtype: str = "float32") -> Learner:
     # With b1 = 0.5 the first moment is half the gradient after one step.
     rule = make_optimizer(b1=0.5, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
-    settings = LearnSettings(dtype, 0.7, 32, PACKING, use_ratio=False, use_kl=False)
+    settings = LearnSettings(dtype, 32, PACKING, use_ratio=False)
     return make_learner(policy, mesh_of(shape), rule, settings)
 
 
@@ -71,7 +71,7 @@ def step(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str,
     """The loss and gradient of an update, and the bytes that one device holds."""
     made = learner(POLICIES[name], shape, dtype)
     before = made.init(PARAMS[name])
-    state, metrics = made.update(before, make_batch(), None, 1e-3, 0.0)
+    state, metrics = made.update(before, make_batch(), None, 1e-3, 0.0, 0.7)
     moments = next(m for m in state.moments if hasattr(m, "mu"))
     return {
         "loss": float(metrics["loss"]),

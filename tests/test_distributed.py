@@ -24,11 +24,9 @@ FLAGS = (
 ).split()
 
 
-def environment(eight_devices, devices, cache):
+def environment(eight_devices, devices):
     flags = eight_devices["XLA_FLAGS"].replace("device_count=8", f"device_count={devices}")
-    return eight_devices | {
-        "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(cache),
-    }  # fmt: skip
+    return eight_devices | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
 def start(points, flags, environment):
@@ -55,12 +53,11 @@ def start(points, flags, environment):
 def runs(tmp_path_factory, eight_devices):
     """The same run in one process of four devices and in two of two."""
     folder = tmp_path_factory.mktemp("runs")
-    cache = folder / "xla"
     codes, said = start(
-        [("none", 0)], [*FLAGS, f"--workdir={folder}/one"], environment(eight_devices, 4, cache)
+        [("none", 0)], [*FLAGS, f"--workdir={folder}/one"], environment(eight_devices, 4)
     )
     assert codes == [0], said
-    flags, two = [*FLAGS, f"--workdir={folder}/two"], environment(eight_devices, 2, cache)
+    flags, two = [*FLAGS, f"--workdir={folder}/two"], environment(eight_devices, 2)
     codes, said = start([("updated", 2)] * 2, flags, two)
     assert codes == [-signal.SIGKILL] * 2, said
     codes, interrupted = start([("none", 0), ("interrupted", 1)], flags, two)
@@ -103,7 +100,7 @@ def test_ctrl_c_in_one_process_ends_both(runs):
 
 def test_an_error_of_the_first_process_ends_both_with_one_line(runs, eight_devices, tmp_path):
     flags = [*FLAGS, "--config.seed=8", f"--workdir={runs[1]}"]
-    codes, said = start([("none", 0)] * 2, flags, environment(eight_devices, 2, tmp_path))
+    codes, said = start([("none", 0)] * 2, flags, environment(eight_devices, 2))
     assert codes == [2, 2], said
     for _, errors in said:
         assert "error: --workdir=" in errors

@@ -54,7 +54,7 @@ def lowered_update(policy, split, packing, sizes, chunk_tokens):
     """The real update, as the compiler is given it."""
     problems, prompt, group, completion = sizes
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings("float32", 0.7, chunk_tokens, packing, False, False)
+    settings = LearnSettings("float32", chunk_tokens, packing, False)
     learner = make_learner(policy, make_mesh(*split), rule, settings)
     ones = np.ones((problems * group, completion), np.float32)
     batch = Batch(

@@ -39,11 +39,8 @@ POINTS = [
 ]
 
 
-def start(workdir: Path, point: str, nth: int, cache: Path) -> int:
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-    }
+def start(workdir: Path, point: str, nth: int) -> int:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests/killed_run.py"), point, str(nth), *FLAGS]
     run = subprocess.run(
         [*command, f"--workdir={workdir}"], env=environment, capture_output=True, text=True,
@@ -57,11 +54,10 @@ def start(workdir: Path, point: str, nth: int, cache: Path) -> int:
 def runs(tmp_path_factory):
     """The same run twice: once through, and killed eleven times."""
     folder = tmp_path_factory.mktemp("runs")
-    cache = folder / "xla"
-    assert start(folder / "whole", "none", 0, cache) == 0
-    killed = [start(folder / "killed", *point, cache) for point in POINTS]
+    assert start(folder / "whole", "none", 0) == 0
+    killed = [start(folder / "killed", *point) for point in POINTS]
     assert killed == [-signal.SIGKILL] * len(POINTS)
-    assert start(folder / "killed", "none", 0, cache) == 0
+    assert start(folder / "killed", "none", 0) == 0
     return folder / "whole", folder / "killed"
 
 

@@ -42,7 +42,7 @@ def test_records_and_summaries_round_trip_exactly(tmp_path):
         log.begin_campaign(0, 0)
         for step in range(3):
             log.append(record(0, step, loss=0.1 + 1e-17, grad_norm=1 / 3))
-        log.finish_campaign(summary(0))
+        log.finish_campaign(summary(0), {})
     assert rundir.read_records(tmp_path) == [
         record(0, step, loss=0.1 + 1e-17, grad_norm=1 / 3) for step in range(3)
     ]
@@ -50,6 +50,18 @@ def test_records_and_summaries_round_trip_exactly(tmp_path):
     assert (back.plan, back.kept) == (summary(0).plan, summary(0).kept)
     assert back.scores["start"].pass_rates.tolist() == [0.25, 1 / 3]
     assert back.scores["start"].problem_ids == ("a", "b")
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+def test_a_line_takes_the_place_of_a_torn_one(whole, tmp_path):
+    file = tmp_path / "lines.jsonl"
+    for number in range(whole):
+        rundir.append_line(file, {"n": number})
+    with file.open("a") as opened:
+        opened.write('{"n": "tor')
+    rundir.append_line(file, {"n": "new"})
+    rundir.append_line(file, {"n": "last"})
+    assert [row["n"] for row in rundir.read_lines(file)] == [*range(whole), "new", "last"]
 
 
 def test_resuming_forgets_what_comes_after_and_torn_lines(tmp_path):

@@ -1,57 +1,104 @@
 """What a control is, at each of the two levels above the update."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from selfreg.records import Plan, StepRecord, Trace, Verdict
+from selfreg.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The hyperparameters that a config gives a chain; a control may depart from them.
+    """What a config gives the controls of a chain; a control may depart from it.
 
     Attributes:
       budget_steps: Updates a campaign may make.
       lr: Peak learning rate.
-      kl_coef: Weight of the KL penalty.
+      kl_coefs: Weight of the KL penalty by campaign; the last one stays.
+      temperature: Of training samples.
+      group_size: Completions a problem.
+      seed: Of whatever a control draws.
+      metric: The number that it reads.
+      memory: What another chain's memory file holds; empty: nothing.
+      options: The config's section `control`.
     """
 
     budget_steps: int
     lr: float
-    kl_coef: float
+    kl_coefs: tuple[float, ...] = (0.0,)
+    temperature: float = 1.0
+    group_size: int = 1
+    seed: int = 0
+    metric: str = "pass_rate"
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
+        """The plan of a campaign, with the config's hyperparameters but for `changes`."""
+        kl_coef = self.kl_coefs[min(campaign, len(self.kl_coefs) - 1)]
+        return Plan(
+            **{
+                "start": start,
+                "budget_steps": self.budget_steps,
+                "lr": self.lr,
+                "kl_coef": kl_coef,
+                "reason": reason,
+                **changes,
+            }
+        )
 
 
 class Within(NamedTuple):
     """A control within a campaign.
 
     Attributes:
-      start: Plan -> state, at the first step.
-      observe: (state, record) -> (state, verdict), after each update.
+      start: (Base, Plan) -> state, at the first step.
+      observe: (state, record) -> (state, verdict), after each update: CONTINUE, or STOP before the
+        plan's budget is used up. See selfreg.control.watch for what becomes of it.
     """
 
-    start: Callable[[Plan], Any]
+    start: Callable[[Base, Plan], Any]
     observe: Callable[[Any, StepRecord], tuple[Any, Verdict]]
 
 
 class Between(NamedTuple):
     """A control between campaigns.
 
-    States are frozen dataclasses of plain data, saved as JSON with the run.
+    States are frozen dataclasses of plain data, saved as JSON with the run: the chain's memory.
 
     Attributes:
       start: Base -> state, before the first campaign.
       plan: state -> the next campaign's plan.
       observe: (state, trace of the finished campaign) -> state.
+      ask: state -> what to ask a language model before the next plan; None: nothing.
+      hear: (state, its answer) -> state. The answer is kept with the run: replaying asks nobody.
+      remember: state -> what memory.json keeps of the chain, for people and for other chains.
     """
 
     start: Callable[[Base], Any]
     plan: Callable[[Any], Plan]
     observe: Callable[[Any, Trace], Any]
+    ask: Callable[[Any], str | None] = lambda _: None
+    hear: Callable[[Any, Answer], Any] = lambda state, _: state
+    remember: Callable[[Any], Mapping[str, Any]] = lambda _: {}
 
 
-class Condition(NamedTuple):
-    """A named pair of controls; what the update does is the config's."""
+def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
+    """What a resolved config gives its controls.
 
-    within: Within
-    between: Between
+    Args:
+      config: As config.json holds it.
+      memory: What config.control.memory holds; empty: nothing.
+    """
+    learn, rollout = config["learn"], config["rollout"]
+    return Base(
+        budget_steps=config["campaign_budget_steps"],
+        lr=config["optimizer"]["lr"],
+        kl_coefs=tuple(learn["kl_schedule"]) or (learn["kl_coef"],),
+        temperature=rollout["temperature"],
+        group_size=rollout["group_size"],
+        seed=config["seed"],
+        metric=config["control_metric"],
+        memory=memory,
+        options=dict(config["control"]),
+    )

@@ -1,6 +1,6 @@
 """The three sets of problems of a run: what it trains on, and two panels that it never sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,27 @@ class ProblemSets:
       panel: Measured all through a campaign; the controls may select by it.
       report: Measured at a campaign's start, peak and end only; nothing is selected by it, so that
         the peak's score is not the largest of many noisy ones.
+      capabilities: Panels of other kinds of problems by name, measured when the report is.
     """
 
     train: tuple[Problem, ...]
     panel: tuple[Problem, ...]
     report: tuple[Problem, ...]
+    capabilities: Mapping[str, tuple[Problem, ...]]
+
+    @property
+    def all(self) -> tuple[Problem, ...]:
+        """Every problem of every set."""
+        capabilities = (p for panel in self.capabilities.values() for p in panel)
+        return (*self.train, *self.panel, *self.report, *capabilities)
 
 
-def load_sets(settings: Mapping[str, Any]) -> ProblemSets:
+def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> ProblemSets:
     """Load what `config.problems` names.
 
     Args:
       settings: Its section `problems`.
+      capabilities: As config.evaluation.capabilities.
 
     Raises:
       ValueError: A source is unknown, too small, or has problems in common with another.
@@ -54,10 +63,21 @@ def load_sets(settings: Mapping[str, Any]) -> ProblemSets:
         if count > len(train):
             raise ValueError(f"config.problems.train_count={count}, but there are {len(train)}")
         train = split_panels(train, {"train": count}, _SETS_SEED)["train"]
-    shared = {p.id for p in train} & {p.id for panel in held_out.values() for p in panel}
+    others = dict(_capability(entry, settings["report_count"]) for entry in capabilities)
+    measured = (*held_out.values(), *others.values())
+    shared = {p.id for p in train} & {p.id for panel in measured for p in panel}
     if shared:
         raise ValueError(
             f"config.problems: {len(shared)} problems are trained on and held out, such as "
             f"{min(shared)!r}; name another held_out, or '' to hold some out of train"
         )
-    return ProblemSets(train, held_out["panel"], held_out["report"])
+    return ProblemSets(train, held_out["panel"], held_out["report"], others)
+
+
+def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:
+    """The name and the panel of one entry, NAME=SOURCE: as many problems as the report, or all."""
+    name, _, source = entry.partition("=")
+    if not (name and source):
+        raise ValueError(f"config.evaluation.capabilities: {entry!r} is not NAME=SOURCE")
+    problems = load_problems(source)
+    return name, split_panels(problems, {name: min(count, len(problems))}, _SETS_SEED)[name]

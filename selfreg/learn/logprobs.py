@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 def token_logprobs(
-    hidden: Array, head: Array, targets: Array, *, temperature: float, chunk_tokens: int
+    hidden: Array, head: Array, targets: Array, *, temperature: float | Array, chunk_tokens: int
 ) -> tuple[Array, Array]:
     """Log softmax(hidden head^T / temperature) at the targets, and the entropy beside it.
 

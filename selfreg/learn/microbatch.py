@@ -40,7 +40,7 @@ def score(
     batch: dict[str, Array],
     slots: Array,
     *,
-    temperature: float,
+    temperature: float | Array,
     chunk_tokens: int,
     dtype: jnp.dtype,
 ) -> tuple[Array, Array]:

@@ -44,13 +44,19 @@ class LearnSettings:
     """
 
     dtype: str
-    temperature: float
     chunk_tokens: int
     packing: Packing
     use_ratio: bool
-    use_kl: bool
     offload: bool = False
     ratio_cap: float = 0.0
+
+
+class Numbers(NamedTuple):
+    """What may differ from update to update without a new program: float32 scalars."""
+
+    lr: Array
+    kl_coef: Array
+    temperature: Array
 
 
 class Learner(NamedTuple):
@@ -59,9 +65,10 @@ class Learner(NamedTuple):
     Attributes:
       like: The shapes, types and shardings of a TrainState, to restore one by.
       init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
-      update: (state, batch, reference logprobs, lr, kl_coef) -> (state, metrics). The state that
-        goes in is donated. `reference logprobs` is None when the settings have no KL.
-      logprobs: (weights, batch) -> float32 [B, T]: how a reference policy scores the completions.
+      update: (state, batch, reference logprobs, lr, kl_coef, temperature) -> (state, metrics). The
+        state that goes in is donated. `reference logprobs` is None where there is no KL penalty.
+      logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
+        completions.
       merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
         type that layers compute in; without, the very same arrays.
       lower: (batch, reference logprobs) -> the update as XLA is given it, with nothing computed: to
@@ -73,7 +80,7 @@ class Learner(NamedTuple):
     like: TrainState
     init: Callable[[Any], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
-    logprobs: Callable[[Any, Batch], Array]
+    logprobs: Callable[[Any, Batch, float], Array]
     merged: Callable[[Any], Any]
     lower: Callable[[Batch, Array | None], jax.stages.Lowered]
 
@@ -127,9 +134,15 @@ def make_learner(
         return TrainState(placed, zero_moments(placed))
 
     def update(
-        state: TrainState, batch: Batch, reference: Array | None, lr: float, kl_coef: float
+        state: TrainState,
+        batch: Batch,
+        reference: Array | None,
+        lr: float,
+        kl_coef: float,
+        temperature: float,
     ) -> tuple[TrainState, dict[str, Array]]:
-        return jitted(state, base, on_mesh(batch), reference, jnp.float32(lr), jnp.float32(kl_coef))
+        numbers = Numbers(*(jnp.float32(number) for number in (lr, kl_coef, temperature)))
+        return jitted(state, base, on_mesh(batch), reference, numbers)
 
     # The output keeps the layout of the input: nothing drifts from step to step. The base is an
     # argument: as a constant it would be compiled in.
@@ -139,36 +152,40 @@ def make_learner(
         base: Any,
         batch: dict[str, Array],
         reference: Array | None,
-        lr: Array,
-        kl: Array,
+        numbers: Numbers,
     ) -> tuple[TrainState, dict[str, Array]]:
         with in_force(mesh):
             bound = bind(policy, base)
-            return _update(bound, optimizer, settings, mesh, state, batch, reference, lr, kl)
+            return _update(bound, optimizer, settings, mesh, state, batch, reference, numbers)
 
     @partial(jax.jit, out_shardings=replicated(mesh))
-    def scores(params: Any, base: Any, batch: dict[str, Array]) -> Array:
+    def scores(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Array:
         with in_force(mesh):
-            return _score_all(bind(policy, base), settings, mesh, params, batch)
+            return _score_all(bind(policy, base), settings, mesh, params, batch, temperature)
 
-    def logprobs(params: Any, batch: Batch) -> Array:
-        return scores(params, base, on_mesh(batch))
+    def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
+        return scores(params, base, on_mesh(batch), jnp.float32(temperature))
 
     def merged(params: Any) -> Any:
         return params if lora is None else merge_all(base, params)
 
     def lower(batch: Batch, reference: Array | None) -> jax.stages.Lowered:
-        zero = jnp.float32(0)
-        return jitted.lower(like, base, on_mesh(batch), reference, zero, zero)
+        one = jnp.float32(1)
+        return jitted.lower(like, base, on_mesh(batch), reference, Numbers(one, one, one))
 
     return Learner(like, init, update, logprobs, merged, lower)
 
 
 def _score_all(
-    policy: Policy, settings: LearnSettings, mesh: Mesh, params: Any, batch: dict[str, Array]
+    policy: Policy,
+    settings: LearnSettings,
+    mesh: Mesh,
+    params: Any,
+    batch: dict[str, Array],
+    temperature: Array,
 ) -> Array:
     """Logprobs [B, T] of every completion, 0 on padding."""
-    decoder, options = policy.decoder(params), _score_options(settings)
+    decoder, options = policy.decoder(params), _score_options(settings, temperature)
     prompts = read_prompts(decoder, batch, mesh, options["dtype"])
 
     def add(scores: Array, slots: Array) -> Array:
@@ -181,9 +198,9 @@ def _score_all(
     return fold(add, zero, batch["slots"], settings.packing, mesh).reshape(shape)
 
 
-def _score_options(settings: LearnSettings) -> dict[str, Any]:
+def _score_options(settings: LearnSettings, temperature: Array) -> dict[str, Any]:
     return {
-        "temperature": settings.temperature,
+        "temperature": temperature,
         "chunk_tokens": settings.chunk_tokens,
         "dtype": jnp.dtype(settings.dtype),
     }
@@ -197,10 +214,9 @@ def _update(
     state: TrainState,
     batch: dict[str, Array],
     reference: Array | None,
-    lr: Array,
-    kl_coef: Array,
+    numbers: Numbers,
 ) -> tuple[TrainState, dict[str, Array]]:
-    options = _score_options(settings)
+    options = _score_options(settings, numbers.temperature)
     extra = {} if reference is None else {"reference": reference}
 
     def read(params: Any) -> KeyValue:
@@ -218,9 +234,9 @@ def _update(
             ratio_cap=settings.ratio_cap,
         )
         sums = _token_sums(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy * mask}
-        if settings.use_kl:
+        if reference is not None:
             kl = k3(logprobs, part["reference"])
-            token_loss = token_loss + kl_coef * kl
+            token_loss = token_loss + numbers.kl_coef * kl
             sums["k3_kl"] = kl * mask
         # Where, not times: a padded token's loss may be inf, and 0 x inf is NaN.
         total = jnp.sum(jnp.where(mask > 0, weights * token_loss, 0.0))
@@ -228,14 +244,14 @@ def _update(
 
     value, sums, gradient = _accumulate(policy, loss, state.params, batch, settings, mesh, read)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
-    updates = jax.tree.map(lambda u: lr * u, updates)
+    updates = jax.tree.map(lambda u: numbers.lr * u, updates)
     params = optax.apply_updates(state.params, updates)
     tokens = jnp.sum(batch["completion_mask"])
     metrics = _token_means(sums, tokens) | {
         "loss": value,
         "grad_norm": optax.tree.norm(gradient),
         "update_norm": optax.tree.norm(updates),
-        "lr": lr,
+        "lr": numbers.lr,
     }
     metrics |= weight_change(policy, state.params, updates, params)
     return TrainState(params, moments), metrics

@@ -20,6 +20,10 @@ class Ahead(Generic[T]):
         if self._thread is not None:
             self._under_way = self._thread.submit(work)
 
+    def drop(self) -> None:
+        """Wait for what was begun, and forget it."""
+        self.take()
+
     def take(self) -> T | None:
         """Wait for what was begun, and raise what it raises; None when nothing was."""
         under_way, self._under_way = self._under_way, None

@@ -2,12 +2,13 @@
 
 import pytest
 
+from selfreg.control import watch
 from selfreg.control.between import early_stop
-from selfreg.control.conditions import CONDITIONS
+from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import Base
 from selfreg.records import Checkpoint, Plan, StepRecord, Trace, Verdict
 
-BASE = Base(budget_steps=20, lr=1e-6, kl_coef=0.0)
+BASE = Base(budget_steps=20, lr=1e-6)
 
 
 def trace(values, campaign=0, metric="pass_rate"):
@@ -21,7 +22,7 @@ def trace(values, campaign=0, metric="pass_rate"):
 
 def plans(condition, scripted):
     """The plans that a condition makes, one before each campaign and one after the last."""
-    between = CONDITIONS[condition].between
+    between = find_between(condition)
     state = between.start(BASE)
     made = [between.plan(state)]
     for campaign, values in enumerate(scripted):
@@ -38,14 +39,14 @@ SCRIPT = [
 
 
 def test_a0_rolls_the_end_forward_with_the_full_budget():
-    first, *rest = plans("A0", SCRIPT)
+    first, *rest = plans("naive", SCRIPT)
     assert first.start is None
     assert [plan.start for plan in rest] == [Checkpoint(0, 3), Checkpoint(1, 15), Checkpoint(2, 20)]
     assert {(plan.budget_steps, plan.lr, plan.kl_coef) for plan in rest} == {(20, 1e-6, 0.0)}
 
 
 def test_es_rolls_the_peak_forward_and_sets_the_budget_by_it():
-    first, *rest = plans("ES", SCRIPT)
+    first, *rest = plans("early_stop", SCRIPT)
     assert (first.start, first.budget_steps) == (None, 20)
     assert [plan.start for plan in rest] == [Checkpoint(0, 1), Checkpoint(1, 5), Checkpoint(2, 20)]
     assert [plan.budget_steps for plan in rest] == [8, 8, 20]
@@ -65,17 +66,15 @@ def test_unmeasured_steps_are_no_peaks():
         _ = trace([None, None]).peak_step
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_fixed_budget_stops_after_exactly_that_many_updates(condition):
-    within = CONDITIONS[condition].within
-    state = within.start(Plan(None, 3, 1e-6, 0.0))
+def test_a_budget_stops_after_exactly_that_many_updates():
+    watched = watch.begin(find_within("fixed"), BASE, Plan(None, 3, 1e-6, 0.0))
     verdicts = []
     for record in trace([0.5, 0.1, 0.1]).records:  # a collapse does not stop it
-        state, verdict = within.observe(state, record)
-        verdicts.append(verdict)
+        watched = watch.observe(watched, record)
+        verdicts.append(watched.verdict)
     assert verdicts == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", ["naive", "early_stop"])
 def test_replaying_gives_the_same_decisions(condition):
     assert plans(condition, SCRIPT) == plans(condition, SCRIPT)

@@ -32,14 +32,14 @@ BATCH = collate(make_groups(), **COLLATE)
 @cache
 def learner(dtype, offload=False):
     rule = make_optimizer(**OPTIMIZER | {"clip_norm": 1.0}, state_dtype=dtype)
-    settings = LearnSettings("float32", 0.7, 16, PACKING, False, False, offload=offload)
+    settings = LearnSettings("float32", 16, PACKING, False, offload=offload)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 
 def train(made, state, updates):
     losses = []
     for _ in range(updates):
-        state, metrics = made.update(state, BATCH, None, 1e-3, 0.0)
+        state, metrics = made.update(state, BATCH, None, 1e-3, 0.0, 0.7)
         losses.append(float(metrics["loss"]))
     return state, losses
 

@@ -58,16 +58,16 @@ def make_groups(seed=0, problems=2, group=4, lengths=None):
 
 
 @cache
-def learner(packing=PACKING, use_ratio=False, use_kl=False, **optimizer):
+def learner(packing=PACKING, use_ratio=False, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings("float32", 0.7, 16, packing, use_ratio, use_kl)
+    settings = LearnSettings("float32", 16, packing, use_ratio)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 
 def gradient_of(batch, packing=PACKING, **options):
     """The gradient itself: the first moment after one step with b1 = 0.5 is half of it."""
     made = learner(packing, b1=0.5, **options)
-    state, metrics = made.update(made.init(PARAMS), batch, None, 0.0, 0.0)
+    state, metrics = made.update(made.init(PARAMS), batch, None, 0.0, 0.0, 0.7)
     moments = next(m for m in state.moments if hasattr(m, "mu"))
     return jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), metrics
 
@@ -147,8 +147,8 @@ def test_order_and_padding_change_nothing(seed):
 
 def test_reference_scores_are_those_of_whole_sequences():
     batch = collate(make_groups(), **COLLATE)
-    made = learner(use_kl=True)
-    scores = np.asarray(made.logprobs(made.init(PARAMS).params, batch))
+    made = learner()
+    scores = np.asarray(made.logprobs(made.init(PARAMS).params, batch, 0.7))
     assert np.all(scores[batch.completion_mask == 0] == 0)
     for row, wanted in zip(scores, plain_logprobs(PARAMS, batch), strict=True):
         np.testing.assert_allclose(row[: len(wanted)], wanted, atol=1e-4)
@@ -156,13 +156,13 @@ def test_reference_scores_are_those_of_whole_sequences():
 
 def test_one_program_serves_every_length():
     xla.set_up()
-    made = learner(use_kl=True)
+    made = learner()
     state, compiled = made.init(PARAMS), []
     for lengths in ([10, 1, 2, 3, 4, 5, 6, 7], [1] * 8, [10] * 8, [6, 4] * 4):
         batch = collate(make_groups(lengths=lengths), **COLLATE)
         before = xla.compile_count()
-        reference = made.logprobs(state.params, batch)
-        state, metrics = made.update(state, batch, reference, 1e-3, 0.1)
+        reference = made.logprobs(state.params, batch, 0.7)
+        state, metrics = made.update(state, batch, reference, 1e-3, 0.1, 0.7)
         jax.block_until_ready(metrics)
         compiled.append(xla.compile_count() - before)
     assert compiled[1:] == [0, 0, 0]
@@ -178,7 +178,7 @@ def test_equal_rewards_change_no_weight_under_grpo():
     ]
     batch = collate(groups, **COLLATE | {"center": True, "normalize": True})
     made = learner()
-    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0)
+    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0, 0.7)
     assert metrics["grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
 
@@ -188,22 +188,22 @@ def test_a_step_raises_the_logprob_of_what_was_rewarded():
     batch = collate(groups, **COLLATE)
     made = learner()
     state = made.init(PARAMS)
-    before = np.asarray(made.logprobs(state.params, batch))
-    state, _ = made.update(state, batch, None, 1e-3, 0.0)
-    change = (np.asarray(made.logprobs(state.params, batch)) - before) * batch.completion_mask
+    before = np.asarray(made.logprobs(state.params, batch, 0.7))
+    state, _ = made.update(state, batch, None, 1e-3, 0.0, 0.7)
+    change = (np.asarray(made.logprobs(state.params, batch, 0.7)) - before) * batch.completion_mask
     rewarded = batch.advantages > 0
     assert change[rewarded].sum() > 0 > change[~rewarded].sum()
 
 
 def test_kl_pulls_towards_the_reference():
     batch = collate(make_groups(), **COLLATE)
-    made = learner(use_kl=True)
+    made = learner()
     other = random_params(POLICY.config, seed=2)
-    reference = made.logprobs(made.init(other).params, batch)
+    reference = made.logprobs(made.init(other).params, batch, 0.7)
     state, distances = made.init(PARAMS), []
     still = replace(batch, advantages=0 * batch.advantages)
     for _ in range(5):
-        state, metrics = made.update(state, still, reference, 1e-3, 1.0)
+        state, metrics = made.update(state, still, reference, 1e-3, 1.0, 0.7)
         distances.append(float(metrics["k3_kl"]))
     assert distances[0] > 0
     assert np.all(np.diff(distances) < 0)
@@ -213,8 +213,8 @@ def test_mismatch_metrics_by_hand():
     batch = collate(make_groups(), **COLLATE)
     made = learner()
     state = made.init(PARAMS)
-    own, mask = np.asarray(made.logprobs(state.params, batch)), batch.completion_mask
-    _, metrics = made.update(state, batch, None, 0.0, 0.0)
+    own, mask = np.asarray(made.logprobs(state.params, batch, 0.7)), batch.completion_mask
+    _, metrics = made.update(state, batch, None, 0.0, 0.0, 0.7)
     difference = (own - batch.logprobs)[mask > 0]
     ratio = np.exp(difference)
     np.testing.assert_allclose(
@@ -230,7 +230,7 @@ def test_mismatch_metrics_by_hand():
 def test_tiny_steps_move_float32_masters_that_bfloat16_would_not_see():
     batch = collate(make_groups(), **COLLATE)
     made = learner()
-    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-6, 0.0)
+    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-6, 0.0, 0.7)
     moved = np.mean(np.asarray(state.params["blocks"]["q"]) != PARAMS["blocks"]["q"])
     assert moved > 0.9
     assert metrics["bf16_changed_fraction"] < 0.1

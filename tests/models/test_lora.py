@@ -46,7 +46,7 @@ def adapters(zero=False, seed=0):
 
 def learner(dtype="float32", lora=True, mesh=None, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings(dtype, 0.7, 16, PACKING, False, False)
+    settings = LearnSettings(dtype, 16, PACKING, False)
     low = Lora(RANK, ALPHA, PARAMS) if lora else None
     return make_learner(POLICY, mesh or make_mesh(-1, 1, 1), rule, settings, low)
 
@@ -54,8 +54,8 @@ def learner(dtype="float32", lora=True, mesh=None, **optimizer):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_training_starts_from_the_base_to_the_bit(dtype):
     low, full = learner(dtype), learner(dtype, lora=False)
-    ours = low.logprobs(low.init(adapters(zero=True)).params, BATCH)
-    np.testing.assert_array_equal(ours, full.logprobs(full.init(PARAMS).params, BATCH))
+    ours = low.logprobs(low.init(adapters(zero=True)).params, BATCH, 0.7)
+    np.testing.assert_array_equal(ours, full.logprobs(full.init(PARAMS).params, BATCH, 0.7))
 
 
 def test_adapters_compute_what_their_merged_weights_do():
@@ -106,7 +106,7 @@ def updated():
             low = learner(state_dtype="int8")
             state = low.init(adapters())
             before = low.merged(state.params)
-            state, metrics = low.update(state, BATCH, None, 1e-3, 0.0)
+            state, metrics = low.update(state, BATCH, None, 1e-3, 0.0, 0.7)
     finally:
         jax.config.update("jax_captured_constants_warn_bytes", limit)
     return before, low.merged(state.params), state, metrics
@@ -159,7 +159,7 @@ MESHES = """
     from tests.models import test_lora as t
     from selfreg.mesh import make_mesh
     made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")
-    state, metrics = made.update(made.init(t.adapters()), t.BATCH, None, 1e-3, 0.0)
+    state, metrics = made.update(made.init(t.adapters()), t.BATCH, None, 1e-3, 0.0, 0.7)
     kept = made.merged(state.params)["blocks"]["gate"]
     adam = next(m for m in state.moments if hasattr(m, "nu")).nu["blocks"]
     parts = [kept, state.params["blocks"]["gate_a"], *adam["gate_a"], *adam["gate_b"]]

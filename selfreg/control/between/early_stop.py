@@ -14,9 +14,10 @@ SLACK_STEPS, LEAST_STEPS, MOST_STEPS = 3, 8, 20
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The config's hyperparameters, and the last campaign's peak."""
+    """The config's hyperparameters, the next campaign, and the last one's peak."""
 
     base: Base
+    campaign: int = 0
     peak: Checkpoint | None = None
 
 
@@ -32,16 +33,17 @@ def budget_after(peak_step: int) -> int:
 
 def plan(state: State) -> Plan:
     """Go on from the last peak, for a little longer than that peak took."""
-    base = state.base
     if state.peak is None:
-        return Plan(None, base.budget_steps, base.lr, base.kl_coef, "first campaign")
+        return state.base.plan(state.campaign, None, "first campaign")
     reason = f"the peak at step {state.peak.step} rolls forward"
-    return Plan(state.peak, budget_after(state.peak.step), base.lr, base.kl_coef, reason)
+    budget = budget_after(state.peak.step)
+    return state.base.plan(state.campaign, state.peak, reason, budget_steps=budget)
 
 
 def observe(state: State, trace: Trace) -> State:
     """Remember the peak."""
-    return replace(state, peak=Checkpoint(trace.campaign, trace.peak_step))
+    peak = Checkpoint(trace.campaign, trace.peak_step)
+    return replace(state, campaign=trace.campaign + 1, peak=peak)
 
 
-EARLY_STOP = Between(start, plan, observe)
+CONTROL = Between(start, plan, observe)

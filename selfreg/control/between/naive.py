@@ -8,9 +8,10 @@ from selfreg.records import Checkpoint, Plan, Trace
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The config's hyperparameters, and where the last campaign ended."""
+    """The config's hyperparameters, the next campaign, and where the last one ended."""
 
     base: Base
+    campaign: int = 0
     end: Checkpoint | None = None
 
 
@@ -21,14 +22,14 @@ def start(base: Base) -> State:
 
 def plan(state: State) -> Plan:
     """Go on from the last end."""
-    base = state.base
     reason = "the end rolls forward" if state.end else "first campaign"
-    return Plan(state.end, base.budget_steps, base.lr, base.kl_coef, reason)
+    return state.base.plan(state.campaign, state.end, reason)
 
 
 def observe(state: State, trace: Trace) -> State:
     """Remember the end."""
-    return replace(state, end=Checkpoint(trace.campaign, trace.end_step))
+    end = Checkpoint(trace.campaign, trace.end_step)
+    return replace(state, campaign=trace.campaign + 1, end=end)
 
 
-NAIVE = Between(start, plan, observe)
+CONTROL = Between(start, plan, observe)

@@ -1,17 +1,16 @@
 """Fixed budget: a campaign runs as long as its plan allows."""
 
-from selfreg.control.protocol import Within
+from selfreg.control.protocol import Base, Within
 from selfreg.records import Plan, StepRecord, Verdict
 
 
-def start(plan: Plan) -> int:
-    """The state is the budget, in updates."""
-    return plan.budget_steps
+def start(base: Base, plan: Plan) -> None:
+    """There is nothing to remember."""
 
 
-def observe(state: int, record: StepRecord) -> tuple[int, Verdict]:
-    """Stop once the update made in this record has used the budget up."""
-    return state, Verdict.STOP if record.step + 1 >= state else Verdict.CONTINUE
+def observe(state: None, record: StepRecord) -> tuple[None, Verdict]:
+    """Go on."""
+    return state, Verdict.CONTINUE
 
 
-FIXED = Within(start, observe)
+CONTROL = Within(start, observe)
