@@ -1,5 +1,6 @@
 """The engine against the real SGLang server, on a CPU: tests/sglang_cpu has it."""
 
+import dataclasses
 import os
 import signal
 import socket
@@ -16,7 +17,8 @@ import pytest
 
 from selfreg import chain, rundir
 from selfreg.config import default, resolve
-from selfreg.models.policy import TINY, load_policy
+from selfreg.models.hf import save_folder
+from selfreg.models.policy import load_policy, random_params
 from selfreg.records import Request, Sampling
 from selfreg.rollout.sglang_engine import Patience, SGLangEngine
 from selfreg.rollout.sglang_launch import Launched, LaunchError, LaunchSettings
@@ -41,14 +43,37 @@ def sglang_python():
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
+def model(tmp_path_factory):
+    """A folder of Qwen2's shape: the tiny policy's weights, and random biases.
+
+    transformers reads its tokenizer by Qwen2's rules, under which the policy solves less: what the
+    main job earns is compared on the policy that ships.
+    """
+    policy, params = load_policy("tiny")
+    config = dataclasses.replace(policy.config, qkv_bias=True)
+    draw, blocks = np.random.default_rng(0), random_params(config, 0)["blocks"]
+    biases = {
+        name: jnp.asarray(draw.normal(0, 0.5, weight.shape), jnp.float32)
+        for name, weight in blocks.items()
+        if name.endswith("_bias")
+    }
+    assert len(biases) == 3
+    folder = tmp_path_factory.mktemp("model") / "qwen2"
+    weights = params | {"blocks": params["blocks"] | biases}
+    save_folder(folder, config, weights, policy.tokenizer, stop_ids=policy.stop_ids)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, model):
     """(policy, its weights, the engine, the server that the engine launched)."""
     folder = tmp_path_factory.mktemp("sglang")
     settings = LaunchSettings(
-        sglang_python(), str(TINY), "float32", free_port(), 1, 0.0, "", server.OPTIONS,
+        sglang_python(), model, "float32", free_port(), 1, 0.0, "", server.OPTIONS,
         server.ENVIRONMENT, folder / "server.log",
     )  # fmt: skip
-    policy, params = load_policy("tiny")
+    policy, params = load_policy(model)
+    assert policy.config.qkv_bias
     launched = Launched(settings)
     launched.start()
     sync = WeightSync(policy.config, dtype="float32", parent=Path("/dev/shm"))
@@ -184,8 +209,6 @@ def test_a_server_killed_in_the_middle_is_started_again(real):
 
 def test_a_taken_port_and_a_wrong_folder_are_said(real, tmp_path):
     settings = real[3].settings
-    import dataclasses
-
     with pytest.raises(LaunchError, match="is taken"):
         Launched(settings).start()
     wrong = dataclasses.replace(
