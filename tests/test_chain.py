@@ -37,6 +37,7 @@ def small(**changes):
             "problems.report_count": 4, "evaluation.every_steps": 1, "rollout.group_size": 4,
             "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
             "rollout.max_new_tokens": 64, "learn.row_tokens": (64,), "optimizer.lr": 1e-4,
+            "grading.validate": False,  # tests/data does
             "rollout.max_logprob_difference": 99.0,  # a script's logprobs are 0
             **changes,
         }
