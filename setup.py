@@ -35,6 +35,7 @@ setup(
         "transformers>=5.0",
     ],
     extras_require={
+        "botorch": ["botorch>=0.15", "torch>=2.6"],  # condition M2
         "gpu": ["jax[cuda13]>=0.10,<0.12"],
         # The rollout server runs in an environment of its own and is reached over HTTP.
         "sglang": ["sglang>=0.5.5"],
@@ -43,6 +44,7 @@ setup(
         "notebooks": ["jupyterlab>=4", "nbclient>=0.10", "pandas>=2.2"],
         "dev": [
             "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
+            "botorch>=0.15",
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.15",

@@ -11,10 +11,27 @@ from typing import Any
 CONDITIONS: dict[str, dict[str, Any]] = {
     # Between campaigns.
     "A0": {},  # naive: the end rolls forward
-    "ES": {"between": "early_stop"},  # the peak does, and sets the next budget
+    "A1": {"between": "memory"},  # records, and never acts
+    "A2": {"between": "gate"},  # CARE v2's gate: reuse, pilot or reject by end / peak
+    "A3": {"between": "care_v2"},  # its threshold learns from wrong predictions
+    "A4": {"between": "care_kdim"},  # and cpp overrides it
+    "A2v1": {"between": "gate_v1"},  # CARE v1: a collapse halves the learning rate
+    "A3v1": {"between": "care_v1"},  # and a wrong prediction takes 0.7 of it
+    "CARE": {"between": "care"},  # appendix D: K capabilities, posterior, gate, revision
+    "ES": {"between": "early_stop"},  # the peak rolls forward, and sets the next budget
+    # Between campaigns, to compare with.
+    "B0": {},  # naive
+    "B1": {"between": "best_checkpoint"},  # the peak rolls forward, no gate
+    "B2": {"between": "random_search"},  # over learning rate and KL
+    "B3": {"between": "llm_search"},  # a language model searches the same grid
+    "B4": {"between": "care_v1"},  # A3v1
+    "M1": {"between": "morbo_proxy"},  # random, biased to the Pareto front
+    "M2": {"between": "bayesian_search"},  # BoTorch
+    "EQ": {"between": "matched"},  # naive, with the updates that another run made
     # Inside the update.
     "GRPO": {"learn.algorithm": "grpo"},
     "GRPO+ES": {"learn.algorithm": "grpo", "between": "early_stop"},
+    "GRPO+A3": {"learn.algorithm": "grpo", "between": "care_v2"},
 }
 
 # What a config sets where neither it nor its condition says otherwise.

@@ -43,6 +43,7 @@ def at_least(low: float) -> Rule:
 
 
 ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
+BETWEEN = Rule(lambda value: 0 < value < 1, "in (0, 1)")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
 
 # What an algorithm's name says of the flags that a config leaves open.
@@ -141,6 +142,45 @@ KEYS: dict[str, Key] = {
     ),
     "control.restore_lr_factor": Key(0.5, "times the learning rate, at each restore", ABOVE_ZERO),
     "control.restore_kl_coef": Key(0.0, "least weight of the KL penalty then", at_least(0)),
+    "control.match_updates": Key(
+        (),
+        "updates of each campaign of another run, for EQ; the last one stays",
+        Rule(lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
+    ),
+    # CARE v1 and v2: selfreg/control/between/care_v2.py.
+    "control.revision_margin": Key(
+        0.2,
+        "by how much end / peak may miss its prediction before CARE v1 and v2 revise",
+        ABOVE_ZERO,
+    ),
+    "control.tau_step": Key(
+        0.1, "by how much a revision of CARE v2 moves its threshold", ABOVE_ZERO
+    ),
+    # Full CARE: selfreg/control/between/care.py. Letters are the paper's, appendix D.
+    "control.proposer": Key(
+        "rules", "who proposes strategies", one_of("rules", "random", "pareto", "llm")
+    ),
+    "control.candidates": Key(3, "strategies that random and pareto propose at once", at_least(1)),
+    "control.protected": Key((), "capabilities that must not fall; (): main and all others"),
+    "control.epsilon": Key(0.05, "a fall of a capability by more is a regression", at_least(0)),
+    "control.alpha": Key(0.4, "most regression probability that passes, at first", BETWEEN),
+    "control.alpha_decay": Key(0.1, "lambda: of alpha, a regression in a surprise", at_least(0)),
+    "control.beta": Key(0.95, "quantile of chi-square above which an effect surprises", BETWEEN),
+    "control.gamma_low": Key(0.3, "confidence above which a strategy may be adapted", BELOW_ONE),
+    "control.gamma_high": Key(0.6, "confidence above which it may be reused", BELOW_ONE),
+    "control.context_distance": Key(
+        0.1, "between vectors of capabilities, above which a strategy is adapted", at_least(0)
+    ),
+    "control.cone_degrees": Key(
+        30.0,
+        "half the opening of the cone of contexts that a regression rules out",
+        Rule(lambda v: 0 < v < 90, "in (0, 90)"),
+    ),
+    "control.noise_sd": Key(0.05, "of an observed change of a capability", ABOVE_ZERO),
+    "control.prior_sd": Key(0.1, "of each weight of a strategy's effect, beforehand", ABOVE_ZERO),
+    "control.surprise_factor": Key(
+        1.0, "times its mean squared error: what a surprise adds to its noise variance", at_least(0)
+    ),
     "control.llm_url": Key("", "of an OpenAI-compatible endpoint, as http://127.0.0.1:30000/v1"),
     "control.llm_model": Key("default", "the model to ask there"),
     "control.llm_timeout_s": Key(120.0, "for an answer; later: none", ABOVE_ZERO),

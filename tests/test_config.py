@@ -42,7 +42,7 @@ def test_a_flag_that_is_set_wins_over_the_algorithm():
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("condition", "A9", "one of A0, ES"),
+        ("condition", "A9", "one of A0, A1"),
         ("control_metric", "reward", "pass_rate, panel_pass_at_1"),
         ("campaigns", 0, "at least 1"),
         ("rollout.temperature", 0.0, "above 0"),

@@ -19,6 +19,7 @@ class Base:
       group_size: Completions a problem.
       seed: Of whatever a control draws.
       metric: The number that it reads.
+      capabilities: The names in config.evaluation.capabilities.
       memory: What another chain's memory file holds; empty: nothing.
       options: The config's section `control`.
     """
@@ -30,6 +31,7 @@ class Base:
     group_size: int = 1
     seed: int = 0
     metric: str = "pass_rate"
+    capabilities: tuple[str, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
       memory: What config.control.memory holds; empty: nothing.
     """
     learn, rollout = config["learn"], config["rollout"]
+    panels = config["evaluation"]["capabilities"]
     return Base(
         budget_steps=config["campaign_budget_steps"],
         lr=config["optimizer"]["lr"],
@@ -99,6 +102,7 @@ def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
         group_size=rollout["group_size"],
         seed=config["seed"],
         metric=config["control_metric"],
+        capabilities=tuple(panel.partition("=")[0] for panel in panels),
         memory=memory,
         options=dict(config["control"]),
     )

@@ -6,6 +6,7 @@ and KL weight preserved. The first campaign runs its full budget.
 
 from dataclasses import dataclass, replace
 
+from selfreg.control.history import peak_of, refuse_memory
 from selfreg.control.protocol import Base, Between
 from selfreg.records import Checkpoint, Plan, Trace
 
@@ -23,7 +24,7 @@ class State:
 
 def start(base: Base) -> State:
     """Nothing has run: the chain starts from its initial policy."""
-    return State(base)
+    return State(refuse_memory(base, "early_stop"))
 
 
 def budget_after(peak_step: int) -> int:
@@ -42,8 +43,7 @@ def plan(state: State) -> Plan:
 
 def observe(state: State, trace: Trace) -> State:
     """Remember the peak."""
-    peak = Checkpoint(trace.campaign, trace.peak_step)
-    return replace(state, campaign=trace.campaign + 1, peak=peak)
+    return replace(state, campaign=trace.campaign + 1, peak=peak_of(trace))
 
 
 CONTROL = Between(start, plan, observe)

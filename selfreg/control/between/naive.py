@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from selfreg.control.history import end_of, refuse_memory
 from selfreg.control.protocol import Base, Between
 from selfreg.records import Checkpoint, Plan, Trace
 
@@ -17,7 +18,7 @@ class State:
 
 def start(base: Base) -> State:
     """Nothing has run: the chain starts from its initial policy."""
-    return State(base)
+    return State(refuse_memory(base, "naive"))
 
 
 def plan(state: State) -> Plan:
@@ -28,8 +29,7 @@ def plan(state: State) -> Plan:
 
 def observe(state: State, trace: Trace) -> State:
     """Remember the end."""
-    end = Checkpoint(trace.campaign, trace.end_step)
-    return replace(state, campaign=trace.campaign + 1, end=end)
+    return replace(state, campaign=trace.campaign + 1, end=end_of(trace))
 
 
 CONTROL = Between(start, plan, observe)

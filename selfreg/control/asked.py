@@ -1,0 +1,52 @@
+"""What asking a language model has cost a chain, and how often it was of no use."""
+
+from dataclasses import dataclass, replace
+
+from selfreg.control.protocol import Base
+from selfreg.records import Answer
+
+MOST_CHARACTERS = 300  # kept of a failure, which may quote the model
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Counts over a chain; prompts and answers are in plans.jsonl.
+
+    Attributes:
+      questions: Asked.
+      failures: Why each of those without a usable answer had none.
+      prompt_tokens: Read by the model.
+      completion_tokens: Written by it.
+      time_s: Spent waiting.
+    """
+
+    questions: int = 0
+    failures: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    time_s: float = 0.0
+
+
+def count(asked: Asked, answer: Answer, failure: str = "") -> Asked:
+    """One question more; `failure` says why its answer was of no use."""
+    return replace(
+        asked,
+        questions=asked.questions + 1,
+        failures=(*asked.failures, *([failure[:MOST_CHARACTERS]] if failure else [])),
+        prompt_tokens=asked.prompt_tokens + answer.prompt_tokens,
+        completion_tokens=asked.completion_tokens + answer.completion_tokens,
+        time_s=asked.time_s + answer.time_s,
+    )
+
+
+def check_endpoint(base: Base, control: str) -> None:
+    """Refuse a control that asks a language model where none is named.
+
+    Raises:
+      ValueError: config.control.llm_url is empty.
+    """
+    if not base.options["llm_url"]:
+        raise ValueError(
+            f"{control} asks a language model: config.control.llm_url='' must name an "
+            "OpenAI-compatible endpoint, such as http://127.0.0.1:30000/v1"
+        )

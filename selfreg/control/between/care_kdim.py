@@ -1,0 +1,71 @@
+"""A4, K-dim CARE: A3, overridden where a second capability falls.
+
+SPEC.md, section 3, and the paper's appendix I.3: when `cpp` of the policy that rolls forward (the
+peak) is below the chain's first value, the action is a reject, whatever r says: the appendix D
+gate's answer to a protected capability that regressed. Two of these values are noisy, and the rule
+has no margin: an unchanged policy is rejected about every other time.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from selfreg.control.between import care_v2, gate
+from selfreg.control.history import capability, peak_of
+from selfreg.control.protocol import Base, Between
+from selfreg.records import Plan, Trace
+
+CAPABILITY = "cpp"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A3's state, the next campaign's order, and the capability: first and at every peak."""
+
+    scalar: gate.State
+    order: Plan
+    first: float | None = None
+    peaks: tuple[float, ...] = ()
+
+
+def start(base: Base) -> State:
+    """As A3 starts.
+
+    Raises:
+      ValueError: The capability is not measured.
+    """
+    if CAPABILITY not in base.capabilities:
+        raise ValueError(
+            f"config.between='care_kdim' reads the capability {CAPABILITY!r}: name it in "
+            f"config.evaluation.capabilities={base.capabilities!r}, as 'cpp=procedural:cpp'"
+        )
+    scalar = care_v2.begin(base, "care_kdim")
+    return State(scalar, scalar.order)
+
+
+def plan(state: State) -> Plan:
+    """What the gate decided, or the override."""
+    return state.order
+
+
+def observe(state: State, trace: Trace) -> State:
+    """Gate the next campaign as A3 does, and override that where the capability fell."""
+    first, peak = state.first, capability(trace, "peak", CAPABILITY)
+    if first is None:
+        first = capability(trace, "start", CAPABILITY)
+    # A3 learns from what was really ordered, not from what it would have ordered.
+    scalar = care_v2.observe(replace(state.scalar, order=state.order), trace)
+    order = scalar.order
+    if peak < first:
+        reason = f"{CAPABILITY} {peak:.3f} is below its first {first:.3f}: reject from the peak"
+        campaign = trace.campaign + 1
+        order = gate.order_of(scalar.base, gate.REJECT, campaign, peak_of(trace), reason)
+    return State(scalar, order, first, (*state.peaks, peak))
+
+
+def remember(state: State) -> dict[str, Any]:
+    """A3's memory, and the capability."""
+    measured = {"first": state.first, "peaks": list(state.peaks)}
+    return {**gate.remember(state.scalar, "care_kdim"), CAPABILITY: measured}
+
+
+CONTROL = Between(start, plan, observe, remember=remember)
