@@ -125,8 +125,8 @@ class ChainVerdict:
       best_campaign: That campaign.
       end_change: end - start; None when they are one policy.
       kept_change: kept - start; None when they are one policy.
-      drop: best - end; None when they are one policy.
-      finding: The verdict on that drop and `end_change`; see `judge`.
+      drop: best - kept; None when they are one policy.
+      finding: The verdict on that drop and `kept_change`; see `judge`.
     """
 
     start: Score
@@ -303,9 +303,9 @@ def _judge_chain(run: Run, margin: float) -> ChainVerdict:
     peaks = [of_trace(run.traces[summary.campaign]).peak for summary in run.summaries]
     best = run.summaries[int(np.argmax(peaks))]
     best_score, best_at = best.scores["peak"], Checkpoint(best.campaign, best.peak_step)
-    change = None if end_at is None else panel_difference(end, start)
-    same = checkpoint_of_origin(run, best_at) == end_at
-    drop = None if same else panel_difference(best_score, end)
+    gain = None if kept_at is None else panel_difference(kept, start)
+    same = checkpoint_of_origin(run, best_at) == kept_at
+    drop = None if same else panel_difference(best_score, kept)
     return ChainVerdict(
         _score(start),
         _score(end),
@@ -315,10 +315,10 @@ def _judge_chain(run: Run, margin: float) -> ChainVerdict:
         end_at,
         _score(best_score),
         best.campaign,
-        change,
-        None if kept_at is None else panel_difference(kept, start),
+        None if end_at is None else panel_difference(end, start),
+        gain,
         drop,
-        judge(drop, best_score.pass_at_1, change, margin),
+        judge(drop, best_score.pass_at_1, gain, margin),
     )
 
 
