@@ -12,11 +12,14 @@ TOLD = 3
 _FINDINGS = {
     Finding.COLLAPSED: "COLLAPSED beyond noise",
     Finding.DECLINED: "declined beyond noise, by less than the margin",
+    Finding.IMPROVED: "improved beyond noise",
     Finding.STABLE: "stable",
     Finding.NOISE: "drop not distinguishable from noise",
     Finding.NO_DROP: "no drop, the end is the peak",
     Finding.NOTHING_TO_LOSE: "nothing to lose, the peak is below the margin",
 }
+# Of a chain: from the best peak of its campaigns to what it keeps.
+_CHAIN_FINDINGS = {**_FINDINGS, Finding.NO_DROP: "no drop, the best peak is kept"}
 
 
 def describe(verdict: RunVerdict) -> str:
@@ -35,7 +38,7 @@ def describe(verdict: RunVerdict) -> str:
     score = verdict.chain.start
     lines.append(
         f"Report panel: n = {score.problems} problems x {score.samples} samples; "
-        "± one standard error, [95% interval], paired and clustered by problem."
+        "± one standard error, [95% interval], one-sided p, paired and clustered by problem."
     )
     return "\n".join(lines)
 
@@ -61,7 +64,11 @@ def campaign_line(campaign: CampaignVerdict) -> str:
 def finding_words(campaign: CampaignVerdict) -> str:
     """The finding with the drop it rests on."""
     words = _FINDINGS[campaign.finding]
-    return words if campaign.drop is None else f"{words} (drop {interval(campaign.drop)})"
+    if campaign.drop is not None:
+        return f"{words} (drop {interval(campaign.drop)}, {p_value(campaign.drop.p_above())})"
+    if campaign.finding is Finding.NO_DROP:
+        return words
+    return f"{words}, {_FINDINGS[Finding.NO_DROP]}"
 
 
 def noise_words(noise: NullComparison) -> str:
@@ -110,11 +117,18 @@ def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     if chain.end_change is not None:
         ended += f" ({change(chain.end_change)})"
     if chain.kept_place == "end":
-        return f"{ended}; that end is what {verdict.condition} keeps."
-    if chain.kept_change is None:
-        return f"{ended}; {verdict.condition} keeps the policy it started from."
-    kept = f"{score(chain.kept)} ({change(chain.kept_change)})"
-    return f"{ended}; {verdict.condition} keeps the last {chain.kept_place}: {kept}."
+        kept = f"that end is what {verdict.condition} keeps"
+    elif chain.kept_change is None:
+        kept = f"{verdict.condition} keeps the policy it started from"
+    else:
+        kept = (
+            f"{verdict.condition} keeps the last {chain.kept_place}: {score(chain.kept)} "
+            f"({change(chain.kept_change)})"
+        )
+    if count == 1:  # the campaign's own line says it
+        return f"{ended}; {kept}."
+    fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
+    return f"{ended}; {kept}; from the best peak to that: {_CHAIN_FINDINGS[chain.finding]}{fell}."
 
 
 def _tally(verdict: RunVerdict) -> str:
