@@ -247,6 +247,11 @@ def completions_file(folder: Path, campaign: int, step: int, stream: str) -> Pat
     return folder / COMPLETIONS / f"campaign_{campaign:02d}_step_{step:04d}_{stream}.parquet"
 
 
+def completions_of(folder: Path, campaign: int) -> list[Path]:
+    """The completions of a campaign that are there, one file a step and stream."""
+    return sorted((folder / COMPLETIONS).glob(f"campaign_{campaign:02d}_step_*.parquet"))
+
+
 def write_completions(file: Path, groups: Sequence[Group]) -> None:
     """One row a completion: problem, sample, prompt and completion ids, text, program, outcome."""
     columns: dict[str, list[Any]] = {}
