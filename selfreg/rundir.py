@@ -10,6 +10,7 @@
     checkpoints/       Orbax, one folder a campaign
     tensorboard/       the metrics again, for TensorBoard
     trajectory.png, report.html, verdict.json
+    chain.log          its output, where a launcher ran it: see selfreg.standing
 
 A line is written whole or, if the process dies in the middle, is the last one and is dropped when
 the file is read.
