@@ -13,12 +13,14 @@ Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a dev
 chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import paper
 from selfreg.wave import Chain
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {},
     "kl": {"learn.kl_coef": 0.05},
     "adaptive": {"learn.kl_schedule": (0.01, 0.02, 0.03)},

@@ -144,7 +144,8 @@ def _take(lock: IO[str], folder: Path) -> None:
     # Who only looks whether it is held (selfreg.status) holds it for an instant.
     for last in (False, False, True):
         try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if last:
                 raise ValueError(f"--workdir={folder} is in use by another process") from None

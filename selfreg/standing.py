@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from selfreg import rundir
+from selfreg.progress import clock
 from selfreg.records import StepRecord
 
 LOG = "chain.log"
@@ -21,6 +23,7 @@ BEGUN, ENDED = "$ ", "= exit "
 INTERRUPTED = 130
 _ENDING = re.compile(rf"^{ENDED}(-?\d+) after (\d+) s$", re.MULTILINE)
 _LOG_TAIL_BYTES = 20_000
+_FILE_COLUMNS = 160
 
 
 class State(StrEnum):
@@ -97,7 +100,7 @@ def read_standing(folder: Path) -> Standing:
     budget = plans[-1].plan.budget_steps if plans else config["campaign_budget_steps"]
     step = records[-1].step if records and records[-1].campaign == len(plans) - 1 else 0
     measured = [r.metrics for r in records if "panel_pass_at_1" in r.metrics]
-    last = measured[-1] if measured else None
+    panel = [(m["panel_pass_at_1"], m["panel_pass_at_1_se"]) for m in measured[-1:]]
     return Standing(
         folder,
         config["name"],
@@ -108,7 +111,7 @@ def read_standing(folder: Path) -> Standing:
         campaigns,
         step,
         budget,
-        last and (last["panel_pass_at_1"], last["panel_pass_at_1_se"]),
+        panel[0] if panel else None,
         _left_s(records, budget - step, campaigns - len(plans), budget) if running else None,
         error if state is State.FAILED else "",
     )
@@ -139,7 +142,7 @@ def table(standings: list[Standing]) -> Table:
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("name", "condition", "seed", "campaign", "step", "pass@1", "state", "left"):
         left = column in ("name", "condition", "state")
-        drawn.add_column(column, justify="left" if left else "right", no_wrap=True)
+        drawn.add_column(column, justify="left" if left else "right", overflow="fold")
     for one in standings:
         campaign = min(one.done + 1, one.campaigns)
         drawn.add_row(
@@ -155,11 +158,10 @@ def table(standings: list[Standing]) -> Table:
     return drawn
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+def wide_console() -> Console:
+    """The terminal; elsewhere wide enough for a chain's whole line."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
 
 
 def _last_end(folder: Path) -> tuple[int | None, str]:
@@ -179,7 +181,7 @@ def _last_end(folder: Path) -> tuple[int | None, str]:
     errors = [line for line in said if line.startswith("error: ")]
     signal = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     line = errors[-1] if errors else said[-1] if said and code > 0 else signal
-    return code, "" if code == 0 else line.removeprefix("error: ")
+    return code, "" if code in (0, INTERRUPTED) else line.removeprefix("error: ")
 
 
 def _left_s(

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 from absl import app, flags
-from rich.console import Console
 from rich.live import Live
 
-from selfreg.standing import find_chains, read_standing, table
+from selfreg.standing import find_chains, read_standing, table, wide_console
 
 _RUNS = flags.DEFINE_string("runs", "runs", "A folder of run folders.")
 _LIVE = flags.DEFINE_bool("live", False, "Go on until Ctrl-C.")
@@ -21,7 +20,7 @@ _PAUSE_S = 2.0
 
 def main(_: list[str]) -> None:
     """Print the table, once or again and again."""
-    runs, console = Path(_RUNS.value), Console()
+    runs, console = Path(_RUNS.value), wide_console()
     try:
         shown = table([read_standing(folder) for folder in find_chains(runs)])
         if not _LIVE.value:
