@@ -8,7 +8,7 @@ from launch.jobs import Job
 from launch.process import ChainProcess
 from selfreg.standing import State, read_standing
 
-_PAUSE_S = 0.2
+_PAUSE_S = 0.5
 _GRACE_S = 120.0
 
 
@@ -20,7 +20,7 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
     Args:
       jobs: The chains, those first that should begin first.
       slots: How many run at a time.
-      show: Called again and again.
+      show: Called twice a second.
 
     Raises:
       KeyboardInterrupt: Ctrl-C, once all processes have ended.

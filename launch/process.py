@@ -13,13 +13,16 @@ from selfreg.standing import BEGUN, ENDED, LOG
 class ChainProcess:
     """A running chain."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, log: str = LOG):
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, log: str = LOG, *, own_session: bool = True
+    ):
         """Start it.
 
         Args:
           arguments: Of selfreg.main.
           folder: Its run folder.
           log: The name of its launch log there.
+          own_session: Ctrl-C at the terminal, and what SLURM sends to a job, does not reach it.
         """
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "selfreg.main", *arguments]
@@ -27,10 +30,9 @@ class ChainProcess:
         with self._log.open("ab") as opened:
             opened.write(f"{BEGUN}{join(command)}\n".encode())
             opened.flush()
-            # A session of its own: Ctrl-C at the terminal reaches the launcher, which passes it on.
             self.process = subprocess.Popen(
                 command, stdout=opened, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                start_new_session=own_session,
             )  # fmt: skip
 
     def ended(self) -> int | None:

@@ -29,7 +29,8 @@ class Task:
         """
         rank = int(os.environ.get("SLURM_PROCID", "0"))
         log = LOG if rank == 0 else f"chain.{rank}.log"
-        code = ChainProcess(self.arguments, self.folder, log).wait()
+        # In this session, or SLURM would leave it behind when it takes the node.
+        code = ChainProcess(self.arguments, self.folder, log, own_session=False).wait()
         if code:
             raise RuntimeError(f"exit code {code}: see {self.folder / log}")
         return code

@@ -15,7 +15,8 @@ run over two nodes. `python -m selfreg.status --runs=runs --live` shows how they
 """
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
 
@@ -41,6 +42,7 @@ _DEVICES = flags.DEFINE_string("devices", "1xCPU", "What a chain runs on, for it
 _SLURM = flags.DEFINE_bool("slurm", False, "Queue the chains on SLURM.")
 _OPTIONS = flags.DEFINE_list("slurm_options", [], "NAME=VALUE of submitit's executor.")
 _SETTING = "--config."
+_BOARD_PAUSE_S = 2.0
 
 
 def main(arguments: list[str]) -> None:
@@ -61,8 +63,9 @@ def main(arguments: list[str]) -> None:
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)
     try:
-        with Live(console=console, auto_refresh=False) as live:
-            run_local(jobs, _JOBS.value, lambda: live.update(_board(jobs), refresh=True))
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            show = _board(jobs, live) if console.is_terminal else _lines(jobs)
+            run_local(jobs, _JOBS.value, show)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where the chains were", file=sys.stderr)
         sys.exit(130)
@@ -99,14 +102,36 @@ def _kind(job: Job) -> str:
     return "campaign 0 of" if job.needs_first_campaign else "the end of"
 
 
-def _board(jobs: Sequence[Job]) -> Table:
-    """What is not yet over, and a count of the rest."""
-    standings = [read_standing(job.folder) for job in jobs]
-    going = [one for one in standings if one.state in (State.RUNNING, State.FAILED)]
-    drawn = table(going)
-    ended = sum(one.state is State.FINISHED for one in standings)
-    drawn.caption = f"{ended} of {len(jobs)} chains finished"
-    return drawn
+def _board(jobs: Sequence[Job], live: Live) -> Callable[[], None]:
+    """Shows what runs and what has failed, and counts the rest."""
+    shown = 0.0
+
+    def show() -> None:
+        nonlocal shown
+        if time.monotonic() < shown + _BOARD_PAUSE_S:  # run folders are read anew each time
+            return
+        shown = time.monotonic()
+        standings = [read_standing(job.folder) for job in jobs]
+        drawn = table([one for one in standings if one.state in (State.RUNNING, State.FAILED)])
+        ended = sum(one.state is State.FINISHED for one in standings)
+        drawn.caption = f"{ended} of {len(jobs)} chains finished"
+        live.update(drawn, refresh=True)
+
+    return show
+
+
+def _lines(jobs: Sequence[Job]) -> Callable[[], None]:
+    """Says when a chain's state changes, for where there is no terminal."""
+    states = {job.folder: read_standing(job.folder).state for job in jobs}
+
+    def show() -> None:
+        for job in jobs:
+            state = read_standing(job.folder).state
+            if state is not states[job.folder]:
+                states[job.folder] = state
+                print(f"{job.chain.place} {state}", flush=True)
+
+    return show
 
 
 def _tell(console: Console, jobs: Sequence[Job]) -> int:
