@@ -20,7 +20,7 @@ from selfreg.records import StepRecord
 
 LOG = "chain.log"
 BEGUN, ENDED = "$ ", "= exit "
-INTERRUPTED = 130
+INTERRUPTED = (130, -2)  # Ctrl-C, and Ctrl-C before selfreg.main could catch it
 _ENDING = re.compile(rf"^{ENDED}(-?\d+) after (\d+) s$", re.MULTILINE)
 _LOG_TAIL_BYTES = 20_000
 _FILE_COLUMNS = 160
@@ -84,7 +84,7 @@ def find_chains(runs: Path) -> list[Path]:
 def read_standing(folder: Path) -> Standing:
     """How the chain of a run folder stands; there may be nothing in it."""
     running, code, error = is_running(folder), *_last_end(folder)
-    failed = not running and code not in (None, 0, INTERRUPTED)
+    failed = not running and code not in (None, 0, *INTERRUPTED)
     file = folder / rundir.CONFIG
     if not file.is_file():
         begun = (folder / LOG).is_file()
@@ -181,7 +181,7 @@ def _last_end(folder: Path) -> tuple[int | None, str]:
     errors = [line for line in said if line.startswith("error: ")]
     signal = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     line = errors[-1] if errors else said[-1] if said and code > 0 else signal
-    return code, "" if code in (0, INTERRUPTED) else line.removeprefix("error: ")
+    return code, "" if code in (0, *INTERRUPTED) else line.removeprefix("error: ")
 
 
 def _left_s(

@@ -86,11 +86,21 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
     assert read_standing(first).state is State.FAILED
     assert not last.exists() or not rundir.read_summaries(last)
 
+    launcher = subprocess.Popen(launch(wave, "--jobs=2"), **output, start_new_session=True)
+    while (first / LOG).read_text().count(BEGUN) < 2:
+        time.sleep(0.1)
+    launcher.send_signal(signal.SIGINT)
+    said, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 130, said
+    assert "the same command goes on where the chains were" in said
+    assert not is_running(first)
+    assert read_standing(first).state is State.STOPPED
+
     again = subprocess.run(launch(wave, "--jobs=2"), **output, check=False, timeout=600)
     assert again.returncode == 0, again.stdout
     jobs = jobs_of(wave)
     assert {read_standing(job.folder).state for job in jobs} == {State.FINISHED}
-    assert (first / LOG).read_text().count(BEGUN) == 2
+    assert (first / LOG).read_text().count(BEGUN) == 3
     theirs, ours = (
         (run / "checkpoints/campaign_00/0/_CHECKPOINT_METADATA").stat() for run in (first, last)
     )
@@ -186,6 +196,7 @@ def test_a_folder_of_another_config_is_refused_before_anything_runs(wave):
         (None, State.NOT_BEGUN, ""),
         (f"{BEGUN}x\nat work\n", State.STOPPED, ""),
         (f"{BEGUN}x\nstopped; run again\n{ENDED}130 after 3 s\n", State.STOPPED, ""),
+        (f"{BEGUN}x\nKeyboardInterrupt\n{ENDED}-2 after 3 s\n", State.STOPPED, ""),
         (f"{BEGUN}x\nerror: no such\nRun again\n{ENDED}2 after 3 s\n", State.FAILED, "no such"),
         (f"{BEGUN}x\nTraceback\nKeyError: 5\n\n{ENDED}1 after 3 s\n", State.FAILED, "KeyError: 5"),
         (f"{BEGUN}x\nwork\n{ENDED}-9 after 3 s\n", State.FAILED, "ended by signal 9"),
