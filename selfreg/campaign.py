@@ -67,7 +67,7 @@ def run_campaign(
     """
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
-    checkpoints = Checkpoints(folder, campaign)
+    checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
     begun_at = checkpoints.latest_step()
     step = begun_at or 0
     if begun_at is None:
@@ -106,7 +106,7 @@ def run_campaign(
 
             value = metrics.get(config.control_metric, -math.inf)
             is_peak = value > peak
-            if is_peak or last or step % config.checkpoint.every_steps == 0:
+            if is_peak or last or _is_saved(config.checkpoint, step):
                 with watch("checkpoint"):
                     checkpoints.save(step, state._asdict(), peak_value=value if is_peak else None)
             if is_peak:
@@ -153,16 +153,23 @@ def _rollouts(
 ) -> list[Group]:
     """This step's problems, sampled and graded."""
     seed, rollout = stages.config.seed, stages.config.rollout
+    train = stages.sets.of_campaign(campaign)
     chosen = seeds.generator(seed, seeds.CHOICE, campaign, step).choice(
-        len(stages.train), rollout.problems_per_step, replace=False
+        len(train), rollout.problems_per_step, replace=False
     )
-    problems = [stages.train[i] for i in chosen]
+    problems = [train[i] for i in chosen]
     group_size = plan.group_size or rollout.group_size
     drawn = [
         seeds.completion_seeds(seed, seeds.TRAIN, p.id, group_size, campaign, step)
         for p in problems
     ]
     return stages.sampler.groups(problems, drawn, watch, plan.temperature)
+
+
+def _is_saved(checkpoint: Any, step: int) -> bool:
+    """Whether a step is saved whatever its metric."""
+    kept = checkpoint.keep_every_steps
+    return step % checkpoint.every_steps == 0 or bool(kept and step % kept == 0)
 
 
 def _check_agreement(config: Any, learned: Mapping[str, float]) -> None:

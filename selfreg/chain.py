@@ -7,6 +7,7 @@ from selfreg import distributed
 from selfreg.campaign import run_campaign
 from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import Between, base_of
+from selfreg.lineage import take_first_campaign
 from selfreg.records import Plan, to_json
 from selfreg.rundir import CampaignSummary, Planned, read_memory, trace_of
 from selfreg.stages import Stages, open_stages
@@ -34,7 +35,10 @@ def run_chain(config: Any, workdir: Path) -> None:
         for campaign in range(config.campaigns):
             control, plan = _decide(stages, between, control, campaign)
             if campaign == len(log.summaries):
-                trace, measured = run_campaign(stages, campaign, plan, within, base)
+                if campaign == 0 and config.share_first_campaign_of:
+                    trace, measured = take_first_campaign(config, log, within, base, plan)
+                else:
+                    trace, measured = run_campaign(stages, campaign, plan, within, base)
                 control = between.observe(control, trace)
                 summary = CampaignSummary(
                     campaign,

@@ -1,5 +1,7 @@
 """Checkpoints of a campaign, by Orbax: the start, the peak and the latest, written behind the run.
 
+A config may keep every nth step beside them.
+
 A save copies the arrays to the host and returns; a thread writes them. A folder is renamed into
 place only when it is whole, so that whatever moment a process dies at, what is there can be read. A
 peak that dies before it is on disk costs nothing: the run goes on from the latest checkpoint and,
@@ -23,16 +25,23 @@ PEAK = "peak"
 class Checkpoints:
     """The checkpoints of one campaign."""
 
-    def __init__(self, folder: Path, campaign: int):
-        """Open, or make, the folder of a campaign below a run's checkpoint folder."""
+    def __init__(self, folder: Path, campaign: int, keep_every_steps: int = 0):
+        """Open, or make, the folder of a campaign below a run's checkpoint folder.
+
+        Args:
+          folder: The run's checkpoint folder.
+          campaign: From 0.
+          keep_every_steps: Checkpoints of its multiples are kept too; 0: none.
+        """
         policies = managers.preservation_policy
         # Only peaks are saved with a metric, each above the last: the best is the latest peak.
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[PEAK], n=1, keep_checkpoints_without_metrics=False
         )
-        keep = policies.AnyPreservationPolicy(
-            [policies.CustomSteps([0]), policies.LatestN(1), best]
-        )
+        rules = [policies.CustomSteps([0]), policies.LatestN(1), best]
+        if keep_every_steps:
+            rules.append(policies.EveryNSteps(keep_every_steps))
+        keep = policies.AnyPreservationPolicy(rules)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )

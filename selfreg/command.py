@@ -3,6 +3,7 @@
 absl's flags are global, so nothing here declares one: a command does.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,8 @@ def parse_flags(arguments: list[str], doc: str | None) -> list[str]:
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
         print(f"{doc}\nKeys, their defaults and what they mean:\n{describe()}")
         sys.exit(0)
+    # Config files import what they share as configs.NAME; a console script does not look here.
+    sys.path.append(os.getcwd())
     try:
         # ml_collections would name an unknown key and nothing else.
         check_names(

@@ -73,15 +73,24 @@ KEYS: dict[str, Key] = {
     "between": Key(
         Open(str, "(by condition)"), "control between them: selfreg/control/between, or a file"
     ),
+    "init_checkpoint": Key(
+        "", "what to start from instead of model.path's weights: RUN_FOLDER:peak or :CAMPAIGN.STEP"
+    ),
+    "share_first_campaign_of": Key("", "a run folder whose campaign 0 is taken, not run again"),
     "control_metric": Key(
         "panel_pass_at_1", "what the control reads", one_of("pass_rate", "panel_pass_at_1")
     ),
     "campaigns": Key(3, "in the chain", at_least(1)),
-    "campaign_budget_steps": Key(20, "updates; a condition may set later ones'", at_least(1)),
+    "campaign_budget_steps": Key(
+        20, "updates, 0: measure only; a condition may set later ones'", at_least(0)
+    ),
     # Sources: procedural:SPLIT, easy:SPLIT, humaneval, mbpp:PATH, jsonl:PATH, hf:NAME:SPLIT.
     "problems.train": Key("procedural:train", "source of training problems"),
     "problems.held_out": Key("procedural:main", "source of both panels; '': hold out of train"),
-    "problems.train_count": Key(0, "training problems; 0: all there are", at_least(0)),
+    "problems.categories": Key(
+        (), "a training source a campaign instead, the last one stays; (): problems.train for all"
+    ),
+    "problems.train_count": Key(0, "training problems a source; 0: all there are", at_least(0)),
     "problems.panel_count": Key(96, "problems measured all through a campaign", at_least(2)),
     "problems.report_count": Key(96, "other problems, for campaign ends only", at_least(2)),
     "model.path": Key("tiny", "tiny, smollm2, a .gguf file or a Hugging Face folder"),
@@ -242,6 +251,9 @@ KEYS: dict[str, Key] = {
         (), "more panels for campaign ends, as ('hard=procedural:hard', 'cpp=procedural:cpp')"
     ),
     "checkpoint.every_steps": Key(10, "besides new peaks, start and end", at_least(1)),
+    "checkpoint.keep_every_steps": Key(
+        0, "are kept too; 0: start, peak and latest alone", at_least(0)
+    ),
     "mesh.data": Key(
         -1,
         "devices that copy the weights; -1: all the others",
@@ -362,6 +374,10 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
         "learn.importance_ratio_cap": Rule(
             lambda cap: cap == 0 or config.learn.use_importance_sampling_ratio,
             "0 unless learn.use_importance_sampling_ratio=True",
+        ),
+        "campaign_budget_steps": Rule(
+            lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
+            "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
         "rollout.max_sequences": at_least(group),
         "learn.row_tokens": Rule(

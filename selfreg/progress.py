@@ -93,10 +93,11 @@ class ProgressLine:
         self._timed_steps += 1
         pace = (time.monotonic() - self._since) / self._timed_steps
         campaigns_after = self._campaigns - self._campaign - 1
-        return _clock(pace * (self._budget - step + campaigns_after * (self._budget + 1)))
+        return clock(pace * (self._budget - step + campaigns_after * (self._budget + 1)))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

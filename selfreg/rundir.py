@@ -10,6 +10,7 @@
     checkpoints/       Orbax, one folder a campaign
     tensorboard/       the metrics again, for TensorBoard
     trajectory.png, report.html, verdict.json
+    chain.log          its output, where a launcher ran it: see selfreg.standing
 
 A line is written whole or, if the process dies in the middle, is the last one and is dropped when
 the file is read.
@@ -245,6 +246,11 @@ def saved_steps(checkpoints: Path, campaign: int) -> list[int]:
 def completions_file(folder: Path, campaign: int, step: int, stream: str) -> Path:
     """Where the completions of one step and stream (train, panel, report) lie."""
     return folder / COMPLETIONS / f"campaign_{campaign:02d}_step_{step:04d}_{stream}.parquet"
+
+
+def completions_of(folder: Path, campaign: int) -> list[Path]:
+    """The completions of a campaign that are there, one file a step and stream."""
+    return sorted((folder / COMPLETIONS).glob(f"campaign_{campaign:02d}_step_*.parquet"))
 
 
 def write_completions(file: Path, groups: Sequence[Group]) -> None:

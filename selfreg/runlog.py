@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -125,11 +125,10 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--workdir={folder} is in use by another process") from None
-        _check_same_config(folder, config)
+        _take(lock, folder)
+        check_same_config(folder, config)
+        if not (folder / rundir.CONFIG).exists():
+            rundir.write_json(folder / rundir.CONFIG, config)
         # A resumed run adds to the history: each start of it may be on another machine.
         file = folder / rundir.MANIFEST
         starts = json.loads(file.read_text())["starts"] if file.exists() else []
@@ -141,10 +140,30 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) 
             log.close()
 
 
-def _check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _take(lock: IO[str], folder: Path) -> None:
+    # Who only looks whether it is held (selfreg.status) holds it for an instant.
+    for last in (False, False, True):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if last:
+                raise ValueError(f"--workdir={folder} is in use by another process") from None
+            time.sleep(0.1)
+
+
+def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a run folder of another config.
+
+    Args:
+      folder: Whose config.json is read, if there is one.
+      config: The resolved config, as JSON data.
+
+    Raises:
+      ValueError: They differ; the message says where.
+    """
     file = folder / rundir.CONFIG
     if not file.exists():
-        rundir.write_json(file, config)
         return
     old, new = (
         rundir.flatten(json.loads(file.read_text())),

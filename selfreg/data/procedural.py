@@ -3,12 +3,12 @@
 A problem asks for `solve(x)` on a list of integers or on a string: one to five operations, then a
 terminal. Its tests are eight random inputs with the outputs of the canonical program.
 
-    train  1-3 operations, English        hard  4-5 operations, English
-    main   1-3 operations, English        ood   1-3 operations, Spanish
-                                          cpp   1-3 operations, English, in C++
+    train      1-3 operations, English    hard  4-5 operations, English
+    main       1-3 operations, English    ood   1-3 operations, Spanish
+    cpp_train  as train, in C++           cpp   1-3 operations, English, in C++
 
-A composition (the names of the operations, constants aside) belongs to train or to the four
-held-out splits, by a hash: what a policy learnt on train it never meets again elsewhere.
+A composition (the names of the operations, constants aside) belongs to train and cpp_train or to
+the four held-out splits, by a hash: what a policy learnt on train it never meets again elsewhere.
 """
 
 import hashlib
@@ -39,14 +39,17 @@ class Split(NamedTuple):
     spanish: bool = False
     language: Language = Language.PYTHON
     default_count: int = 256
+    held_out: bool = True
 
 
 SPLITS = {
-    "train": Split((1, 2, 3), default_count=2048),
+    "train": Split((1, 2, 3), default_count=2048, held_out=False),
     "main": Split((1, 2, 3), default_count=512),
     "hard": Split((4, 5)),
     "ood": Split((1, 2, 3), spanish=True),
     "cpp": Split((1, 2, 3), language=Language.CPP),
+    # Last: a split's place seeds its problems.
+    "cpp_train": Split((1, 2, 3), language=Language.CPP, held_out=False),
 }
 
 
@@ -102,7 +105,7 @@ def generate(split: str, count: int, seed: int) -> tuple[Problem, ...]:
     problems: dict[Program, Problem] = {}
     repeats = 0
     while len(problems) < count:
-        program, cases = draw(rng, SPLITS[split].lengths, held_out=split != "train")
+        program, cases = draw(rng, SPLITS[split].lengths, SPLITS[split].held_out)
         if program not in problems:
             name = f"procedural/{split}/{seed}/{len(problems)}"
             problems[program] = make_problem(rng, program, cases, split, name)
@@ -129,7 +132,7 @@ def make_problem(
         entry_point="solve",
         starter=signature(program, style.language),
         solution=write(program, style.language),
-        split=split,
+        split=split if style.held_out else "train",
         category=f"{len(program.steps)} ops",
     )
 
@@ -146,7 +149,7 @@ def composition(program: Program) -> str:
 
 
 def is_held_out(program: Program) -> bool:
-    """Whether the composition belongs to main, hard, ood and cpp, and so never to train."""
+    """Whether the composition belongs to main, hard, ood and cpp, and so to no training split."""
     digest = hashlib.sha256(composition(program).encode()).digest()
     return digest[0] < 256 * HELD_OUT_FRACTION
 

@@ -17,7 +17,8 @@ class ProblemSets:
     """Disjoint sets.
 
     Attributes:
-      train: What the policy learns from.
+      train: What the policy learns from, in any campaign.
+      categories: The part of it that each campaign learns from, the last one stays; empty: all.
       panel: Measured all through a campaign; the controls may select by it.
       report: Measured at a campaign's start, peak and end only; nothing is selected by it, so that
         the peak's score is not the largest of many noisy ones.
@@ -28,12 +29,19 @@ class ProblemSets:
     panel: tuple[Problem, ...]
     report: tuple[Problem, ...]
     capabilities: Mapping[str, tuple[Problem, ...]]
+    categories: tuple[tuple[Problem, ...], ...] = ()
 
     @property
     def all(self) -> tuple[Problem, ...]:
         """Every problem of every set."""
         capabilities = (p for panel in self.capabilities.values() for p in panel)
         return (*self.train, *self.panel, *self.report, *capabilities)
+
+    def of_campaign(self, campaign: int) -> tuple[Problem, ...]:
+        """What the policy learns from in a campaign, from 0."""
+        if not self.categories:
+            return self.train
+        return self.categories[min(campaign, len(self.categories) - 1)]
 
 
 def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> ProblemSets:
@@ -47,22 +55,28 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
       ValueError: A source is unknown, too small, or has problems in common with another.
     """
     panels = {"panel": settings["panel_count"], "report": settings["report_count"]}
-    train = load_problems(settings["train"])
+    # A run folder that is older than the key has none.
+    sources = tuple(settings.get("categories", ())) or (settings["train"],)
+    categories = [load_problems(source) for source in sources]
+    held_out_of = settings["held_out"]
+    pool = load_problems(held_out_of) if held_out_of else tuple(p for c in categories for p in c)
     try:
-        if settings["held_out"]:
-            held_out = split_panels(load_problems(settings["held_out"]), panels, _SETS_SEED)
-        else:
-            left = len(train) - sum(panels.values())
-            held_out = split_panels(train, panels | {"train": max(left, 1)}, _SETS_SEED)
-            train = held_out.pop("train")
+        held_out = split_panels(pool, panels, _SETS_SEED)
+        if not held_out_of:
+            taken = {p.id for panel in held_out.values() for p in panel}
+            categories = [tuple(p for p in c if p.id not in taken) for c in categories]
+            if not all(categories):
+                raise ValueError("nothing is left to train on")
     except ValueError as error:
-        source = settings["held_out"] or settings["train"]
+        source = held_out_of or ", ".join(sources)
         raise ValueError(f"config.problems, panels from {source!r}: {error}") from error
     count = settings["train_count"]
     if count:
-        if count > len(train):
-            raise ValueError(f"config.problems.train_count={count}, but there are {len(train)}")
-        train = split_panels(train, {"train": count}, _SETS_SEED)["train"]
+        fewest = min(len(c) for c in categories)
+        if count > fewest:
+            raise ValueError(f"config.problems.train_count={count}, but there are {fewest}")
+        categories = [split_panels(c, {"train": count}, _SETS_SEED)["train"] for c in categories]
+    train = tuple({p.id: p for c in categories for p in c}.values())
     others = dict(_capability(entry, settings["report_count"]) for entry in capabilities)
     measured = (*held_out.values(), *others.values())
     shared = {p.id for p in train} & {p.id for panel in measured for p in panel}
@@ -71,7 +85,13 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
             f"config.problems: {len(shared)} problems are trained on and held out, such as "
             f"{min(shared)!r}; name another held_out, or '' to hold some out of train"
         )
-    return ProblemSets(train, held_out["panel"], held_out["report"], others)
+    return ProblemSets(
+        train,
+        held_out["panel"],
+        held_out["report"],
+        others,
+        tuple(categories) if len(categories) > 1 else (),
+    )
 
 
 def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:

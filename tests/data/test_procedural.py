@@ -15,7 +15,7 @@ from selfreg.records import Language
 def programs(split, count, seed=0):
     """Programs of a split with their cases, without the wording."""
     rng = np.random.default_rng(seed)
-    draw = SPLITS[split].lengths, split != "train"
+    draw = SPLITS[split].lengths, SPLITS[split].held_out
     return [procedural.draw(rng, *draw) for _ in range(count)]
 
 
@@ -100,22 +100,24 @@ def test_a_split_is_as_described(split):
     for problem in generate(split, 100, seed=0):
         operations = int(problem.category.split()[0])
         assert operations in ((4, 5) if split == "hard" else (1, 2, 3))
-        assert problem.split == split
+        assert problem.split == (split if SPLITS[split].held_out else "train")
         assert problem.entry_point == "solve"
-        assert problem.language is (Language.CPP if split == "cpp" else Language.PYTHON)
+        cpp = split in ("cpp", "cpp_train")
+        assert problem.language is (Language.CPP if cpp else Language.PYTHON)
         assert problem.solution.startswith(problem.starter)
-        assert problem.solution.count("\n") == operations + (3 if split == "cpp" else 2)
+        assert problem.solution.count("\n") == operations + (3 if cpp else 2)
         assert problem.tests.code.count("solve(") == 8
         assert (", then " in problem.spec) == (split != "ood")
 
 
 def test_no_composition_of_train_is_held_out():
-    held_out = [split for split in SPLITS if split != "train"]
+    held_out = ["main", "hard", "ood", "cpp"]
     seen = {
         split: {procedural.composition(program) for program, _ in programs(split, 300)}
         for split in SPLITS
     }
-    assert not any(seen["train"] & seen[split] for split in held_out)
+    trained = seen["train"] | seen["cpp_train"]
+    assert not any(trained & seen[split] for split in held_out)
     assert len(seen["main"]) > 200
 
 
@@ -157,7 +159,8 @@ def test_a_pair_of_operations_that_cancel_out_is_not_drawn():
 
 def test_default_sizes_are_there():
     sizes = {split: len(generate(split, SPLITS[split].default_count, 0)) for split in SPLITS}
-    assert sizes == {"train": 2048, "main": 512, "hard": 256, "ood": 256, "cpp": 256}
+    others = dict.fromkeys(("hard", "ood", "cpp", "cpp_train"), 256)
+    assert sizes == {"train": 2048, "main": 512, **others}
 
 
 def test_a_bad_split_is_refused():

@@ -1,0 +1,1 @@
+"""Fanning a wave out: which chains there are, and running them here or on SLURM."""

@@ -1,0 +1,55 @@
+"""What a chain costs: measured where it has run, else planned."""
+
+from collections.abc import Sequence
+
+from launch.jobs import Job
+from selfreg.progress import clock
+from selfreg.standing import State, measured_s, read_standing
+
+
+def costs(jobs: Sequence[Job], devices: str) -> list[tuple[float, bool]]:
+    """Seconds of each chain, and whether they were measured.
+
+    Args:
+      jobs: The chains.
+      devices: As selfreg.plan's --devices, for those that have not finished.
+
+    Raises:
+      ValueError: The devices are not known, or the planner cannot read a config.
+    """
+    planned: dict[str, float] = {}
+    found = []
+    for job in jobs:
+        seconds = measured_s(job.folder)
+        if seconds is not None and read_standing(job.folder).state is State.FINISHED:
+            found.append((seconds, True))
+            continue
+        shape = repr({k: v for k, v in job.config.items() if k not in ("name", "seed")})
+        if shape not in planned:
+            planned[shape] = _plan(job, devices)
+        found.append((planned[shape], False))
+    return found
+
+
+def words(seconds: float, measured: bool) -> str:
+    """For a table."""
+    return f"{clock(seconds)} {'measured' if measured else 'planned'}"
+
+
+def _plan(job: Job, devices: str) -> float:
+    """Seconds of the chain by the planner, on the config's own mesh or the best that fits."""
+    # Only now: they load jax.
+    from selfreg.models.presets import shape_of
+    from selfreg.plan.devices import DEVICES, parse_devices
+    from selfreg.plan.fit import Place, fit
+    from selfreg.plan.job import make_job
+    from selfreg.plan.work import estimate_work
+
+    count, kind = parse_devices(devices)
+    device, decoder = DEVICES[kind], shape_of(job.config.model.path)
+    room = device.memory_fraction * device.memory_gb * 1e9
+    fitted = fit(job.config, decoder, Place(count, room, kind != "CPU"))
+    work = make_job(job.config, decoder, gpu=kind != "CPU")
+    campaigns = job.config.campaigns
+    chain_s = estimate_work(work, fitted.split, device, mfu=0.4, mbu=0.6).chain_s
+    return chain_s * (1 - 1 / campaigns) if job.needs_first_campaign else chain_s

@@ -1,0 +1,178 @@
+"""A config file and a command line as chains to run: where each lies, its command, its needs."""
+
+import importlib.util
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import FrozenConfigDict, config_flags
+
+from selfreg import rundir
+from selfreg.config import check_names, resolve
+from selfreg.runlog import check_same_config
+from selfreg.standing import State, read_standing
+from selfreg.wave import Chain
+
+_IDENTITY = ("name", "condition", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One chain to run.
+
+    Attributes:
+      chain: What it is.
+      folder: Its run folder.
+      arguments: Of selfreg.main.
+      config: The resolved config that they give.
+      needs_first_campaign: The run folder whose first campaign must have ended before it begins.
+      needs: The run folder that must have finished.
+    """
+
+    chain: Chain
+    folder: Path
+    arguments: tuple[str, ...]
+    config: FrozenConfigDict
+    needs_first_campaign: Path | None = None
+    needs: Path | None = None
+
+    @property
+    def source(self) -> Path | None:
+        """The run that it waits for."""
+        return self.needs_first_campaign or self.needs
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what it needs of another run is there."""
+        if self.needs_first_campaign:
+            return bool(rundir.read_lines(self.needs_first_campaign / rundir.CAMPAIGNS))
+        return self.needs is None or read_standing(self.needs).state is State.FINISHED
+
+
+def make_jobs(
+    config: str, sweeps: Sequence[str], settings: Sequence[str], runs: Path
+) -> tuple[Job, ...]:
+    """Every chain of a config file, resolved and checked against what is on the disk.
+
+    Args:
+      config: FILE.py or FILE.py:VARIANT.
+      sweeps: Each KEY=VALUE,VALUE,...: their product, over the config as it stands, in place of the
+        file's own sweep().
+      settings: Each --config.KEY=VALUE, for all chains.
+      runs: The folder of all runs.
+
+    Raises:
+      ValueError: There is no such file, variant or key, a value cannot be, or a run folder holds
+        another config.
+    """
+    file, _, variant = config.partition(":")
+    set_keys = [setting.partition("=")[0].removeprefix("--config.") for setting in settings]
+    check_names(set_keys)
+    fixed = sorted(set(set_keys) & set(_IDENTITY))
+    if fixed:
+        raise ValueError(
+            f"--config.{fixed[0]} is what tells chains apart: use --sweep={fixed[0]}=VALUE"
+        )
+    module = _load(file)
+    if sweeps or not hasattr(module, "sweep"):
+        base = _resolved([f"--config={config}"])
+        chains = tuple(_product(base, variant, sweeps))
+    else:
+        chains = module.sweep(*([variant] if variant else []))
+    jobs = tuple(_job(chain, file, settings, runs) for chain in chains)
+    for job in jobs:
+        check_same_config(job.folder, json.loads(json.dumps(job.config.to_dict())))
+    return jobs
+
+
+def _load(file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if not Path(file).is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"--config={file}: there is no such config file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _product(base: FrozenConfigDict, variant: str, sweeps: Sequence[str]) -> Iterable[Chain]:
+    """A chain for every combination of the swept keys' values."""
+    keys, values = [], []
+    for sweep in sweeps:
+        key, equals, words = sweep.partition("=")
+        if not equals or not words:
+            raise ValueError(f"--sweep={sweep} is not KEY=VALUE,VALUE")
+        check_names([key])
+        keys.append(key)
+        values.append(_split(words))
+    for chosen in itertools.product(*values):
+        swept = dict(zip(keys, chosen, strict=True))
+        others = {key: value for key, value in swept.items() if key not in _IDENTITY}
+        name = "-".join([swept.get("name", base.name), *(f"{k}={v}" for k, v in others.items())])
+        seed = swept.get("seed", str(base.seed))
+        if not seed.isdecimal():
+            raise ValueError(f"--sweep=seed={seed}: a seed is a whole number, at least 0")
+        condition = swept.get("condition", base.condition)
+        yield Chain(name.replace("/", "_"), condition, int(seed), variant, others)
+
+
+def _split(words: str) -> list[str]:
+    """At commas outside of parentheses."""
+    parts, depth = [""], 0
+    for letter in words:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _job(chain: Chain, file: str, settings: Sequence[str], runs: Path) -> Job:
+    set_by_chain = {
+        "name": chain.name, "condition": chain.condition, "seed": chain.seed, **chain.changes,
+    }  # fmt: skip
+    source, _, checkpoint = chain.starts_from.rpartition(":")
+    if chain.shares:
+        set_by_chain["share_first_campaign_of"] = runs / chain.shares
+    if chain.starts_from:
+        set_by_chain["init_checkpoint"] = f"{runs / source}:{checkpoint}"
+    arguments = (
+        f"--config={file}:{chain.variant}" if chain.variant else f"--config={file}",
+        *(f"--config.{key}={value}" for key, value in set_by_chain.items()),
+        *settings,
+    )
+    folder = runs / chain.place
+    return Job(
+        chain,
+        folder,
+        (*arguments, f"--workdir={folder}"),
+        _resolved(arguments),
+        runs / chain.shares if chain.shares else None,
+        runs / source if source else None,
+    )
+
+
+def _resolved(arguments: Sequence[str]) -> FrozenConfigDict:
+    """The config that selfreg.main makes of these arguments.
+
+    Raises:
+      ValueError: A value cannot be.
+    """
+    values = flags.FlagValues()
+    # Without sys_argv the keys of this process's own command line would be set.
+    words = ["selfreg.main", *arguments]
+    holder = config_flags.DEFINE_config_file(
+        "config", flag_values=values, lock_config=True, sys_argv=words
+    )
+    try:
+        values(words)
+    except (flags.Error, AttributeError, KeyError, TypeError) as error:
+        # ml_collections puts a config file's whole traceback into its message.
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    config: Any = holder.value
+    return resolve(config)

@@ -1,0 +1,34 @@
+"""Run the tiny variant of waves, sources first, and say how long each took.
+
+    python tests/tiny_waves.py RUNS_FOLDER              # all
+    python tests/tiny_waves.py RUNS_FOLDER w17 w18
+
+Not a test of the suite: all of it takes an hour or two on 2 cores. The same command goes on where
+it was. Exit code 1 when a chain did not finish.
+"""
+
+import subprocess
+import sys
+import time
+
+# table2 needs fig1's checkpoints, w18 a first campaign of w17.
+WAVES = (
+    "fig1", "table1", "table2", "w1", "w1v2", "w2", "w3", "w4", "w6", "w7", "w8", "w12", "w14",
+    "w15", "w17", "w18", "gemma",
+)  # fmt: skip
+
+
+def main() -> int:
+    runs, *chosen = sys.argv[1:]
+    codes = []
+    for wave in chosen or WAVES:
+        command = [sys.executable, "-m", "launch.sweep", f"--config=configs/{wave}.py:tiny"]
+        since = time.monotonic()
+        code = subprocess.run([*command, f"--runs={runs}", "--jobs=2"], check=False).returncode
+        print(f"{wave}:tiny exit {code} after {time.monotonic() - since:.0f} s", flush=True)
+        codes.append(code)
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
