@@ -12,6 +12,10 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     # Between campaigns.
     "A0": {},  # naive: the end rolls forward
     "ES": {"between": "early_stop"},  # the peak does, and sets the next budget
+    # Within campaigns; the peak rolls forward.
+    "ONLINE": {"within": "early_stop", "between": "best_checkpoint"},
+    "PREDICT": {"within": "predictor", "between": "best_checkpoint"},
+    "ROLLBACK": {"within": "predictor", "between": "best_checkpoint", "control.max_restores": 2},
     # Inside the update.
     "GRPO": {"learn.algorithm": "grpo"},
     "GRPO+ES": {"learn.algorithm": "grpo", "between": "early_stop"},

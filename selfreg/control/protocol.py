@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from selfreg.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
@@ -21,6 +22,8 @@ class Base:
       metric: The number that it reads.
       memory: What another chain's memory file holds; empty: nothing.
       options: The config's section `control`.
+      model: The config's model.path.
+      calibration: What config.control.predictor_calibration holds; empty: nothing.
     """
 
     budget_steps: int
@@ -32,6 +35,8 @@ class Base:
     metric: str = "pass_rate"
     memory: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
         """The plan of a campaign, with the config's hyperparameters but for `changes`."""
@@ -83,12 +88,17 @@ class Between(NamedTuple):
     remember: Callable[[Any], Mapping[str, Any]] = lambda _: {}
 
 
-def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
+def base_of(
+    config: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    calibration: Mapping[str, Any] = MappingProxyType({}),
+) -> Base:
     """What a resolved config gives its controls.
 
     Args:
       config: As config.json holds it.
       memory: What config.control.memory holds; empty: nothing.
+      calibration: What config.control.predictor_calibration holds; empty: nothing.
     """
     learn, rollout = config["learn"], config["rollout"]
     return Base(
@@ -101,4 +111,6 @@ def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
         metric=config["control_metric"],
         memory=memory,
         options=dict(config["control"]),
+        model=config["model"]["path"],
+        calibration=calibration,
     )
