@@ -84,20 +84,24 @@ def command(folder, *flags):
 def test_a_pool_holds_the_updates_and_the_panels_of_every_seed(runs):
     pool, model = read_pool(runs / "aa", None)
     assert model == "tiny"
-    assert [len(steps) for steps in pool.campaigns] == [24] * 4
-    assert (pool.panel_every, pool.block_steps, pool.panel_samples) == (4, 8, 4)
+    assert [step.step for step in pool.steps] == [*range(24)] * 4
+    assert (pool.panel_every, pool.panel_samples) == (4, 4)
     # Two seeds, whose panels happen to be alike: passed 2, 1, 0, 1 of 2 each.
     np.testing.assert_array_equal(pool.passed, [4, 2, 0, 2])
     np.testing.assert_array_equal(pool.drawn, [4, 4, 4, 4])
-    assert read_pool(runs / "aa", 3)[0].block_steps == 9
+    assert read_pool(runs / "aa", 3)[0].panel_every == 3
 
 
 def test_the_command_writes_a_calibration_that_keeps_its_promise(runs):
     done = command(runs, "--runs=aa", "--out=file.json", "--budgets=16", "--traces=199")
     assert done.returncode == 0, done.stderr
-    assert "file.json: 96 steps of 4 stationary campaigns" in done.stdout
+    assert "file.json: 96 steps of stationary runs" in done.stdout
     made = find_calibration(str(runs / "file.json"))
-    assert set(made["units"]) == {"entropy", "update_to_weight_ratio", "panel_pass_at_1"}
+    assert set(made["budgets"]["16"]["units"]) == {
+        "entropy",
+        "update_to_weight_ratio",
+        "panel_pass_at_1",
+    }
     base = check.predictor_base(made, 0.05)
     table = check.false_alarms(base, read_pool(runs / "aa", None)[0], [16], seed=3)
     (rate,) = table.columns[2].cells
@@ -106,8 +110,8 @@ def test_the_command_writes_a_calibration_that_keeps_its_promise(runs):
 
 def test_lead_times_by_hand(runs):
     """A drop of .1 at step 10, where two standard errors are .057; below .4 at 11."""
-    calibration = {"model": "tiny", "units": {"panel_pass_at_1": 2.0}, "maxima": {"40": [1.0] * 19}}
-    base = check.predictor_base(calibration, 0.05)
+    fit = {"units": {"panel_pass_at_1": 2.0}, "maxima": [1.0] * 19}
+    base = check.predictor_base({"model": "tiny", "budgets": {"40": fit}}, 0.05)
     table, tallies = check.lead_times(base, runs / "learning")
     cells = [next(iter(column.cells)) for column in table.columns]
     assert cells == ["seed_7/0", "2", "10", "11", "10", "panel_pass_at_1", "12"]

@@ -15,8 +15,11 @@ stationary campaigns, and on stored runs that learn.
 """
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from rich.console import Console
@@ -57,20 +60,26 @@ def make(runs: Path, out: Path, budgets: list[int]) -> str:
     made = calibrate.calibrate(
         pool, predictor.judge, budgets, _TRACES.value, _SEED.value, _INDICATORS.value
     )
-    steps = sum(map(len, pool.campaigns))
     facts = {
         "model": model,
-        "drawn_from": f"{steps} steps of {len(pool.campaigns)} stationary campaigns",
+        "drawn_from": f"{len(pool.steps)} steps of stationary runs",
         "panel": f"{len(pool.drawn)} problems x {pool.panel_samples} every {pool.panel_every}",
     }
-    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in (facts | made).items()]
-    out.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    thresholds = ", ".join(
-        f"{budget}: {calibrate.order_statistic(maxima, 0.05):.2f}"
-        for budget, maxima in made["maxima"].items()
-        if len(maxima) >= calibrate.least_traces(0.05)
+    heads = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in facts.items()]
+    rows = [f"{json.dumps(budget)}: {json.dumps(fit)}" for budget, fit in made.items()]
+    budgets_json = '"budgets": {\n' + ",\n".join(rows) + "\n}"
+    out.write_text("{\n" + ",\n".join([*heads, budgets_json]) + "\n}\n")
+    panels = ", ".join(f"{b}: {_panel_drop(fit):.2f}" for b, fit in made.items())
+    return (
+        f"{out}: {facts['drawn_from']}; at a false-alarm rate of 0.05 a panel alarms that is more "
+        f"than so many standard errors below its peak, by budget {panels}"
     )
-    return f"{out}: {facts['drawn_from']}; thresholds at a rate of 0.05 by budget {thresholds}"
+
+
+def _panel_drop(fit: Mapping[str, Any]) -> float:
+    return fit["units"].get(calibrate.PANEL, math.nan) * calibrate.order_statistic(
+        fit["maxima"], 0.05
+    )
 
 
 def main(_: list[str]) -> None:

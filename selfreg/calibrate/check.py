@@ -53,7 +53,7 @@ def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed:
         interval = binomtest(blame.total(), FRESH_TRACES).proportion_ci(method="exact")
         table.add_row(
             str(budget),
-            f"{calibrate.threshold_of(base, budget):.2f}",
+            f"{calibrate.fit_to(base, budget).threshold:.2f}",
             f"{blame.total() / FRESH_TRACES:.3f}",
             f"[{interval.low:.3f}, {interval.high:.3f}]",
             ", ".join(f"{name} {count}" for name, count in blame.most_common(4)),

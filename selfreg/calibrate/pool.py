@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from selfreg import rundir
 from selfreg.analysis.load import Run, find_runs, load_run
 from selfreg.control import calibrate
-from selfreg.control.within import predictor
+from selfreg.records import StepRecord, Trace
 
 # A policy that moves by more than this over a campaign, relative to its weights, is not stationary.
 MOST_MOVED = 1e-4
@@ -27,23 +27,22 @@ def read_pool(folder: Path, panel_every: int | None) -> tuple[calibrate.Pool, st
     if len(models) > 1:
         raise ValueError(f"--runs={folder} holds runs of several models: {', '.join(models)}")
     every = panel_every or runs[0].config["evaluation"]["every_steps"]
-    block = every * -(-predictor.BASELINE_STEPS // every)
-    campaigns = []
-    for run in runs:
-        for trace in run.traces:
-            steps = tuple(record for record in trace.records if "loss" in record.metrics)
-            moved = sum(record.metrics["update_to_weight_ratio"] for record in steps)
-            if moved > MOST_MOVED:
-                raise ValueError(
-                    f"{run.folder} is not stationary: campaign {trace.campaign} moved its weights "
-                    f"by {moved:.2g} of their norm; {calibrate.HOW}"
-                )
-            campaigns += [steps] if len(steps) >= block else []
-    if not campaigns:
-        raise ValueError(f"--runs={folder} holds no campaign of {block} steps or more")
+    steps = [step for run in runs for trace in run.traces for step in _still(run, trace)]
     passed, drawn = _panel_counts(runs)
     samples = runs[0].config["evaluation"]["panel_samples"]
-    return calibrate.Pool(tuple(campaigns), passed, drawn, samples, every, block), models.pop()
+    return calibrate.Pool(tuple(steps), passed, drawn, samples, every), models.pop()
+
+
+def _still(run: Run, trace: Trace) -> list[StepRecord]:
+    """The steps of a campaign that made an update, if these left the policy where it was."""
+    steps = [record for record in trace.records if "loss" in record.metrics]
+    moved = sum(record.metrics["update_to_weight_ratio"] for record in steps)
+    if moved > MOST_MOVED:
+        raise ValueError(
+            f"{run.folder} is not stationary: campaign {trace.campaign} moved its weights "
+            f"by {moved:.2g} of their norm; {calibrate.HOW}"
+        )
+    return steps
 
 
 def _panel_counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
 r"""How high the predictor's score climbs when nothing happens, and the threshold that follows.
 
 A *stationary* campaign is one whose policy does not move. Its steps are exchangeable: problems and
-seeds are drawn anew at each, and nothing carries over but Adam's moments. So whole steps of a few
-long runs at a learning rate of about 0, drawn again in any order, are as good as new campaigns.
-They are drawn in blocks of consecutive steps, first blocks among first blocks: the moments' warm-up
-and their memory of a few steps stay in.
+seeds are drawn anew at each, and nothing carries over. So whole steps of a few long runs at a
+learning rate of about 0, drawn again one by one in any order, are as good as new campaigns. (Adam's
+moments do carry over: the size of an update shrinks over a campaign's first steps. Drawn from all
+steps it rises more often than it really does, so this errs on the side of fewer false alarms.)
 
 The panel is the exception. It asks the same questions with the same seeds at every step, so that on
 a frozen policy it does not vary at all, and any policy that moves would alarm. Its scores are
@@ -47,35 +47,27 @@ class Pool:
     """What stationary runs left, to draw from.
 
     Attributes:
-      campaigns: The steps of each campaign that made an update.
+      steps: Those that made an update.
       passed: int64 [N], of each panel problem's completions by independent seeds.
       drawn: int64 [N], those completions.
       panel_samples: Completions a panel problem at one measurement.
       panel_every: Steps between two measurements.
-      block_steps: Consecutive steps that are drawn together; a multiple of panel_every.
     """
 
-    campaigns: tuple[tuple[StepRecord, ...], ...]
+    steps: tuple[StepRecord, ...]
     passed: np.ndarray
     drawn: np.ndarray
     panel_samples: int
     panel_every: int
-    block_steps: int
 
 
 def stationary(pool: Pool, steps: int, rng: np.random.Generator) -> list[StepRecord]:
-    """A campaign in which nothing happens: blocks of the pool's steps, and panels drawn anew."""
-    size = pool.block_steps
-    records: list[StepRecord] = []
-    while len(records) < steps:
-        campaign = pool.campaigns[rng.integers(len(pool.campaigns))]
-        blocks = len(campaign) // size
-        block = rng.integers(1, blocks) if records and blocks > 1 else 0
-        records += campaign[block * size : (block + 1) * size]
+    """A campaign in which nothing happens: steps of the pool, and panels drawn anew."""
     rates = rng.beta(pool.passed + 0.5, pool.drawn - pool.passed + 0.5)
+    drawn = [pool.steps[i] for i in rng.integers(len(pool.steps), size=steps)]
     return [
         StepRecord(0, step, {**_samples(record), **_panel(pool, rates, step, rng)})
-        for step, record in enumerate(records[:steps])
+        for step, record in enumerate(drawn)
     ]
 
 
@@ -110,29 +102,32 @@ def calibrate(
       indicators: Those that are to be read; empty: all that the pool's steps have.
 
     Returns:
-      `units` by indicator, and `maxima` by budget, as a calibration file holds them.
+      By budget the `units` of the indicators and the sorted `maxima`, as a calibration file holds
+      them. Each budget has its own units: heavy tails gain more from more steps than a panel does.
     """
     rng = np.random.default_rng(seed)
-    longest = max(budgets)
-    drawn = [[*judge(stationary(pool, longest, rng))] for _ in range(traces)]
-    names = {name: None for zs in drawn for name in zs[-1] if name in (indicators or zs[-1])}
-    units = {}
-    for name in names:
-        maxima = [max(z.get(name, 0.0) for z in zs) for zs in drawn]
-        rate = PANEL_UNIT_RATE if name == PANEL else UNIT_RATE
-        units[name] = max(1.0, order_statistic(maxima, rate))
-    highest: dict[int, list[float]] = {budget: [] for budget in budgets}
-    for _ in range(traces):  # others than the units were taken from
-        scores = [
-            max([0.0, *(z[name] / units[name] for name in units if name in z)])
-            for z in judge(stationary(pool, longest, rng))
-        ]
-        for budget in budgets:
-            highest[budget].append(max(scores[:budget]))
-    return {
-        "units": {name: round(unit, 4) for name, unit in units.items()},
-        "maxima": {str(b): [round(m, 4) for m in sorted(ms)] for b, ms in highest.items()},
-    }
+    # Maxima are of other campaigns than units: a unit fits those that it was taken from.
+    for_units, for_maxima = (
+        [[*judge(stationary(pool, max(budgets), rng))] for _ in range(traces)] for _ in range(2)
+    )
+    names = {n: None for zs in for_units for n in zs[-1] if n in (indicators or zs[-1])}
+    made = {}
+    for budget in budgets:
+        units = {name: _unit(name, [zs[:budget] for zs in for_units]) for name in names}
+        maxima = [max(score(z, units) for z in zs[:budget]) for zs in for_maxima]
+        made[str(budget)] = {"units": units, "maxima": [round(m, 4) for m in sorted(maxima)]}
+    return made
+
+
+def _unit(name: str, campaigns: Sequence[Sequence[Mapping[str, float]]]) -> float:
+    maxima = [max(z.get(name, 0.0) for z in zs) for zs in campaigns]
+    rate = PANEL_UNIT_RATE if name == PANEL else UNIT_RATE
+    return round(max(1.0, order_statistic(maxima, rate)), 4)
+
+
+def score(z: Mapping[str, float], units: Mapping[str, float]) -> float:
+    """The largest z in units; 0 where no indicator that has a unit is on its bad side."""
+    return max([0.0, *(z[name] / unit for name, unit in units.items() if name in z)])
 
 
 def least_traces(rate: float) -> int:
@@ -156,8 +151,15 @@ def order_statistic(maxima: Sequence[float], rate: float) -> float:
     return sorted(maxima)[rank - 1]
 
 
-def threshold_of(base: Base, budget_steps: int) -> float:
-    """The score that a stationary campaign of this budget exceeds with the user's probability.
+class Fit(NamedTuple):
+    """What a calibration says of a budget: the indicators' units, and the score that alarms."""
+
+    units: Mapping[str, float]
+    threshold: float
+
+
+def fit_to(base: Base, budget_steps: int) -> Fit:
+    """The units, and the score that a stationary campaign exceeds with the user's probability.
 
     Where the calibration does not hold this very budget, the next longer one's: a maximum over
     more steps is no smaller.
@@ -172,14 +174,15 @@ def threshold_of(base: Base, budget_steps: int) -> float:
         raise ValueError(
             f"{key} is of model.path={calibration['model']!r}, this run's is {base.model!r}: {HOW}"
         )
-    budgets = sorted(map(int, calibration["maxima"]))
+    budgets = sorted(map(int, calibration["budgets"]))
     longer = [budget for budget in budgets if budget >= budget_steps]
     if not longer:
         raise ValueError(
             f"{key} is of campaigns of up to {budgets[-1]} steps, this one has {budget_steps}: "
             f"{HOW}, with --budgets={budget_steps}"
         )
-    return order_statistic(calibration["maxima"][str(longer[0])], base.options["false_alarm_rate"])
+    made = calibration["budgets"][str(longer[0])]
+    return Fit(made["units"], order_statistic(made["maxima"], base.options["false_alarm_rate"]))
 
 
 class Fall(NamedTuple):

@@ -41,7 +41,7 @@ def find_calibration(name: str) -> dict[str, Any]:
     file = shipped if shipped.is_file() else Path(name)
     try:
         calibration = json.loads(file.read_text())
-        return {key: calibration[key] for key in ("model", "units", "maxima")}
+        return {key: calibration[key] for key in ("model", "budgets")}
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"config.control.predictor_calibration={name!r} is no calibration ({error!r}): name "

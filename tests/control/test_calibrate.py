@@ -46,28 +46,24 @@ def test_one_more_exceeds_it_with_at_most_the_rate(count, rate):
     assert exceeding / (count + 1) <= rate
 
 
-def pool(campaigns=5, steps=24, passed=2, drawn=4, problems=12):
+def pool(steps=100, passed=2, drawn=4, problems=12):
     """Steps that say where they come from; a panel of problems that are solved half of the time."""
     made = tuple(
-        tuple(
-            StepRecord(c, s, {"at": 1000.0 * c + s, "entropy": 0.1, "panel_pass_at_1": 9.0})
-            for s in range(steps)
-        )
-        for c in range(campaigns)
+        StepRecord(0, s, {"at": float(s), "twice": 2.0 * s, "panel_pass_at_1": 9.0})
+        for s in range(steps)
     )
     counts = np.full(problems, passed), np.full(problems, drawn)
-    return calibrate.Pool(made, *counts, panel_samples=4, panel_every=4, block_steps=8)
+    return calibrate.Pool(made, *counts, panel_samples=4, panel_every=4)
 
 
-def test_a_stationary_campaign_is_made_of_whole_blocks_first_ones_first():
-    records = calibrate.stationary(pool(), 44, np.random.default_rng(0))
-    assert [record.step for record in records] == list(range(44))
+def test_a_stationary_campaign_is_made_of_whole_steps_drawn_one_by_one():
+    records = calibrate.stationary(pool(), 5000, np.random.default_rng(0))
+    assert [record.step for record in records] == list(range(5000))
     at = np.array([record.metrics["at"] for record in records])
-    starts = at[::8]
-    for start, block in zip(starts, np.split(at, range(8, 44, 8)), strict=True):
-        np.testing.assert_array_equal(block, start + np.arange(len(block)))
-    assert starts[0] % 1000 == 0
-    assert set(starts[1:] % 1000) <= {8, 16}
+    np.testing.assert_array_equal([record.metrics["twice"] for record in records], 2 * at)
+    counts = np.bincount(at.astype(int), minlength=100)
+    assert 20 < counts.min() < counts.max() < 85  # 50 each, give or take five deviations of 7
+    assert abs(np.corrcoef(at[:-1], at[1:])[0, 1]) < 0.07  # nothing of one in the next
 
 
 def test_panels_are_drawn_anew_from_the_problems_own_rates():
@@ -96,33 +92,28 @@ def test_problems_that_never_vary_leave_a_panel_that_hardly_does():
 
 def noisy_pool(seed):
     rng = np.random.default_rng(seed)
-    steps = [
-        tuple(
-            StepRecord(
-                0, s, {
-                    "entropy": float(np.exp(rng.normal())),
-                    "clip_ratio": float(rng.binomial(16, 0.02) / 16),
-                    "grad_norm": float(np.exp(rng.normal())),
-                },
-            )
-            for s in range(40)
+    steps = tuple(
+        StepRecord(
+            0, s, {
+                "entropy": float(np.exp(rng.normal())),
+                "clip_ratio": float(rng.binomial(16, 0.02) / 16),
+                "grad_norm": float(np.exp(rng.normal())),
+            },
         )
-        for _ in range(20)
-    ]  # fmt: skip
-    return calibrate.Pool(
-        tuple(steps), rng.integers(0, 21, 48), np.full(48, 20), 4, panel_every=4, block_steps=8
-    )
+        for s in range(800)
+    )  # fmt: skip
+    return calibrate.Pool(steps, rng.integers(0, 21, 48), np.full(48, 20), 4, panel_every=4)
 
 
 def test_the_promised_rate_is_kept_on_new_campaigns():
     """Exact binomial: with n = 199 the rate itself is Beta(10, 190), within [0.02, 0.09]."""
     drawn_from = noisy_pool(0)
     made = calibrate.calibrate(drawn_from, predictor.judge, (24,), traces=199, seed=0)
-    threshold = calibrate.order_statistic(made["maxima"]["24"], 0.05)
+    threshold = calibrate.order_statistic(made["24"]["maxima"], 0.05)
     rng = np.random.default_rng(1)
     alarms = 0
     for _ in range(300):
-        state = predictor.State(made["units"], threshold)
+        state = predictor.State(made["24"]["units"], threshold)
         for record in calibrate.stationary(drawn_from, 24, rng):
             state, verdict = predictor.observe(state, record)
             alarms += verdict is predictor.Verdict.STOP
@@ -131,22 +122,31 @@ def test_the_promised_rate_is_kept_on_new_campaigns():
     assert 0.005 < alarms / 300 < 0.13
 
 
-def test_a_calibration_says_more_of_longer_campaigns():
+def test_a_calibration_holds_units_and_maxima_of_each_budget():
     made = calibrate.calibrate(noisy_pool(0), predictor.judge, (12, 24), traces=199, seed=0)
-    assert all(a <= b for a, b in zip(*made["maxima"].values(), strict=True))
-    assert [len(maxima) for maxima in made["maxima"].values()] == [199, 199]
-    assert min(made["units"].values()) >= 1.0
+    assert list(made) == ["12", "24"]
+    for fit in made.values():
+        assert len(fit["maxima"]) == 199
+        assert fit["maxima"] == sorted(fit["maxima"])
+    units = [made[budget]["units"] for budget in ("12", "24")]
+    assert all(1.0 <= units[0][name] <= units[1][name] for name in units[1])
     again = calibrate.calibrate(noisy_pool(0), predictor.judge, (12, 24), traces=199, seed=0)
     assert again == made
+
+
+def test_only_the_indicators_that_are_asked_for_are_calibrated():
+    some = ("clip_ratio", "entropy")
+    made = calibrate.calibrate(noisy_pool(0), predictor.judge, (24,), 199, 0, some)
+    assert set(made["24"]["units"]) == set(some)
 
 
 def test_the_shipped_calibration_fits_the_package():
     shipped = find_calibration("tiny")
     assert shipped["model"] == "tiny"
-    assert set(shipped["units"]) <= {*predictor.INDICATORS, calibrate.PANEL}
-    for maxima in shipped["maxima"].values():
-        assert len(maxima) >= calibrate.least_traces(0.01)
-        assert calibrate.order_statistic(maxima, 0.05) > 0.5
+    for fit in shipped["budgets"].values():
+        assert set(fit["units"]) <= {*predictor.INDICATORS, calibrate.PANEL}
+        assert len(fit["maxima"]) >= calibrate.least_traces(0.01)
+        assert calibrate.order_statistic(fit["maxima"], 0.05) > 0.5
 
 
 def test_a_file_that_is_no_calibration_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfreg.control import calibrate
 from selfreg.control.find import find_within
 from selfreg.control.protocol import Base
 from selfreg.control.within import early_stop, predictor
@@ -21,7 +22,10 @@ BASE = Base(
     options={"early_stop_drop": 0.02, "early_stop_patience": 3, "false_alarm_rate": 0.05},
     model="tiny",
     # 19 maxima: the 19th is the threshold at a rate of 0.05.
-    calibration={"model": "tiny", "units": UNITS, "maxima": {"40": [0.1] * 18 + [1.0]}},
+    calibration={
+        "model": "tiny",
+        "budgets": {"40": {"units": UNITS, "maxima": [0.1] * 18 + [1.0]}},
+    },
 )
 
 
@@ -108,7 +112,8 @@ def test_the_panel_is_judged_by_its_standard_errors_against_the_running_peak():
     for record in panel(0.5, None, 0.6, *[None] * 5, 0.45, error=0.03):
         state = predictor.read(state, record)
     assert state.z == {"panel_pass_at_1": pytest.approx(0.15 / (0.03 * math.sqrt(2)))}
-    assert predictor.score(state) == pytest.approx(0.15 / (0.03 * math.sqrt(2)) / 2)
+    score = calibrate.score(state.z, {**state.units, "entropy": 1.0})
+    assert score == pytest.approx(0.15 / (0.03 * math.sqrt(2)) / 2)
     assert predictor.leading(state) == "panel_pass_at_1"
 
 
@@ -141,7 +146,8 @@ def test_it_alarms_at_a_late_cliff_of_entropy_without_any_panel():
 def test_metrics_that_the_calibration_does_not_know_are_not_read():
     steps = records(*[{"approx_kl": 0.0}] * 8, *[{"approx_kl": 50.0}] * 8)
     assert stop_step(predictor.CONTROL, steps) is None
-    known = {**BASE.calibration, "units": {"approx_kl": 1.0}}
+    fit = {"units": {"approx_kl": 1.0}, "maxima": [1.0] * 19}
+    known = {"model": "tiny", "budgets": {"40": fit}}
     assert stop_step(predictor.CONTROL, steps, replace(BASE, calibration=known)) == 11
 
 

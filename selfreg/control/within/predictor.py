@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import NamedTuple
 
-from selfreg.control.calibrate import PANEL, PANEL_SE, threshold_of
+from selfreg.control.calibrate import PANEL, PANEL_SE, fit_to, score
 from selfreg.control.protocol import Base, Within
 from selfreg.records import Plan, StepRecord, Verdict
 
@@ -87,11 +87,6 @@ class State:
     z: Mapping[str, float] = field(default_factory=dict)
 
 
-def score(state: State) -> float:
-    """The largest z in units; 0 where no indicator is on its harmful side."""
-    return max([0.0, *(z / state.units[name] for name, z in state.z.items())])
-
-
 def leading(state: State) -> str:
     """The indicator whose z is largest in units; "" where none was judged."""
     return max(state.z, key=lambda name: state.z[name] / state.units[name], default="")
@@ -147,14 +142,15 @@ def start(base: Base, plan: Plan) -> State:
       ValueError: The calibration is of another model, or holds no threshold for this budget and
         false-alarm rate; the message says how to make one.
     """
-    threshold = threshold_of(base, plan.budget_steps)
-    return State(base.calibration["units"], threshold)
+    return State(*fit_to(base, plan.budget_steps))
 
 
 def observe(state: State, record: StepRecord) -> tuple[State, Verdict]:
     """Stop when the score is above the threshold."""
     state = read(state, record)
-    return state, Verdict.STOP if score(state) > state.threshold else Verdict.CONTINUE
+    return state, Verdict.STOP if score(
+        state.z, state.units
+    ) > state.threshold else Verdict.CONTINUE
 
 
 class Alarm(NamedTuple):
