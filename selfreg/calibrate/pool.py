@@ -28,6 +28,8 @@ def read_pool(folder: Path, panel_every: int | None) -> tuple[calibrate.Pool, st
         raise ValueError(f"--runs={folder} holds runs of several models: {', '.join(models)}")
     every = panel_every or runs[0].config["evaluation"]["every_steps"]
     steps = [step for run in runs for trace in run.traces for step in _still(run, trace)]
+    if not steps:
+        raise ValueError(f"--runs={folder} holds no update")
     passed, drawn = _panel_counts(runs)
     samples = runs[0].config["evaluation"]["panel_samples"]
     return calibrate.Pool(tuple(steps), passed, drawn, samples, every), models.pop()
