@@ -14,6 +14,7 @@ setup(
         "selfreg.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
         "selfreg.analysis": ["*.j2"],
+        "selfreg.control.within": ["*.json"],
     },
     install_requires=[
         "absl-py>=2.1",

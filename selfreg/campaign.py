@@ -134,10 +134,12 @@ def run_campaign(
             break
         watched = control.observe(watched, record)
         if watched.verdict is Verdict.RESTORE_PEAK:
-            ahead.drop()
-            checkpoints.wait()
+            ahead.drop()  # drawn from the policy that is given up
+            checkpoints.wait()  # the peak may be on its way to the disk
+            del state  # two sets of weights and moments may not fit
             here = Checkpoint(campaign, peak_step)
             state = TrainState(**_read(stages, here, "params", "moments"))
+            stages.progress.restored(peak_step, control.rates(watched).lr)
         step += 1
 
     checkpoints.close()

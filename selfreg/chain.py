@@ -5,7 +5,7 @@ from typing import Any
 
 from selfreg import distributed
 from selfreg.campaign import run_campaign
-from selfreg.control.find import find_between, find_within
+from selfreg.control.find import find_between, find_calibration, find_within
 from selfreg.control.protocol import Between, base_of
 from selfreg.lineage import take_first_campaign
 from selfreg.records import Plan, to_json
@@ -28,7 +28,9 @@ def run_chain(config: Any, workdir: Path) -> None:
       NonFiniteLossError: An update failed.
     """
     within, between = find_within(config.within), find_between(config.between)
-    base = base_of(config, read_memory(config.control.memory))
+    calibration = find_calibration(config.control.predictor_calibration)
+    base = base_of(config, read_memory(config.control.memory), calibration)
+    within.start(base, base.plan(0, None, ""))  # what it refuses should not wait for a policy
     control = between.start(base)
     with open_stages(config, workdir) as stages:
         log = stages.log

@@ -22,6 +22,10 @@ from selfreg.rundir import checkpoint_folder
 PEAK = "peak"
 
 
+def _peak_value(metrics: Mapping[str, float]) -> float:
+    return metrics[PEAK]
+
+
 class Checkpoints:
     """The checkpoints of one campaign."""
 
@@ -36,14 +40,17 @@ class Checkpoints:
         policies = managers.preservation_policy
         # Only peaks are saved with a metric, each above the last: the best is the latest peak.
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[PEAK], n=1, keep_checkpoints_without_metrics=False
+            get_metric_fn=_peak_value, n=1, keep_checkpoints_without_metrics=False
         )
         rules = [policies.CustomSteps([0]), policies.LatestN(1), best]
         if keep_every_steps:
             rules.append(policies.EveryNSteps(keep_every_steps))
         keep = policies.AnyPreservationPolicy(rules)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            preservation_policy=keep,
+            best_fn=_peak_value,  # else metrics are not written, and a resumed run loses its peak
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
 

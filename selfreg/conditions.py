@@ -28,6 +28,10 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "M1": {"between": "morbo_proxy"},  # random, biased to the Pareto front
     "M2": {"between": "bayesian_search"},  # BoTorch
     "EQ": {"between": "matched"},  # naive, with the updates that another run made
+    # Within campaigns; the peak rolls forward.
+    "ONLINE": {"within": "early_stop", "between": "best_checkpoint"},
+    "PREDICT": {"within": "predictor", "between": "best_checkpoint"},
+    "ROLLBACK": {"within": "predictor", "between": "best_checkpoint", "control.max_restores": 2},
     # Inside the update.
     "GRPO": {"learn.algorithm": "grpo"},
     "GRPO+ES": {"learn.algorithm": "grpo", "between": "early_stop"},

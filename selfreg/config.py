@@ -144,6 +144,16 @@ KEYS: dict[str, Key] = {
     "sglang.sync_timeout_s": Key(600.0, "for a server to take new weights", ABOVE_ZERO),
     "sglang.refuse_stale": Key(True, "draw again what other weights drew; False: count it only"),
     "sglang.colocated": Key(False, "servers share the trainer's accelerators, in turns"),
+    "control.early_stop_drop": Key(0.02, "below the running peak: a decline", at_least(0)),
+    "control.early_stop_patience": Key(3, "declines in a row that stop a campaign", at_least(1)),
+    "control.false_alarm_rate": Key(
+        0.05,
+        "of the predictor: stationary campaigns that it may stop",
+        Rule(lambda v: 0 < v < 1, "in (0, 1)"),
+    ),
+    "control.predictor_calibration": Key(
+        "tiny", "of that rate: tiny, or a file by python -m selfreg.calibrate"
+    ),
     "control.max_restores": Key(
         Open(int, "(by condition)"),
         "times that a campaign goes back to its peak instead of stopping early",

@@ -56,6 +56,11 @@ class ProgressLine:
             soft_wrap=True,
         )
 
+    def restored(self, peak_step: int, lr: float) -> None:
+        """Say that the campaign goes on from its peak."""
+        words = f"back to the peak at step {peak_step}; from there at lr {lr:g}"
+        self._console.print(f"{self._label} campaign {self._campaign + 1}: {words}", soft_wrap=True)
+
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show one step."""
         if "panel_pass_at_1" in metrics:

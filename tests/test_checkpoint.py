@@ -6,6 +6,7 @@ import pytest
 
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.records import Checkpoint
+from selfreg.rundir import saved_steps
 
 
 def trees(value):
@@ -24,6 +25,15 @@ def test_start_peak_and_latest_are_kept_and_the_rest_is_not(tmp_path):
         back = restore(tmp_path, Checkpoint(0, step), trees(0))
         np.testing.assert_array_equal(back["params"]["w"], np.full((3, 2), step))
         assert back["moments"]["count"] == step
+
+
+def test_a_peak_outlives_the_process_that_saved_it(tmp_path):
+    for saves in ([(0, 0.3), (2, 0.4), (3, None)], [(4, None), (6, None)]):
+        checkpoints = Checkpoints(tmp_path, 0)
+        for step, peak in saves:
+            checkpoints.save(step, trees(step), peak_value=peak)
+        checkpoints.close()
+    assert saved_steps(tmp_path, 0) == [0, 2, 6]
 
 
 def test_only_the_trees_asked_for_are_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,27 @@ def find_within(name: str) -> Within:
 def find_between(name: str) -> Between:
     """The control between campaigns that config.between names; see find_within."""
     return _find(name, between, Between, "config.between")
+
+
+def find_calibration(name: str) -> dict[str, Any]:
+    """The calibration of the predictor that config.control.predictor_calibration names.
+
+    Args:
+      name: "tiny", which ships with the package, or a file that `python -m selfreg.calibrate` made.
+
+    Raises:
+      ValueError: There is none, or it cannot be read.
+    """
+    shipped = Path(within.__path__[0]) / f"predictor_{name}.json"
+    file = shipped if shipped.is_file() else Path(name)
+    try:
+        calibration = json.loads(file.read_text())
+        return {key: calibration[key] for key in ("model", "budgets")}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"config.control.predictor_calibration={name!r} is no calibration ({error!r}): name "
+            "tiny, or a file that python -m selfreg.calibrate made"
+        ) from None
 
 
 def _find(name: str, package: ModuleType, kind: type, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from selfreg.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
@@ -22,6 +23,8 @@ class Base:
       capabilities: The names in config.evaluation.capabilities.
       memory: What another chain's memory file holds; empty: nothing.
       options: The config's section `control`.
+      model: The config's model.path.
+      calibration: What config.control.predictor_calibration holds; empty: nothing.
     """
 
     budget_steps: int
@@ -34,6 +37,8 @@ class Base:
     capabilities: tuple[str, ...] = ()
     memory: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
         """The plan of a campaign, with the config's hyperparameters but for `changes`."""
@@ -85,12 +90,17 @@ class Between(NamedTuple):
     remember: Callable[[Any], Mapping[str, Any]] = lambda _: {}
 
 
-def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
+def base_of(
+    config: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    calibration: Mapping[str, Any] = MappingProxyType({}),
+) -> Base:
     """What a resolved config gives its controls.
 
     Args:
       config: As config.json holds it.
       memory: What config.control.memory holds; empty: nothing.
+      calibration: What config.control.predictor_calibration holds; empty: nothing.
     """
     learn, rollout = config["learn"], config["rollout"]
     panels = config["evaluation"]["capabilities"]
@@ -105,4 +115,6 @@ def base_of(config: Mapping[str, Any], memory: Mapping[str, Any]) -> Base:
         capabilities=tuple(panel.partition("=")[0] for panel in panels),
         memory=memory,
         options=dict(config["control"]),
+        model=config["model"]["path"],
+        calibration=calibration,
     )

@@ -1,0 +1,1 @@
+"""The collapse predictor's thresholds, made from stored runs and tried on them."""

@@ -1,0 +1,1 @@
+"""Controls asked again about stored chains."""
