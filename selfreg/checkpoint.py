@@ -34,8 +34,10 @@ class Checkpoints:
             [policies.CustomSteps([0]), policies.LatestN(1), best]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
-        )
+            preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True,
+            # Only so are metrics written: a run that is resumed must know the peak before it.
+            best_fn=best.get_metric_fn,
+        )  # fmt: skip
         self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
 
     def save(self, step: int, trees: Mapping[str, Any], *, peak_value: float | None = None) -> None:

@@ -26,6 +26,16 @@ def test_start_peak_and_latest_are_kept_and_the_rest_is_not(tmp_path):
         assert back["moments"]["count"] == step
 
 
+def test_a_peak_is_kept_by_runs_that_are_resumed_after_it(tmp_path):
+    for saves in ([(0, 0.3), (2, 0.4), (4, None)], [(4, None), (6, None)], [(8, None)]):
+        checkpoints = Checkpoints(tmp_path, 0)
+        for step, peak in saves:
+            checkpoints.save(step, trees(step), peak_value=peak)
+        checkpoints.close()
+    kept = {int(p.name) for p in (tmp_path / "campaign_00").iterdir() if p.name.isdigit()}
+    assert kept == {0, 2, 8}
+
+
 def test_only_the_trees_asked_for_are_read(tmp_path):
     checkpoints = Checkpoints(tmp_path, 1)
     checkpoints.save(0, trees(7))
