@@ -36,7 +36,7 @@ def of_shape(config: DecoderConfig, *, remat: str = "none") -> Policy:
 def learner_of(policy: Policy, *, dtype: str, packing: Packing) -> Learner:
     """What updates the policy: clipping and Adam."""
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings(dtype, CHUNK_TOKENS, packing, False)
+    settings = LearnSettings(dtype, CHUNK_TOKENS, packing)
     return make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
 
 

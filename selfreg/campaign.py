@@ -15,11 +15,14 @@ from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
 from selfreg.learn.collate import collate
+from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
 from selfreg.learn.packing import padding_fraction
+from selfreg.learn.pairs import pair_advantages
 from selfreg.learn.train_step import TrainState
 from selfreg.measure import REPORT, measure, measure_campaign
 from selfreg.records import (
+    Batch,
     Checkpoint,
     FinishReason,
     Group,
@@ -70,11 +73,14 @@ def run_campaign(
     checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
     begun_at = checkpoints.latest_step()
     step = begun_at or 0
+    anchor = None
     if begun_at is None:
         state = _start(stages, plan)
     else:
         here = Checkpoint(campaign, begun_at)
         state = TrainState(**_read(stages, here, "params", "moments"))
+        if config.learn.ewc_coef:
+            anchor = Anchor(**_read(stages, Checkpoint(campaign, 0), "params", "fisher"))
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
     reference = None
@@ -86,42 +92,54 @@ def run_campaign(
 
     engine, first = stages.sampler.engine, step
     ahead: Ahead[list[Group]] = Ahead(config.rollout.overlap)
+    groups: list[Group] = []
+    drawn_at = step
     while True:
         last = watched.verdict is Verdict.STOP
+        # A run resumes only at steps that draw, and at its last: see config._rules_across_keys.
+        draws = not last and (not groups or step % config.learn.updates_per_batch == 0)
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             drawn = ahead.take()  # before its weights change
-            with watch("sync"):
-                engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
+            if draws or last:
+                with watch("sync"):
+                    engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
             metrics: dict[str, float] = {}
             if last or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
                     panel = measure(stages, stages.panel, "panel", campaign, step)
                 metrics["panel_pass_at_1"] = panel.pass_at_1
                 metrics["panel_pass_at_1_se"] = panel.standard_error
-            groups = [] if last else drawn or _rollouts(stages, plan, campaign, step, watch)
-            if groups:
+            if draws:
+                groups = drawn or _rollouts(stages, plan, campaign, step, watch)
+                drawn_at = step - 1 if drawn else step
                 stages.log.completions(campaign, step, "train", groups)
-            metrics |= _describe(groups)
+                metrics |= _describe(groups)
+            trees = state._asdict()
+            if config.learn.ewc_coef and step == 0:
+                anchor = anchor or _anchor(stages, state, groups, plan, watch)
+                trees |= {"fisher": anchor.fisher}
 
             value = metrics.get(config.control_metric, -math.inf)
             is_peak = value > peak
             if is_peak or last or _is_saved(config.checkpoint, step):
                 with watch("checkpoint"):
-                    checkpoints.save(step, state._asdict(), peak_value=value if is_peak else None)
+                    checkpoints.save(step, trees, peak_value=value if is_peak else None)
             if is_peak:
                 peak, peak_step = value, step
             if not last:
                 engine.release()
                 ahead.begin(partial(_rollouts, stages, plan, campaign, step + 1, Stopwatch()))
                 rates = control.rates(watched)
-                if rates.kl_coef and reference is None:
+                if reference is None and (rates.kl_coef or config.learn.algorithm == "dpo"):
                     reference = _reference(stages, plan)
                 with watch("update"):
-                    state, learned = _update(stages, state, groups, plan, step, rates, reference)
+                    state, learned = _update(
+                        stages, state, groups, plan, step, rates, reference, anchor
+                    )
                 if step == first:
                     _check_agreement(config, learned)
-                metrics |= learned | {"rollout/staleness_steps": float(drawn is not None)}
+                metrics |= learned | {"rollout/staleness_steps": float(step - drawn_at)}
         metrics |= watch.seconds | {"compiles": compile_count() - compiled}
         metrics |= engine.take_metrics()
         if watched.restores:
@@ -140,6 +158,7 @@ def run_campaign(
             here = Checkpoint(campaign, peak_step)
             state = TrainState(**_read(stages, here, "params", "moments"))
             stages.progress.restored(peak_step, control.rates(watched).lr)
+            groups = []  # what the policy drew that is given up
         step += 1
 
     checkpoints.close()
@@ -186,6 +205,30 @@ def _check_agreement(config: Any, learned: Mapping[str, float]) -> None:
         )
 
 
+def _anchor(
+    stages: Stages, state: TrainState, groups: Sequence[Group], plan: Plan, watch: Stopwatch
+) -> Anchor:
+    """What EWC holds on to: the campaign's start, weighed by its first step's samples."""
+    temperature = plan.temperature or stages.config.rollout.temperature
+    with watch("update"):
+        return stages.learner.anchor(state.params, _collate(stages, groups), temperature)
+
+
+def _collate(stages: Stages, groups: Sequence[Group]) -> Batch:
+    learn = stages.config.learn
+    return collate(
+        groups,
+        prompt_width=stages.prompt_width,
+        max_new_tokens=stages.config.rollout.max_new_tokens,
+        packing=stages.packing,
+        reward_coding=learn.reward_coding,
+        center=learn.use_score_centering,
+        leave_one_out=learn.use_leave_one_out,
+        normalize=learn.use_std_normalization,
+        aggregation=learn.token_aggregation,
+    )
+
+
 def _update(
     stages: Stages,
     state: TrainState,
@@ -194,26 +237,22 @@ def _update(
     step: int,
     rates: control.Rates,
     reference: Any,
+    anchor: Anchor | None,
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update from graded groups."""
-    config = stages.config
-    learn = config.learn
-    batch = collate(
-        groups,
-        prompt_width=stages.prompt_width,
-        max_new_tokens=config.rollout.max_new_tokens,
-        packing=stages.packing,
-        reward_coding=learn.reward_coding,
-        center=learn.use_score_centering,
-        normalize=learn.use_std_normalization,
-        aggregation=learn.token_aggregation,
-    )
+    config, learner = stages.config, stages.learner
+    batch = _collate(stages, groups)
     temperature = plan.temperature or config.rollout.temperature
     scores = None
     if reference is not None:
-        scores = stages.learner.logprobs(reference, batch, temperature)
+        scores = learner.logprobs(reference, batch, temperature)
+    described: dict[str, float] = {}
+    if config.learn.algorithm == "dpo":
+        own = learner.logprobs(state.params, batch, temperature)
+        batch, described = _paired(batch, groups, own, scores, config.learn.dpo_beta)
     lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
-    state, learned = stages.learner.update(state, batch, scores, lr, rates.kl_coef, temperature)
+    held = scores if rates.kl_coef else None
+    state, learned = learner.update(state, batch, held, lr, rates.kl_coef, temperature, anchor)
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         file = stages.log.save_batch(batch)
@@ -221,13 +260,23 @@ def _update(
             f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch "
             f"is in {file}. Lower config.optimizer.lr={rates.lr:g} or set optimizer.clip_norm"
         )
-    return state, metrics | {"padding_fraction": padding_fraction(batch, stages.packing)}
+    padding = {"padding_fraction": padding_fraction(batch, stages.packing)}
+    return state, metrics | described | padding
+
+
+def _paired(
+    batch: Batch, groups: Sequence[Group], own: jax.Array, reference: Any, beta: float
+) -> tuple[Batch, dict[str, float]]:
+    """The batch with DPO's advantages, given the logprobs of its tokens, and DPO's metrics."""
+    own, reference = jax.device_get((own, reference))
+    passed = np.stack([group.rewards > 0 for group in groups])
+    log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
+    advantages, metrics = pair_advantages(passed, log_ratios, beta)
+    return replace(batch, advantages=advantages), metrics
 
 
 def _describe(groups: Sequence[Group]) -> dict[str, float]:
-    """What the samples of a step say about the policy; nothing when none were drawn."""
-    if not groups:
-        return {}
+    """What the samples of a step say about the policy."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     outcomes = Counter(grade.outcome for group in groups for grade in group.grades)
     count = len(rollouts)
@@ -268,12 +317,13 @@ def _start(stages: Stages, plan: Plan) -> TrainState:
 
 def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
     """Trees of a checkpoint of this chain, on the mesh."""
-    like = {name: getattr(stages.learner.like, name) for name in names}
+    like = stages.learner.like._asdict()
+    like = {name: like["params" if name == "fisher" else name] for name in names}
     return restore(stages.log.folder / CHECKPOINTS, checkpoint, like)
 
 
 def _reference(stages: Stages, plan: Plan) -> Any:
-    """The frozen weights that the KL penalty holds on to."""
+    """The frozen weights that the KL penalty or DPO holds on to."""
     if plan.start is None or stages.config.learn.kl_reference == "base":
         return stages.initial()
     return _read(stages, plan.start, "params")["params"]

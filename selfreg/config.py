@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
+from selfreg.algorithms import ALGORITHMS, REINFORCE
 from selfreg.conditions import CONDITIONS, DEFAULTS
 
 
@@ -46,13 +47,6 @@ ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
 BETWEEN = Rule(lambda value: 0 < value < 1, "in (0, 1)")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
 
-# What an algorithm's name says of the flags that a config leaves open.
-ALGORITHMS: dict[str, dict[str, bool]] = {
-    "reinforce": {"use_score_centering": False, "use_std_normalization": False},
-    "grpo": {"use_score_centering": True, "use_std_normalization": True},
-    "dr_grpo": {"use_score_centering": True, "use_std_normalization": False},
-}
-
 
 class Open(NamedTuple):
     """The default of a key that something else decides, unless a config sets it."""
@@ -61,7 +55,10 @@ class Open(NamedTuple):
     words: str
 
 
-BY_ALGORITHM = Open(bool, "(by algorithm)")
+def by_algorithm(kind: type) -> Open:
+    """The default of a key that ALGORITHMS decides."""
+    return Open(kind, "(by algorithm)")
+
 
 KEYS: dict[str, Key] = {
     "name": Key("run", "a word for folders, plots and tables"),
@@ -157,7 +154,7 @@ KEYS: dict[str, Key] = {
     "control.max_restores": Key(
         Open(int, "(by condition)"),
         "times that a campaign goes back to its peak instead of stopping early",
-        Rule(lambda v: v is None or v >= 0, "at least 0"),
+        at_least(0),
     ),
     "control.restore_lr_factor": Key(0.5, "times the learning rate, at each restore", ABOVE_ZERO),
     "control.restore_kl_coef": Key(0.0, "least weight of the KL penalty then", at_least(0)),
@@ -215,24 +212,50 @@ KEYS: dict[str, Key] = {
     "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
     "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
     "learn.algorithm": Key(
-        Open(str, "(by condition)"),
-        "update rule",
-        Rule(lambda v: v is None or v in ALGORITHMS, "one of " + ", ".join(ALGORITHMS)),
+        Open(str, "(by condition)"), "update rule: see the end of this list", one_of(*ALGORITHMS)
     ),
     "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
-    "learn.use_score_centering": Key(BY_ALGORITHM, "subtract the group's mean reward"),
-    "learn.use_std_normalization": Key(BY_ALGORITHM, "divide by the group's spread"),
-    "learn.use_importance_sampling_ratio": Key(False, "weight tokens by trainer / sampler"),
-    "learn.importance_ratio_cap": Key(0.0, "truncate the ratio there; 0: not", at_least(0)),
-    "learn.token_aggregation": Key(
-        "token_mean",
-        "how tokens are weighed: selfreg/learn/advantages.py",
-        one_of("token_mean", "sequence_mean", "constant_length"),
+    "learn.use_score_centering": Key(by_algorithm(bool), "subtract the group's mean reward"),
+    "learn.use_leave_one_out": Key(
+        by_algorithm(bool), "of that mean leave out the completion's own reward"
     ),
+    "learn.use_std_normalization": Key(by_algorithm(bool), "divide by the group's spread"),
+    "learn.use_importance_sampling_ratio": Key(
+        by_algorithm(bool), "weight tokens by trainer / sampler"
+    ),
+    "learn.ratio_level": Key(
+        by_algorithm(str),
+        "a ratio each token, or the geometric mean of a completion's",
+        one_of("token", "sequence"),
+    ),
+    "learn.importance_ratio_cap": Key(0.0, "truncate the ratio there; 0: not", at_least(0)),
+    "learn.clip_low": Key(
+        by_algorithm(float), "how far the ratio counts below 1 (PPO's clip); 0: all", BELOW_ONE
+    ),
+    "learn.clip_high": Key(by_algorithm(float), "ditto, above 1; 0: all", at_least(0)),
+    "learn.updates_per_batch": Key(
+        1, "steps that learn from one draw of completions, an update each", at_least(1)
+    ),
+    "learn.dpo_beta": Key(0.1, "how strongly DPO holds on to the reference", ABOVE_ZERO),
+    "learn.token_aggregation": Key(
+        by_algorithm(str),
+        "how tokens are weighed: selfreg/learn/advantages.py",
+        one_of("token_mean", "sequence_mean", "constant_length", "sum"),
+    ),
+    "learn.entropy_coef": Key(0.0, "weight of the entropy bonus", at_least(0)),
     "learn.kl_coef": Key(0.0, "weight of the k3 KL penalty", at_least(0)),
-    "learn.kl_schedule": Key((), "the weight by campaign, the last one stays; (): learn.kl_coef"),
+    "learn.kl_schedule": Key(
+        (),
+        "the weight by campaign, the last one stays; (): learn.kl_coef",
+        Rule(lambda v: all(isinstance(x, int | float) and x >= 0 for x in v), "numbers from 0"),
+    ),
     "learn.kl_reference": Key(
-        "campaign_start", "the KL penalty's anchor", one_of("campaign_start", "base")
+        "campaign_start",
+        "the policy that the KL penalty and DPO hold on to",
+        one_of("campaign_start", "base"),
+    ),
+    "learn.ewc_coef": Key(
+        0.0, "weight of the diagonal-Fisher penalty around the campaign's start", at_least(0)
     ),
     # Completions are packed into rows: selfreg/learn/packing.py.
     "learn.row_tokens": Key((), "widths of rows; (): 2/3, 1 and 3/2 of rollout.max_new_tokens"),
@@ -243,9 +266,16 @@ KEYS: dict[str, Key] = {
     "optimizer.lr": Key(1e-6, "peak learning rate of AdamW", ABOVE_ZERO),
     "optimizer.b1": Key(0.9, "decay of the first moment", BELOW_ONE),
     "optimizer.b2": Key(0.999, "decay of the second moment", BELOW_ONE),
-    "optimizer.eps": Key(1e-8, "added to the root of the second moment", ABOVE_ZERO),
+    "optimizer.eps": Key(
+        1e-8,
+        "added to the root of the second moment; large (1e-3): small gradients take small steps",
+        ABOVE_ZERO,
+    ),
     "optimizer.weight_decay": Key(0.0, "of matrices", at_least(0)),
     "optimizer.clip_norm": Key(1.0, "most the gradient's norm may be; 0: off", at_least(0)),
+    "optimizer.max_update_ratio": Key(
+        0.0, "most a matrix may change, as a fraction of its norm; 0: any", at_least(0)
+    ),
     "optimizer.warmup_steps": Key(0, "of a linear warm-up in each campaign", at_least(0)),
     "optimizer.state_dtype": Key(
         "float32",
@@ -295,6 +325,10 @@ def describe() -> str:
         value = key.default.words if isinstance(key.default, Open) else key.default
         allowed = f" ({key.rule.words})" if key.rule.words != ANYTHING.words else ""
         lines.append(f"  --config.{name}={value}\n      {key.meaning}{allowed}")
+    lines.append("\nWhat algorithms set, of what the config leaves open (the others as reinforce):")
+    for name, flags in ALGORITHMS.items():
+        own = {k: v for k, v in flags.items() if name == "reinforce" or v != REINFORCE[k]}
+        lines.append(f"  {name}: " + ", ".join(f"{k}={v}" for k, v in own.items()))
     return "\n".join(lines)
 
 
@@ -329,24 +363,23 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     Raises:
       ValueError: A value is impossible; the message names the key, the value and what is allowed.
     """
-    config = ConfigDict(config)
-    rules = {name: key.rule for name, key in KEYS.items()}
-    for name, rule in (rules | _rules_across_keys(config)).items():
-        section, _, last = name.rpartition(".")
-        value = (config[section] if section else config)[last]
-        for each in (rules[name], rule):
-            if not each.holds(value):
-                raise ValueError(f"config.{name}={value!r} is not possible: must be {each.words}")
-    decided = {**DEFAULTS, **CONDITIONS[config.condition]}
-    _fill_open(config, decided)
+    # A plain copy would share its open keys: filling them in would write to the caller's.
+    config = config.copy_and_resolve_references()
+    _check(config, {name: key.rule for name, key in KEYS.items()})
+    _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
     flags = ALGORITHMS[config.learn.algorithm]
     _fill_open(config, {f"learn.{flag}": value for flag, value in flags.items()})
-    if config.learn.use_score_centering and config.rollout.group_size < 2:
-        raise ValueError(
-            "config.learn.use_score_centering compares the completions of a group: "
-            f"config.rollout.group_size={config.rollout.group_size} must be at least 2"
-        )
+    _check(config, _rules_across_keys(config))
     return FrozenConfigDict(config)
+
+
+def _check(config: ConfigDict, rules: dict[str, Rule]) -> None:
+    """Raise ValueError for the first key whose value breaks its rule; open ones may be anything."""
+    for name, rule in rules.items():
+        section, _, last = name.rpartition(".")
+        value = (config[section] if section else config)[last]
+        if value is not None and not rule.holds(value):
+            raise ValueError(f"config.{name}={value!r} is not possible: must be {rule.words}")
 
 
 def _fill_open(config: ConfigDict, decided: dict[str, Any]) -> None:
@@ -368,27 +401,60 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
 
     sglang = config.sglang
     servers = bool(sglang.urls) + sglang.launch
+    learn = config.learn
+    ratio = learn.use_importance_sampling_ratio
+    compares = learn.use_score_centering or learn.algorithm == "dpo"
+    clip_rule = Rule(
+        lambda clip: clip == 0 or (ratio and not learn.importance_ratio_cap),
+        "0 unless learn.use_importance_sampling_ratio=True and learn.importance_ratio_cap=0",
+    )
+    in_draws = Rule(
+        lambda steps: steps % learn.updates_per_batch == 0,
+        f"a multiple of learn.updates_per_batch={learn.updates_per_batch}: a run resumes only "
+        "where completions are drawn",
+    )
     return {
         "rollout.engine": Rule(
             lambda engine: servers == (engine == "sglang"),
             "sglang with either sglang.urls or sglang.launch=True set, or jax with neither",
         ),
         "rollout.overlap": Rule(
-            lambda overlap: not (overlap and sglang.colocated),
-            "False where sglang.colocated=True: servers and trainer take turns",
+            lambda overlap: not (overlap and (sglang.colocated or learn.updates_per_batch > 1)),
+            "False where sglang.colocated=True: servers and trainer take turns; and where "
+            "learn.updates_per_batch is above 1",
         ),
         "sglang.gpus": Rule(
             lambda gpus: not gpus or len(gpus.split(";")) == sglang.servers,
             f"'' or one list for each of sglang.servers={sglang.servers}, separated by semicolons",
         ),
-        "learn.importance_ratio_cap": Rule(
-            lambda cap: cap == 0 or config.learn.use_importance_sampling_ratio,
-            "0 unless learn.use_importance_sampling_ratio=True",
+        "rollout.group_size": Rule(
+            lambda size: size > 1 or not compares,
+            "at least 2 where learn.use_score_centering=True or learn.algorithm='dpo': the "
+            "completions of a group are compared",
         ),
         "campaign_budget_steps": Rule(
             lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
             "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
+        "evaluation.every_steps": in_draws,
+        "checkpoint.every_steps": in_draws,
+        "learn.algorithm": Rule(
+            lambda name: name != "dpo" or all(learn[k] == v for k, v in ALGORITHMS["dpo"].items()),
+            f"another where one of {', '.join(REINFORCE)} is set to what dpo does not set it to",
+        ),
+        "learn.use_leave_one_out": Rule(
+            lambda on: not on or learn.use_score_centering,
+            "False unless learn.use_score_centering=True",
+        ),
+        "learn.ratio_level": Rule(
+            lambda level: ratio or level == "token",
+            "token unless learn.use_importance_sampling_ratio=True",
+        ),
+        "learn.importance_ratio_cap": Rule(
+            lambda cap: cap == 0 or ratio, "0 unless learn.use_importance_sampling_ratio=True"
+        ),
+        "learn.clip_low": clip_rule,
+        "learn.clip_high": clip_rule,
         "rollout.max_sequences": at_least(group),
         "learn.row_tokens": Rule(
             holds_every_completion,

@@ -17,6 +17,7 @@ from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
+from selfreg.learn.objective import Objective
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
@@ -221,9 +222,17 @@ def _learner(
         dtype=config.model.dtype,
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
-        use_ratio=learn.use_importance_sampling_ratio,
+        objective=Objective(
+            use_ratio=learn.use_importance_sampling_ratio,
+            ratio_level=learn.ratio_level,
+            ratio_cap=learn.importance_ratio_cap,
+            clip_low=learn.clip_low,
+            clip_high=learn.clip_high,
+            entropy_coef=learn.entropy_coef,
+        ),
         offload=optimizer.offload,
-        ratio_cap=learn.importance_ratio_cap,
+        ewc_coef=learn.ewc_coef,
+        max_update_ratio=optimizer.max_update_ratio,
     )
     rule = make_optimizer(
         b1=optimizer.b1,

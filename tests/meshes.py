@@ -63,7 +63,7 @@ def make_batch() -> Batch:
 def learner(policy: Policy, shape: tuple[int, ...], dtype: str = "float32") -> Learner:
     # With b1 = 0.5 the first moment is half the gradient after one step.
     rule = make_optimizer(b1=0.5, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
-    settings = LearnSettings(dtype, 32, PACKING, use_ratio=False)
+    settings = LearnSettings(dtype, 32, PACKING)
     return make_learner(policy, mesh_of(shape), rule, settings)
 
 

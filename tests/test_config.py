@@ -27,7 +27,15 @@ def test_every_config_builds(file):
 
 @pytest.mark.parametrize(
     ("algorithm", "centering", "std"),
-    [("reinforce", False, False), ("grpo", True, True), ("dr_grpo", True, False)],
+    [
+        ("reinforce", False, False),
+        ("rloo", True, False),
+        ("grpo", True, True),
+        ("dr_grpo", True, False),
+        ("ppo", True, True),
+        ("gspo", True, True),
+        ("dpo", False, False),
+    ],
 )
 def test_an_algorithm_sets_its_flags(algorithm, centering, std):
     config = default()
@@ -40,6 +48,60 @@ def test_a_flag_that_is_set_wins_over_the_algorithm():
     config = default()
     config.learn.algorithm, config.learn.use_std_normalization = "grpo", False
     assert not resolve(config).learn.use_std_normalization
+    config.learn.algorithm, config.learn.clip_high = "ppo", 0.28  # clip-higher
+    learn = resolve(config).learn
+    assert (learn.clip_low, learn.clip_high) == (0.2, 0.28)
+    assert learn.use_importance_sampling_ratio
+
+
+def test_algorithms_differ_in_what_their_papers_do():
+    def of(algorithm):
+        config = default()
+        config.learn.algorithm = algorithm
+        return resolve(config).learn
+
+    assert of("rloo").use_leave_one_out
+    assert not of("grpo").use_leave_one_out
+    assert (of("gspo").ratio_level, of("ppo").ratio_level) == ("sequence", "token")
+    assert (of("gspo").clip_low, of("gspo").clip_high) == (3e-4, 4e-4)
+    assert of("gspo").token_aggregation == "sequence_mean"
+    assert (of("dpo").token_aggregation, of("grpo").token_aggregation) == ("sum", "token_mean")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learn.clip_low": 0.2}, "clip_low=0.2 .* learn.use_importance_sampling_ratio=True"),
+        (
+            {"learn.algorithm": "ppo", "learn.importance_ratio_cap": 2.0},
+            "clip_low=0.2 .* learn.importance_ratio_cap=0",
+        ),
+        ({"learn.ratio_level": "sequence"}, "ratio_level='sequence' .* must be token unless"),
+        (
+            {"learn.use_leave_one_out": True},
+            "one_out=True .* unless learn.use_score_centering=True",
+        ),
+        (
+            {"learn.algorithm": "dpo", "learn.use_std_normalization": True},
+            "algorithm='dpo' .* one of",
+        ),
+        ({"learn.algorithm": "dpo", "rollout.group_size": 1}, "group_size=1 .* at least 2"),
+        ({"learn.updates_per_batch": 2}, "evaluation.every_steps=5 .* a multiple of .*batch=2"),
+        (
+            {"learn.updates_per_batch": 5, "checkpoint.every_steps": 12},
+            "checkpoint.every_steps=12 .* a multiple of",
+        ),
+        (
+            {"learn.updates_per_batch": 5, "rollout.overlap": True},
+            "overlap=True .*learn.updates_per_batch is above 1",
+        ),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(changes, words):
+    config = default()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=words):
+        resolve(config)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +114,12 @@ def test_a_flag_that_is_set_wins_over_the_algorithm():
         ("rollout.top_p", 1.5, "in (0, 1]"),
         ("rollout.group_size", 0, "at least 1"),
         ("rollout.max_sequences", 8, "at least 16"),
-        ("learn.algorithm", "ppo", "reinforce, grpo, dr_grpo"),
+        ("learn.algorithm", "a2c", "reinforce, rloo, grpo, dr_grpo, ppo, gspo, dpo"),
+        ("learn.clip_low", 1.0, "in [0, 1)"),
+        ("learn.kl_schedule", (0.01, -0.02), "numbers from 0"),
+        ("learn.kl_schedule", ("high",), "numbers from 0"),
+        ("learn.dpo_beta", 0.0, "above 0"),
+        ("learn.updates_per_batch", 0, "at least 1"),
         ("learn.row_tokens", (64, 95), "the last at least rollout.max_new_tokens=96"),
         ("learn.row_tokens", (144, 96), "ascending"),
         ("learn.row_tokens", (0, 96), "above 0"),
@@ -95,6 +162,12 @@ def test_servers_in_turns_do_not_overlap():
     config.rollout.overlap = config.sglang.colocated = True
     with pytest.raises(ValueError, match="take turns"):
         resolve(config)
+
+
+def test_resolving_leaves_the_config_as_it_was():
+    config = default()
+    resolve(config)
+    assert config.learn.algorithm is config.learn.use_score_centering is None
 
 
 def test_flags_left_open_are_independent():

@@ -50,11 +50,11 @@ def small_job(remat="none", microbatch_rows=0, **changes):
     return resolve(config)
 
 
-def lowered_update(policy, split, packing, sizes, chunk_tokens):
+def lowered_update(policy, split, packing, sizes, chunk_tokens, anchored=False):
     """The real update, as the compiler is given it."""
     problems, prompt, group, completion = sizes
     rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings("float32", chunk_tokens, packing, False)
+    settings = LearnSettings("float32", chunk_tokens, packing, ewc_coef=float(anchored))
     learner = make_learner(policy, make_mesh(*split), rule, settings)
     ones = np.ones((problems * group, completion), np.float32)
     batch = Batch(
@@ -67,7 +67,7 @@ def lowered_update(policy, split, packing, sizes, chunk_tokens):
         token_weights=ones,
         slots=pack(np.full((problems, group), completion), completion, packing),
     )
-    return learner.lower(batch, None)
+    return learner.lower(batch, None, anchored)
 
 
 def compiled_bytes(config, decoder, split):
@@ -76,7 +76,7 @@ def compiled_bytes(config, decoder, split):
     packing = make_packing(learn.row_tokens, learn.microbatch_rows, COMPLETION, Split(*split).rows)
     lowered = lowered_update(
         make_policy(decoder, TOKENIZER, remat=config.model.remat), split, packing,
-        (PROBLEMS, PROMPT, GROUP, COMPLETION), learn.logprob_chunk_tokens,
+        (PROBLEMS, PROMPT, GROUP, COMPLETION), learn.logprob_chunk_tokens, learn.ewc_coef > 0,
     )  # fmt: skip
     analysis = lowered.compile(compiler_options=QUICK).memory_analysis()
     # What goes in is donated, and what comes out lies there.
@@ -98,12 +98,31 @@ def assert_plan_is_the_compilers(config, decoder, split=(1, 1, 1)):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "remat", "rows"),
-    [(shape_of("tiny"), "none", 0), (WIDE, "layer", 8), (WIDE, "dots", 4)],
-    ids=["tiny-none", "wide-layer", "wide-dots"],
+    ("decoder", "remat", "rows", "ewc_coef"),
+    [
+        (shape_of("tiny"), "none", 0, 0.0),
+        (WIDE, "layer", 8, 0.0),
+        (WIDE, "dots", 4, 0.0),
+        (WIDE, "layer", 8, 1.0),
+    ],
+    ids=["tiny-none", "wide-layer", "wide-dots", "wide-layer-EWC"],
 )
-def test_memory_is_what_the_compiler_says(decoder, remat, rows):
-    assert_plan_is_the_compilers(small_job(remat, rows), decoder)
+def test_memory_is_what_the_compiler_says(decoder, remat, rows, ewc_coef):
+    config = small_job(remat, rows, **{"learn.ewc_coef": ewc_coef})
+    assert_plan_is_the_compilers(config, decoder)
+
+
+def test_scoring_and_sharing_of_completions_count():
+    def work(**changes):
+        job = make_job(small_job(**changes), WIDE, gpu=True)
+        return estimate_work(job, Split(1, 1, 1), DEVICES["H100"], mfu=0.5, mbu=0.5)
+
+    plain, kl = work(), work(**{"learn.kl_schedule": (0.0, 0.01)})
+    assert plain.score.flops == 0 < kl.score.flops
+    assert work(**{"learn.algorithm": "dpo"}).score.flops == 2 * kl.score.flops
+    shared = work(**{"learn.updates_per_batch": 5})
+    assert shared.sample.seconds == pytest.approx(plain.sample.seconds / 5)
+    assert shared.update == plain.update
 
 
 def test_memory_of_long_prompts_and_of_rows_of_all_widths_is_what_the_compiler_says(monkeypatch):

@@ -6,25 +6,36 @@ STD_FLOOR = 1e-6  # as TRL and verl add it; a group without spread has advantage
 
 
 def advantages(
-    rewards: np.ndarray, *, reward_coding: str, center: bool, normalize: bool
+    rewards: np.ndarray,
+    *,
+    reward_coding: str,
+    center: bool,
+    normalize: bool,
+    leave_one_out: bool = False,
 ) -> np.ndarray:
     """The advantage of each completion of one group.
 
     R is the reward, coded {0, 1} or {-1, +1}. REINFORCE (Williams 1992) uses R itself: A = R. GRPO
     (Shao et al. 2024, arXiv:2402.03300, eq. 3) centers by the group and divides by its spread:
-    A = (R - mean(R)) / std(R). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only centers.
+    A = (R - mean(R)) / std(R). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only centers. RLOO
+    (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, section 3.2) takes the mean of the
+    others as each one's baseline, A_i = R_i - sum_{j != i} R_j / (G - 1): unlike the group's own
+    mean it does not depend on what it is subtracted from, and leaves the gradient unbiased.
 
     Args:
       rewards: float32 [G], each 0 or 1.
       reward_coding: "zero_one" or "minus_one_one".
       center: Subtract the group's mean.
       normalize: Divide by the group's population standard deviation.
+      leave_one_out: With `center`: leave each completion out of its own mean.
 
     Returns:
       float32 [G].
     """
     coded = rewards if reward_coding == "zero_one" else 2 * rewards - 1
     values = coded - coded.mean() if center else coded
+    if leave_one_out:  # R_i - (sum - R_i) / (G - 1)
+        values = values * len(coded) / (len(coded) - 1)
     if normalize:
         values = values / (coded.std() + STD_FLOOR)
     return values.astype(np.float32)
@@ -38,6 +49,7 @@ def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np
     sequence_mean: 1 / (B x tokens of its completion): every completion counts alike (GRPO, eq. 3).
     constant_length: 1 / (B x max_new_tokens): the sum over a completion, free of the bias towards
       long wrong answers (Dr. GRPO).
+    sum: 1: what a whole completion counts is its advantage alone (DPO).
 
     Args:
       mask: float32 [B, T], 1 on completion tokens.
@@ -52,5 +64,6 @@ def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np
         "token_mean": np.maximum(mask.sum(), 1),
         "sequence_mean": rows * np.maximum(mask.sum(axis=1, keepdims=True), 1),
         "constant_length": rows * max_new_tokens,
+        "sum": 1,
     }[aggregation]
     return (mask / divisor).astype(np.float32)

@@ -19,6 +19,7 @@ def collate(
     center: bool,
     normalize: bool,
     aggregation: str,
+    leave_one_out: bool = False,
 ) -> Batch:
     """Lay groups out in arrays and give every token its advantage, its weight and its slot.
 
@@ -34,6 +35,7 @@ def collate(
       center: See advantages.
       normalize: See advantages.
       aggregation: See token_weights.
+      leave_one_out: See advantages.
 
     Returns:
       The batch; B = P * G.
@@ -51,7 +53,11 @@ def collate(
         advantages=np.concatenate(
             [
                 advantages(
-                    g.rewards, reward_coding=reward_coding, center=center, normalize=normalize
+                    g.rewards,
+                    reward_coding=reward_coding,
+                    center=center,
+                    normalize=normalize,
+                    leave_one_out=leave_one_out,
                 )
                 for g in groups
             ]

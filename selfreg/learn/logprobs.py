@@ -9,7 +9,13 @@ Array = jax.Array
 
 
 def token_logprobs(
-    hidden: Array, head: Array, targets: Array, *, temperature: float | Array, chunk_tokens: int
+    hidden: Array,
+    head: Array,
+    targets: Array,
+    *,
+    temperature: float | Array,
+    chunk_tokens: int,
+    train_entropy: bool = False,
 ) -> tuple[Array, Array]:
     """Log softmax(hidden head^T / temperature) at the targets, and the entropy beside it.
 
@@ -23,9 +29,10 @@ def token_logprobs(
       targets: int32 [B, T].
       temperature: Above 0.
       chunk_tokens: Tokens whose logits exist at one time, on all devices together.
+      train_entropy: Let entropies pass a gradient on, which costs a pass over the logits more.
 
     Returns:
-      Logprobs float32 [B, T], and entropies float32 [B, T] in nats, which pass no gradient on.
+      Logprobs float32 [B, T], and entropies float32 [B, T] in nats.
     """
     # Each part of the mesh goes through its own rows, with a copy of the head of its own: so the
     # head's gradient is summed over the mesh once, and not in every chunk.
@@ -50,8 +57,8 @@ def token_logprobs(
         states, wanted = part
         logits = jnp.einsum("scd,svd->scv", states, weight, preferred_element_type=jnp.float32)
         logprobs = jax.nn.log_softmax(logits / temperature, axis=-1)
-        fixed = jax.lax.stop_gradient(logprobs)
-        entropy = -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
+        each = logprobs if train_entropy else jax.lax.stop_gradient(logprobs)
+        entropy = -jnp.sum(jnp.exp(each) * each, axis=-1)
         return jnp.take_along_axis(logprobs, wanted[..., None], axis=-1)[..., 0], entropy
 
     logprobs, entropy = jax.lax.map(of_chunk, (chunks(hidden), chunks(targets)))

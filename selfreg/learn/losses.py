@@ -8,37 +8,89 @@ Array = jax.Array
 
 def policy_gradient(
     logprobs: Array,
-    sampler_logprobs: Array,
+    log_ratio: Array | None,
     advantages: Array,
     *,
-    use_ratio: bool,
     ratio_cap: float = 0.0,
+    clip_low: float = 0.0,
+    clip_high: float = 0.0,
 ) -> Array:
     """The policy-gradient loss of each token.
 
-    Without the ratio, REINFORCE (Williams 1992): -A log pi(token). With it, the importance-weighted
-    surrogate: -A pi(token) / mu(token), mu the sampler. On the sampler's own policy the two have
-    the same gradient; they part when the policy has moved since it sampled, or when the sampler
-    computes otherwise. Truncated (Ionides 2008; Yao et al. 2025, "Your efficient RL framework
-    secretly brings you off-policy RL training"): -A sg(min(pi / mu, cap)) log pi(token),
-    whose weight, unlike the gradient of a clipped ratio, never vanishes.
+    Without a ratio, REINFORCE (Williams 1992): -A log pi(token). With r = pi / mu, mu the sampler,
+    the importance-weighted surrogate: -A r. On the sampler's own policy the two have the same
+    gradient; they part when the policy has moved since it sampled, or when the sampler computes
+    otherwise.
+
+    Clipped, PPO (Schulman et al. 2017, arXiv:1707.06347, eq. 7):
+    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), which gives no reason to move further than
+    that; with clip_high above clip_low DAPO's clip-higher (Yu et al. 2025, arXiv:2503.14476).
+
+    Truncated (Ionides 2008; Yao et al. 2025, "Your efficient RL framework secretly brings you
+    off-policy RL training"): -A sg(min(r, cap)) log pi(token), whose weight, unlike the gradient
+    of a clipped ratio, never vanishes.
 
     Args:
       logprobs: float32 [B, T], of the policy that learns.
-      sampler_logprobs: float32 [B, T].
+      log_ratio: float32 [B, T], log r, of each token or of its whole completion; None: no ratio.
       advantages: float32 [B, T], of the completion that each token belongs to.
-      use_ratio: Weight by the importance ratio.
-      ratio_cap: Truncate it there; 0: leave it whole.
+      ratio_cap: Truncate the ratio there; 0: leave it whole.
+      clip_low: How far below 1 the ratio counts; 0: all the way.
+      clip_high: How far above 1 it counts; 0: all the way.
 
     Returns:
       float32 [B, T].
     """
-    if use_ratio and ratio_cap:
-        ratio = jax.lax.stop_gradient(jnp.exp(logprobs - sampler_logprobs))
-        return -advantages * jnp.minimum(ratio, ratio_cap) * logprobs
-    if use_ratio:
-        return -advantages * jnp.exp(logprobs - sampler_logprobs)
-    return -advantages * logprobs
+    if log_ratio is None:
+        return -advantages * logprobs
+    ratio = jnp.exp(log_ratio)
+    if ratio_cap:
+        return -advantages * jax.lax.stop_gradient(jnp.minimum(ratio, ratio_cap)) * logprobs
+    low, high = _clip_range(clip_low, clip_high)
+    return -jnp.minimum(ratio * advantages, jnp.clip(ratio, low, high) * advantages)
+
+
+def is_clipped(log_ratio: Array, advantages: Array, *, clip_low: float, clip_high: float) -> Array:
+    """Where PPO's clip stops the gradient: the ratio has moved out of range as the sign of A wants.
+
+    Args:
+      log_ratio: As in policy_gradient.
+      advantages: As in policy_gradient.
+      clip_low: As in policy_gradient.
+      clip_high: As in policy_gradient.
+
+    Returns:
+      float32 [B, T], 0 or 1.
+    """
+    ratio, (low, high) = jnp.exp(log_ratio), _clip_range(clip_low, clip_high)
+    above, below = (advantages > 0) & (ratio > high), (advantages < 0) & (ratio < low)
+    return (above | below).astype(jnp.float32)
+
+
+def _clip_range(clip_low: float, clip_high: float) -> tuple[float, float]:
+    return 1 - clip_low if clip_low else 0.0, 1 + clip_high if clip_high else jnp.inf
+
+
+def completion_mean(values: Array, completion: Array, mask: Array, count: int) -> Array:
+    """The mean over each completion's tokens, at every one of them.
+
+    Of log ratios, the log of GSPO's sequence ratio (Zheng et al. 2025, arXiv:2507.18071, eq. 7):
+    log s = mean over t of log pi(y_t) / mu(y_t). Its gradient goes to every token alike.
+
+    Args:
+      values: float32 [rows, T].
+      completion: int32 [rows, T], which completion each token is of; each lies in one row.
+      mask: float32 [rows, T], 1 on tokens.
+      count: B, more than any completion's number.
+
+    Returns:
+      float32 [rows, T]; on padding it means nothing.
+    """
+    sums, lengths = (
+        jax.ops.segment_sum(each.reshape(-1), completion.reshape(-1), count)
+        for each in (values * mask, mask)
+    )
+    return (sums / jnp.maximum(lengths, 1))[completion]
 
 
 def k3(logprobs: Array, reference_logprobs: Array) -> Array:

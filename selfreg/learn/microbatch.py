@@ -43,6 +43,7 @@ def score(
     temperature: float | Array,
     chunk_tokens: int,
     dtype: jnp.dtype,
+    train_entropy: bool = False,
 ) -> tuple[Array, Array]:
     """Logprobs and entropies of the tokens in some rows.
 
@@ -54,6 +55,7 @@ def score(
       temperature: See token_logprobs.
       chunk_tokens: See token_logprobs.
       dtype: What the layers compute in.
+      train_entropy: See token_logprobs.
 
     Returns:
       float32 [rows, T] each; on padding they mean nothing.
@@ -76,7 +78,7 @@ def score(
     )
     return token_logprobs(
         states, decoder.head_weight, ids[token],
-        temperature=temperature, chunk_tokens=chunk_tokens,
+        temperature=temperature, chunk_tokens=chunk_tokens, train_entropy=train_entropy,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """One update, jitted over the mesh: microbatched gradients, AdamW, and what describes them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from selfreg.learn.losses import k3, policy_gradient
+from selfreg.learn.ewc import Anchor, fisher, penalty
 from selfreg.learn.microbatch import fold, read_prompts, score
 from selfreg.learn.moments import in_host_memory, offloaded
+from selfreg.learn.objective import Objective, take, token_loss, token_means
+from selfreg.learn.optim import cap_updates
 from selfreg.learn.packing import Packing
 from selfreg.learn.weight_change import weight_change
 from selfreg.mesh import (
@@ -40,15 +42,17 @@ class TrainState(NamedTuple):
 class LearnSettings:
     """The settings that an update is compiled for.
 
-    `offload` keeps the moments in pinned host memory between updates.
+    `offload` keeps the moments in pinned host memory between updates; the last two are those of the
+    config.
     """
 
     dtype: str
     chunk_tokens: int
     packing: Packing
-    use_ratio: bool
+    objective: Objective = field(default_factory=Objective)
     offload: bool = False
-    ratio_cap: float = 0.0
+    ewc_coef: float = 0.0
+    max_update_ratio: float = 0.0
 
 
 class Numbers(NamedTuple):
@@ -65,14 +69,18 @@ class Learner(NamedTuple):
     Attributes:
       like: The shapes, types and shardings of a TrainState, to restore one by.
       init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
-      update: (state, batch, reference logprobs, lr, kl_coef, temperature) -> (state, metrics). The
-        state that goes in is donated. `reference logprobs` is None where there is no KL penalty.
+      update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor) -> (state,
+        metrics). The state that goes in is donated. `reference logprobs` is None where there is no
+        KL penalty; `anchor`, None where there is no EWC penalty, may be left out.
       logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
         completions.
+      anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
+        Fisher information on the batch.
       merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
         type that layers compute in; without, the very same arrays.
-      lower: (batch, reference logprobs) -> the update as XLA is given it, with nothing computed: to
-        look at its memory and its collectives.
+      lower: (batch, reference logprobs, anchored) -> the update as XLA is given it, with nothing
+        computed: to look at its memory and its collectives. `anchored`, False where it is left out:
+        with EWC's penalty.
 
     With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
     """
@@ -81,8 +89,9 @@ class Learner(NamedTuple):
     init: Callable[[Any], TrainState]
     update: Callable[..., tuple[TrainState, dict[str, Array]]]
     logprobs: Callable[[Any, Batch, float], Array]
+    anchor: Callable[[Any, Batch, float], Anchor]
     merged: Callable[[Any], Any]
-    lower: Callable[[Batch, Array | None], jax.stages.Lowered]
+    lower: Callable[..., jax.stages.Lowered]
 
 
 def make_learner(
@@ -140,9 +149,10 @@ def make_learner(
         lr: float,
         kl_coef: float,
         temperature: float,
+        anchor: Anchor | None = None,
     ) -> tuple[TrainState, dict[str, Array]]:
         numbers = Numbers(*(jnp.float32(number) for number in (lr, kl_coef, temperature)))
-        return jitted(state, base, on_mesh(batch), reference, numbers)
+        return jitted(state, base, on_mesh(batch), reference, anchor, numbers)
 
     # The output keeps the layout of the input: nothing drifts from step to step. The base is an
     # argument: as a constant it would be compiled in.
@@ -152,11 +162,14 @@ def make_learner(
         base: Any,
         batch: dict[str, Array],
         reference: Array | None,
+        anchor: Anchor | None,
         numbers: Numbers,
     ) -> tuple[TrainState, dict[str, Array]]:
         with in_force(mesh):
             bound = bind(policy, base)
-            return _update(bound, optimizer, settings, mesh, state, batch, reference, numbers)
+            return _update(
+                bound, optimizer, settings, mesh, state, batch, reference, anchor, numbers
+            )
 
     @partial(jax.jit, out_shardings=replicated(mesh))
     def scores(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Array:
@@ -166,14 +179,27 @@ def make_learner(
     def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
         return scores(params, base, on_mesh(batch), jnp.float32(temperature))
 
+    @partial(jax.jit, out_shardings=Anchor(placed_as.params, placed_as.params))
+    def anchored(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Anchor:
+        with in_force(mesh):
+            options = _score_options(settings, temperature)
+            return Anchor(
+                jax.tree.map(jnp.copy, params),
+                fisher(bind(policy, base), mesh, params, batch, options),
+            )
+
+    def anchor(params: Any, batch: Batch, temperature: float) -> Anchor:
+        return anchored(params, base, on_mesh(batch), jnp.float32(temperature))
+
     def merged(params: Any) -> Any:
         return params if lora is None else merge_all(base, params)
 
-    def lower(batch: Batch, reference: Array | None) -> jax.stages.Lowered:
-        one = jnp.float32(1)
-        return jitted.lower(like, base, on_mesh(batch), reference, Numbers(one, one, one))
+    def lower(batch: Batch, reference: Array | None, anchored: bool = False) -> jax.stages.Lowered:
+        numbers = Numbers(*[jnp.float32(1)] * 3)
+        held = Anchor(like.params, like.params) if anchored else None
+        return jitted.lower(like, base, on_mesh(batch), reference, held, numbers)
 
-    return Learner(like, init, update, logprobs, merged, lower)
+    return Learner(like, init, update, logprobs, anchor, merged, lower)
 
 
 def _score_all(
@@ -214,6 +240,7 @@ def _update(
     state: TrainState,
     batch: dict[str, Array],
     reference: Array | None,
+    anchor: Anchor | None,
     numbers: Numbers,
 ) -> tuple[TrainState, dict[str, Array]]:
     options = _score_options(settings, numbers.temperature)
@@ -223,36 +250,32 @@ def _update(
         return read_prompts(policy.decoder(params), batch, mesh, options["dtype"])
 
     def loss(params: Any, prompts: KeyValue, slots: Array) -> tuple[Array, dict[str, Array]]:
-        logprobs, entropy = score(policy.decoder(params), prompts, batch, slots, **options)
-        part = _take(batch | extra, slots)
-        mask, weights = part["completion_mask"], part["token_weights"]
-        token_loss = policy_gradient(
-            logprobs,
-            part["logprobs"],
-            part["advantages"],
-            use_ratio=settings.use_ratio,
-            ratio_cap=settings.ratio_cap,
+        logprobs, entropy = score(
+            policy.decoder(params), prompts, batch, slots,
+            train_entropy=settings.objective.entropy_coef > 0, **options,
+        )  # fmt: skip
+        # Before anything else: what padding makes may be inf, and 0 x inf is NaN.
+        logprobs, entropy = (jnp.where(slots >= 0, each, 0.0) for each in (logprobs, entropy))
+        part = take(batch | extra, slots)
+        losses, sums = token_loss(
+            settings.objective, logprobs, entropy, part, numbers.kl_coef, len(batch["advantages"])
         )
-        sums = _token_sums(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy * mask}
-        if reference is not None:
-            kl = k3(logprobs, part["reference"])
-            token_loss = token_loss + numbers.kl_coef * kl
-            sums["k3_kl"] = kl * mask
-        # Where, not times: a padded token's loss may be inf, and 0 x inf is NaN.
-        total = jnp.sum(jnp.where(mask > 0, weights * token_loss, 0.0))
-        return total, jax.tree.map(jnp.sum, sums)
+        return jnp.sum(part["token_weights"] * losses), jax.tree.map(jnp.sum, sums)
 
     value, sums, gradient = _accumulate(policy, loss, state.params, batch, settings, mesh, read)
+    tokens = jnp.sum(batch["completion_mask"])
+    metrics = token_means(sums, tokens) | {"loss": value, "lr": numbers.lr}
+    if anchor is not None:
+        metrics["ewc_penalty"], pull = penalty(anchor, state.params, settings.ewc_coef)
+        gradient = jax.tree.map(jnp.add, gradient, pull)
     updates, moments = optimizer.update(gradient, state.moments, state.params)
     updates = jax.tree.map(lambda u: numbers.lr * u, updates)
+    if settings.max_update_ratio:
+        updates, metrics["update_capped_fraction"] = cap_updates(
+            updates, state.params, settings.max_update_ratio
+        )
     params = optax.apply_updates(state.params, updates)
-    tokens = jnp.sum(batch["completion_mask"])
-    metrics = _token_means(sums, tokens) | {
-        "loss": value,
-        "grad_norm": optax.tree.norm(gradient),
-        "update_norm": optax.tree.norm(updates),
-        "lr": numbers.lr,
-    }
+    metrics |= {"grad_norm": optax.tree.norm(gradient), "update_norm": optax.tree.norm(updates)}
     metrics |= weight_change(policy, state.params, updates, params)
     return TrainState(params, moments), metrics
 
@@ -292,39 +315,3 @@ def _accumulate(
     (value, sums), (direct, wanted) = fold(add, zero, batch["slots"], settings.packing, mesh)
     (through,) = back(jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts))
     return value, sums, jax.tree.map(jnp.add, direct, split(through))
-
-
-def _take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
-    """What the loss needs of each slot's token: every entry [rows, T], 0 on padding."""
-    shape = batch["completion_ids"].shape
-    wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
-    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference")
-    return {
-        name: jnp.where(slots >= 0, wide[name].reshape(-1)[slots], 0.0)
-        for name in names
-        if name in wide
-    }
-
-
-def _token_sums(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:
-    """Token by token, how the trainer's logprobs differ from the sampler's."""
-    mask = part["completion_mask"]
-    log_ratio = (logprobs - part["logprobs"]) * mask
-    ratio = jnp.exp(log_ratio) * mask
-    return {
-        "approx_kl": -log_ratio,
-        "rollout/logprob_abs_diff": jnp.abs(log_ratio),
-        "rollout/k3_kl": (jnp.exp(log_ratio) - 1 - log_ratio) * mask,
-        "ratio": ratio,
-        "ratio_squared": ratio**2,
-    }
-
-
-def _token_means(sums: dict[str, Array], tokens: Array) -> dict[str, Array]:
-    """Means over the batch's tokens; the effective sample size as a fraction of them.
-
-    ESS = (sum w)^2 / (n sum w^2) with w the trainer/sampler ratio: 1 when the two agree.
-    """
-    means = {name: total / tokens for name, total in sums.items()}
-    ratio, squared = means.pop("ratio"), means.pop("ratio_squared")
-    return means | {"is_eff_sample_size": ratio**2 / squared}

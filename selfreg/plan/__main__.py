@@ -150,7 +150,7 @@ def _print_memory(console: Console, memory: Any, room: float, fraction: float) -
 def _print_work(console: Console, work: Any, device: Device) -> None:
     table = _table("Work, all devices", "stage", "TFLOP", "GB read a device", "seconds")
     rows = {
-        "sample": work.sample, "score the reference": work.score, "update": work.update,
+        "sample": work.sample, "score": work.score, "update": work.update,
         "a panel": work.panel, "a report panel": work.report,
     }  # fmt: skip
     for name, stage in rows.items():

@@ -32,6 +32,10 @@ class Job:
       moment_bytes: Of both moments a trained weight.
       offload: Moments lie in the host's memory between updates.
       lora_rank: 0: all weights learn.
+      scorings: Forward passes a step that only score completions: one of the reference policy for
+        a KL penalty, for DPO another one of the policy itself.
+      uses_ewc: The campaign's start and its Fisher information are held.
+      updates_per_draw: Steps that learn from the same completions.
       row_tokens: As config.learn.row_tokens.
       microbatch_rows: As config.learn.microbatch_rows.
       max_new_tokens: Of a completion, which programs and caches are made for.
@@ -50,7 +54,9 @@ class Job:
     offload: bool
     lora_rank: int
     chunk_tokens: int
-    uses_kl: bool
+    scorings: int
+    uses_ewc: bool
+    updates_per_draw: int
     row_tokens: tuple[int, ...]
     microbatch_rows: int
     max_new_tokens: int
@@ -94,7 +100,8 @@ def make_job(
         turn = max(1, rollout.max_sequences // group)
         return Draws(problems, group, min(problems, turn) * group)
 
-    steps = config.campaign_budget_steps
+    steps, learn = config.campaign_budget_steps, config.learn
+    uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
     return Job(
         decoder=decoder,
         dtype_bytes=BYTES[config.model.dtype],
@@ -105,10 +112,12 @@ def make_job(
         moment_bytes=MOMENT_BYTES[config.optimizer.state_dtype],
         offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
-        chunk_tokens=config.learn.logprob_chunk_tokens,
-        uses_kl=config.learn.kl_coef > 0,
-        row_tokens=tuple(config.learn.row_tokens),
-        microbatch_rows=config.learn.microbatch_rows,
+        chunk_tokens=learn.logprob_chunk_tokens,
+        scorings=2 if learn.algorithm == "dpo" else int(uses_kl),
+        uses_ewc=learn.ewc_coef > 0,
+        updates_per_draw=learn.updates_per_batch,
+        row_tokens=tuple(learn.row_tokens),
+        microbatch_rows=learn.microbatch_rows,
         max_new_tokens=rollout.max_new_tokens,
         prompt=prompt,
         completion=completion,

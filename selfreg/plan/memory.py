@@ -119,13 +119,16 @@ def estimate(job: Job, split: Split) -> Memory:
     one_pass = sum(w.shard for w in learns if w.in_blocks)
     devices = math.prod(split)
     moments = trained * job.moment_bytes
+    # A campaign's first snapshot holds the Fisher information too.
+    saved = trained * MASTER * (2 if job.uses_ewc else 1)
     # Frozen weights are kept in what layers compute in, adapters in float32.
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": trained * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
         "Adam's moments": 0.0 if job.offload else moments,
         "engine's weights": sampled * job.dtype_bytes,
-        "reference policy": trained * MASTER if job.uses_kl else 0.0,
+        "reference policy": trained * MASTER if job.scorings else 0.0,
+        "EWC's start and Fisher": 2 * trained * MASTER if job.uses_ewc else 0.0,
     }
     update = {
         "gradients, summed": trained * MASTER,
@@ -138,7 +141,7 @@ def estimate(job: Job, split: Split) -> Memory:
     )
     host = {
         "initial weights": sum(weight.size for weight in owned) * MASTER,
-        "a snapshot being written": (trained * MASTER + moments) * devices / split.data,
+        "a snapshot being written": (saved + moments) * devices / split.data,
         "moments, offloaded": moments * devices if job.offload else 0.0,
     }
     return Memory(stays, update, _decoding(job, split), host)

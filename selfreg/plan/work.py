@@ -36,14 +36,18 @@ class Stage:
             self.flops + other.flops, self.bytes + other.bytes, self.seconds + other.seconds
         )
 
+    def over(self, steps: int) -> "Stage":
+        """Its part of each of so many steps that share it."""
+        return Stage(self.flops / steps, self.bytes / steps, self.seconds / steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """Stages of a step, and of the panels that are measured now and then.
 
     Attributes:
-      sample: Of a step.
-      score: Of a step: the reference policy's logprobs, where there is a KL penalty.
+      sample: Of a step, in the mean where several learn from the same completions.
+      score: Of a step: logprobs of the reference policy for a KL penalty; for DPO of both policies.
       update: Of a step.
       panel: Of one panel.
       report: Of one report panel, of which a campaign measures three.
@@ -113,7 +117,8 @@ def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: fl
         _decode(job, draws, split, device, pace, mbu)
         for draws in (job.train, job.panel, job.report)
     )
-    score = layers + attention + head if job.uses_kl else 0.0
+    sample = sample.over(job.updates_per_draw)
+    score = job.scorings * (layers + attention + head)
     stages = Stage(score, 0.0, score / pace), Stage(update, 0.0, update / pace)
     step_s = sample.seconds + sum(stage.seconds for stage in stages)
     campaign_s = job.steps * step_s + job.evaluations * panel.seconds + 3 * report.seconds

@@ -27,6 +27,25 @@ def test_by_hand(coding, center, normalize, wanted):
     assert got.dtype == np.float32
 
 
+def test_leave_one_out_by_hand():
+    # The others of a passed one pass in 1 of 3, those of a failed one in 2 of 3.
+    got = advantages(
+        REWARDS, reward_coding="zero_one", center=True, normalize=False, leave_one_out=True
+    )
+    np.testing.assert_allclose(got, [2 / 3, -2 / 3, -2 / 3, 2 / 3], rtol=1e-6)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=16))
+def test_leave_one_out_is_each_reward_less_the_mean_of_the_others(rewards):
+    rewards = np.array(rewards, np.float32)
+    got = advantages(
+        rewards, reward_coding="minus_one_one", center=True, normalize=False, leave_one_out=True
+    )
+    coded = 2 * rewards - 1
+    wanted = [coded[i] - np.delete(coded, i).mean() for i in range(len(coded))]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
 def test_a_group_without_spread_teaches_nothing_under_grpo():
     for value in (0, 1):
         rewards = np.full(5, value, np.float32)
@@ -54,6 +73,7 @@ def test_centered_advantages_ignore_the_coding_up_to_scale_and_follow_permutatio
     [
         ("token_mean", [[1 / 4, 1 / 4, 1 / 4, 0], [1 / 4, 0, 0, 0]]),
         ("sequence_mean", [[1 / 6, 1 / 6, 1 / 6, 0], [1 / 2, 0, 0, 0]]),
+        ("sum", [[1, 1, 1, 0], [1, 0, 0, 0]]),
         ("constant_length", [[1 / 16, 1 / 16, 1 / 16, 0], [1 / 16, 0, 0, 0]]),
     ],
 )

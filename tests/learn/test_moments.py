@@ -32,7 +32,7 @@ BATCH = collate(make_groups(), **COLLATE)
 @cache
 def learner(dtype, offload=False):
     rule = make_optimizer(**OPTIMIZER | {"clip_norm": 1.0}, state_dtype=dtype)
-    settings = LearnSettings("float32", 16, PACKING, False, offload=offload)
+    settings = LearnSettings("float32", 16, PACKING, offload=offload)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfreg import records, xla
 from selfreg.learn.collate import collate
+from selfreg.learn.objective import Objective
 from selfreg.learn.optim import learning_rate, make_optimizer
 from selfreg.learn.packing import Packing
 from selfreg.learn.train_step import LearnSettings, make_learner
@@ -60,7 +61,7 @@ def make_groups(seed=0, problems=2, group=4, lengths=None):
 @cache
 def learner(packing=PACKING, use_ratio=False, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings("float32", 16, packing, use_ratio)
+    settings = LearnSettings("float32", 16, packing, Objective(use_ratio))
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 

@@ -46,7 +46,7 @@ def adapters(zero=False, seed=0):
 
 def learner(dtype="float32", lora=True, mesh=None, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings(dtype, 16, PACKING, False)
+    settings = LearnSettings(dtype, 16, PACKING)
     low = Lora(RANK, ALPHA, PARAMS) if lora else None
     return make_learner(POLICY, mesh or make_mesh(-1, 1, 1), rule, settings, low)
 

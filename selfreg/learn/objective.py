@@ -1,0 +1,113 @@
+"""What an update minimizes: the loss of each token of a microbatch, and what describes it."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from selfreg.learn.losses import completion_mean, is_clipped, k3, policy_gradient
+
+Array = jax.Array
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a token's loss is made of; each as the key of config.learn that it is named after.
+
+    `use_ratio` is use_importance_sampling_ratio, and `ratio_cap` importance_ratio_cap.
+    """
+
+    use_ratio: bool = False
+    ratio_level: str = "token"
+    ratio_cap: float = 0.0
+    clip_low: float = 0.0
+    clip_high: float = 0.0
+    entropy_coef: float = 0.0
+
+
+def token_loss(
+    objective: Objective,
+    logprobs: Array,
+    entropy: Array,
+    part: dict[str, Array],
+    kl_coef: Array,
+    count: int,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of each token: policy gradient, - entropy_coef x entropy, + kl_coef x k3.
+
+    The entropy bonus (Williams & Peng 1991; Mnih et al. 2016, arXiv:1602.01783, section 4) rewards
+    the policy for staying undecided. k3 is there where `part` has a reference's logprobs.
+
+    Args:
+      objective: What the loss is made of.
+      logprobs: float32 [rows, T], 0 on padding.
+      entropy: float32 [rows, T] in nats, 0 on padding.
+      part: What `take` took.
+      kl_coef: float32 scalar.
+      count: B.
+
+    Returns:
+      float32 [rows, T], and metrics by token, 0 on padding, to be summed.
+    """
+    mask, advantages = part["completion_mask"], part["advantages"]
+    sums = _mismatch(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy}
+    log_ratio = None
+    if objective.use_ratio:
+        log_ratio = logprobs - part["logprobs"]
+        if objective.ratio_level == "sequence":
+            log_ratio = completion_mean(log_ratio, part["completion"], mask, count)
+    clip = {"clip_low": objective.clip_low, "clip_high": objective.clip_high}
+    loss = policy_gradient(logprobs, log_ratio, advantages, ratio_cap=objective.ratio_cap, **clip)
+    if log_ratio is not None and any(clip.values()):
+        sums["clip_fraction"] = is_clipped(log_ratio, advantages, **clip) * mask
+    if objective.entropy_coef:
+        loss = loss - objective.entropy_coef * entropy
+    if "reference" in part:
+        sums["k3_kl"] = k3(logprobs, part["reference"])
+        loss = loss + kl_coef * sums["k3_kl"]
+    return loss, sums
+
+
+def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
+    """What the loss needs of each slot's token: every entry [rows, T], 0 on padding.
+
+    Args:
+      batch: The fields of a Batch, and where there is one the reference's logprobs.
+      slots: int32 [rows, T], see selfreg.learn.packing.
+
+    Returns:
+      The fields by name, and as `completion`, int32, the line of the batch that each token is of.
+    """
+    shape = batch["completion_ids"].shape
+    wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
+    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference")
+    taken = {
+        name: jnp.where(slots >= 0, wide[name].reshape(-1)[slots], 0.0)
+        for name in names
+        if name in wide
+    }
+    return taken | {"completion": jnp.maximum(slots, 0) // shape[1]}
+
+
+def _mismatch(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:
+    """Token by token, how the trainer's logprobs differ from the sampler's."""
+    mask = part["completion_mask"]
+    log_ratio = (logprobs - part["logprobs"]) * mask
+    ratio = jnp.exp(log_ratio) * mask
+    return {
+        "approx_kl": -log_ratio,
+        "rollout/logprob_abs_diff": jnp.abs(log_ratio),
+        "rollout/k3_kl": (jnp.exp(log_ratio) - 1 - log_ratio) * mask,
+        "ratio": ratio,
+        "ratio_squared": ratio**2,
+    }
+
+
+def token_means(sums: dict[str, Array], tokens: Array) -> dict[str, Array]:
+    """Means over the batch's tokens; the effective sample size as a fraction of them.
+
+    ESS = (sum w)^2 / (n sum w^2) with w the trainer/sampler ratio: 1 when the two agree.
+    """
+    means = {name: total / tokens for name, total in sums.items()}
+    ratio, squared = means.pop("ratio"), means.pop("ratio_squared")
+    return means | {"is_eff_sample_size": ratio**2 / squared}
