@@ -139,6 +139,8 @@ def _job(chain: Chain, file: str, settings: Sequence[str], runs: Path) -> Job:
     source, _, checkpoint = chain.starts_from.rpartition(":")
     if chain.shares:
         set_by_chain["share_first_campaign_of"] = runs / chain.shares
+    if chain.matches:
+        set_by_chain["control.match_updates_of"] = runs / chain.matches
     if chain.starts_from:
         set_by_chain["init_checkpoint"] = f"{runs / source}:{checkpoint}"
     arguments = (
@@ -153,7 +155,7 @@ def _job(chain: Chain, file: str, settings: Sequence[str], runs: Path) -> Job:
         (*arguments, f"--workdir={folder}"),
         _resolved(arguments),
         runs / chain.shares if chain.shares else None,
-        runs / source if source else None,
+        runs / (source or chain.matches) if source or chain.matches else None,
     )
 
 

@@ -9,7 +9,7 @@ from selfreg.control.find import find_between, find_calibration, find_within
 from selfreg.control.protocol import Between, base_of
 from selfreg.lineage import take_first_campaign
 from selfreg.records import Plan, to_json
-from selfreg.rundir import CampaignSummary, Planned, read_memory, trace_of
+from selfreg.rundir import CampaignSummary, Planned, read_memory, read_updates, trace_of
 from selfreg.stages import Stages, open_stages
 
 
@@ -29,7 +29,8 @@ def run_chain(config: Any, workdir: Path) -> None:
     """
     within, between = find_within(config.within), find_between(config.between)
     calibration = find_calibration(config.control.predictor_calibration)
-    base = base_of(config, read_memory(config.control.memory), calibration)
+    updates = read_updates(config.control.match_updates_of)
+    base = base_of(config, read_memory(config.control.memory), calibration, updates)
     within.start(base, base.plan(0, None, ""))  # what it refuses should not wait for a policy
     control = between.start(base)
     with open_stages(config, workdir) as stages:

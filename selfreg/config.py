@@ -158,11 +158,7 @@ KEYS: dict[str, Key] = {
     ),
     "control.restore_lr_factor": Key(0.5, "times the learning rate, at each restore", ABOVE_ZERO),
     "control.restore_kl_coef": Key(0.0, "least weight of the KL penalty then", at_least(0)),
-    "control.match_updates": Key(
-        (),
-        "updates of each campaign of another run, for EQ; the last one stays",
-        Rule(lambda v: all(isinstance(n, int) and n > 0 for n in v), "whole numbers above 0"),
-    ),
+    "control.match_updates_of": Key("", "a finished run, whose numbers of updates EQ makes"),
     # CARE v1 and v2: selfreg/control/between/care_v2.py.
     "control.revision_margin": Key(
         0.2,

@@ -160,6 +160,24 @@ def read_memory(file: str) -> dict[str, Any]:
     return memory
 
 
+def read_updates(folder: str) -> tuple[int, ...]:
+    """How many updates each campaign of a finished run made; none where no folder is named.
+
+    Raises:
+      ValueError: There is no such run, or it has not finished.
+    """
+    if not folder:
+        return ()
+    made = tuple(summary.end_step for summary in read_summaries(Path(folder)))
+    config = Path(folder) / CONFIG
+    if not config.is_file() or len(made) < json.loads(config.read_text())["campaigns"]:
+        raise ValueError(
+            f"config.control.match_updates_of={folder!r} is no finished run "
+            f"({len(made)} campaigns have ended there)"
+        )
+    return made
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested config by its dotted keys."""
     flat: dict[str, Any] = {}

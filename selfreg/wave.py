@@ -16,6 +16,7 @@ class Chain:
       variant: What follows the config file's name and a colon; "": nothing.
       changes: Other keys.
       shares: The place of the chain whose first campaign it takes; "": none.
+      matches: The place of the chain whose numbers of updates it makes (EQ); "": none.
       starts_from: The checkpoint that it starts from, as PLACE:peak or PLACE:CAMPAIGN.STEP; "":
         the model's weights.
     """
@@ -26,6 +27,7 @@ class Chain:
     variant: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     shares: str = ""
+    matches: str = ""
     starts_from: str = ""
 
     @property

@@ -25,6 +25,7 @@ class Base:
       options: The config's section `control`.
       model: The config's model.path.
       calibration: What config.control.predictor_calibration holds; empty: nothing.
+      match_updates: Updates of each campaign of the run config.control.match_updates_of.
     """
 
     budget_steps: int
@@ -39,6 +40,7 @@ class Base:
     options: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    match_updates: tuple[int, ...] = ()
 
     def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
         """The plan of a campaign, with the config's hyperparameters but for `changes`."""
@@ -94,6 +96,7 @@ def base_of(
     config: Mapping[str, Any],
     memory: Mapping[str, Any],
     calibration: Mapping[str, Any] = MappingProxyType({}),
+    match_updates: tuple[int, ...] = (),
 ) -> Base:
     """What a resolved config gives its controls.
 
@@ -101,6 +104,7 @@ def base_of(
       config: As config.json holds it.
       memory: What config.control.memory holds; empty: nothing.
       calibration: What config.control.predictor_calibration holds; empty: nothing.
+      match_updates: Updates of each campaign of the run config.control.match_updates_of.
     """
     learn, rollout = config["learn"], config["rollout"]
     panels = config["evaluation"]["capabilities"]
@@ -117,4 +121,5 @@ def base_of(
         options=dict(config["control"]),
         model=config["model"]["path"],
         calibration=calibration,
+        match_updates=match_updates,
     )

@@ -47,7 +47,8 @@ def decisions(run: Run, config: Mapping[str, Any]) -> tuple[tuple[Decided, ...],
         raise ValueError(f"{run.folder} has no finished campaign yet")
     options = config["control"]
     calibration = find_calibration(options["predictor_calibration"])
-    base = base_of(config, rundir.read_memory(options["memory"]), calibration)
+    updates = rundir.read_updates(options["match_updates_of"])
+    base = base_of(config, rundir.read_memory(options["memory"]), calibration, updates)
     answers = {planned.campaign: planned.answer for planned in rundir.read_plans(run.folder)}
     played = [
         Played(

@@ -28,7 +28,7 @@ GOLDEN = ("memory", "gate", "care_v2", "care_kdim", "gate_v1", "care_v1", "best_
 
 def options(**changes):
     """The config's section `control`, with what the controls that need something need."""
-    needed = {"match_updates": (20, 8, 11), "llm_url": "http://127.0.0.1:1/v1"}
+    needed = {"llm_url": "http://127.0.0.1:1/v1"}
     return {**default().control.to_dict(), **needed, **changes}
 
 
@@ -36,6 +36,7 @@ def base(memory=None, capabilities=("cpp",), seed=7, **changes):
     return Base(
         budget_steps=20, lr=1e-6, temperature=0.7, group_size=16, seed=seed,
         capabilities=capabilities, memory=memory or {}, options=options(**changes),
+        match_updates=(20, 8, 11),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from selfreg.conditions import CONDITIONS
 from selfreg.config import default, resolve
 from selfreg.control.between import care_v2, gate
 from selfreg.control.find import find_between
-from selfreg.control.protocol import base_of
+from selfreg.control.protocol import Base, base_of
 from selfreg.records import Checkpoint, to_json
 from tests.control.between_scripts import CURVES, GOLDEN, base, decisions, plans, run, trace
 
@@ -173,10 +173,9 @@ def test_eq_makes_as_many_updates_from_the_end():
     assert [plan.start for plan in made[1:]] == [Checkpoint(c, 3) for c in range(4)]
 
 
-@pytest.mark.parametrize("updates", [(), (20, 0), (20, 8.5), "20"])
-def test_eq_needs_numbers_of_updates(updates):
-    with pytest.raises(ValueError, match=r"config.control.match_updates=.*end_step"):
-        find_between("matched").start(base(match_updates=updates))
+def test_eq_needs_a_run_to_match():
+    with pytest.raises(ValueError, match=r"config.control.match_updates_of=.*name the run"):
+        find_between("matched").start(Base(20, 1e-6))
 
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
@@ -264,11 +263,10 @@ def test_a_memory_that_is_none_is_refused(memory):
 def test_every_condition_names_a_control_that_starts(condition):
     config = default()
     config.condition = condition
-    config.control.match_updates = (3,)
     config.control.llm_url = "http://127.0.0.1:1/v1"
     config.evaluation.capabilities = ("cpp=procedural:cpp",)
     resolved = resolve(config)
-    given_base = base_of(resolved, {})
+    given_base = base_of(resolved, {}, match_updates=(3,))
     assert given_base.capabilities == ("cpp",)
     between = find_between(resolved.between)
     first = between.plan(between.start(given_base))
