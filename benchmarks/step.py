@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from benchmarks.table import show
 from selfreg import rundir, xla
 from selfreg.chain import run_chain
-from selfreg.config import resolve
+from selfreg.validate import resolve
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "The job.")
 _STEPS = flags.DEFINE_integer("steps", 40, "Updates.")

@@ -27,12 +27,13 @@ from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceil
 from benchmarks.table import Aim, load_average, show, show_aims
 from benchmarks.torch_step import has_trl, torch_update, trl_update
 from selfreg import xla
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import REMAT
 from selfreg.models.policy import count_parameters
 from selfreg.plan.job import make_job
 from selfreg.plan.memory import Split, estimate
+from selfreg.validate import resolve
 
 PARTS = ("update", "memory", "compile", "accelerator")
 SIDES = ("selfreg", "torch", "trl")

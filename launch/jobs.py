@@ -13,9 +13,9 @@ from absl import flags
 from ml_collections import FrozenConfigDict, config_flags
 
 from selfreg import rundir
-from selfreg.config import check_names, resolve
 from selfreg.runlog import check_same_config
 from selfreg.standing import State, read_standing
+from selfreg.validate import check_names, resolve
 from selfreg.wave import Chain
 
 _IDENTITY = ("name", "condition", "seed")

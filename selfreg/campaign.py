@@ -71,16 +71,7 @@ def run_campaign(
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
     checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
-    begun_at = checkpoints.latest_step()
-    step = begun_at or 0
-    anchor = None
-    if begun_at is None:
-        state = _start(stages, plan)
-    else:
-        here = Checkpoint(campaign, begun_at)
-        state = TrainState(**_read(stages, here, "params", "moments"))
-        if config.learn.ewc_coef:
-            anchor = Anchor(**_read(stages, Checkpoint(campaign, 0), "params", "fisher"))
+    step, state, anchor = _stand(stages, campaign, plan, checkpoints.latest_step())
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
     reference = None
@@ -96,7 +87,7 @@ def run_campaign(
     drawn_at = step
     while True:
         last = watched.verdict is Verdict.STOP
-        # A run resumes only at steps that draw, and at its last: see config._rules_across_keys.
+        # A run resumes only at steps that draw, and at its last: see validate._rules_across_keys.
         draws = not last and (not groups or step % config.learn.updates_per_batch == 0)
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
@@ -107,9 +98,7 @@ def run_campaign(
             metrics: dict[str, float] = {}
             if last or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
-                    panel = measure(stages, stages.panel, "panel", campaign, step)
-                metrics["panel_pass_at_1"] = panel.pass_at_1
-                metrics["panel_pass_at_1_se"] = panel.standard_error
+                    metrics |= _measure_panel(stages, campaign, step)
             if draws:
                 groups = drawn or _rollouts(stages, plan, campaign, step, watch)
                 drawn_at = step - 1 if drawn else step
@@ -155,18 +144,30 @@ def run_campaign(
             ahead.drop()  # drawn from the policy that is given up
             checkpoints.wait()  # the peak may be on its way to the disk
             del state  # two sets of weights and moments may not fit
-            here = Checkpoint(campaign, peak_step)
-            state = TrainState(**_read(stages, here, "params", "moments"))
+            state = _saved(stages, Checkpoint(campaign, peak_step))
             stages.progress.restored(peak_step, control.rates(watched).lr)
             groups = []  # what the policy drew that is given up
         step += 1
 
     checkpoints.close()
+    return _finish(stages, campaign, plan)
+
+
+def _finish(
+    stages: Stages, campaign: int, plan: Plan
+) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
+    """The trace of a campaign that has ended, and what its start, peak and end can do."""
+    log = stages.log
     own = tuple(record for record in log.records if record.campaign == campaign)
-    trace = Trace(campaign, config.control_metric, own)
+    trace = Trace(campaign, stages.config.control_metric, own)
     measured = measure_campaign(stages, trace, plan)
     capabilities = {name: scores for name, scores in measured.items() if name != REPORT}
     return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
+
+
+def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]:
+    panel = measure(stages, stages.panel, "panel", campaign, step)
+    return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 
 def _rollouts(
@@ -306,13 +307,31 @@ def _peak(config: Any, records: Sequence[StepRecord]) -> tuple[float, int]:
     return (values[best], records[best].step) if values else (-math.inf, 0)
 
 
-def _start(stages: Stages, plan: Plan) -> TrainState:
-    """The state that a campaign begins from: the plan's checkpoint, its moments new or kept."""
+def _stand(
+    stages: Stages, campaign: int, plan: Plan, latest: int | None
+) -> tuple[int, TrainState, Anchor | None]:
+    """The step that a campaign goes on from, its state there, and EWC's anchor once there is one.
+
+    Args:
+      stages: What it runs on.
+      campaign: From 0.
+      plan: Its moments are new or kept, as the config has it, where the campaign begins.
+      latest: The last checkpoint; None: it begins.
+    """
+    if latest is not None:
+        anchor = None
+        if stages.config.learn.ewc_coef:
+            anchor = Anchor(**_read(stages, Checkpoint(campaign, 0), "params", "fisher"))
+        return latest, _saved(stages, Checkpoint(campaign, latest)), anchor
     if plan.start is None:
-        return stages.learner.init(stages.initial())
+        return 0, stages.learner.init(stages.initial()), None
     if stages.config.optimizer.reset_each_campaign:
-        return stages.learner.init(_read(stages, plan.start, "params")["params"])
-    return TrainState(**_read(stages, plan.start, "params", "moments"))
+        return 0, stages.learner.init(_read(stages, plan.start, "params")["params"]), None
+    return 0, _saved(stages, plan.start), None
+
+
+def _saved(stages: Stages, checkpoint: Checkpoint) -> TrainState:
+    return TrainState(**_read(stages, checkpoint, "params", "moments"))
 
 
 def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]:

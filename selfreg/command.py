@@ -11,7 +11,8 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import FrozenConfigDict, config_flags
 
-from selfreg.config import check_names, describe, resolve
+from selfreg.config import describe
+from selfreg.validate import check_names, resolve
 
 
 def parse_flags(arguments: list[str], doc: str | None) -> list[str]:

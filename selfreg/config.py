@@ -4,15 +4,13 @@ A config file under configs/ starts from `default()` and sets what its question 
 override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
 """
 
-import difflib
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+from ml_collections import ConfigDict, config_dict
 
 from selfreg.algorithms import ALGORITHMS, REINFORCE
-from selfreg.conditions import CONDITIONS, DEFAULTS
+from selfreg.conditions import CONDITIONS
 
 
 class Rule(NamedTuple):
@@ -326,134 +324,3 @@ def describe() -> str:
         own = {k: v for k, v in flags.items() if name == "reinforce" or v != REINFORCE[k]}
         lines.append(f"  {name}: " + ", ".join(f"{k}={v}" for k, v in own.items()))
     return "\n".join(lines)
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Refuse keys that no config has.
-
-    Args:
-      names: Such as "optimizer.lr"; sections may be named too.
-
-    Raises:
-      ValueError: Names the key and those that may have been meant.
-    """
-    known = [*KEYS, *{name.rpartition(".")[0] for name in KEYS}]
-    for name in names:
-        if name not in known:
-            last = name.rpartition(".")[2]
-            meant = [k for k in KEYS if k.rpartition(".")[2] == last]
-            meant += difflib.get_close_matches(name, KEYS, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else ""
-            raise ValueError(f"there is no key config.{name}{hint} (--help lists all)")
-
-
-def resolve(config: ConfigDict) -> FrozenConfigDict:
-    """Check every value, fill in the flags that the algorithm decides, and freeze.
-
-    Args:
-      config: As a config file and the command line left it.
-
-    Returns:
-      The config of the run, frozen.
-
-    Raises:
-      ValueError: A value is impossible; the message names the key, the value and what is allowed.
-    """
-    # A plain copy would share its open keys: filling them in would write to the caller's.
-    config = config.copy_and_resolve_references()
-    _check(config, {name: key.rule for name, key in KEYS.items()})
-    _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
-    flags = ALGORITHMS[config.learn.algorithm]
-    _fill_open(config, {f"learn.{flag}": value for flag, value in flags.items()})
-    _check(config, _rules_across_keys(config))
-    return FrozenConfigDict(config)
-
-
-def _check(config: ConfigDict, rules: dict[str, Rule]) -> None:
-    """Raise ValueError for the first key whose value breaks its rule; open ones may be anything."""
-    for name, rule in rules.items():
-        section, _, last = name.rpartition(".")
-        value = (config[section] if section else config)[last]
-        if value is not None and not rule.holds(value):
-            raise ValueError(f"config.{name}={value!r} is not possible: must be {rule.words}")
-
-
-def _fill_open(config: ConfigDict, decided: dict[str, Any]) -> None:
-    """Set those of these keys that the config leaves open."""
-    for name, value in decided.items():
-        section, _, last = name.rpartition(".")
-        holder = config[section] if section else config
-        if holder[last] is None:
-            holder[last] = value
-
-
-def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
-    """What one key allows another to be."""
-    group, new_tokens = config.rollout.group_size, config.rollout.max_new_tokens
-
-    def holds_every_completion(widths: tuple[int, ...]) -> bool:
-        ascending = all(a < b for a, b in pairwise((0, *widths)))
-        return not widths or (ascending and widths[-1] >= new_tokens)
-
-    sglang = config.sglang
-    servers = bool(sglang.urls) + sglang.launch
-    learn = config.learn
-    ratio = learn.use_importance_sampling_ratio
-    compares = learn.use_score_centering or learn.algorithm == "dpo"
-    clip_rule = Rule(
-        lambda clip: clip == 0 or (ratio and not learn.importance_ratio_cap),
-        "0 unless learn.use_importance_sampling_ratio=True and learn.importance_ratio_cap=0",
-    )
-    in_draws = Rule(
-        lambda steps: steps % learn.updates_per_batch == 0,
-        f"a multiple of learn.updates_per_batch={learn.updates_per_batch}: a run resumes only "
-        "where completions are drawn",
-    )
-    return {
-        "rollout.engine": Rule(
-            lambda engine: servers == (engine == "sglang"),
-            "sglang with either sglang.urls or sglang.launch=True set, or jax with neither",
-        ),
-        "rollout.overlap": Rule(
-            lambda overlap: not (overlap and (sglang.colocated or learn.updates_per_batch > 1)),
-            "False where sglang.colocated=True: servers and trainer take turns; and where "
-            "learn.updates_per_batch is above 1",
-        ),
-        "sglang.gpus": Rule(
-            lambda gpus: not gpus or len(gpus.split(";")) == sglang.servers,
-            f"'' or one list for each of sglang.servers={sglang.servers}, separated by semicolons",
-        ),
-        "rollout.group_size": Rule(
-            lambda size: size > 1 or not compares,
-            "at least 2 where learn.use_score_centering=True or learn.algorithm='dpo': the "
-            "completions of a group are compared",
-        ),
-        "campaign_budget_steps": Rule(
-            lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
-            "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
-        ),
-        "evaluation.every_steps": in_draws,
-        "checkpoint.every_steps": in_draws,
-        "learn.algorithm": Rule(
-            lambda name: name != "dpo" or all(learn[k] == v for k, v in ALGORITHMS["dpo"].items()),
-            f"another where one of {', '.join(REINFORCE)} is set to what dpo does not set it to",
-        ),
-        "learn.use_leave_one_out": Rule(
-            lambda on: not on or learn.use_score_centering,
-            "False unless learn.use_score_centering=True",
-        ),
-        "learn.ratio_level": Rule(
-            lambda level: ratio or level == "token",
-            "token unless learn.use_importance_sampling_ratio=True",
-        ),
-        "learn.importance_ratio_cap": Rule(
-            lambda cap: cap == 0 or ratio, "0 unless learn.use_importance_sampling_ratio=True"
-        ),
-        "learn.clip_low": clip_rule,
-        "learn.clip_high": clip_rule,
-        "rollout.max_sequences": at_least(group),
-        "learn.row_tokens": Rule(
-            holds_every_completion,
-            f"ascending widths above 0, the last at least rollout.max_new_tokens={new_tokens}",
-        ),
-    }

@@ -14,9 +14,10 @@ from rich.console import Console
 from selfreg import rundir
 from selfreg.calibrate import check
 from selfreg.calibrate.pool import read_pool
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.control.find import find_calibration
 from selfreg.records import PanelScore, Plan, StepRecord
+from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

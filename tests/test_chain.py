@@ -15,13 +15,14 @@ import pytest
 
 from selfreg import campaign, chain, rundir
 from selfreg.campaign import MismatchError, NonFiniteLossError
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
 from selfreg.records import Outcome
 from selfreg.rollout import engines
 from selfreg.rollout.scripted_engine import ScriptedEngine
 from selfreg.runlog import RunLog
+from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.config import KEYS, default, resolve
+from selfreg.config import KEYS, default
+from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selfreg import chain, rundir
 from selfreg.checkpoint import restore
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import abstract_params, load_policy
 from selfreg.records import Checkpoint, Request, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

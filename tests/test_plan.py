@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import make_packing, pack
 from selfreg.learn.train_step import LearnSettings, make_learner
@@ -25,6 +25,7 @@ from selfreg.plan.job import make_job
 from selfreg.plan.memory import Split, estimate, parameters, weights
 from selfreg.plan.work import estimate_work, pair_flops, token_flops
 from selfreg.records import Batch
+from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = load_policy("tiny")[0].tokenizer

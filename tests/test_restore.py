@@ -9,7 +9,7 @@ import pytest
 from selfreg import campaign, chain, rundir
 from selfreg.analysis.load import load_run
 from selfreg.checkpoint import Checkpoints
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.control.replay import RESTORES, Decision
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
@@ -17,6 +17,7 @@ from selfreg.records import Verdict
 from selfreg.replay import stored
 from selfreg.rollout import engines
 from selfreg.rollout.scripted_engine import ScriptedEngine
+from selfreg.validate import resolve
 
 # Shares solved at each step: a peak at 2, a collapse, a higher peak at 6, another collapse.
 SHARES = (0.25, 0.5, 0.75, 0.5, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import paper
-from selfreg.config import check_names, resolve
+from selfreg.validate import check_names, resolve
 
 ROOT = Path(__file__).parent.parent
 # Conditions, seeds, campaigns and steps, as the paper's sections 5.2 to 5.11 and appendix I say.

@@ -11,12 +11,13 @@ from scipy.stats import binomtest
 
 from selfreg.analysis.load import find_runs, load_run
 from selfreg.analysis.stats import t_interval
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.control import calibrate
 from selfreg.control.protocol import Base
 from selfreg.control.replay import Played, replay_campaign
 from selfreg.control.within import early_stop, predictor
 from selfreg.records import Plan, Trace
+from selfreg.validate import resolve
 
 FRESH_TRACES = 1000
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from selfreg.config import resolve
 from selfreg.models.decoder import DecoderConfig
 from selfreg.plan.job import Job, make_job, packing_of
 from selfreg.plan.memory import Memory, Split, estimate
+from selfreg.validate import resolve
 
 
 class Change(NamedTuple):

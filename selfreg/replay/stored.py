@@ -8,11 +8,12 @@ from rich.table import Table
 from selfreg import rundir
 from selfreg.analysis.load import Run
 from selfreg.conditions import CONDITIONS, DEFAULTS
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.control.find import find_between, find_calibration, find_within
 from selfreg.control.protocol import base_of
 from selfreg.control.replay import RESTORES, Decided, Played, replay_chain
 from selfreg.records import Checkpoint, Plan
+from selfreg.validate import resolve
 
 
 def with_controls(

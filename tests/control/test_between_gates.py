@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreg.conditions import CONDITIONS
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.control.between import care_v2, gate
 from selfreg.control.find import find_between
 from selfreg.control.protocol import Base, base_of
 from selfreg.records import Checkpoint, to_json
+from selfreg.validate import resolve
 from tests.control.between_scripts import CURVES, GOLDEN, base, decisions, plans, run, trace
 
 KEPT = json.loads((Path(__file__).parent / "between_golden.json").read_text())

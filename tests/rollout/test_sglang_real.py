@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from selfreg import chain, rundir
-from selfreg.config import default, resolve
+from selfreg.config import default
 from selfreg.models.hf import save_folder
 from selfreg.models.policy import load_policy, random_params
 from selfreg.records import Request, Sampling
 from selfreg.rollout.sglang_engine import Patience, SGLangEngine
 from selfreg.rollout.sglang_launch import Launched, LaunchError, LaunchSettings
 from selfreg.rollout.weight_sync import WeightSync
+from selfreg.validate import resolve
 from tests.sglang_cpu import server
 
 PATIENCE = Patience(request_s=60.0, ready_s=240.0, sync_s=60.0)
