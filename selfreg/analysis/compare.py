@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
-from selfreg.analysis.stats import Difference, SeedDifference, panel_difference, seed_difference
+from selfreg.analysis.stats import (
+    ENUMERATED_FLIPS,
+    Difference,
+    SeedDifference,
+    panel_difference,
+    seed_difference,
+)
 from selfreg.analysis.verdict import RunVerdict, kept_score
 from selfreg.records import PanelScore
 from selfreg.rundir import flatten
@@ -156,8 +162,6 @@ def _over_seeds(over: SeedDifference) -> str:
     words_of = f"mean over n = {n} seeds {over.mean:+.3f}"
     for name, (low, high) in (("t", over.t), ("bootstrap", over.bootstrap)):
         words_of += f", 95% {name} interval [{low:+.3f}, {high:+.3f}]"
-    if over.sign_flip_p is None:
-        return words_of
-    return (
-        f"{words_of}, exact sign-flip p = {over.sign_flip_p:.3g} (at least {2 ** (1 - n):.3g} here)"
-    )
+    kind = "exact " if n <= ENUMERATED_FLIPS else ""
+    floor = f" (at least {2 ** (1 - n):.3g} here)" if kind else ""
+    return f"{words_of}, {kind}sign-flip p = {over.sign_flip_p:.3g}{floor}"

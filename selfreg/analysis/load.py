@@ -142,6 +142,23 @@ def passed_counts(run: Run, campaign: int) -> np.ndarray:
     return np.concatenate(counts).astype(np.int64) if counts else np.zeros(0, np.int64)
 
 
+def panel_rates(run: Run, campaign: int) -> np.ndarray | None:
+    """float64 [K, N]: pass rates of the control's panel at each of its K readings, in order.
+
+    None where its completions were not kept, or there are fewer than two readings or problems.
+    """
+    rates: list[dict[str, float]] = []
+    for record in run.traces[campaign].records:
+        file = rundir.completions_file(run.folder, campaign, record.step, "panel")
+        if file.exists():
+            rows = pq.read_table(file, columns=["problem_id", "reward"])
+            means = rows.group_by("problem_id").aggregate([("reward", "mean")]).to_pydict()
+            rates.append(dict(zip(means["problem_id"], means["reward_mean"], strict=True)))
+    if len(rates) < 2 or len(rates[0]) < 2 or any(r.keys() != rates[0].keys() for r in rates):
+        return None
+    return np.array([[reading[name] for name in rates[0]] for reading in rates])
+
+
 def report_completions(run: Run, checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
     """The report panel's completions by the policy of a checkpoint (None: the initial one).
 

@@ -84,6 +84,7 @@ def metric_row(run: Run, campaign: CampaignVerdict) -> dict[str, str]:
         "budget": f"{plan.budget_steps} steps",
         "lr": f"{plan.lr:g}",
         "KL": f"{plan.kl_coef:g}",
+        "panel drop": _panel(campaign),
         "pass_rate gap": _gap(campaign),
         "flags": _flags(campaign),
     }
@@ -159,6 +160,13 @@ def _subtitle(run: Run) -> str:
         f"{rollout['problems_per_step']} problem(s) a step, {rollout['group_size']} completions "
         f"each; {run.updates} updates; the control reads {run.config['control_metric']}"
     )
+
+
+def _panel(campaign: CampaignVerdict) -> str:
+    if campaign.panel is None:
+        return "panel completions not kept"
+    of = campaign.panel
+    return f"{of.drop:.2f}, {words.p_value(of.p)} (n = {of.problems}, best of {of.readings})"
 
 
 def _gap(campaign: CampaignVerdict) -> str:

@@ -1,7 +1,7 @@
 """Differences and how sure they are: paired by problem, or paired by seed.
 
 Intervals are two-sided and hold 95%. A chain experiment has few seeds, so that whatever can be
-enumerated is: the bootstrap up to 6 values, the sign flips up to 20.
+enumerated is: the bootstrap up to 6 values, the sign flips up to 20. Beyond that, 100,000 draws.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy.stats import bootstrap
 from scipy.stats import t as student
 
 from selfreg.records import PanelScore
 
 ENUMERATED_BOOTSTRAP, ENUMERATED_FLIPS = 6, 20
-BOOTSTRAP_DRAWS = 100_000
+DRAWS = 100_000
+_CHUNK = 10_000
 _LEVELS = (0.025, 0.975)
 
 
@@ -38,6 +40,20 @@ class Difference:
     problems: int
     samples: int
 
+    def p_above(self, bound: float = 0.0) -> float:
+        """One-sided p of the hypothesis that the true difference is at most `bound`.
+
+        A t test with N - 1 degrees of freedom. A difference that is the same on every problem is
+        taken as known: 0 above the bound, 1 at or below it.
+        """
+        if self.standard_error == 0:
+            return float(self.mean <= bound)
+        return float(student.sf((self.mean - bound) / self.standard_error, self.problems - 1))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p of the hypothesis that the true difference is at least `bound`."""
+        return (-self).p_above(-bound)
+
     def __neg__(self) -> "Difference":
         """The difference taken the other way."""
         return Difference(
@@ -53,15 +69,17 @@ class SeedDifference:
       differences: One a seed.
       mean: Their mean.
       bootstrap: 95% percentile bootstrap interval of the mean, over seeds.
+      bca: 95% bias-corrected and accelerated bootstrap interval; None where all are equal.
       t: 95% t interval of the mean.
-      sign_flip_p: Exact two-sided p of the mean, never below 2 ** (1 - n); None above 20 seeds.
+      sign_flip_p: Two-sided p of the mean; exact up to 20 seeds, and never below 2 ** (1 - n).
     """
 
     differences: tuple[float, ...]
     mean: float
     bootstrap: tuple[float, float]
+    bca: tuple[float, float] | None
     t: tuple[float, float]
-    sign_flip_p: float | None
+    sign_flip_p: float
 
 
 def panel_difference(after: PanelScore, before: PanelScore) -> Difference:
@@ -116,30 +134,101 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> t
         means = values[np.array(list(product(range(n), repeat=n)))].mean(axis=1)
     else:
         rng = np.random.default_rng(seed)
-        counts = rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAP_DRAWS)
+        counts = rng.multinomial(n, np.full(n, 1 / n), DRAWS)
         means = counts @ values / n
     low, high = np.quantile(means, _LEVELS, method="inverted_cdf")
     return float(low), float(high)
 
 
-def sign_flip_p(differences: Sequence[float] | np.ndarray) -> float:
-    """Exact two-sided p of the hypothesis that differences are symmetric about 0.
+def bca_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float] | None:
+    """95% bias-corrected and accelerated bootstrap interval of the mean (Efron 1987).
+
+    None where all values are equal, which leaves it undefined.
+
+    Raises:
+      ValueError: There are fewer than two values.
+    """
+    values = _sample(values, least=2)
+    if np.ptp(values) == 0:
+        return None
+    found = bootstrap(
+        (values,), np.mean, n_resamples=DRAWS, batch=_CHUNK, method="BCa",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def sign_flip_p(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:
+    """Two-sided p of the hypothesis that differences are symmetric about 0.
 
     The share of the 2 ** n ways to sign the differences whose mean is at least as far from 0 as the
     observed one. The observed way is among them, so that p is never 0.
 
+    Args:
+      differences: n values. For n <= 20 all ways are enumerated, which makes it exact.
+      seed: Of the 100,000 ways drawn for a larger n; the observed one counts as one more.
+
     Raises:
-      ValueError: There are no differences, or more than 20.
+      ValueError: There are no differences.
     """
     values = _sample(differences, least=1)
+    # Sums of the same numbers in another order differ by rounding.
+    observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) > ENUMERATED_FLIPS:
-        raise ValueError(f"{len(values)} differences: the enumeration ends at {ENUMERATED_FLIPS}")
+        rng, hits = np.random.default_rng(seed), 0
+        for _ in range(DRAWS // _CHUNK):
+            signs = rng.choice((-1.0, 1.0), (_CHUNK, len(values)))
+            hits += int((np.abs(signs @ values) >= observed).sum())
+        return (1 + hits) / (1 + DRAWS)
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
-    # Sums of the same numbers in another order differ by rounding.
-    observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     return float(np.mean(np.abs(sums) >= observed))
+
+
+def clustered_standard_error(values: np.ndarray, clusters: np.ndarray) -> float:
+    """Standard error of the mean of values that come in clusters, such as samples of one problem.
+
+        sqrt(K / (K - 1) * sum over clusters of (sum of x - mean in the cluster)^2) / n
+
+    Liang and Zeger's, with the correction for few clusters. For K clusters of one size it is the sd
+    of the clusters' means / sqrt(K).
+
+    Args:
+      values: float [n].
+      clusters: [n], the cluster of each value, as numbers or names.
+
+    Raises:
+      ValueError: The lengths differ, or there are fewer than two clusters.
+    """
+    values = _sample(values, least=2)
+    if np.shape(clusters) != values.shape:
+        raise ValueError(f"{len(values)} values, and clusters of shape {np.shape(clusters)}")
+    _, own = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(own.max()) + 1
+    if count < 2:
+        raise ValueError("values of a single cluster say nothing of the spread between clusters")
+    sums = np.bincount(own, values - values.mean())
+    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm's adjusted p-values (1979): below a level, they bound the chance of any false rejection.
+
+    The i-th smallest of m is multiplied by m - i + 1, and is never less than a smaller one's.
+
+    Args:
+      p: [m] p-values, of tests that may depend on each other in any way.
+
+    Returns:
+      float64 [m], at most 1, in the order of p.
+    """
+    values = np.asarray(p, np.float64)
+    order = np.argsort(values)
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted
 
 
 def seed_difference(differences: Sequence[float] | np.ndarray) -> SeedDifference:
@@ -153,8 +242,9 @@ def seed_difference(differences: Sequence[float] | np.ndarray) -> SeedDifference
         tuple(float(v) for v in values),
         float(values.mean()),
         bootstrap_interval(values),
+        bca_interval(values),
         t_interval(values),
-        sign_flip_p(values) if len(values) <= ENUMERATED_FLIPS else None,
+        sign_flip_p(values),
     )
 
 

@@ -20,26 +20,53 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The shapes of C series of n values each, as arrays of length C.
+    """The shapes of many series, as arrays of one shape [...]: one value a series.
+
+    Numbers are float64 and NaN where they are not defined; a series without a value has none.
 
     Attributes:
       peak: Largest value.
-      peak_index: Where it is first reached.
-      end: Last value.
-      phase_transition: Largest drop between neighbours after the peak / (peak - end); NaN where
-        peak - end is zero. It is 1 when a single step makes the whole drop, and above 1 when a
-        series recovers in part from a larger fall.
+      peak_step: The first step that has it.
+      end: Last value that was measured.
+      end_step: Its step.
+      phase_transition: Largest drop between neighbouring measurements after the peak /
+        (peak - end); NaN where peak - end is zero. It is 1 when a single step makes the whole drop,
+        and above 1 when a series recovers in part from a larger fall.
+      onset_step: The first step after the peak with a value below 30% of it; NaN without one. It
+        may be defined for a series that recovered, and is for every one that collapsed.
     """
 
     peak: np.ndarray
-    peak_index: np.ndarray
+    peak_step: np.ndarray
     end: np.ndarray
+    end_step: np.ndarray
     phase_transition: np.ndarray
+    onset_step: np.ndarray
 
     @property
     def gap(self) -> np.ndarray:
         """The drop peak - end, never negative."""
         return self.peak - self.end
+
+    @property
+    def ratio(self) -> np.ndarray:
+        """The share of the peak that is left, end / peak; NaN where the peak is 0 or less."""
+        undefined = np.full_like(self.peak, np.nan)
+        return np.divide(self.end, self.peak, out=undefined, where=self.peak > 0)
+
+    @property
+    def collapsed(self) -> np.ndarray:
+        """bool: end / peak < 0.3; False where the peak is 0, as nothing was there to lose."""
+        return exceeds(COLLAPSE_RATIO * self.peak, self.end)
+
+    @property
+    def latency_steps(self) -> np.ndarray:
+        """Steps left after the onset, end_step - onset_step; NaN without an onset."""
+        return self.end_step - self.onset_step
+
+    def gap_above(self, level: float) -> np.ndarray:
+        """bool: whether the gap exceeds a level, strictly and up to rounding."""
+        return exceeds(self.gap, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +129,42 @@ def rolling_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     return (sums[..., last] - sums[..., first]) / (last - first)
 
 
-def shapes(values: np.ndarray) -> Shapes:
-    """The shapes of many series of the same length.
+def shapes(values: np.ndarray, steps: np.ndarray | None = None) -> Shapes:
+    """The shapes of many series.
+
+    A flat series, and one of a single value, have their peak at their first measured step, a gap of
+    0 and neither a phase-transition score nor an onset.
 
     Args:
-      values: float [C, n], n at least 1.
+      values: float [..., n], n at least 1; NaN where nothing was measured.
+      steps: [n], increasing, the step of each value; 0 .. n - 1 by default.
+
+    Returns:
+      Arrays of shape [...].
     """
     values = np.asarray(values, np.float64)
-    index = values.argmax(axis=1)
-    peak, end = values.max(axis=1), values[:, -1]
-    drops = np.where(np.arange(values.shape[1] - 1) >= index[:, None], -np.diff(values), 0.0)
-    largest = drops.max(axis=1, initial=0.0)
+    at = np.arange(values.shape[-1]) if steps is None else np.asarray(steps)
+    missing = np.isnan(values)
+    # What was measured moves to the front, in order, so that neighbours are neighbours.
+    order = np.argsort(missing, axis=-1, kind="stable")
+    values = np.take_along_axis(values, order, axis=-1)
+    last = (~missing).sum(axis=-1) - 1
+    defined = last >= 0
+    index = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
+    peak, end = _at(values, index), _at(values, np.maximum(last, 0))
+
+    after = np.arange(values.shape[-1]) >= index[..., None]
+    drops = np.where(after[..., :-1], -np.diff(values, axis=-1), 0.0)
+    largest = np.nan_to_num(drops).max(axis=-1, initial=0.0)
     gap = peak - end
-    score = np.full(len(values), np.nan)
-    np.divide(largest, gap, out=score, where=exceeds(gap, 0.0))
-    return Shapes(peak, index, end, score)
+    score = np.divide(largest, gap, out=np.full_like(gap, np.nan), where=exceeds(gap, 0.0))
+
+    below = after & exceeds(COLLAPSE_RATIO * peak[..., None], values)
+    onset = np.where(below.any(axis=-1), at[_at(order, below.argmax(axis=-1))], np.nan)
+    peak_step, end_step = (
+        np.where(defined, at[_at(order, i)], np.nan) for i in (index, np.maximum(last, 0))
+    )
+    return Shapes(peak, peak_step, end, end_step, score, onset)
 
 
 def trajectory(steps: np.ndarray, values: np.ndarray) -> Trajectory:
@@ -139,23 +187,23 @@ def trajectory(steps: np.ndarray, values: np.ndarray) -> Trajectory:
         )
     if not np.isfinite(values).all():
         raise ValueError("a trajectory holds a value that is not finite")
-    shape = shapes(values[None])
-    peak, index, end = float(shape.peak[0]), int(shape.peak_index[0]), float(shape.end[0])
-    score = float(shape.phase_transition[0])
-    below = np.flatnonzero(values[index:] < COLLAPSE_RATIO * peak - _ROUNDING)
-    onset = int(steps[index + below[0]]) if len(below) else None
-    end_step = int(steps[-1])
+    shape = shapes(values, steps)
+
+    def defined(value: np.ndarray) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    onset, latency = defined(shape.onset_step), defined(shape.latency_steps)
     return Trajectory(
-        peak=peak,
-        peak_step=int(steps[index]),
-        end=end,
-        end_step=end_step,
-        gap=peak - end,
-        ratio=end / peak if peak > 0 else None,
-        collapsed=bool(end < COLLAPSE_RATIO * peak - _ROUNDING),
-        phase_transition=None if np.isnan(score) else score,
-        onset_step=onset,
-        latency_steps=None if onset is None else end_step - onset,
+        peak=float(shape.peak),
+        peak_step=int(shape.peak_step),
+        end=float(shape.end),
+        end_step=int(shape.end_step),
+        gap=float(shape.gap),
+        ratio=defined(shape.ratio),
+        collapsed=bool(shape.collapsed),
+        phase_transition=defined(shape.phase_transition),
+        onset_step=None if onset is None else int(onset),
+        latency_steps=None if latency is None else int(latency),
     )
 
 
@@ -167,3 +215,8 @@ def of_trace(trace: Trace, window: int = 1) -> Trajectory:
     """
     steps, values = trace.series()
     return trajectory(steps, rolling_mean(values, window))
+
+
+def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """values[..., n] at index[...]."""
+    return np.take_along_axis(values, index[..., None], axis=-1)[..., 0]

@@ -2,25 +2,30 @@
 
 It rests on the report panel: its problems did not select the peak, so that the peak's score is not
 the maximum of a noise. Start, peak and end answer the same problems with the same sampling seeds,
-and their differences are paired by problem. The per-step pass_rate stands beside it with its
-stationary null, and decides nothing.
+and their differences are paired by problem. Each test is one-sided at 5%: of campaigns whose policy
+stands still, and whose drop is tested, 5% are called collapsed or declined. The control's own
+panel, with the selection of its peak accounted for, and the per-step pass_rate with its stationary
+null stand beside it, and decide nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from selfreg.analysis import nullmodel
-from selfreg.analysis.load import Run, checkpoint_of_origin, passed_counts
+from selfreg.analysis.load import Run, checkpoint_of_origin, panel_rates, passed_counts
 from selfreg.analysis.nullmodel import NullComparison, Reading
-from selfreg.analysis.stats import Difference, panel_difference
+from selfreg.analysis.selected import selected_drop
+from selfreg.analysis.stats import Difference, holm, panel_difference
 from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
 from selfreg.records import Checkpoint, PanelScore, Trace
 from selfreg.rundir import CampaignSummary, place_of
 
-# A smaller drop is no collapse, however sure it is.
+# A smaller drop is no collapse, however sure it is; and what is surely smaller is stable.
 MARGIN = 0.10
+LEVEL = 0.05
 
 
 class Finding(StrEnum):
@@ -28,6 +33,7 @@ class Finding(StrEnum):
 
     COLLAPSED = "collapsed"
     DECLINED = "declined"
+    IMPROVED = "improved"
     STABLE = "stable"
     NOISE = "not distinguishable from noise"
     NO_DROP = "the end is the peak"
@@ -52,6 +58,23 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelDrop:
+    """The drop on the control's own panel, whose readings selected the peak: see `selected_drop`.
+
+    Attributes:
+      drop: Largest - last reading, biased upwards.
+      p: With the selection accounted for.
+      readings: K.
+      problems: N.
+    """
+
+    drop: float
+    p: float
+    readings: int
+    problems: int
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignVerdict:
     """One finished campaign.
 
@@ -64,7 +87,9 @@ class CampaignVerdict:
       end: At `end_step`.
       rise: peak - start; None when the peak is the start, and the rise 0 by construction.
       drop: peak - end; None when the end is the peak, and the drop 0 by construction.
+      gain: end - start; None when no update was made.
       finding: The verdict; see `judge`.
+      panel: The drop on the control's panel; None when its completions were not kept.
       shape: The control's metric as a trajectory; pass_rate through its rolling mean.
       noise: The per-step pass_rate against its stationary null; None when the training completions
         were not kept.
@@ -78,7 +103,9 @@ class CampaignVerdict:
     end: Score
     rise: Difference | None
     drop: Difference | None
+    gain: Difference | None
     finding: Finding
+    panel: PanelDrop | None
     shape: Trajectory
     noise: NullComparison | None
 
@@ -98,6 +125,8 @@ class ChainVerdict:
       best_campaign: That campaign.
       end_change: end - start; None when they are one policy.
       kept_change: kept - start; None when they are one policy.
+      drop: best - end; None when they are one policy.
+      finding: The verdict on that drop and `end_change`; see `judge`.
     """
 
     start: Score
@@ -110,6 +139,8 @@ class ChainVerdict:
     best_campaign: int
     end_change: Difference | None
     kept_change: Difference | None
+    drop: Difference | None
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +156,8 @@ class RunVerdict:
       updates: Made so far.
       margin: What `judge` used.
       campaigns: The finished ones.
+      holm: Of each, p of its drop adjusted for the number of drops that were tested; None where
+        none was.
       chain: None before a campaign has ended.
     """
 
@@ -136,33 +169,50 @@ class RunVerdict:
     updates: int
     margin: float
     campaigns: tuple[CampaignVerdict, ...]
+    holm: tuple[float | None, ...]
     chain: ChainVerdict | None
 
 
-def judge(drop: Difference | None, peak: float, margin: float = MARGIN) -> Finding:
-    """The verdict on a drop from peak to end.
+def judge(
+    drop: Difference | None,
+    peak: float,
+    gain: Difference | None = None,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+) -> Finding:
+    """The verdict on a drop from peak to end, and on the gain from start to end.
 
     The first of these that holds:
 
+    - `nothing to lose`: there is a drop to test, but the peak itself is below the margin, so that
+      none could exceed it.
+    - `collapsed`: the drop is above 0 beyond noise, and no smaller than the margin.
+    - `declined`: the drop is above 0 beyond noise, and smaller than the margin.
+    - `not distinguishable from noise`: neither is that so, nor is the drop below the margin beyond
+      noise: the panel is too small to say.
+    - `improved`: the gain is above 0 beyond noise.
     - `the end is the peak`: one checkpoint is both, and nothing was measured twice.
-    - `nothing to lose`: the peak itself is below the margin, so that no drop could exceed it.
-    - `collapsed`: the drop's 95% interval lies above 0, and the drop is no smaller than the margin.
-    - `declined`: the interval lies above 0, and the drop is smaller than the margin.
-    - `stable`: the interval lies below the margin.
-    - `not distinguishable from noise`: the interval holds 0 and reaches the margin.
+    - `stable`: the drop is below the margin beyond noise, which is the equivalence bound.
+
+    "Beyond noise" is a one-sided t test over problems at `level`.
 
     Args:
       drop: peak - end on the report panel; None when they are one policy.
       peak: pass@1 at the peak.
+      gain: end - start; None when they are one policy.
       margin: A smaller drop is no collapse.
+      level: Of each test, and so the chance that a drop of 0 is called collapsed or declined.
     """
-    if drop is None:
-        return Finding.NO_DROP
-    if peak < margin:
-        return Finding.NOTHING_TO_LOSE
-    if drop.low > 0:
-        return Finding.COLLAPSED if drop.mean >= margin else Finding.DECLINED
-    return Finding.STABLE if drop.high < margin else Finding.NOISE
+    if drop is not None:
+        if peak < margin:
+            return Finding.NOTHING_TO_LOSE
+        if drop.p_above(0.0) <= level:
+            return Finding.COLLAPSED if drop.mean >= margin else Finding.DECLINED
+        if drop.p_below(margin) > level:
+            return Finding.NOISE
+    if gain is not None and gain.p_above(0.0) <= level:
+        return Finding.IMPROVED
+    return Finding.NO_DROP if drop is None else Finding.STABLE
 
 
 def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
@@ -171,6 +221,7 @@ def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
     Raises:
       ValueError: Two scores are of different panels.
     """
+    campaigns = tuple(_judge_campaign(run, summary, margin) for summary in run.summaries)
     return RunVerdict(
         run.condition,
         run.seed,
@@ -179,8 +230,9 @@ def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
         int(run.config["campaigns"]),
         run.updates,
         margin,
-        tuple(_judge_campaign(run, summary, margin) for summary in run.summaries),
-        _judge_chain(run) if run.summaries else None,
+        campaigns,
+        _adjusted([campaign.drop for campaign in campaigns]),
+        _judge_chain(run, margin) if run.summaries else None,
     )
 
 
@@ -211,6 +263,7 @@ def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> Campai
     trace = run.traces[summary.campaign]
     rise = None if summary.peak_step == 0 else panel_difference(peak, start)
     drop = None if summary.peak_step == summary.end_step else panel_difference(peak, end)
+    gain = None if summary.end_step == 0 else panel_difference(end, start)
     return CampaignVerdict(
         summary.campaign,
         summary.peak_step,
@@ -220,20 +273,39 @@ def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> Campai
         _score(end),
         rise,
         drop,
-        judge(drop, peak.pass_at_1, margin),
+        gain,
+        judge(drop, peak.pass_at_1, gain, margin),
+        _panel_drop(run, summary.campaign),
         of_trace(trace, WINDOW if trace.metric == "pass_rate" else 1),
         pass_rate_noise(run, summary.campaign),
     )
 
 
-def _judge_chain(run: Run) -> ChainVerdict:
+def _panel_drop(run: Run, campaign: int) -> PanelDrop | None:
+    rates = panel_rates(run, campaign)
+    if rates is None:
+        return None
+    found = selected_drop(rates)
+    return PanelDrop(float(found.drop), float(found.p), *rates.shape)
+
+
+def _adjusted(drops: Sequence[Difference | None]) -> tuple[float | None, ...]:
+    adjusted = iter(holm([drop.p_above(0.0) for drop in drops if drop is not None]).tolist())
+    return tuple(None if drop is None else next(adjusted) for drop in drops)
+
+
+def _judge_chain(run: Run, margin: float) -> ChainVerdict:
     first, last = run.summaries[0], run.summaries[-1]
     place, kept = kept_score(run)
     start, end = first.scores["start"], last.scores["end"]
     kept_at = checkpoint_of_origin(run, last.kept)
     end_at = checkpoint_of_origin(run, Checkpoint(last.campaign, last.end_step))
     peaks = [of_trace(run.traces[summary.campaign]).peak for summary in run.summaries]
-    best = int(np.argmax(peaks))
+    best = run.summaries[int(np.argmax(peaks))]
+    best_score, best_at = best.scores["peak"], Checkpoint(best.campaign, best.peak_step)
+    change = None if end_at is None else panel_difference(end, start)
+    same = checkpoint_of_origin(run, best_at) == end_at
+    drop = None if same else panel_difference(best_score, end)
     return ChainVerdict(
         _score(start),
         _score(end),
@@ -241,10 +313,12 @@ def _judge_chain(run: Run) -> ChainVerdict:
         place,
         kept_at,
         end_at,
-        _score(run.summaries[best].scores["peak"]),
-        best,
-        None if end_at is None else panel_difference(end, start),
+        _score(best_score),
+        best.campaign,
+        change,
         None if kept_at is None else panel_difference(kept, start),
+        drop,
+        judge(drop, best_score.pass_at_1, change, margin),
     )
 
 

@@ -12,6 +12,7 @@ TOLD = 3
 _FINDINGS = {
     Finding.COLLAPSED: "COLLAPSED beyond noise",
     Finding.DECLINED: "declined beyond noise, by less than the margin",
+    Finding.IMPROVED: "improved beyond noise",
     Finding.STABLE: "stable",
     Finding.NOISE: "drop not distinguishable from noise",
     Finding.NO_DROP: "no drop, the end is the peak",
@@ -35,7 +36,7 @@ def describe(verdict: RunVerdict) -> str:
     score = verdict.chain.start
     lines.append(
         f"Report panel: n = {score.problems} problems x {score.samples} samples; "
-        "± one standard error, [95% interval], paired and clustered by problem."
+        "± one standard error, [95% interval], one-sided p, paired and clustered by problem."
     )
     return "\n".join(lines)
 
@@ -61,7 +62,11 @@ def campaign_line(campaign: CampaignVerdict) -> str:
 def finding_words(campaign: CampaignVerdict) -> str:
     """The finding with the drop it rests on."""
     words = _FINDINGS[campaign.finding]
-    return words if campaign.drop is None else f"{words} (drop {interval(campaign.drop)})"
+    if campaign.drop is not None:
+        return f"{words} (drop {interval(campaign.drop)}, {p_value(campaign.drop.p_above())})"
+    if campaign.finding is Finding.NO_DROP:
+        return words
+    return f"{words}, {_FINDINGS[Finding.NO_DROP]}"
 
 
 def noise_words(noise: NullComparison) -> str:
@@ -109,6 +114,9 @@ def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     )
     if chain.end_change is not None:
         ended += f" ({change(chain.end_change)})"
+    if count > 1:
+        fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
+        ended += f"; from its best peak: {_FINDINGS[chain.finding]}{fell}"
     if chain.kept_place == "end":
         return f"{ended}; that end is what {verdict.condition} keeps."
     if chain.kept_change is None:

@@ -148,6 +148,12 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def make_group() -> Callable[..., Group]:
+    """Makes a graded group: make_group(problem_id, passed, size, program)."""
+    return group_of
+
+
+@pytest.fixture
 def hostile() -> str:
     """What every program in a written run holds."""
     return HOSTILE

@@ -1,10 +1,25 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import betabinom
 
-from selfreg.analysis.nullmodel import Beta, Reading, compare, fit_beta, simulate
-from selfreg.analysis.trajectory import exceeds
+from selfreg.analysis.nullmodel import (
+    Beta,
+    Reading,
+    beside,
+    compare,
+    expected_maximum,
+    fit_beta,
+    fit_beta_ml,
+    permute,
+    readings,
+    selection_bias,
+    simulate,
+)
+from selfreg.analysis.trajectory import exceeds, rolling_mean, trajectory
 
 PAPER = Reading(steps=20, samples=16, problems=1, window=5)
 
@@ -120,3 +135,103 @@ def test_p_and_null_are_always_defined(counts, problems, seed):
     for test in (result.peak, result.end, result.gap):
         assert 1 / 41 <= test.p <= 1
         assert 0 <= test.null_low <= test.null_high <= 1
+
+
+def test_the_specs_ranges():
+    """Over means of .17 to .20, to two digits: peak, end and gap, and how many gaps are large."""
+    ranges = {
+        "peak": (0.33, 0.37), "end": (0.17, 0.20), "gap": (0.16, 0.17),
+        0.2: (0.28, 0.33), 0.3: (0.11, 0.13), 0.5: (0.02, 0.02),
+    }  # fmt: skip
+    for mean in (0.17, 0.185, 0.20):
+        null = simulate(Beta(mean, 5), PAPER, campaigns=30_000)
+        found = {name: getattr(null, name).mean() for name in ("peak", "end", "gap")}
+        found |= {level: null.gap_above(level).mean() for level in (0.2, 0.3, 0.5)}
+        for name, (low, high) in ranges.items():
+            assert low <= round(float(found[name]), 2) <= high, (mean, name, found[name])
+
+
+@pytest.mark.parametrize("beta", [Beta(0.2, 5), Beta(0.6, 1.0)])
+def test_the_likelihood_recovers_what_made_the_counts(beta):
+    rng = np.random.default_rng(0)
+    a, b = beta.mean * beta.concentration, (1 - beta.mean) * beta.concentration
+    counts = rng.binomial(16, rng.beta(a, b, 5_000))
+    fitted = fit_beta_ml(counts, 16)
+    assert fitted.mean == pytest.approx(beta.mean, abs=0.01)
+    assert fitted.concentration == pytest.approx(beta.concentration, rel=0.1)
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [16, 16], [0, 16, 0, 16], [8, 8, 8], [1, 5, 9, 2]])
+def test_the_likelihood_is_no_less_than_that_of_the_moments(counts):
+    def likelihood(beta):
+        a, b = beta.mean * beta.concentration, (1 - beta.mean) * beta.concentration
+        return betabinom.logpmf(counts, 16, a, b).sum() if 0 < beta.mean < 1 else 0.0
+
+    fitted, moments = fit_beta_ml(np.array(counts), 16), fit_beta(np.array(counts), 16)
+    assert likelihood(fitted) >= likelihood(moments) - 1e-6
+    assert 1e-3 <= fitted.concentration <= 1e3
+
+
+def test_measured_rates_are_drawn_as_they_are():
+    values = readings(np.array([0.0, 1.0]), Reading(50, 16), campaigns=200)
+    assert set(np.unique(values)) == {0.0, 1.0}
+    assert values.mean() == pytest.approx(0.5, abs=0.02)
+    assert (readings(np.array([1.0]), Reading(5, 4, 3), 10) == 1).all()
+
+
+def test_selection_bias_is_what_a_peak_gains_and_more_campaigns_gain_more():
+    beta = Beta(0.17, 5)
+    null = simulate(beta, PAPER, campaigns=3_000)
+    one = selection_bias(beta, PAPER)
+    assert one == pytest.approx(null.peak.mean() - 0.17, abs=1e-12)
+    assert selection_bias(beta, PAPER, campaigns=10, draws=500) > one + 0.1
+    assert selection_bias(np.array([0.5, 0.5]), Reading(1, 16, 1, 1)) == pytest.approx(0, abs=0.01)
+
+
+def test_the_expected_maximum_of_normal_numbers():
+    # 0, 1 / sqrt(pi) and 3 / (2 sqrt(pi)) are exact.
+    found = [expected_maximum(k) for k in (1, 2, 3)]
+    assert found == pytest.approx([0, np.pi**-0.5, 1.5 * np.pi**-0.5], abs=1e-9)
+    draws = np.random.default_rng(0).standard_normal((100_000, 20)).max(axis=1)
+    assert expected_maximum(20) == pytest.approx(draws.mean(), abs=0.01)
+
+
+def test_permuted_steps_against_all_orders():
+    values = np.array([0.5, 0.75, 0.25, 0.0])
+    gaps = []
+    for order in permutations(values):
+        smooth = rolling_mean(np.array(order), 2)
+        gaps.append(trajectory(np.arange(4), smooth).gap)
+    result = permute(values, Reading(4, 4, window=2), campaigns=20_000)
+    assert result.kind == "permutation"
+    assert result.gap.observed == pytest.approx(0.5)
+    assert result.gap.p == pytest.approx(np.mean(np.array(gaps) >= 0.5 - 1e-9), abs=0.01)
+    assert result.gap.null_mean == pytest.approx(np.mean(gaps), abs=0.005)
+
+
+def test_still_campaigns_are_a_null_of_their_own():
+    still = [np.array([0.3, 0.3, 0.2]), np.array([0.2, 0.3, 0.3]), np.array([0.4, 0.3, 0.3])]
+    result = beside(np.array([0.3, 0.6, 0.1]), still, Reading(3, 16, window=1))
+    assert (result.kind, result.simulated, result.beta) == ("A/A", 3, None)
+    assert result.gap.null_mean == pytest.approx(0.2 / 3)
+    assert result.gap.p == 0.25  # none of three is as large
+    assert result.peak.p == 0.25
+    assert result.collapse_rate == 0
+    assert beside(np.array([0.3, 0.3, 0.2]), still, Reading(3, 16, window=1)).gap.p == 0.75
+    with pytest.raises(ValueError, match="at least one"):
+        beside(np.zeros(3), [], Reading(3, 16))
+    with pytest.raises(ValueError, match="reading of 3"):
+        beside(np.zeros(3), [np.zeros(4)], Reading(3, 16))
+
+
+def test_ratio_and_latency_have_their_nulls():
+    values = np.array([0.8, 0.8, 0.8, 0.1, 0.1, 0.1, 0.0, 0.0])
+    still = readings(Beta(0.4, 5), Reading(8, 16), 400, seed=3)
+    result = beside(values, list(still), Reading(8, 16, window=1))
+    assert result.ratio.observed == 0
+    assert result.latency_steps.observed == 4  # the onset is at step 3 of 7
+    null = simulate(Beta(0.4, 5), Reading(8, 16, window=1), 400, seed=3)
+    defined = null.latency_steps[~np.isnan(null.latency_steps)]
+    assert result.latency_steps.p == (1 + (defined >= 4).sum()) / (1 + len(defined))
+    assert result.ratio.p == (1 + (null.ratio <= 1e-9).sum()) / 401
+    assert result.collapse_rate == null.collapsed.mean()

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from selfreg.analysis.stats import (
+    bca_interval,
     bootstrap_interval,
+    clustered_standard_error,
+    holm,
     panel_difference,
     seed_difference,
     sign_flip_p,
@@ -95,11 +100,16 @@ def test_sign_flip_is_two_sided_and_never_below_its_floor(differences):
     assert 2.0 ** (1 - len(differences)) <= p <= 1
 
 
-def test_sign_flip_enumerates_twenty_and_no_more():
+def test_sign_flip_enumerates_twenty_and_draws_beyond():
     assert sign_flip_p([1.0] * 20) == 2.0**-19
-    with pytest.raises(ValueError, match="20"):
-        sign_flip_p([1.0] * 21)
-    assert seed_difference([1.0, 0.9] * 11).sign_flip_p is None
+    rng = np.random.default_rng(3)
+    many = rng.normal(0.2, 1, 40)
+    # The sum of randomly signed values is nearly normal with variance sum of squares.
+    expected = 2 * norm.sf(abs(many.sum()) / np.sqrt((many**2).sum()))
+    assert sign_flip_p(many) == pytest.approx(expected, abs=0.01)
+    assert sign_flip_p(many) == sign_flip_p(many)  # its seed is fixed
+    assert sign_flip_p([1.0] * 60) == 1 / 100_001
+    assert 0 < seed_difference([1.0, 0.9] * 11).sign_flip_p < 1e-4
 
 
 @settings(max_examples=25)
@@ -123,3 +133,81 @@ def test_drawn_bootstrap_agrees_with_the_enumerated_one():
 def test_bad_samples_are_refused(bad):
     with pytest.raises(ValueError, match="at least 2 finite"):
         seed_difference(bad)
+
+
+def bca_by_hand(data, seed):
+    """Efron's formulas, written out."""
+    rng = np.random.default_rng(seed)
+    means = rng.choice(data, (200_000, len(data))).mean(axis=1)
+    z0 = norm.ppf((np.mean(means < data.mean()) + np.mean(means <= data.mean())) / 2)
+    left_out = np.array([np.delete(data, i).mean() for i in range(len(data))])
+    centred = left_out.mean() - left_out
+    a = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    z = norm.ppf((0.025, 0.975))
+    return np.quantile(means, norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))))
+
+
+def test_bca_against_its_formulas():
+    skewed = np.array([0.0, 0.1, 0.1, 0.2, 0.3, 0.9, 1.5, 2.8])
+    assert bca_interval(skewed) == pytest.approx(bca_by_hand(skewed, 5), abs=0.02)
+    low, high = bca_interval(skewed)
+    percentile = bootstrap_interval(skewed)
+    assert low > percentile[0]  # the skew moves it to the right
+    assert high > percentile[1]
+    assert bca_interval([0.3, 0.3, 0.3]) is None
+
+
+def test_clustered_error_by_hand():
+    # Two clusters of two: means 0.25 and 1; sd 0.75 / sqrt(2) = 0.53033, / sqrt(2) = 0.375.
+    values, clusters = np.array([0.0, 0.5, 1.0, 1.0]), np.array(["a", "a", "b", "b"])
+    assert clustered_standard_error(values, clusters) == pytest.approx(0.375)
+    # Unequal: mean 0.5, cluster sums of deviations -0.5 and 0.5; sqrt(2 * 0.5) / 3.
+    unequal = clustered_standard_error(np.array([0.0, 0.5, 1.0]), np.array([0, 1, 1]))
+    assert unequal == pytest.approx(1 / 3)
+
+
+@given(st.lists(st.integers(0, 8), min_size=2, max_size=20))
+def test_clusters_of_one_size_agree_with_a_panel(passed):
+    rates = np.array(passed) / 8
+    samples = np.concatenate([[1.0] * p + [0.0] * (8 - p) for p in passed])
+    clusters = np.repeat(np.arange(len(passed)), 8)
+    score = PanelScore(tuple(map(str, passed)), rates, 8)
+    assert clustered_standard_error(samples, clusters) == pytest.approx(score.standard_error)
+
+
+def test_one_cluster_and_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="single cluster"):
+        clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1]))
+    with pytest.raises(ValueError, match="shape"):
+        clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1, 2]))
+
+
+def test_holm_by_hand():
+    # Sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04, and none below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_against_its_definition(p):
+    """Reject in order of p, as long as the i-th smallest is at most level / (m - i + 1)."""
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for i, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+            if p[index] * (len(p) - i) > level:
+                break
+            rejected.add(index)
+        assert {i for i, q in enumerate(adjusted) if q <= level} == rejected
+
+
+def test_one_sided_p_by_hand():
+    difference = panel_difference(panel(1.0, 0.5, 0.0), panel(0.5, 0.5, 0.0))
+    t = (1 / 6) / (np.sqrt(1 / 12) / np.sqrt(3))  # 1, with 2 degrees of freedom
+    assert difference.p_above() == pytest.approx(student.sf(t, 2))
+    assert difference.p_above() == pytest.approx(0.211325, abs=1e-6)
+    assert difference.p_below(0.0) == pytest.approx(1 - 0.211325, abs=1e-6)
+    assert difference.p_above(1 / 6) == pytest.approx(0.5)
+    same = panel_difference(panel(0.5, 0.5), panel(0.5, 0.5))
+    assert (same.p_above(), same.p_above(-0.01), same.p_below(0.1)) == (1, 0, 0)

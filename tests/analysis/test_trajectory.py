@@ -1,3 +1,6 @@
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,6 +117,51 @@ def test_many_series_at_once_are_each_series_alone(series):
     for i, values in enumerate(series):
         alone = shapes(np.array([values]))
         assert together.peak[i] == alone.peak[0]
-        assert together.peak_index[i] == alone.peak_index[0]
+        assert together.peak_step[i] == alone.peak_step[0]
         assert together.gap[i] == alone.gap[0]
         np.testing.assert_equal(together.phase_transition[i], alone.phase_transition[0])
+
+
+def one_shape(values, steps):
+    """The definitions, one value at a time."""
+    read = [(s, v) for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
+    if not read:
+        return dict.fromkeys(FIELDS, math.nan)
+    found = dict.fromkeys(FIELDS, math.nan)
+    found["peak"] = max(v for _, v in read)
+    first = [v for _, v in read].index(found["peak"])
+    found["peak_step"] = read[first][0]
+    found["end_step"], found["end"] = read[-1]
+    found["gap"] = found["peak"] - found["end"]
+    if found["peak"] > 0:
+        found["ratio"] = found["end"] / found["peak"]
+    if found["gap"] > 1e-9:
+        drops = [a[1] - b[1] for a, b in pairwise(read[first:])]
+        found["phase_transition"] = max(0.0, *drops) / found["gap"]
+    for step, value in read[first:]:
+        if value < 0.3 * found["peak"] - 1e-9:
+            found["onset_step"] = step
+            found["latency_steps"] = found["end_step"] - step
+            break
+    return found
+
+
+FIELDS = (
+    "peak", "peak_step", "end", "end_step", "gap", "ratio",
+    "phase_transition", "onset_step", "latency_steps",
+)  # fmt: skip
+noisy = st.one_of(st.just(math.nan), st.integers(0, 16).map(lambda k: k / 16))
+
+
+@given(st.lists(st.lists(noisy, min_size=6, max_size=6), min_size=1, max_size=4))
+def test_shapes_with_gaps_against_a_slow_loop(series):
+    steps = np.array([0, 2, 3, 7, 8, 20])
+    together = shapes(np.array(series)[None], steps)
+    for i, values in enumerate(series):
+        expected = one_shape(values, steps)
+        for name in FIELDS:
+            found = getattr(together, name)[0, i]
+            np.testing.assert_allclose(found, expected[name], atol=1e-12, err_msg=name)
+        assert together.collapsed[0, i] == (expected["end"] < 0.3 * expected["peak"] - 1e-9)
+        for level in (0.2, 0.3, 0.5):
+            assert together.gap_above(level)[0, i] == (expected["gap"] > level + 1e-9)

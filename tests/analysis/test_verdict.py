@@ -1,14 +1,23 @@
-import pytest
+from collections import Counter
 
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from selfreg import rundir
 from selfreg.analysis.load import load_run
-from selfreg.analysis.stats import Difference
+from selfreg.analysis.nullmodel import Beta
+from selfreg.analysis.selected import selected_drop
+from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.analysis.verdict import Finding, judge, judge_run
 from selfreg.analysis.words import change, describe, interval, p_value
-from selfreg.records import Checkpoint
+from selfreg.records import Checkpoint, PanelScore
 
 
 def drop(low: float, high: float) -> Difference:
-    return Difference((low + high) / 2, 0.01, low, high, 96, 8)
+    """A difference of 96 problems with this 95% t interval."""
+    error = (high - low) / 2 / student.ppf(0.975, 95)
+    return Difference((low + high) / 2, error, low, high, 96, 8)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +30,9 @@ def drop(low: float, high: float) -> Difference:
         (drop(0.01, 0.05), 0.06, Finding.NOTHING_TO_LOSE),  # dead before it began
         (drop(-0.05, 0.09), 0.6, Finding.STABLE),
         (drop(-0.3, -0.2), 0.6, Finding.STABLE),
-        (drop(-0.05, 0.11), 0.6, Finding.NOISE),
-        (drop(0.0, 0.11), 0.6, Finding.NOISE),
+        (drop(-0.05, 0.105), 0.6, Finding.STABLE),  # one-sided, the bound is .0926
+        (drop(-0.05, 0.13), 0.6, Finding.NOISE),
+        (drop(-0.009, 0.11), 0.6, Finding.DECLINED),  # one-sided, it lies above .0007
         (drop(-0.01, 0.02), 0.05, Finding.NOTHING_TO_LOSE),  # it could not fall by the margin
         (None, 0.6, Finding.NO_DROP),
     ],
@@ -32,7 +42,94 @@ def test_judge(difference, peak, finding):
 
 
 def test_margin_is_stated_and_obeyed():
-    assert judge(drop(-0.05, 0.11), 0.6, margin=0.2) is Finding.STABLE
+    assert judge(drop(-0.05, 0.13), 0.6, margin=0.2) is Finding.STABLE
+    assert judge(drop(-0.009, 0.13), 0.6, level=0.01) is Finding.NOISE
+
+
+@pytest.mark.parametrize(
+    ("difference", "gain", "finding"),
+    [
+        (None, drop(0.05, 0.3), Finding.IMPROVED),
+        (None, drop(-0.05, 0.3), Finding.NO_DROP),
+        (drop(-0.05, 0.09), drop(0.05, 0.3), Finding.IMPROVED),
+        (drop(-0.05, 0.09), drop(-0.3, -0.05), Finding.STABLE),
+        (drop(-0.05, 0.13), drop(0.05, 0.3), Finding.NOISE),  # perhaps it lost much of that
+        (drop(0.02, 0.17), drop(0.05, 0.3), Finding.DECLINED),
+    ],
+)
+def test_an_improvement_stands_only_where_no_drop_may_hide(difference, gain, finding):
+    assert judge(difference, 0.6, gain) is finding
+
+
+RATES = Beta(0.3, 2.0)
+
+
+def still_campaigns(rng, count, readings, problems, samples):
+    """float [count, readings, problems]: panels of policies that do not change."""
+    a, b = RATES.mean * RATES.concentration, (1 - RATES.mean) * RATES.concentration
+    rates = rng.beta(a, b, (count, 1, problems))
+    shape = (count, readings, problems)
+    return rng.binomial(samples, np.broadcast_to(rates, shape)) / samples
+
+
+def test_a_still_policy_is_called_collapsed_as_often_as_the_level_says():
+    """As runs store it: 5 panels of 96 x 4 select the peak, a report panel of 96 x 8 judges it."""
+    rng = np.random.default_rng(23)
+    panels = still_campaigns(rng, 15_000, 5, 96, 4)
+    selected = panels.mean(axis=2).argmax(axis=1) < 4
+    panels = panels[selected][:10_000]  # the others' end is the peak: there is no drop to test
+    assert len(panels) == 10_000
+    reports = still_campaigns(rng, 10_000, 2, 96, 8)
+    ids = tuple(map(str, range(96)))
+    found = Counter()
+    for peak, end in reports:
+        scores = PanelScore(ids, peak, 8), PanelScore(ids, end, 8)
+        found[judge(panel_difference(*scores), scores[0].pass_at_1)] += 1
+    called = found[Finding.COLLAPSED] + found[Finding.DECLINED]
+    assert called / 10_000 == pytest.approx(0.05, abs=0.005)
+    assert found[Finding.COLLAPSED] < 10  # a drop of .10 is 4.6 standard errors here
+
+    # The panels themselves: the selection accounted for, and not.
+    every = still_campaigns(rng, 10_000, 5, 96, 4)
+    tested = selected_drop(every)
+    assert np.mean(tested.p <= 0.05) == pytest.approx(0.05, abs=0.005)
+    assert np.mean(tested.biased_p <= 0.05) > 0.12
+
+
+def test_drops_of_a_chain_are_adjusted_together(write_run):
+    levels = [[0.3, 0.5, 0.1], [0.1, 0.2, 0.3], [0.3, 0.35, 0.34]]
+    verdict = judge_run(load_run(write_run("run", levels)))
+    first, second, third = verdict.campaigns
+    assert second.drop is None
+    # Both fell in proportion, so that their t is the same; Holm doubles the smaller of two.
+    assert first.drop.p_above() == pytest.approx(third.drop.p_above())
+    doubled = pytest.approx(2 * first.drop.p_above())
+    assert (verdict.holm[0], verdict.holm[2]) == (doubled, doubled)
+    assert verdict.holm[1] is None
+
+
+def test_the_chain_is_judged_from_its_best_peak(write_run):
+    fallen = judge_run(load_run(write_run("fallen", [[0.3, 0.6, 0.5], [0.5, 0.4, 0.1]]))).chain
+    assert fallen.best_campaign == 0
+    assert fallen.drop.mean == pytest.approx(0.5)
+    assert fallen.finding is Finding.COLLAPSED
+    risen = judge_run(load_run(write_run("risen", [[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]])))
+    assert risen.chain.drop is None
+    assert risen.chain.finding is Finding.IMPROVED
+    assert "from its best peak: improved beyond noise;" in describe(risen)
+
+
+def test_the_controls_own_panel_is_read_where_it_was_kept(write_run, make_group):
+    folder = write_run()
+    assert judge_run(load_run(folder)).campaigns[0].panel is None
+    rates = np.array([[2, 4, 3], [4, 8, 6], [0, 1, 2]]) / 8  # of 3 problems at steps 0, 2 and 5
+    for step, row in zip((0, 2, 5), rates, strict=True):
+        groups = [make_group(f"main/{i}", round(8 * r), 8, "x") for i, r in enumerate(row)]
+        rundir.write_completions(rundir.completions_file(folder, 0, step, "panel"), groups)
+    panel = judge_run(load_run(folder)).campaigns[0].panel
+    assert (panel.readings, panel.problems) == (3, 3)
+    assert panel.drop == pytest.approx((18 - 3) / 24)
+    assert panel.p == pytest.approx(float(selected_drop(rates).p))
 
 
 def test_a_collapse(write_run):
@@ -65,7 +162,7 @@ def test_es_keeps_the_peak_and_a0_the_end(write_run):
 def test_one_policy_is_not_compared_with_itself(write_run):
     verdict = judge_run(load_run(write_run("up", [[0.3, 0.4, 0.5]])))
     (up,) = verdict.campaigns
-    assert up.finding is Finding.NO_DROP
+    assert up.finding is Finding.IMPROVED
     assert up.drop is None
     assert "no drop, the end is the peak" in describe(verdict)
     assert "drop 0" not in describe(verdict)
@@ -85,7 +182,8 @@ def test_the_text_of_a_collapse(write_run):
     )
     assert second.startswith(
         "Campaign 1: from 0.30 ± 0.05 to a peak of 0.50 ± 0.08 at step 2 (+0.20 [+0.13, +0.27]), "
-        "ended at 0.00 ± 0.00: COLLAPSED beyond noise (drop 0.50 [0.33, 0.67]); pass_rate gap "
+        "ended at 0.00 ± 0.00: COLLAPSED beyond noise (drop 0.50 [0.33, 0.67], p < 0.001); "
+        "pass_rate gap "
     )
     assert second.endswith("(n = 5 steps).")
     assert "n = 12 problems x 8 samples" in last
