@@ -93,7 +93,7 @@ def trajectory_figure(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
         )
         if any(metric in record.metrics for run in runs for record in run.records)
     ]
-    with matplotlib.rc_context(_style(theme)):
+    with matplotlib.rc_context(style(theme)):
         figure = Figure((WIDTH_IN, 3.4 + 0.95 * len(strips)), dpi=DPI, layout="constrained")
         ratios = [3.4] + [0.8] * len(strips)
         axes = np.atleast_1d(figure.subplots(1 + len(strips), sharex=True, height_ratios=ratios))
@@ -143,7 +143,7 @@ def outcome_figure(bars: Sequence[OutcomeBar], theme: Theme = LIGHT) -> Figure:
       theme: Colours.
     """
     seen = [o for o in Outcome if any(o in bar.shares for bar in bars)]
-    with matplotlib.rc_context(_style(theme)):
+    with matplotlib.rc_context(style(theme)):
         figure = Figure((WIDTH_IN, 3.0), dpi=DPI, layout="constrained")
         ax = figure.subplots()
         left, width = [bar.update for bar in bars], [bar.steps for bar in bars]
@@ -184,7 +184,8 @@ def has_panel(run: Run) -> bool:
     return any(PANEL in record.metrics for record in run.records)
 
 
-def _style(theme: Theme) -> dict[Any, Any]:
+def style(theme: Theme) -> dict[Any, Any]:
+    """Matplotlib's settings for a theme."""
     return {
         "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
         "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,
