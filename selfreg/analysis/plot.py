@@ -185,7 +185,7 @@ def has_panel(run: Run) -> bool:
 
 
 def style(theme: Theme) -> dict[Any, Any]:
-    """Matplotlib's settings for a theme."""
+    """Matplotlib's settings for a theme, as rc_context takes them."""
     return {
         "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
         "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,

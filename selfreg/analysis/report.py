@@ -9,6 +9,7 @@ import numpy as np
 
 from selfreg.analysis import page, words
 from selfreg.analysis.load import Run, load_run, report_completions
+from selfreg.analysis.nullmodel import NullTest
 from selfreg.analysis.plot import image, outcome_bars, outcome_figure, trajectory_figure
 from selfreg.analysis.trajectory import GAP_LEVELS, WINDOW
 from selfreg.analysis.verdict import CampaignVerdict, RunVerdict, judge_run
@@ -17,6 +18,14 @@ from selfreg.rundir import write_json
 
 TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
 EXAMPLES = 4
+_STATISTICS = {
+    "peak": "peak",
+    "end": "end",
+    "gap": "peak - end",
+    "ratio": "end / peak",
+    "phase_transition": "largest drop / gap",
+    "latency_steps": "steps after the onset",
+}
 
 
 def write_report(folder: Path) -> str:
@@ -51,6 +60,7 @@ def _page(run: Run, verdict: RunVerdict, text: str) -> str:
         outcomes=page.themed(lambda theme: outcome_figure(bars, theme)) if bars else None,
         campaigns=[campaign_row(campaign) for campaign in verdict.campaigns],
         metrics=[metric_row(run, campaign) for campaign in verdict.campaigns],
+        nulls=[row for campaign in verdict.campaigns for row in null_rows(campaign)],
         example_campaign=dropped.campaign + 1 if dropped else 0,
         examples=examples(run, dropped) if dropped else [],
         timings=timings(run),
@@ -88,6 +98,29 @@ def metric_row(run: Run, campaign: CampaignVerdict) -> dict[str, str]:
         "pass_rate gap": _gap(campaign),
         "flags": _flags(campaign),
     }
+
+
+def null_rows(campaign: CampaignVerdict) -> list[dict[str, str]]:
+    """Every collapse statistic of the smoothed pass_rate beside its nulls, a row each, by column.
+
+    A statistic that the campaign or its null does not have is left out.
+    """
+    shown = [c for c in (campaign.noise, campaign.permuted) if c is not None]
+    rows = []
+    for name, title in _STATISTICS.items():
+        tests = {null.kind: getattr(null, name) for null in shown}
+        found = {kind: test for kind, test in tests.items() if test is not None}
+        if found:
+            first = next(iter(found.values()))
+            row = {
+                "campaign": str(campaign.campaign + 1),
+                "statistic": title,
+                "observed": f"{first.observed:.2f}",
+            }
+            for kind in ("stationary", "permutation"):
+                row[kind] = _null(found[kind]) if kind in found else ""
+            rows.append(row)
+    return rows
 
 
 def examples(run: Run, campaign: CampaignVerdict) -> list[dict[str, Any]]:
@@ -172,11 +205,13 @@ def _panel(campaign: CampaignVerdict) -> str:
 def _gap(campaign: CampaignVerdict) -> str:
     if campaign.noise is None:
         return "training completions not kept"
-    gap = campaign.noise.gap
-    return (
-        f"{gap.observed:.2f}, null {gap.null_mean:.2f} [{gap.null_low:.2f}, {gap.null_high:.2f}], "
-        f"{words.p_value(gap.p)} (n = {campaign.noise.reading.steps} steps)"
-    )
+    gap, steps = campaign.noise.gap, campaign.noise.reading.steps
+    return f"{gap.observed:.2f}, null {_null(gap)} (n = {steps} steps)"
+
+
+def _null(test: NullTest) -> str:
+    interval = f"[{test.null_low:.2f}, {test.null_high:.2f}]"
+    return f"{test.null_mean:.2f} {interval}, {words.p_value(test.p)}"
 
 
 def _flags(campaign: CampaignVerdict) -> str:

@@ -20,7 +20,7 @@ from selfreg.analysis.nullmodel import NullComparison, Reading
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.stats import Difference, holm, panel_difference
 from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
-from selfreg.records import Checkpoint, PanelScore, Trace
+from selfreg.records import Checkpoint, PanelScore
 from selfreg.rundir import CampaignSummary, place_of
 
 # A smaller drop is no collapse, however sure it is; and what is surely smaller is stable.
@@ -93,6 +93,7 @@ class CampaignVerdict:
       shape: The control's metric as a trajectory; pass_rate through its rolling mean.
       noise: The per-step pass_rate against its stationary null; None when the training completions
         were not kept.
+      permuted: The same against its own steps in random order; None when no sample was drawn.
     """
 
     campaign: int
@@ -108,6 +109,7 @@ class CampaignVerdict:
     panel: PanelDrop | None
     shape: Trajectory
     noise: NullComparison | None
+    permuted: NullComparison | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,8 @@ class ChainVerdict:
       best_campaign: That campaign.
       end_change: end - start; None when they are one policy.
       kept_change: kept - start; None when they are one policy.
-      drop: best - end; None when they are one policy.
-      finding: The verdict on that drop and `end_change`; see `judge`.
+      drop: best - kept; None when they are one policy.
+      finding: The verdict on that drop and `kept_change`; see `judge`.
     """
 
     start: Score
@@ -239,13 +241,10 @@ def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
 def pass_rate_noise(run: Run, campaign: int) -> NullComparison | None:
     """A campaign's pass_rate against the null of its own groups; None when those were not kept."""
     passed = passed_counts(run, campaign)
-    trace = Trace(campaign, "pass_rate", run.traces[campaign].records)
     if not len(passed):
         return None
-    _, values = trace.series()
-    rollout = run.config["rollout"]
-    reading = Reading(len(values), rollout["group_size"], rollout["problems_per_step"])
-    return nullmodel.compare(values, passed, reading)
+    values = _pass_rate(run, campaign)
+    return nullmodel.compare(values, passed, _reading(run, values))
 
 
 def kept_score(run: Run) -> tuple[str, PanelScore]:
@@ -258,12 +257,23 @@ def kept_score(run: Run) -> tuple[str, PanelScore]:
     return place, summary.scores[place]
 
 
+def _pass_rate(run: Run, campaign: int) -> np.ndarray:
+    records = run.traces[campaign].records
+    return np.array([r.metrics["pass_rate"] for r in records if "pass_rate" in r.metrics])
+
+
+def _reading(run: Run, values: np.ndarray) -> Reading:
+    rollout = run.config["rollout"]
+    return Reading(len(values), rollout["group_size"], rollout["problems_per_step"])
+
+
 def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> CampaignVerdict:
     start, peak, end = (summary.scores[name] for name in ("start", "peak", "end"))
     trace = run.traces[summary.campaign]
     rise = None if summary.peak_step == 0 else panel_difference(peak, start)
     drop = None if summary.peak_step == summary.end_step else panel_difference(peak, end)
     gain = None if summary.end_step == 0 else panel_difference(end, start)
+    rates = _pass_rate(run, summary.campaign)
     return CampaignVerdict(
         summary.campaign,
         summary.peak_step,
@@ -278,6 +288,7 @@ def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> Campai
         _panel_drop(run, summary.campaign),
         of_trace(trace, WINDOW if trace.metric == "pass_rate" else 1),
         pass_rate_noise(run, summary.campaign),
+        nullmodel.permute(rates, _reading(run, rates)) if len(rates) else None,
     )
 
 
@@ -303,9 +314,9 @@ def _judge_chain(run: Run, margin: float) -> ChainVerdict:
     peaks = [of_trace(run.traces[summary.campaign]).peak for summary in run.summaries]
     best = run.summaries[int(np.argmax(peaks))]
     best_score, best_at = best.scores["peak"], Checkpoint(best.campaign, best.peak_step)
-    change = None if end_at is None else panel_difference(end, start)
-    same = checkpoint_of_origin(run, best_at) == end_at
-    drop = None if same else panel_difference(best_score, end)
+    gain = None if kept_at is None else panel_difference(kept, start)
+    same = checkpoint_of_origin(run, best_at) == kept_at
+    drop = None if same else panel_difference(best_score, kept)
     return ChainVerdict(
         _score(start),
         _score(end),
@@ -315,10 +326,10 @@ def _judge_chain(run: Run, margin: float) -> ChainVerdict:
         end_at,
         _score(best_score),
         best.campaign,
-        change,
-        None if kept_at is None else panel_difference(kept, start),
+        None if end_at is None else panel_difference(end, start),
+        gain,
         drop,
-        judge(drop, best_score.pass_at_1, change, margin),
+        judge(drop, best_score.pass_at_1, gain, margin),
     )
 
 

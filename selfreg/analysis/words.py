@@ -18,6 +18,8 @@ _FINDINGS = {
     Finding.NO_DROP: "no drop, the end is the peak",
     Finding.NOTHING_TO_LOSE: "nothing to lose, the peak is below the margin",
 }
+# Of a chain: from the best peak of its campaigns to what it keeps.
+_CHAIN_FINDINGS = {**_FINDINGS, Finding.NO_DROP: "no drop, the best peak is kept"}
 
 
 def describe(verdict: RunVerdict) -> str:
@@ -114,15 +116,19 @@ def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     )
     if chain.end_change is not None:
         ended += f" ({change(chain.end_change)})"
-    if count > 1:
-        fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
-        ended += f"; from its best peak: {_FINDINGS[chain.finding]}{fell}"
     if chain.kept_place == "end":
-        return f"{ended}; that end is what {verdict.condition} keeps."
-    if chain.kept_change is None:
-        return f"{ended}; {verdict.condition} keeps the policy it started from."
-    kept = f"{score(chain.kept)} ({change(chain.kept_change)})"
-    return f"{ended}; {verdict.condition} keeps the last {chain.kept_place}: {kept}."
+        kept = f"that end is what {verdict.condition} keeps"
+    elif chain.kept_change is None:
+        kept = f"{verdict.condition} keeps the policy it started from"
+    else:
+        kept = (
+            f"{verdict.condition} keeps the last {chain.kept_place}: {score(chain.kept)} "
+            f"({change(chain.kept_change)})"
+        )
+    if count == 1:  # the campaign's own line says it
+        return f"{ended}; {kept}."
+    fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
+    return f"{ended}; {kept}; from the best peak to that: {_CHAIN_FINDINGS[chain.finding]}{fell}."
 
 
 def _tally(verdict: RunVerdict) -> str:

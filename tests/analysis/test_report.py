@@ -8,7 +8,7 @@ import pytest
 
 from selfreg.analysis.load import load_run
 from selfreg.analysis.page import render, words
-from selfreg.analysis.report import examples, timings, write_report
+from selfreg.analysis.report import examples, null_rows, timings, write_report
 from selfreg.analysis.verdict import judge_run
 
 CHROMIUM = shutil.which("chromium")
@@ -132,6 +132,22 @@ def test_examples_name_each_policy_once(write_run):
     run = load_run(write_run("down", [[0.5, 0.3]]))
     places = [a["place"] for a in examples(run, judge_run(run).campaigns[0])[0]["answers"]]
     assert places == ["start and peak", "end"]
+
+
+def test_every_statistic_stands_beside_its_nulls(write_run):
+    levels = [[0.5, 0.75, 1.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    (campaign,) = judge_run(load_run(write_run("run", levels))).campaigns
+    rows = {row["statistic"]: row for row in null_rows(campaign)}
+    # Rolling means .5 .625 .75 .625 .5 .4 .25 .05: below 30% of the peak at step 7 of 7.
+    assert {name: row["observed"] for name, row in rows.items()} == {
+        "peak": "0.75", "end": "0.05", "peak - end": "0.70", "end / peak": "0.07",
+        "largest drop / gap": "0.29", "steps after the onset": "0.00",
+    }  # fmt: skip
+    gap = campaign.permuted.gap
+    assert rows["peak - end"]["permutation"].startswith(f"{gap.null_mean:.2f} [")
+    assert "p = " in rows["peak - end"]["stationary"]
+    (bare,) = judge_run(load_run(write_run("bare", levels, completions=False))).campaigns
+    assert {row["stationary"] for row in null_rows(bare)} == {""}
 
 
 def test_timings_account_for_every_second(write_run):

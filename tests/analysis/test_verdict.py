@@ -113,10 +113,13 @@ def test_the_chain_is_judged_from_its_best_peak(write_run):
     assert fallen.best_campaign == 0
     assert fallen.drop.mean == pytest.approx(0.5)
     assert fallen.finding is Finding.COLLAPSED
+    kept = judge_run(load_run(write_run("es", [[0.3, 0.6, 0.1], [0.6, 0.4, 0.3]], condition="ES")))
+    assert kept.chain.drop is None  # whatever its ends were
+    assert kept.chain.finding is Finding.IMPROVED
     risen = judge_run(load_run(write_run("risen", [[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]])))
     assert risen.chain.drop is None
     assert risen.chain.finding is Finding.IMPROVED
-    assert "from its best peak: improved beyond noise;" in describe(risen)
+    assert "from the best peak to that: improved beyond noise." in describe(risen)
 
 
 def test_the_controls_own_panel_is_read_where_it_was_kept(write_run, make_group):

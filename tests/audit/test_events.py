@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.tensor_pb2 import TensorProto
+
+from selfreg.audit.events import read_events
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        (TensorProto(dtype=1, float_val=[0.5]), 0.5),
+        (TensorProto(dtype=2, double_val=[0.25]), 0.25),
+        (TensorProto(dtype=1, tensor_content=np.float32(0.75).tobytes()), 0.75),
+        (TensorProto(dtype=2, tensor_content=np.float64(0.1).tobytes()), 0.1),
+        (TensorProto(dtype=1, float_val=[0.5, 0.6]), None),  # a histogram, say
+        (TensorProto(dtype=7, string_val=[b"text"]), None),
+    ],
+)
+def test_scalars_of_the_new_kind(tmp_path, tensor, expected):
+    writer = EventsWriter(str(tmp_path / "events"))
+    writer.write_event(
+        Event(step=3, summary=Summary(value=[Summary.Value(tag="x", tensor=tensor)]))
+    )
+    writer.close()
+    (file,) = tmp_path.iterdir()
+    found = read_events(file)
+    assert found == ({} if expected is None else {"x": {3: expected}})
