@@ -136,7 +136,7 @@ def _title(text: str, runs: PaperRuns, numbers: Sequence[int]) -> str:
 
 
 def _say_not_run(ax: Axes, theme: Theme) -> None:
-    ax.text(0.5, 0.5, NOT_RUN, transform=ax.transAxes, ha="center", va="center", color=theme.faint)
+    ax.text(0.4, 0.5, NOT_RUN, transform=ax.transAxes, ha="center", va="center", color=theme.faint)
 
 
 def _draw_run(ax: Axes, run: Run, theme: Theme) -> list[Line2D | Patch]:
@@ -146,9 +146,11 @@ def _draw_run(ax: Axes, run: Run, theme: Theme) -> list[Line2D | Patch]:
     null = null_campaign(run, trace, NULL_CAMPAIGNS)
     if null is not None:
         low, high = np.quantile(null, _QUANTILES, axis=0)
-        band = {"color": theme.faint, "alpha": 0.22, "linewidth": 0}
-        ax.fill_between(steps, low, high, zorder=0, **band)
-        handles.append(Patch(**band, label="a policy that stands still, 95%"))
+        full = slice(WINDOW - 1, None)  # where the window is full, every step is alike
+        low[full], high[full] = np.quantile(null[:, full], _QUANTILES)
+        ax.fill_between(steps, low, high, color=theme.faint, alpha=0.22, linewidth=0, zorder=0)
+        name = "a policy that stands still, 95%"
+        handles.append(Patch(color=theme.faint, alpha=0.22, linewidth=0, label=name))
     ax.plot(steps, values, ".", color=theme.faint, alpha=0.7, markersize=4, markeredgewidth=0)
     ax.plot(steps, rolling_mean(values), color=theme.lines[1], linewidth=1.4, zorder=3)
     handles += [
@@ -162,10 +164,9 @@ def _draw_run(ax: Axes, run: Run, theme: Theme) -> list[Line2D | Patch]:
     ]
     if held:
         at, level, error = np.array(held).T
-        ax.errorbar(
-            at, level, CONFIDENCE * error, color=theme.lines[0], marker="o", markersize=3.5,
-            linewidth=1.6, elinewidth=1.0, zorder=5,
-        )  # fmt: skip
+        low, high = np.clip([level - CONFIDENCE * error, level + CONFIDENCE * error], 0, 1)
+        ax.fill_between(at, low, high, color=theme.lines[0], alpha=0.18, linewidth=0, zorder=2)
+        ax.plot(at, level, color=theme.lines[0], marker="o", markersize=3.5, zorder=5)
         name = "held-out panel ± 1.96 SE"
         handles.append(Line2D([], [], color=theme.lines[0], marker="o", markersize=3.5, label=name))
     return handles
@@ -191,8 +192,8 @@ def _draw_by_campaign(ax: Axes, chains: Sequence[Run], colour: str) -> None:
     numbers = np.arange(1, len(peak) + 1)
     ax.plot(numbers, peak, color=colour, marker="^", markersize=4.5, linewidth=1.6)
     ax.plot(numbers, end, color=colour, marker="s", markersize=4, linewidth=1.6, linestyle="--")
-    ax.fill_between(numbers, end, peak, color=colour, alpha=0.10, linewidth=0)
-    ax.plot(numbers, panel(chains, "end").mean(axis=0), ":", color=colour, linewidth=1.6)
+    ax.fill_between(numbers, end, peak, color=colour, alpha=0.08, linewidth=0)
+    ax.plot(numbers, panel(chains, "end").mean(axis=0), "-.", color=colour, linewidth=1.2)
 
 
 def _draw_onsets(
@@ -233,9 +234,11 @@ def _finish_3(axes: np.ndarray, runs: PaperRuns) -> None:
     axes[1].set(ylabel="pass@1")
     axes[2].set(title="(c) onset: first below 30% of the peak", ylabel="share of campaigns")
     axes[2].set(xlabel="updates made in the campaign")
+    if not ran:
+        axes[2].set_xlim(0, 20)
     for ax in axes:
         ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _legend_3(
@@ -251,7 +254,7 @@ def _legend_3(
             Line2D([], [], color=ink, linewidth=0.6, alpha=0.5, label="(a) one chain's campaigns"),
             Line2D([], [], color=ink, marker="^", markersize=4.5, label="(b) peak"),
             Line2D([], [], color=ink, marker="s", markersize=4, linestyle="--", label="(b) end"),
-            Line2D([], [], color=ink, linestyle=":", label="(b) end, report panel"),
+            Line2D([], [], color=ink, linestyle="-.", label="(b) end, report panel"),
             Line2D([], [], color=ink, linestyle=(0, (1, 1)), label="(c) stationary null"),
         ]
     text = "(c) the paper's mean onset"

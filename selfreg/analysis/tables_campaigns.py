@@ -47,14 +47,19 @@ class Measure(NamedTuple):
     Attributes:
       of: The statistic, one value a chain.
       digits: After the decimal point.
-      scale: 100 for percent.
+      unit: "%" for percent.
       low_is_extreme: Whether small values speak of a collapse.
     """
 
     of: Statistic
     digits: int
-    scale: float = 1.0
+    unit: str = ""
     low_is_extreme: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by."""
+        return 100.0 if self.unit == "%" else 1.0
 
 
 def mean_peak(chain: Chains) -> np.ndarray:
@@ -101,7 +106,7 @@ _TABLE_11 = (
     Measure(mean_peak, 3),
     Measure(mean_end, 3, low_is_extreme=True),
     Measure(mean_gap, 3),
-    *(Measure(gap_rate(level), 1, 100.0) for level in GAP_LEVELS),
+    *(Measure(gap_rate(level), 0, "%") for level in GAP_LEVELS),
 )
 _TABLE_16 = (
     (phase_transition, 2, False),
@@ -130,7 +135,7 @@ def table_11(runs: PaperRuns) -> Table:
         gaps = (panel(own, "peak") - panel(own, "end")).mean(axis=1)
         return {metric_of(own): mean_gap(measured(own)), REPORT_PANEL: gaps}
 
-    return finish(printed, runs, rows, compared, scale=1.0, notes=[NULL_NOTE])
+    return finish(printed, runs, rows, compared, scale=1.0, digits=3, notes=[NULL_NOTE])
 
 
 def table_16(runs: PaperRuns) -> Table:
@@ -167,14 +172,14 @@ def _column_11(own: Sequence[Run]) -> dict[str, dict[int, str]]:
     chain, null = measured(own), null_chains(own)
     count = str(int((~np.isnan(chain.campaigns.end)).sum()))
     texts = {0: count}
-    for i, (of, digits, scale, _) in enumerate(_TABLE_11, 1):
-        texts[i] = estimate(of(chain), digits, scale)
+    for i, m in enumerate(_TABLE_11, 1):
+        texts[i] = estimate(m.of(chain), m.digits, m.scale, unit=m.unit)
     texts[len(_TABLE_11) + 1] = ", ".join(f"{end:.2f}" for end in chain.carry_over)
     column = {metric_of(own): texts}
     if null is not None:
         column[NULL] = {
-            i: beside_null(own, null, of, digits, scale, low)
-            for i, (of, digits, scale, low) in enumerate(_TABLE_11, 1)
+            i: beside_null(own, null, m.of, m.digits, m.scale, m.low_is_extreme)
+            for i, m in enumerate(_TABLE_11, 1)
         }
     column[REPORT_PANEL] = _panel_column(own)
     return column
@@ -187,6 +192,6 @@ def _panel_column(own: Sequence[Run]) -> dict[int, str]:
     for i, values in enumerate((peaks, ends, gaps), 1):
         texts[i] = estimate(values.mean(axis=1), 3)
     for i, level in enumerate(GAP_LEVELS, 4):
-        texts[i] = estimate(exceeds(gaps, level).mean(axis=1), 1, 100.0)
+        texts[i] = estimate(exceeds(gaps, level).mean(axis=1), 0, 100.0, unit="%")
     texts[len(_TABLE_11) + 1] = ", ".join(f"{end:.2f}" for end in ends.mean(axis=0))
     return texts

@@ -11,7 +11,16 @@ from selfreg.analysis.chains import Chains
 from selfreg.analysis.load import Run
 from selfreg.analysis.paper import PrintedComparison, PrintedRow, PrintedTable
 from selfreg.analysis.stats import bootstrap_interval, holm, sign_flip_p
-from selfreg.analysis.tables_runs import PaperRuns, Statistic, ends, mean, measured
+from selfreg.analysis.tables_runs import (
+    REPORT_PANEL,
+    PaperRuns,
+    Statistic,
+    ends,
+    mean,
+    measured,
+    metric_of,
+    panel_scores,
+)
 from selfreg.analysis.trajectory import exceeds
 from selfreg.records import PanelScore
 
@@ -85,7 +94,11 @@ class Table:
 
 
 def estimate(
-    values: Sequence[float] | np.ndarray, digits: int, scale: float = 1.0, sign: str = ""
+    values: Sequence[float] | np.ndarray,
+    digits: int,
+    scale: float = 1.0,
+    sign: str = "",
+    unit: str = "",
 ) -> str:
     """Mean, 95% bootstrap interval over chains, and n: "4.9 [2.1, 9.5] (n=5)".
 
@@ -94,13 +107,14 @@ def estimate(
       digits: After the decimal point.
       scale: 100 for percent.
       sign: "+" to write one.
+      unit: Written after the mean.
     """
     known = scale * np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     if not len(known):
         return UNDEFINED
     form = f"{sign}.{digits}f"
-    text = format(known.mean(), form)
+    text = format(known.mean(), form) + unit
     if len(known) > 1:
         low, high = bootstrap_interval(known)
         text += f" [{low:{form}}, {high:{form}}]"
@@ -109,7 +123,7 @@ def estimate(
 
 def panel_estimate(scores: Sequence[PanelScore], digits: int, scale: float = 1.0) -> str:
     """The same of panel scores; a single one has its standard error over problems instead."""
-    text = estimate([score.pass_at_1 for score in scores], digits, scale)
+    text = estimate([score.pass_at_1 for score in scores], digits, scale)  # ends in (n=N)
     if len(scores) > 1:
         return text
     (score,) = scores
@@ -120,6 +134,14 @@ def panel_estimate(scores: Sequence[PanelScore], digits: int, scale: float = 1.0
 def percent(values: Sequence[float] | np.ndarray) -> str:
     """`estimate` of rates, in percent."""
     return estimate(values, 1, 100.0)
+
+
+def end_estimates(runs: Sequence[Run], digits: int = 1) -> dict[str, str]:
+    """End-of-chain pass@1 in percent, by the controls' metric and by the report panel."""
+    return {
+        metric_of(runs): estimate(measured(runs).end, digits, 100.0),
+        REPORT_PANEL: panel_estimate(panel_scores(runs, "end"), digits, 100.0),
+    }
 
 
 def beside_null(
@@ -170,6 +192,7 @@ def by_runs(
     measure: Callable[[Sequence[Run]], Cells],
     compared: Callable[[Sequence[Run]], Values] = ends,
     scale: float = 100.0,
+    digits: int = 2,
     notes: Sequence[str] = (),
 ) -> Table:
     """A table each of whose rows is a condition.
@@ -180,6 +203,7 @@ def by_runs(
       measure: Makes a row's texts of its chains.
       compared: Makes the values that the comparisons subtract.
       scale: Of those values; 100 for percent.
+      digits: Of the differences.
       notes: More of them.
     """
     printed = paper.tables()[number]
@@ -187,7 +211,7 @@ def by_runs(
     for row in printed.rows:
         own = runs.of(row.runs)
         rows += block(row, measure(own) if own else None)
-    return finish(printed, runs, rows, compared, scale, notes)
+    return finish(printed, runs, rows, compared, scale, digits, notes)
 
 
 def finish(
@@ -196,6 +220,7 @@ def finish(
     rows: Sequence[Row],
     compared: Callable[[Sequence[Run]], Values] = ends,
     scale: float = 100.0,
+    digits: int = 2,
     notes: Sequence[str] = (),
 ) -> Table:
     """A table of these rows, with its comparisons and notes."""
@@ -205,7 +230,7 @@ def finish(
         printed.labels,
         printed.columns,
         tuple(rows),
-        tuple(compare(printed.comparisons, runs, compared, scale)),
+        tuple(compare(printed.comparisons, runs, compared, scale, digits)),
         (*_about(printed, runs), *notes, *printed.notes),
     )
 
@@ -215,6 +240,7 @@ def compare(
     runs: PaperRuns,
     compared: Callable[[Sequence[Run]], Values],
     scale: float,
+    digits: int,
 ) -> list[Comparison]:
     """Every difference on the seeds that both conditions finished, Holm-adjusted by reading."""
     found: list[Comparison] = []
@@ -228,7 +254,7 @@ def compare(
         for reading in (name for name in ours if name in theirs):
             differences = scale * (ours[reading] - theirs[reading])
             differences = differences[~np.isnan(differences)]
-            text, p = estimate(differences, 2, sign="+"), ""
+            text, p = estimate(differences, digits, sign="+"), ""
             if len(differences) > 1:
                 value = sign_flip_p(differences)
                 tested.setdefault(reading, []).append((len(found), value))

@@ -19,6 +19,7 @@ from selfreg.analysis.tables_cells import (
     Values,
     beside_null,
     by_runs,
+    end_estimates,
     estimate,
     finish,
     panel_estimate,
@@ -97,8 +98,8 @@ def table_7(runs: PaperRuns) -> Table:
     def measure(own: Sequence[Run]) -> Cells:
         steps, per_100 = estimate(measured(own).total_steps, 0), _per_100_steps(own)
         return {
-            name: [steps, percent(values), estimate(per_100[name], 2, 100.0)]
-            for name, values in ends(own).items()
+            name: [steps, text, estimate(per_100[name], 2, 100.0)]
+            for name, text in end_estimates(own).items()
         }
 
     return by_runs(7, runs, measure, _per_100_steps)
@@ -113,12 +114,16 @@ def table_8(runs: PaperRuns) -> Table:
 
     def measure(own: Sequence[Run]) -> Cells:
         cells = {
-            name: [f"{counts.mean():.1f}", percent(counts > 0), estimate(counts, 2)]
+            name: [
+                f"{counts.mean():.1f}",
+                estimate(counts > 0, 0, 100.0, unit="%"),
+                estimate(counts, 2),
+            ]
             for name, counts in count(own).items()
         }
         null = null_chains(own)
         if null is not None:
-            some = beside_null(own, null, lambda c: (c.collapses > 0) + 0.0, 1, 100.0)
+            some = beside_null(own, null, lambda c: (c.collapses > 0) + 0.0, 0, 100.0)
             cells[NULL] = [_NONE, some, beside_null(own, null, lambda c: c.collapses, 2)]
         return cells
 
@@ -174,10 +179,9 @@ def table_12(runs: PaperRuns) -> Table:
             continue
         ours, theirs = (ends(column) for column in zip(*own, strict=True))
         for reading in (name for name in ours if name in theirs):
-            a, b = ours[reading], theirs[reading]
-            difference = estimate(a - b, 2, 100.0, "+")
-            cells = (estimate(a, 2, 100.0), estimate(b, 2, 100.0), difference)
-            rows.append(Row(row.labels, reading, cells))
+            difference = estimate(ours[reading] - theirs[reading], 2, 100.0, "+")
+            texts = (end_estimates(column, 2)[reading] for column in zip(*own, strict=True))
+            rows.append(Row(row.labels, reading, (*texts, difference)))
     return finish(printed, runs, rows)
 
 
@@ -187,11 +191,11 @@ def table_17(runs: PaperRuns) -> Table:
 
 
 def _only_ends(own: Sequence[Run]) -> Cells:
-    return {name: [percent(values)] for name, values in ends(own).items()}
+    return {name: [text] for name, text in end_estimates(own).items()}
 
 
 def _ends_and_n(own: Sequence[Run]) -> Cells:
-    return {name: [percent(values), str(len(own))] for name, values in ends(own).items()}
+    return {name: [text, str(len(own))] for name, text in end_estimates(own).items()}
 
 
 def _ends_and_collapses(own: Sequence[Run]) -> Cells:
@@ -199,8 +203,8 @@ def _ends_and_collapses(own: Sequence[Run]) -> Cells:
     peak, end = (panel(own, place)[:, -1] for place in ("peak", "end"))
     collapsed = (last, exceeds(COLLAPSE_RATIO * peak, end))
     return {
-        name: [percent(values), percent(fell)]
-        for (name, values), fell in zip(ends(own).items(), collapsed, strict=True)
+        name: [text, percent(fell)]
+        for (name, text), fell in zip(end_estimates(own).items(), collapsed, strict=True)
     }
 
 

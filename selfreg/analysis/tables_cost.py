@@ -38,9 +38,9 @@ def table_18(runs: PaperRuns) -> Table:
             MEASURED: [
                 estimate([run.updates for run in own], 0),
                 _device_hours(own, wall_h),
-                f"{estimate(wall_h, 3)} hr",
+                estimate(wall_h, 3, unit=" hr"),
                 estimate([len(asked) for asked in answers], 1),
-                f"{estimate(waits, 2)} s" if any(answers) else NOT_MEASURED,
+                estimate(waits, 2, unit=" s") if any(answers) else NOT_MEASURED,
             ]
         }
 
@@ -57,4 +57,4 @@ def _device_hours(own: Sequence[Run], wall_h: np.ndarray) -> str:
         return NOT_MEASURED
     kinds = {"CPU" if "cpu" in str(d).lower() else "GPU" for one in devices for d in one}
     hours = wall_h * np.array([len(one) for one in devices])
-    return f"{estimate(hours, 3)} {'/'.join(sorted(kinds))}-hr"
+    return estimate(hours, 3, unit=f" {'/'.join(sorted(kinds))}-hr")
