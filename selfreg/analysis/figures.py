@@ -58,7 +58,8 @@ def figure_1(runs: PaperRuns, theme: Theme = LIGHT) -> Figure:
                 markersize=5.5, label="the paper's text",
             )
         )  # fmt: skip
-        ax.set(ylim=(-0.02, 1.02), xlabel="updates made", title=_title("pass@1", runs, (1,)))
+        title = "pass@1, tiny variant" if _ran(1, runs) and runs.tiny else "pass@1"
+        ax.set(ylim=(-0.02, 1.02), xlabel="updates made", title=title)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if not _ran(1, runs):
@@ -88,11 +89,11 @@ def figure_3(runs: PaperRuns, theme: Theme = LIGHT) -> Figure:
             _draw_aligned(axes[0], chains, colours[label], theme)
             _draw_by_campaign(axes[1], chains, colours[label])
         _draw_onsets(axes[2], own, colours, theme, printed["mean_onset_step"])
-        _finish_3(axes, runs)
+        _finish_3(axes, own)
         for ax in axes if not own else ():
             _say_not_run(ax, theme)
         figure.legend(
-            handles=_legend_3(own, colours, theme),
+            handles=_legend_3(own, colours, theme, runs.tiny),
             loc="outside lower left",
             ncols=2,
             frameon=False,
@@ -130,11 +131,6 @@ def _ran(number: int, runs: PaperRuns) -> bool:
     return any(runs.of(source) for source in _sources(number))
 
 
-def _title(text: str, runs: PaperRuns, numbers: Sequence[int]) -> str:
-    ran = any(_ran(number, runs) for number in numbers)
-    return f"{text}, tiny variant" if ran and runs.tiny else text
-
-
 def _say_not_run(ax: Axes, theme: Theme) -> None:
     ax.text(0.4, 0.5, NOT_RUN, transform=ax.transAxes, ha="center", va="center", color=theme.faint)
 
@@ -146,8 +142,9 @@ def _draw_run(ax: Axes, run: Run, theme: Theme) -> list[Line2D | Patch]:
     null = null_campaign(run, trace, NULL_CAMPAIGNS)
     if null is not None:
         low, high = np.quantile(null, _QUANTILES, axis=0)
-        full = slice(WINDOW - 1, None)  # where the window is full, every step is alike
-        low[full], high[full] = np.quantile(null[:, full], _QUANTILES)
+        if len(steps) >= WINDOW:  # where the window is full, every step is alike
+            full = slice(WINDOW - 1, None)
+            low[full], high[full] = np.quantile(null[:, full], _QUANTILES)
         ax.fill_between(steps, low, high, color=theme.faint, alpha=0.22, linewidth=0, zorder=0)
         name = "a policy that stands still, 95%"
         handles.append(Patch(color=theme.faint, alpha=0.22, linewidth=0, label=name))
@@ -225,16 +222,15 @@ def _shares(onset: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return (onset[..., None] == steps).mean(axis=tuple(range(onset.ndim)))
 
 
-def _finish_3(axes: np.ndarray, runs: PaperRuns) -> None:
-    ran = [run for source in _sources(3) for run in runs.of(source)]
-    read = metric_of(ran) if ran else "pass_rate"
-    axes[0].set(title=_title(f"(a) {read}, by step of the campaign", runs, (3,)))
+def _finish_3(axes: np.ndarray, own: Mapping[str, Sequence[Run]]) -> None:
+    read = next((metric_of(chains) for chains in own.values()), "pass_rate")
+    axes[0].set(title=f"(a) mean over campaigns of {read}")
     axes[0].set(xlabel="updates made in the campaign", ylabel="pass@1")
     axes[1].set(title="(b) peak and end by campaign, mean over chains", xlabel="campaign")
     axes[1].set(ylabel="pass@1")
     axes[2].set(title="(c) onset: first below 30% of the peak", ylabel="share of campaigns")
     axes[2].set(xlabel="updates made in the campaign")
-    if not ran:
+    if not own:
         axes[2].set_xlim(0, 20)
     for ax in axes:
         ax.set_ylim(bottom=0)
@@ -242,10 +238,11 @@ def _finish_3(axes: np.ndarray, runs: PaperRuns) -> None:
 
 
 def _legend_3(
-    own: Mapping[str, Sequence[Run]], colours: Mapping[str, str], theme: Theme
+    own: Mapping[str, Sequence[Run]], colours: Mapping[str, str], theme: Theme, tiny: bool
 ) -> list[Line2D]:
+    kind = ", tiny" if tiny else ""
     handles = [
-        Line2D([], [], color=colours[label], linewidth=3, label=f"{label}, n={len(chains)}")
+        Line2D([], [], color=colours[label], linewidth=3, label=f"{label}, n={len(chains)}{kind}")
         for label, chains in own.items()
     ]
     ink = theme.ink

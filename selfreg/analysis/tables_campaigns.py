@@ -4,6 +4,7 @@ The unit is the chain: a statistic is averaged over a chain's campaigns where it
 interval is over chains, whose campaigns depend on each other.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ from selfreg.analysis.tables_runs import (
     panel,
 )
 from selfreg.analysis.trajectory import GAP_LEVELS, exceeds
+from selfreg.analysis.verdict import judge_run
 
 
 class Measure(NamedTuple):
@@ -181,7 +183,9 @@ def _column_11(own: Sequence[Run]) -> dict[str, dict[int, str]]:
             i: beside_null(own, null, m.of, m.digits, m.scale, m.low_is_extreme)
             for i, m in enumerate(_TABLE_11, 1)
         }
-    column[REPORT_PANEL] = _panel_column(own)
+    found = Counter(str(one.finding) for run in own for one in judge_run(run).campaigns)
+    verdicts = ", ".join(f"{finding} {count}" for finding, count in found.most_common())
+    column[REPORT_PANEL] = _panel_column(own) | {len(_TABLE_11) + 2: verdicts}
     return column
 
 

@@ -53,7 +53,7 @@ def table_1(runs: PaperRuns) -> Table:
             metric += [estimate(stage, 2) for stage in stages]
             places = ("start", "peak", "end")
             report += [panel_estimate(panel_scores(own, place, c), 2) for place in places]
-        missing = [NOT_RUN] * (9 - len(metric))
+        missing = [_NONE] * (9 - len(metric))
         return {metric_of(own): metric + missing, REPORT_PANEL: report + missing}
 
     return by_runs(1, runs, measure)

@@ -58,7 +58,7 @@ def collect(runs: Sequence[Run]) -> PaperRuns:
     full = [run for run in known if not _is_tiny(run)]
     taken, left_out = full or known, []
     if len(taken) < len(known):
-        left_out.append(f"{len(known) - len(taken)} tiny chains, as there are others")
+        left_out.append(f"tiny chains ({len(known) - len(taken)}), as there are others")
     found: dict[str, dict[int, Run]] = {}
     for run in taken:
         source = source_of(run)
