@@ -21,6 +21,7 @@ SHARED = ("test_resume", "test_distributed", "test_mesh", "test_lineage", "test_
 LONG = (*SHARED, "test_chain", "test_launch")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long things first, so that no worker ends alone with one."""
     for item in items:
