@@ -23,7 +23,7 @@ SEEDS = (7, 11, 17, 23, 42)
 NAME = "comparison"
 CONDITIONS = ("A0", "ES", "A3", "ROLLBACK", "GRPO", "GRPO+ES")
 GRPO = {"learn.algorithm": "grpo"}
-MATCHED = {"ES": {}, "A3": {}, "ROLLBACK": {}, "GRPO+ES": GRPO}
+MATCHED = {"ES": {}, "ROLLBACK": {}, "GRPO+ES": GRPO}
 
 
 def get_config() -> ConfigDict:

@@ -16,19 +16,15 @@ os.environ.update(CACHE)  # for processes that tests start; this one has read it
 jax.config.update("jax_compilation_cache_dir", CACHE["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# Modules whose tests share what takes minutes: each in one worker.
-SHARED = ("test_resume", "test_distributed", "test_mesh", "test_lineage", "test_sglang_real")
-LONG = (*SHARED, "test_chain", "test_launch")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark a group's tests now: xdist reads the marks before it lets others change the list."""
-    if item.path.stem in SHARED:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+# Minutes each. A file is one worker's (make test), so that what its tests share is made once.
+LONG = (
+    "test_resume", "test_distributed", "test_mesh", "test_lineage", "test_sglang_real",
+    "test_chain", "test_launch", "test_notebooks", "test_attacks", "test_rules",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long things first, so that no worker ends alone with one."""
+    """Long files first, so that no worker ends alone with one."""
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
