@@ -1,8 +1,8 @@
 """The completions that a report carries for its browser, chosen until a number of bytes is full.
 
 They travel as lines of JSON, deflated, in base64: an alphabet in which no markup can be written.
-A line is [campaign, step, stream, strings, rows]. `strings` are those that no line before had, and
-a row refers to the strings of all lines by their index, in the order of `FIELDS`.
+A line is [campaign, step, stream, strings, rows]. `strings` are those that no line before had. A
+row refers to the strings of all lines by index: those of `FIELDS`, then the problem's spec.
 """
 
 import base64
@@ -23,8 +23,8 @@ from selfreg.rundir import completions_file
 BUDGET_BYTES = 2_000_000
 LONGEST = 6_000
 TRAIN_SAMPLES = 4
+MISSES = 8
 FIELDS = ("problem_id", "sample", "outcome", "finish_reason", "grade_detail", "program", "text")
-_OPTIONAL = "spec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class _Part(NamedTuple):
 def select(run: Run, budget_bytes: int = BUDGET_BYTES) -> Selection:
     """Choose completions, those first that say most, and pack them.
 
-    In this order, a part that does not fit being left out: sample 0 of every panel at each
-    campaign's start, peak and end; 4 samples of each training group; the other samples at start,
-    peak and end; the panel at the other steps; the rest of the training samples. Where not all of
-    one kind fit, their steps are spread over the run. Texts above 6,000 characters lose their
-    middle.
+    In this order: sample 0 of every panel at each campaign's start, peak and end; 4 samples of each
+    training group; the other samples at start, peak and end; the panel at the other steps; the rest
+    of the training samples. A part that does not fit is left out, until 8 in a row did not. Where
+    not all of one kind fit, their steps are spread over the run. Texts above 6,000 characters lose
+    their middle.
 
     Args:
       run: The run.
@@ -69,21 +69,23 @@ def select(run: Run, budget_bytes: int = BUDGET_BYTES) -> Selection:
     strings: dict[str, int] = {}
     packer, packed = zlib.compressobj(9), b""
     shown: dict[str, int] = {}
+    misses = 0
     for part in _parts(run):
-        rows = _read(part)
         fresh: dict[str, int] = {}
-        for row in rows:
-            for text in row:
-                if text not in strings and text not in fresh:
-                    fresh[text] = len(strings) + len(fresh)
-        known = strings | fresh if fresh else strings
-        coded = [[known[text] for text in row] for row in rows]
-        line = json.dumps([part.campaign, part.step, part.stream, list(fresh), coded]) + "\n"
+        rows = [[_code(text, strings, fresh) for text in row] for row in _read(part)]
+        if not rows:
+            continue
+        line = json.dumps([part.campaign, part.step, part.stream, list(fresh), rows]) + "\n"
         trial = packer.copy()
         piece = trial.compress(line.encode()) + trial.flush(zlib.Z_SYNC_FLUSH)
-        if rows and 4 * (len(packed) + len(piece) + 16) // 3 <= budget_bytes:
-            packer, packed, strings = trial, packed + piece, known
+        if 4 * (len(packed) + len(piece) + 16) // 3 <= budget_bytes:
+            packer, packed, misses = trial, packed + piece, 0
+            strings |= fresh
             shown[part.stream] = shown.get(part.stream, 0) + len(rows)
+        else:
+            misses += 1
+        if misses == MISSES:
+            break
     payload = base64.b64encode(packed + packer.flush()).decode() if shown else ""
     return Selection(payload, shown, _kept(run))
 
@@ -132,9 +134,16 @@ def _spread(values: Sequence[Any]) -> list[Any]:
     return [values[i] for i in sorted(range(len(values)), key=lambda i: f"{i:032b}"[::-1])]
 
 
+def _code(text: str, strings: Mapping[str, int], fresh: dict[str, int]) -> int:
+    """The index of a text; a new one joins `fresh`."""
+    if text in strings:
+        return strings[text]
+    return fresh.setdefault(text, len(strings) + len(fresh))
+
+
 def _read(part: _Part) -> list[list[str]]:
     """The texts of a part's completions, in the order of FIELDS and then the problem's spec."""
-    names = [*FIELDS, _OPTIONAL]
+    names = [*FIELDS, "spec"]  # older runs did not keep it
     columns = [name for name in pq.read_schema(part.file).names if name in names]
     rows = pq.read_table(part.file, columns=columns).to_pylist()
     chosen = [row for row in rows if part.first <= row["sample"] < part.last]

@@ -1,6 +1,6 @@
 """Capability vectors of a run: what each policy can do beside what it is trained for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 
@@ -16,7 +16,7 @@ class Measured:
     """One policy on every panel.
 
     Attributes:
-      campaign: From 0, the campaign that made it.
+      campaign: From 0.
       place: "start", "peak" or "end"; joined, as in "peak and end", where these are one policy.
       step: Its step in that campaign.
       update: Updates that the chain had made by then.
@@ -34,10 +34,9 @@ class Measured:
 
 
 def measured(run: Run) -> list[Measured]:
-    """Every policy whose capabilities were measured, once each, in the order they were made.
+    """Start, peak and end of every campaign whose capabilities were measured, in order.
 
-    A campaign's start stands only in the first one: a later one starts from a policy that has its
-    row. Empty where the config asks for no capability.
+    Empty where the config asks for no capability.
     """
     found = []
     for summary, start in zip(run.summaries, campaign_starts(run), strict=False):
@@ -46,10 +45,8 @@ def measured(run: Run) -> list[Measured]:
         places: dict[int, list[str]] = {}
         for place, step in (("start", 0), ("peak", summary.peak_step), ("end", summary.end_step)):
             places.setdefault(step, []).append(place)
+        panels = {MAIN: summary.scores, **summary.capabilities}
         for step, names in places.items():
-            if step == 0 and summary.campaign:
-                continue  # measured in the campaign that made it
-            panels = {MAIN: summary.scores, **summary.capabilities}
             scores = {panel: by_place[names[0]] for panel, by_place in panels.items()}
             place, at = " and ".join(names), start + step
             distinct = _distinct(run, summary.campaign, step)
@@ -57,25 +54,45 @@ def measured(run: Run) -> list[Measured]:
     return found
 
 
-def rows(policies: list[Measured]) -> list[dict[str, str]]:
-    """Scores ± one standard error and generalization gaps as text, a row a policy, by column."""
-    return [_row(policy) for policy in policies]
+def score_rows(policies: Sequence[Measured]) -> list[dict[str, str]]:
+    """Scores ± one standard error as text, a row a policy, by column."""
+    return [
+        _name(policy)
+        | {n: _text(s.pass_at_1, s.standard_error) for n, s in policy.scores.items()}
+        | {"distinct": "-" if policy.distinct is None else f"{policy.distinct:.2f}"}
+        for policy in _once(policies)
+    ]
 
 
-def _row(policy: Measured) -> dict[str, str]:
-    main = policy.scores[MAIN]
-    row = {
+def gap_rows(policies: Sequence[Measured]) -> list[dict[str, str]]:
+    """Generalization gaps, main - panel, ± one standard error as text, a row a policy, by column.
+
+    The panels are independent: Var[main - panel] = Var[main] + Var[panel].
+    """
+    return [_name(policy) | _gaps(policy) for policy in _once(policies)]
+
+
+def _once(policies: Sequence[Measured]) -> list[Measured]:
+    """Each policy once: a later campaign's start has its row where it was made."""
+    return [policy for policy in policies if policy.step or not policy.campaign]
+
+
+def _name(policy: Measured) -> dict[str, str]:
+    return {
         "campaign": str(policy.campaign + 1),
         "policy": f"{policy.place}, step {policy.step}",
-        MAIN: _text(main.pass_at_1, main.standard_error),
     }
+
+
+def _gaps(policy: Measured) -> dict[str, str]:
+    main = policy.scores[MAIN]
+    gaps = {}
     for name, score in policy.scores.items():
         if name != MAIN:
-            gap = main.pass_at_1 - score.pass_at_1
-            row[name] = _text(score.pass_at_1, score.standard_error)
+            gap = round(main.pass_at_1 - score.pass_at_1, 2) + 0.0  # no -0.00
             error = hypot(main.standard_error, score.standard_error)
-            row[f"gap to {name}"] = _text(gap, error, "+")
-    return row | {"distinct": "-" if policy.distinct is None else f"{policy.distinct:.2f}"}
+            gaps[f"{MAIN} - {name}"] = _text(gap, error, "+")
+    return gaps
 
 
 def _text(value: float, error: float, sign: str = "") -> str:

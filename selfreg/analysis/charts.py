@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby, product
 from typing import NamedTuple
 
 import matplotlib
@@ -123,28 +124,30 @@ def outcome_figure(
 
 
 def capability_figure(policies: Sequence[Measured], theme: Theme = LIGHT) -> Figure:
-    """pass@1 on every panel against updates, ± 1.96 standard errors.
+    """pass@1 on every panel at each campaign's start, peak and end, ± 1.96 standard errors.
 
     Args:
-      policies: At least one.
+      policies: At least one, campaign by campaign.
       theme: Colours.
     """
     names = list(policies[0].scores)
+    campaigns = [list(own) for _, own in groupby(policies, lambda policy: policy.campaign)]
     with matplotlib.rc_context(style(theme)):
         figure = Figure((WIDTH_IN, 2.9), dpi=DPI, layout="constrained")
         ax = figure.subplots()
         last = max(policy.update for policy in policies)
-        for i, name in enumerate(names):
-            own = [p for p in policies if name in p.scores]
+        for (i, name), own in product(enumerate(names), campaigns):
             # Side by side: the bars of one policy would hide each other.
             x = np.array([p.update for p in own]) + 0.012 * last * (i - (len(names) - 1) / 2)
             ax.errorbar(
                 x, [p.scores[name].pass_at_1 for p in own],
                 [CONFIDENCE * p.scores[name].standard_error for p in own],
-                color=theme.lines[i % 6], marker="osD^vP"[i % 6], markersize=5, label=name,
-                linewidth=2.0 if i == 0 else 1.1, elinewidth=1.0, clip_on=False,
+                color=theme.lines[i % 6], marker="osD^vP"[i % 6], markersize=4.5,
+                label=name if own is campaigns[0] else None,
+                linewidth=1.8 if i == 0 else 1.1, elinewidth=0.9, clip_on=False,
             )  # fmt: skip
-        for edge in sorted({p.update for p in policies if p.place.endswith("end")})[:-1]:
+        for own in campaigns[1:]:
+            edge = own[0].update
             ax.axvline(edge, color=theme.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         ax.set_ylim(0, 1)
         ax.set_title("pass@1 by panel")

@@ -70,7 +70,7 @@ def rows(run: Run, decided: Sequence[Decided]) -> list[dict[str, str]]:
                 "KL": f"{plan.kl_coef:g}",
                 "temperature": "" if plan.temperature is None else f"{plan.temperature:g}",
                 "group size": "" if plan.group_size is None else str(plan.group_size),
-                "back to the peak": f"at step {restores}" if restores else "",
+                "restores": f"at step {restores}" if restores else "",
                 "ended": f"early, at step {one.steps}" if one.stopped_early else "",
             }
         )
@@ -87,5 +87,4 @@ def _restores(trace: Trace) -> tuple[int, ...]:
 def _origin(run: Run, start: Checkpoint | None) -> str:
     if start is None:
         return "the initial policy"
-    summary = run.summaries[start.campaign]
-    return f"{place_of(summary, start.step)} of campaign {start.campaign + 1}, step {start.step}"
+    return f"{place_of(run.summaries[start.campaign], start.step)} of campaign {start.campaign + 1}"

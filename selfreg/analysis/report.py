@@ -76,7 +76,8 @@ def _page(
         capability_chart=page.themed(lambda theme: capability_figure(policies, theme))
         if policies
         else None,
-        capabilities=capabilities.rows(policies),
+        capabilities=capabilities.score_rows(policies),
+        gaps=capabilities.gap_rows(policies),
         campaigns=[campaign_row(campaign) for campaign in verdict.campaigns],
         metrics=[metric_row(campaign) for campaign in verdict.campaigns],
         nulls=[row for campaign in verdict.campaigns for row in null_rows(campaign)],

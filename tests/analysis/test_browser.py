@@ -20,6 +20,7 @@ ATTACK = (
 PROGRAMS = {
     "p/0": ["ok\na\nb\nc\nd", "a\nc\nx\nd\ny", "a\nc\nx\nd\ny"],
     "p/1": ["one\ntwo", "three", ATTACK],
+    "p/2": ["y\x00" + "x" * 50_000] * 3,
 }
 
 
@@ -53,10 +54,10 @@ def shown(page, kind):
 
 def test_the_address_filters(look):
     page = look(campaign=0, step=1, stream="panel")
-    assert keys(page) == ["panel.0.1.0.p/0", "panel.0.1.0.p/1"]
-    assert "2 of 110 completions" in page  # 6 of the panel, 32 of training, 72 of the report panel
+    assert keys(page) == ["panel.0.1.0.p/0", "panel.0.1.0.p/1", "panel.0.1.0.p/2"]
+    assert "3 of 113 completions" in page  # 9 of the panel, 32 of training, 72 of the report panel
     assert keys(look(stream="panel", outcome="passed")) == ["panel.0.0.0.p/0", "panel.0.2.0.p/1"]
-    assert len(keys(look(stream="panel", outcome="!passed"))) == 4
+    assert len(keys(look(stream="panel", outcome="!passed"))) == 7
     assert keys(look(stream="panel", change="lost")) == ["panel.0.1.0.p/0"]
     assert keys(look(stream="panel", change="gained")) == ["panel.0.2.0.p/1"]
     assert keys(look(problem="p/1", step=0)) == ["panel.0.0.0.p/1"]
@@ -66,7 +67,7 @@ def test_the_address_filters(look):
 def test_without_a_filter_the_list_begins_and_can_grow(look):
     page = look()
     assert len(keys(page)) == 30
-    assert "110 of 110 completions" in page
+    assert "113 of 113 completions" in page
     assert not re.search(r'<button id="more"[^>]*hidden', page)
 
 
@@ -116,6 +117,13 @@ def test_training_samples_are_compared_with_the_last_time_they_were_drawn(look):
     assert "The same program as at campaign 1, step 0." in page
 
 
+def test_a_huge_line_is_cut_and_a_nul_is_spelled_out(look):
+    program = shown(look(open="panel.0.0.0.p/2"), "program")
+    assert program.startswith("y<U+0000>xxx")
+    assert "[... 44,002 characters left out of this page ...]" in program
+    assert len(program) < 6_100
+
+
 def test_hostile_programs_do_nothing(look):
     page = look(open="panel.0.2.0.p/1")
     assert "data-hit" not in page.split("<head>")[0]
@@ -141,7 +149,7 @@ def test_without_scripts_everything_else_is_there(look):
     assert keys(page) == []
 
 
-@pytest.mark.parametrize("opened", ["", "#open=panel.0.2.0.p%2F1"])
+@pytest.mark.parametrize("opened", ["", "#open=panel.0.2.0.p%2F1", "#open=panel.0.2.0.p%2F2"])
 def test_nothing_is_wider_than_a_phone(look, tmp_path, opened):
     frame = tmp_path / "phone.html"
     frame.write_text(

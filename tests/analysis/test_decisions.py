@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from selfreg import rundir
-from selfreg.analysis.capabilities import measured
-from selfreg.analysis.capabilities import rows as capability_rows
+from selfreg.analysis.capabilities import gap_rows, measured, score_rows
 from selfreg.analysis.decisions import decisions, rows
 from selfreg.analysis.load import load_run
 from selfreg.records import Answer, PanelScore, Plan
@@ -42,10 +41,10 @@ def test_restores_and_early_stops_are_found(write_run):
     assert shown[0] == {
         "campaign": "1", "action": "-", "reason": "first campaign",
         "starts from": "the initial policy", "budget": "3 steps", "lr": "0.001", "KL": "0",
-        "temperature": "-", "back to the peak": "at step 2, 3", "ended": "-",
+        "temperature": "-", "restores": "at step 2, 3", "ended": "-",
     }  # fmt: skip
     assert shown[1]["action"] == "pilot"
-    assert shown[1]["starts from"] == "end of campaign 1, step 3"
+    assert shown[1]["starts from"] == "end of campaign 1"
     assert shown[1]["ended"] == "early, at step 2"
 
 
@@ -81,19 +80,27 @@ def capable(write_run):
 
 def test_every_policy_is_listed_once(capable):
     found = [(p.campaign, p.place, p.step, p.update) for p in measured(capable)]
-    # The second campaign peaked at its start, which the first one made.
     assert found == [
-        (0, "start", 0, 0), (0, "peak", 1, 1), (0, "end", 3, 3), (1, "end", 2, 5),
+        (0, "start", 0, 0), (0, "peak", 1, 1), (0, "end", 3, 3),
+        (1, "start and peak", 0, 3), (1, "end", 2, 5),
+    ]  # fmt: skip
+    # The first campaign made what the second one started from, and has its row.
+    listed = [(row["campaign"], row["policy"]) for row in score_rows(measured(capable))]
+    assert listed == [
+        ("1", "start, step 0"), ("1", "peak, step 1"), ("1", "end, step 3"), ("2", "end, step 2"),
     ]  # fmt: skip
 
 
 def test_gaps_are_main_minus_the_panel(capable):
-    row = capability_rows(measured(capable))[1]
+    row = score_rows(measured(capable))[1]
     # main: 12 problems at 0.25 and 0.75: sd 0.261, / sqrt(12); hard: two: sd 0.354, / sqrt(2).
     assert row == {
         "campaign": "1", "policy": "peak, step 1", "main": "0.50 ± 0.08", "hard": "0.50 ± 0.25",
-        "gap to hard": "+0.00 ± 0.26", "distinct": "0.12",
+        "distinct": "0.12",
     }  # fmt: skip
+    gaps = [row["main - hard"] for row in gap_rows(measured(capable))]
+    # sqrt(0.0754^2 + 0.25^2), and main at levels 0.3, 0.5, 0.0 and 0.3.
+    assert gaps == ["-0.20 ± 0.25", "+0.00 ± 0.26", "-0.50 ± 0.25", "-0.20 ± 0.25"]
 
 
 def test_without_capabilities_there_is_no_vector(write_run):
