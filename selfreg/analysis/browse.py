@@ -20,7 +20,6 @@ from selfreg.analysis.page import visible
 from selfreg.records import Trace
 from selfreg.rundir import completions_file
 
-BUDGET_BYTES = 2_000_000
 LONGEST = 6_000
 TRAIN_SAMPLES = 4
 MISSES = 8
@@ -53,7 +52,7 @@ class _Part(NamedTuple):
     last: int
 
 
-def select(run: Run, budget_bytes: int = BUDGET_BYTES) -> Selection:
+def select(run: Run, budget_bytes: int) -> Selection:
     """Choose completions, those first that say most, and pack them.
 
     In this order: sample 0 of every panel at each campaign's start, peak and end; 4 samples of each

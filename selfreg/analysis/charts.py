@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from selfreg.analysis.capabilities import Measured
 from selfreg.analysis.load import Run
-from selfreg.analysis.plot import CONFIDENCE, campaign_starts
+from selfreg.analysis.plot import CONFIDENCE, MANY, campaign_starts
 from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
 from selfreg.analysis.trajectory import rolling_mean
 from selfreg.records import Outcome
@@ -185,7 +185,10 @@ def _draw_variety(ax: Axes, varieties: Sequence[Variety], theme: Theme) -> list[
             values = getattr(one, name)
             known = ~np.isnan(values)
             x, y = one.updates[known], values[known]
-            ax.plot(x, y, ".", color=colour, alpha=0.4, markersize=4, markeredgewidth=0)
+            ax.plot(
+                x, y, ".", color=colour, alpha=0.4, markersize=4, markeredgewidth=0,
+                rasterized=sum(len(other.updates) for other in varieties) > MANY,
+            )  # fmt: skip
             ax.plot(x, rolling_mean(y), color=colour, linewidth=1.2)
         if any((~np.isnan(getattr(one, name))).any() for one in varieties):
             handles.append(Line2D([], [], color=colour, marker=".", label=title))

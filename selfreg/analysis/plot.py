@@ -25,6 +25,8 @@ from selfreg.rundir import CampaignSummary, place_of
 
 PANEL = "panel_pass_at_1"
 CONFIDENCE = 1.96
+# As many dots would make a vector image of megabytes.
+MANY = 500
 
 
 class Band(NamedTuple):
@@ -200,7 +202,10 @@ def _series(trace: Trace, metric: str, start: int) -> tuple[np.ndarray, np.ndarr
 def _draw_pass_rate(ax: Axes, run: Run, theme: Theme) -> None:
     for start, trace in zip(campaign_starts(run), run.traces, strict=True):
         x, y = _series(trace, "pass_rate", start)
-        ax.plot(x, y, ".", color=theme.faint, alpha=0.6, markersize=4, markeredgewidth=0, zorder=1)
+        ax.plot(
+            x, y, ".", color=theme.faint, alpha=0.6, markersize=4, markeredgewidth=0, zorder=1,
+            rasterized=len(run.records) > MANY,
+        )  # fmt: skip
         ax.plot(x, rolling_mean(y), color=theme.faint, alpha=0.8, linewidth=0.9, zorder=1)
         if start:
             ax.axvline(start, color=theme.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)

@@ -21,6 +21,8 @@ from selfreg.rundir import write_json
 
 TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
 EXAMPLES = 4
+# A page has about this size at most: the completions get what the pictures leave.
+PAGE_BYTES, LEAST_BYTES = 2_800_000, 500_000
 _STATISTICS = {
     "peak": "peak",
     "end": "end",
@@ -57,7 +59,19 @@ def _page(
 ) -> str:
     dropped = words.largest_drop(verdict.campaigns) if verdict.campaigns else None
     bars, varieties, policies = outcome_bars(run), variety(run), capabilities.measured(run)
-    selection = select(run)
+    pictures = {
+        "trajectory": page.themed(lambda theme: trajectory_figure([run], theme, bands, decided)),
+        "outcomes": page.themed(lambda theme: outcome_figure(bars, varieties, theme))
+        if bars
+        else None,
+        "capability_chart": page.themed(lambda theme: capability_figure(policies, theme))
+        if policies
+        else None,
+    }
+    drawn = sum(
+        len(address) for images in pictures.values() if images for address in images.values()
+    )
+    selection = select(run, max(PAGE_BYTES - drawn, LEAST_BYTES))
     return page.render(
         "report.html.j2",
         title=f"{run.config['name']}: {run.condition}, seed {run.seed}",
@@ -65,17 +79,11 @@ def _page(
         text=text,
         verdict=verdict,
         window=WINDOW,
-        trajectory=page.themed(lambda theme: trajectory_figure([run], theme, bands, decided)),
+        **pictures,
         has_panel=has_panel(run),
         bands=bands,
         decided=decisions.rows(run, decided),
         answers=[one for one in decided if one.answer is not None],
-        outcomes=page.themed(lambda theme: outcome_figure(bars, varieties, theme))
-        if bars
-        else None,
-        capability_chart=page.themed(lambda theme: capability_figure(policies, theme))
-        if policies
-        else None,
         capabilities=capabilities.score_rows(policies),
         gaps=capabilities.gap_rows(policies),
         campaigns=[campaign_row(campaign) for campaign in verdict.campaigns],

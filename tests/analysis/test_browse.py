@@ -46,7 +46,7 @@ def large(write_run):
 
 
 def test_everything_is_on_the_page_where_it_fits(large):
-    chosen = select(large)
+    chosen = select(large, 1_000_000)
     assert chosen.shown == chosen.kept == {"train": 160, "panel": 72}
     found = unpack(chosen.payload)
     assert len(found) == 232
@@ -85,14 +85,14 @@ def test_a_budget_that_holds_little_is_spent_in_order_of_worth(large):
 
 
 def test_nothing_kept_nothing_packed(write_run):
-    chosen = select(load_run(write_run(completions=False)))
+    chosen = select(load_run(write_run(completions=False)), 1_000_000)
     assert (chosen.payload, chosen.kept) == ("", {})
 
 
 def test_a_payload_holds_no_markup_whatever_the_programs_hold(write_run, hostile):
     run = load_run(write_run())
     keep(run.folder, 1, "panel", {"</script><b>": [hostile, "x" * 100_000, "</script>" * 50]})
-    payload = select(run).payload
+    payload = select(run, 1_000_000).payload
     assert re.fullmatch(r"[A-Za-z0-9+/=]+", payload)
     programs = [row["program"] for _, _, stream, row in unpack(payload) if stream == "panel"]
     assert programs[0] == hostile.replace("\x1b", "<U+001B>").replace("\x00", "<U+0000>")

@@ -124,6 +124,36 @@ def test_a_huge_line_is_cut_and_a_nul_is_spelled_out(look):
     assert len(program) < 6_100
 
 
+def test_what_is_chosen_and_opened_is_in_the_address(look):
+    hand = """<script>
+    const wait = () => new Promise(done => setTimeout(done, 500));
+    (async () => {
+      await wait();
+      for (const [name, value] of [["stream", "panel"], ["change", "lost"]]) {
+        const select = document.getElementById("by-" + name);
+        select.value = value;
+        select.dispatchEvent(new Event("change"));
+      }
+      document.querySelector("#list summary").click();
+      await wait();
+      document.body.dataset.opened = location.hash;
+      document.querySelector("#list .steps a:last-child").click();
+      await wait();
+      document.body.dataset.followed = location.hash;
+      document.querySelector("#list details[open] summary").click();
+      await wait();
+      document.body.dataset.closed = location.hash;
+    })();
+    </script></body>"""
+    html = re.sub(r"<meta http-equiv[^>]*>", "", look.report.read_text())
+    look.report.write_text(html.replace("</body>", hand))
+    page = look()
+    found = dict(re.findall(r'data-(opened|followed|closed)="([^"]*)"', page))
+    assert unescape(found["opened"]) == "#stream=panel&change=lost&open=panel.0.1.0.p%2F0"
+    assert found["followed"] == "#open=panel.0.2.0.p%2F0"
+    assert found["closed"] == ""
+
+
 def test_hostile_programs_do_nothing(look):
     page = look(open="panel.0.2.0.p/1")
     assert "data-hit" not in page.split("<head>")[0]

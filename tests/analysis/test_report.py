@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from selfreg import rundir
+from selfreg.analysis import report
 from selfreg.analysis.browse import select
 from selfreg.analysis.load import load_run
 from selfreg.analysis.page import csp_hash, render, visible, words
@@ -124,14 +125,21 @@ def test_a_run_without_completions_or_manifest(write_run):
     assert "script" not in {tag for tag, _ in page.tags}
 
 
-def test_a_report_says_what_it_left_out(write_run):
+def test_a_report_says_what_it_left_out(write_run, monkeypatch):
     folder = write_run("run", [[0.3, 0.5, 0.1]])
     run = load_run(folder)
-    assert selected(select(run)).startswith("All 104 completions")  # 2 x 16 and 3 x 24
+    assert selected(select(run, 1_000_000)).startswith("All 104 completions")  # 2 x 16 and 3 x 24
     few = selected(select(run, 500))
     assert "of the 104 completions" in few
     assert "of 72" in few
     assert "of 32" in few
+    monkeypatch.setattr(report, "PAGE_BYTES", 0)  # the pictures alone are more
+    monkeypatch.setattr(report, "LEAST_BYTES", 500)
+    write_report(folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert few in Page(html).text
+    (packed,) = re.findall(r'id="packed">(.*?)<', html)
+    assert len(packed) <= 500
 
 
 def test_what_a_language_model_said_is_shown_and_does_nothing(write_run, hostile):
