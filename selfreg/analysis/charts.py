@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from selfreg.analysis.capabilities import Measured
 from selfreg.analysis.load import Run
-from selfreg.analysis.plot import CONFIDENCE, MANY, campaign_starts
+from selfreg.analysis.plot import MANY, bounded_error, campaign_starts
 from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
 from selfreg.analysis.trajectory import rolling_mean
 from selfreg.records import Outcome
@@ -139,9 +139,9 @@ def capability_figure(policies: Sequence[Measured], theme: Theme = LIGHT) -> Fig
         for (i, name), own in product(enumerate(names), campaigns):
             # Side by side: the bars of one policy would hide each other.
             x = np.array([p.update for p in own]) + 0.012 * last * (i - (len(names) - 1) / 2)
+            scores = [p.scores[name] for p in own]
             ax.errorbar(
-                x, [p.scores[name].pass_at_1 for p in own],
-                [CONFIDENCE * p.scores[name].standard_error for p in own],
+                x, [score.pass_at_1 for score in scores], bounded_error(scores),
                 color=theme.lines[i % 6], marker="osD^vP"[i % 6], markersize=4.5,
                 label=name if own is campaigns[0] else None,
                 linewidth=1.8 if i == 0 else 1.1, elinewidth=0.9, clip_on=False,

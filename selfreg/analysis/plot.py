@@ -132,6 +132,13 @@ def campaign_starts(run: Run) -> list[int]:
     return [0, *np.cumsum([s.end_step for s in run.summaries]).tolist()][: len(run.traces)]
 
 
+def bounded_error(scores: Sequence[PanelScore]) -> np.ndarray:
+    """float64 [2, n]: 1.96 standard errors below and above n scores, no further than to 0 and 1."""
+    error = CONFIDENCE * np.array([score.standard_error for score in scores])
+    value = np.clip([score.pass_at_1 for score in scores], 0, 1)
+    return np.minimum(error, [value, 1 - value])
+
+
 def has_panel(run: Run) -> bool:
     """Whether the panel was measured at any step."""
     return any(PANEL in record.metrics for record in run.records)
@@ -257,7 +264,7 @@ def _kept_place(summary: CampaignSummary) -> str | None:
 
 def _draw_score(ax: Axes, x: int, score: PanelScore, marker: str, colour: str, face: str) -> None:
     ax.errorbar(
-        x, score.pass_at_1, CONFIDENCE * score.standard_error, fmt=marker, color=colour,
+        x, score.pass_at_1, bounded_error([score]), fmt=marker, color=colour,
         markerfacecolor=face, markersize=6.5, markeredgewidth=1.3, elinewidth=1.1, zorder=5,
         clip_on=False,
     )  # fmt: skip

@@ -18,7 +18,13 @@ from selfreg.analysis.charts import (
 from selfreg.analysis.decisions import Decided
 from selfreg.analysis.load import load_run
 from selfreg.analysis.nullmodel import Reading, compare
-from selfreg.analysis.plot import campaign_starts, image, null_bands, trajectory_figure
+from selfreg.analysis.plot import (
+    bounded_error,
+    campaign_starts,
+    image,
+    null_bands,
+    trajectory_figure,
+)
 from selfreg.analysis.theme import DARK, LIGHT
 from selfreg.records import Outcome, PanelScore, Plan
 
@@ -179,7 +185,14 @@ def test_capabilities_are_drawn_with_their_errors(run):
     assert drawn["main"] == pytest.approx([0.5, 1.0])
     assert drawn["cpp"] == pytest.approx([0.0, 0.5])
     error = figure.axes[0].containers[0].lines[2][0].get_segments()[0]
-    assert error[:, 1] == pytest.approx([0.5 - 1.96 * 0.5, 0.5 + 1.96 * 0.5])
+    assert error[:, 1] == pytest.approx([0, 1])  # 0.5 ± 1.96 x 0.5 ends where pass@1 does
+
+
+def test_error_bars_end_where_pass_at_1_does():
+    # Means 0.5, 0.9 and 0; standard errors 0.1 sqrt(2) / sqrt(2), the same, and 0.
+    rates = ([0.4, 0.6], [0.8, 1.0], [0.0, 0.0])
+    scores = [PanelScore(("a", "b"), np.array(rate), 5) for rate in rates]
+    np.testing.assert_allclose(bounded_error(scores), [[0.196, 0.196, 0], [0.196, 0.1, 0]])
 
 
 def test_equal_figures_are_equal_files(run):
