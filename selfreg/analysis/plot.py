@@ -150,7 +150,7 @@ def _strips(runs: Sequence[Run], decided: Sequence[Decided]) -> list[tuple[str, 
         ("entropy", "entropy (nats a token)"),
         ("clip_ratio", "completions cut at the length limit"),
     ]
-    if len({one.plan.lr for one in decided}) > 1:
+    if len({one.plan.lr for one in decided}) > 1 or any(one.restores for one in decided):
         found.append(("lr", "learning rate"))
     records = [record for run in runs for record in run.records]
     return [strip for strip in found if any(strip[0] in record.metrics for record in records)]
