@@ -1,6 +1,8 @@
 """HTML pages that stand alone: templates beside this file, figures embedded, text escaped."""
 
 import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,13 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from selfreg.analysis.plot import DARK, LIGHT, Theme, image
+from selfreg.analysis.plot import image
+from selfreg.analysis.theme import DARK, LIGHT, Theme
+
+# Controls but tab and line feed, and what turns, joins or hides the characters around it.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
 
 
 def render(template: str, **values: Any) -> str:
@@ -25,7 +33,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["words"] = words
+    environment.filters |= {"words": words, "visible": visible, "csp_hash": csp_hash}
     return environment.get_template(template).render(**values)
 
 
@@ -35,6 +43,16 @@ def themed(draw: Callable[[Theme], Figure]) -> dict[str, str]:
         name: "data:image/svg+xml;base64," + base64.b64encode(image(draw(theme), "svg")).decode()
         for name, theme in (("light", LIGHT), ("dark", DARK))
     }
+
+
+def visible(text: str) -> str:
+    """A program's text with the characters that nobody sees spelled out: NUL becomes <U+0000>."""
+    return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
+
+
+def csp_hash(script: str) -> str:
+    """A script's source expression for a content security policy: no other script will run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def words(value: Any) -> str:

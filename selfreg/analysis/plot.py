@@ -1,8 +1,4 @@
-"""Plots of runs, drawn from their records. Figures only: nothing here touches pyplot or a file.
-
-Made to be read at the width of a phone: about 80 pixels an inch there, so that 10-point type stays
-11 pixels high. Colours are Okabe and Ito's, which differ for every kind of colour vision.
-"""
+"""Plots of runs, drawn from their records. Figures only: nothing here touches pyplot or a file."""
 
 import io
 import math
@@ -12,65 +8,67 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from selfreg.analysis.decisions import Decided
 from selfreg.analysis.load import Run, label_runs
+from selfreg.analysis.nullmodel import NullComparison, readings
+from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
 from selfreg.analysis.trajectory import rolling_mean
-from selfreg.records import Outcome, PanelScore, Trace
+from selfreg.records import PanelScore, Trace
 from selfreg.rundir import CampaignSummary, place_of
 
 PANEL = "panel_pass_at_1"
-WIDTH_IN, DPI = 4.6, 220
-BARS = 60
 CONFIDENCE = 1.96
+# As many dots would make a vector image of megabytes.
+MANY = 500
 
 
-class Theme(NamedTuple):
-    """Colours of a plot on a light or a dark page; `lines` go to conditions in order."""
+class Band(NamedTuple):
+    """Where 95% of a stationary policy's smoothed pass_rates lie, at each of a campaign's steps.
 
-    paper: str
-    ink: str
-    faint: str
-    lines: tuple[str, ...]
+    Attributes:
+      updates: float64 [n], updates made before each step that drew samples.
+      low: float64 [n], the 2.5% quantile.
+      high: float64 [n], the 97.5% quantile.
+    """
 
-
-LIGHT = Theme(
-    "#ffffff", "#22262b", "#9aa0a6",
-    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
-)  # fmt: skip
-DARK = Theme(
-    "#16191d", "#e4e6e9", "#6f767d",
-    ("#56b4e9", "#e69f00", "#2fc59a", "#e29bc3", "#d55e00", "#7aa6ff"),
-)  # fmt: skip
+    updates: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
-class OutcomeBar(NamedTuple):
-    """The mean share of each outcome over a few steps, and how many updates were made before."""
-
-    update: int
-    steps: int
-    shares: Mapping[Outcome, float]
+_BACK: dict[str, Any] = {"marker": "^", "markersize": 5, "linestyle": "none"}
+_STOPPED: dict[str, Any] = {"marker": "X", "markersize": 7, "linestyle": "none"}
 
 
-OUTCOME_COLOURS = {
-    Outcome.PASSED: "#009e73",
-    Outcome.FAILED: "#0072b2",
-    Outcome.WRONG_OUTPUT: "#56b4e9",
-    Outcome.EXCEPTION: "#e69f00",
-    Outcome.TIMEOUT: "#cc79a7",
-    Outcome.MEMORY: "#7b5aa6",
-    Outcome.COMPILE_ERROR: "#d55e00",
-    Outcome.NO_CODE: "#8c9196",
-    Outcome.TEST_ERROR: "#f0e442",
-    Outcome.INFRA_ERROR: "#7a4a21",
-}
+def null_bands(run: Run, nulls: Sequence[NullComparison | None]) -> list[Band]:
+    """The stationary null of each campaign as a band around its smoothed pass_rate.
+
+    Args:
+      run: The run.
+      nulls: By campaign, from the first: against a fitted stationary policy; None: no band.
+    """
+    bands = []
+    for start, trace, null in zip(campaign_starts(run), run.traces, nulls, strict=False):
+        if null is not None and null.beta is not None:
+            smoothed = rolling_mean(readings(null.beta, null.reading), null.reading.window)
+            low, high = np.quantile(smoothed, (0.025, 0.975), axis=0)
+            bands.append(Band(_series(trace, "pass_rate", start)[0], low, high))
+    return bands
 
 
-def trajectory_figure(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
+def trajectory_figure(
+    runs: Sequence[Run],
+    theme: Theme = LIGHT,
+    bands: Sequence[Band] = (),
+    decided: Sequence[Decided] = (),
+) -> Figure:
     """How one run, or several, rose and fell: the panel, and below it entropy and truncation.
 
     One run shows everything: the panel's pass@1 with a band of ± 1.96 standard errors, the report
@@ -82,86 +80,41 @@ def trajectory_figure(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
     Args:
       runs: At least one.
       theme: Colours.
+      bands: Of one run: what noise alone would show, see `null_bands`.
+      decided: Of one run: what its control decided, drawn in a strip of its own.
     """
     labels = label_runs(runs)
     colours = {name: theme.lines[i % 6] for i, name in enumerate(sorted(set(labels)))}
-    strips = [
-        (metric, title)
-        for metric, title in (
-            ("entropy", "entropy (nats a token)"),
-            ("clip_ratio", "completions cut at the length limit"),
-        )
-        if any(metric in record.metrics for run in runs for record in run.records)
-    ]
+    strips = _strips(runs, decided)
+    plans = 1 if decided else 0
     with matplotlib.rc_context(style(theme)):
-        figure = Figure((WIDTH_IN, 3.4 + 0.95 * len(strips)), dpi=DPI, layout="constrained")
-        ratios = [3.4] + [0.8] * len(strips)
-        axes = np.atleast_1d(figure.subplots(1 + len(strips), sharex=True, height_ratios=ratios))
+        height = 3.4 + 0.95 * len(strips) + 0.65 * plans
+        figure = Figure((WIDTH_IN, height), dpi=DPI, layout="constrained")
+        ratios = [3.4] + [0.35] * plans + [0.8] * len(strips)
+        axes = np.atleast_1d(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))
         if len(runs) == 1:
             _draw_pass_rate(axes[0], runs[0], theme)
+            for band in bands:
+                axes[0].fill_between(
+                    band.updates, band.low, band.high, color=theme.faint, alpha=0.2, linewidth=0,
+                    zorder=0,
+                )  # fmt: skip
         for run, label in zip(runs, labels, strict=True):
             alone = labels.count(label) == 1
             _draw_panel(axes[0], run, colours[label], theme, alone)
-            for ax, (metric, _) in zip(axes[1:], strips, strict=True):
+            for ax, (metric, _) in zip(axes[1 + plans :], strips, strict=True):
                 _draw_strip(ax, run, metric, colours[label], thin=not alone)
         _finish_top(axes[0], runs)
-        for ax, (metric, title) in zip(axes[1:], strips, strict=True):
+        for ax, (metric, title) in zip(axes[1 + plans :], strips, strict=True):
             _finish_strip(ax, metric, title)
+        handles: list[Artist] = list(_legend(runs, labels, colours, theme))
+        if bands:
+            handles.append(Patch(color=theme.faint, alpha=0.35, label="noise alone, 95%"))
+        if decided:
+            handles += _draw_decisions(axes[1], runs[0], decided, theme)
         axes[-1].set_xlabel("updates made")
         axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        figure.legend(
-            handles=_legend(runs, labels, colours, theme),
-            loc="outside upper left",
-            ncols=2,
-            frameon=False,
-        )
-    return figure
-
-
-def outcome_bars(run: Run) -> list[OutcomeBar]:
-    """What became of the training completions: a bar for every few steps, about 60 in all.
-
-    A bar keeps to one campaign. None when no step has outcomes.
-    """
-    per_bar = max(1, math.ceil(len(run.records) / BARS))
-    bars = []
-    for start, trace in zip(campaign_starts(run), run.traces, strict=True):
-        records = [r for r in trace.records if any(k.startswith("grader/") for k in r.metrics)]
-        for first in range(0, len(records), per_bar):
-            chunk = records[first : first + per_bar]
-            sums = {o: sum(r.metrics.get(f"grader/{o}", 0.0) for r in chunk) for o in Outcome}
-            shares = {o: total / len(chunk) for o, total in sums.items() if total}
-            bars.append(OutcomeBar(start + chunk[0].step, len(chunk), shares))
-    return bars
-
-
-def outcome_figure(bars: Sequence[OutcomeBar], theme: Theme = LIGHT) -> Figure:
-    """Outcomes as stacked shares over updates.
-
-    Args:
-      bars: At least one.
-      theme: Colours.
-    """
-    seen = [o for o in Outcome if any(o in bar.shares for bar in bars)]
-    with matplotlib.rc_context(style(theme)):
-        figure = Figure((WIDTH_IN, 3.0), dpi=DPI, layout="constrained")
-        ax = figure.subplots()
-        left, width = [bar.update for bar in bars], [bar.steps for bar in bars]
-        bottom = np.zeros(len(bars))
-        for outcome in seen:
-            heights = np.array([bar.shares.get(outcome, 0.0) for bar in bars])
-            ax.bar(
-                left, heights, width, bottom, align="edge", color=OUTCOME_COLOURS[outcome],
-                edgecolor=theme.paper, linewidth=0.3,
-            )  # fmt: skip
-            bottom += heights
-        ax.set(xlim=(0, left[-1] + width[-1]), ylim=(0, 1), xlabel="updates made")
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        ax.set_title("training completions by outcome")
-        ax.grid(visible=False)
-        handles = [Patch(color=OUTCOME_COLOURS[o], label=o.value.replace("_", " ")) for o in seen]
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
     return figure
 
 
@@ -179,25 +132,71 @@ def campaign_starts(run: Run) -> list[int]:
     return [0, *np.cumsum([s.end_step for s in run.summaries]).tolist()][: len(run.traces)]
 
 
+def bounded_error(scores: Sequence[PanelScore]) -> np.ndarray:
+    """float64 [2, n]: 1.96 standard errors below and above n scores, no further than to 0 and 1."""
+    error = CONFIDENCE * np.array([score.standard_error for score in scores])
+    value = np.clip([score.pass_at_1 for score in scores], 0, 1)
+    return np.minimum(error, [value, 1 - value])
+
+
 def has_panel(run: Run) -> bool:
     """Whether the panel was measured at any step."""
     return any(PANEL in record.metrics for record in run.records)
 
 
-def style(theme: Theme) -> dict[Any, Any]:
-    """Matplotlib's settings for a theme, as rc_context takes them."""
-    return {
-        "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
-        "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
-        "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25, "grid.linewidth": 0.6,
-        "grid.color": theme.faint, "figure.facecolor": theme.paper,
-        "savefig.facecolor": theme.paper,
-        "axes.facecolor": theme.paper, "axes.edgecolor": theme.faint, "text.color": theme.ink,
-        "axes.labelcolor": theme.ink, "axes.titlecolor": theme.ink, "xtick.color": theme.ink,
-        "ytick.color": theme.ink, "xtick.major.size": 3, "ytick.major.size": 0,
-        "legend.handlelength": 1.6, "legend.columnspacing": 1.2, "legend.labelspacing": 0.3,
-    }  # fmt: skip
+def _strips(runs: Sequence[Run], decided: Sequence[Decided]) -> list[tuple[str, str]]:
+    """The metrics that have an axis of their own, each with its title."""
+    found = [
+        ("entropy", "entropy (nats a token)"),
+        ("clip_ratio", "completions cut at the length limit"),
+    ]
+    if len({one.plan.lr for one in decided}) > 1 or any(one.restores for one in decided):
+        found.append(("lr", "learning rate"))
+    records = [record for run in runs for record in run.records]
+    return [strip for strip in found if any(strip[0] in record.metrics for record in records)]
+
+
+def _draw_decisions(ax: Axes, run: Run, decided: Sequence[Decided], theme: Theme) -> list[Artist]:
+    """A bar a campaign with its budget in it, coloured by the gate's action; and what cut it short.
+
+    Returns:
+      The legend's entries.
+    """
+    starts = campaign_starts(run)
+    actions = sorted({one.plan.action for one in decided})
+    colours = {action: theme.lines[(1 + i) % 6] for i, action in enumerate(actions)} | {
+        "": theme.faint
+    }
+    longest = max(1, starts[-1] + decided[-1].steps)
+    for one in decided:
+        start = starts[one.campaign]
+        ax.barh(
+            0, one.steps, left=start, height=1, color=colours[one.plan.action], alpha=0.45,
+            edgecolor=theme.paper, linewidth=1.5,
+        )  # fmt: skip
+        if one.steps >= 0.05 * longest:  # a narrower one has no room for its number
+            ax.text(
+                start + one.steps / 2, 0, str(one.plan.budget_steps), fontsize=8, ha="center",
+                va="center",
+            )  # fmt: skip
+        for step in one.restores:
+            ax.plot(start + step, -0.62, color=theme.ink, clip_on=False, **_BACK)
+        if one.stopped_early:
+            ax.plot(start + one.steps, 0, color=theme.lines[1], clip_on=False, **_STOPPED)
+    ax.set(ylim=(-0.7, 0.55), yticks=[])
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False)
+    ax.set_title("the control's plans: updates allowed", fontsize=9, pad=3)
+    handles: list[Artist] = [
+        Patch(color=colours[action], alpha=0.45, label=f"plan: {action}")
+        for action in actions
+        if action
+    ]
+    if any(one.restores for one in decided):
+        handles.append(Line2D([], [], color=theme.ink, label="back to the peak", **_BACK))
+    if any(one.stopped_early for one in decided):
+        handles.append(Line2D([], [], color=theme.lines[1], label="stopped early", **_STOPPED))
+    return handles
 
 
 def _series(trace: Trace, metric: str, start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +209,10 @@ def _series(trace: Trace, metric: str, start: int) -> tuple[np.ndarray, np.ndarr
 def _draw_pass_rate(ax: Axes, run: Run, theme: Theme) -> None:
     for start, trace in zip(campaign_starts(run), run.traces, strict=True):
         x, y = _series(trace, "pass_rate", start)
-        ax.plot(x, y, ".", color=theme.faint, alpha=0.6, markersize=4, markeredgewidth=0, zorder=1)
+        ax.plot(
+            x, y, ".", color=theme.faint, alpha=0.6, markersize=4, markeredgewidth=0, zorder=1,
+            rasterized=len(run.records) > MANY,
+        )  # fmt: skip
         ax.plot(x, rolling_mean(y), color=theme.faint, alpha=0.8, linewidth=0.9, zorder=1)
         if start:
             ax.axvline(start, color=theme.faint, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
@@ -262,7 +264,7 @@ def _kept_place(summary: CampaignSummary) -> str | None:
 
 def _draw_score(ax: Axes, x: int, score: PanelScore, marker: str, colour: str, face: str) -> None:
     ax.errorbar(
-        x, score.pass_at_1, CONFIDENCE * score.standard_error, fmt=marker, color=colour,
+        x, score.pass_at_1, bounded_error([score]), fmt=marker, color=colour,
         markerfacecolor=face, markersize=6.5, markeredgewidth=1.3, elinewidth=1.1, zorder=5,
         clip_on=False,
     )  # fmt: skip

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from selfreg.analysis import page, words
+from selfreg.analysis import capabilities, decisions, page, words
+from selfreg.analysis.browse import TRAIN_SAMPLES, Selection, select
+from selfreg.analysis.charts import capability_figure, outcome_bars, outcome_figure, variety
+from selfreg.analysis.decisions import Decided
 from selfreg.analysis.load import Run, load_run, report_completions
 from selfreg.analysis.nullmodel import NullTest
-from selfreg.analysis.plot import image, outcome_bars, outcome_figure, trajectory_figure
+from selfreg.analysis.plot import Band, has_panel, image, null_bands, trajectory_figure
 from selfreg.analysis.trajectory import GAP_LEVELS, WINDOW
-from selfreg.analysis.verdict import CampaignVerdict, RunVerdict, judge_run
+from selfreg.analysis.verdict import CampaignVerdict, RunVerdict, judge_run, pass_rate_noise
 from selfreg.records import Checkpoint, to_json
 from selfreg.rundir import write_json
 
 TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
 EXAMPLES = 4
+# A page has about this size at most: the completions get what the pictures leave.
+PAGE_BYTES, LEAST_BYTES = 2_800_000, 500_000
 _STATISTICS = {
     "peak": "peak",
     "end": "end",
@@ -41,14 +46,32 @@ def write_report(folder: Path) -> str:
     verdict = judge_run(run)
     text = words.describe(verdict)
     write_json(folder / VERDICT, {"text": text, **to_json(verdict)})
-    (folder / TRAJECTORY).write_bytes(image(trajectory_figure([run]), "png"))
-    (folder / REPORT).write_text(_page(run, verdict, text), encoding="utf-8")
+    bands, decided = _bands(run, verdict), decisions.decisions(run)
+    drawn = trajectory_figure([run], bands=bands, decided=decided)
+    (folder / TRAJECTORY).write_bytes(image(drawn, "png"))
+    html = _page(run, verdict, text, bands, decided)
+    (folder / REPORT).write_text(html, encoding="utf-8")
     return f"{text}\nRun: {folder}\nReport: {folder / REPORT}"
 
 
-def _page(run: Run, verdict: RunVerdict, text: str) -> str:
+def _page(
+    run: Run, verdict: RunVerdict, text: str, bands: list[Band], decided: list[Decided]
+) -> str:
     dropped = words.largest_drop(verdict.campaigns) if verdict.campaigns else None
-    bars = outcome_bars(run)
+    bars, varieties, policies = outcome_bars(run), variety(run), capabilities.measured(run)
+    pictures = {
+        "trajectory": page.themed(lambda theme: trajectory_figure([run], theme, bands, decided)),
+        "outcomes": page.themed(lambda theme: outcome_figure(bars, varieties, theme))
+        if bars
+        else None,
+        "capability_chart": page.themed(lambda theme: capability_figure(policies, theme))
+        if policies
+        else None,
+    }
+    drawn = sum(
+        len(address) for images in pictures.values() if images for address in images.values()
+    )
+    selection = select(run, max(PAGE_BYTES - drawn, LEAST_BYTES))
     return page.render(
         "report.html.j2",
         title=f"{run.config['name']}: {run.condition}, seed {run.seed}",
@@ -56,16 +79,41 @@ def _page(run: Run, verdict: RunVerdict, text: str) -> str:
         text=text,
         verdict=verdict,
         window=WINDOW,
-        trajectory=page.themed(lambda theme: trajectory_figure([run], theme)),
-        outcomes=page.themed(lambda theme: outcome_figure(bars, theme)) if bars else None,
+        **pictures,
+        has_panel=has_panel(run),
+        bands=bands,
+        decided=decisions.rows(run, decided),
+        answers=[one for one in decided if one.answer is not None],
+        capabilities=capabilities.score_rows(policies),
+        gaps=capabilities.gap_rows(policies),
         campaigns=[campaign_row(campaign) for campaign in verdict.campaigns],
-        metrics=[metric_row(run, campaign) for campaign in verdict.campaigns],
+        metrics=[metric_row(campaign) for campaign in verdict.campaigns],
         nulls=[row for campaign in verdict.campaigns for row in null_rows(campaign)],
         example_campaign=dropped.campaign + 1 if dropped else 0,
         examples=examples(run, dropped) if dropped else [],
+        selection=selection,
+        selected=selected(selection),
         timings=timings(run),
         starts=run.manifest.get("starts", []),
         config=json.dumps(run.config, indent=2),
+    )
+
+
+def selected(selection: Selection) -> str:
+    """How many of the kept completions a page carries, by stream, as a sentence."""
+    parts = [
+        f"{stream} {selection.shown.get(stream, 0):,} of {kept:,}"
+        for stream, kept in selection.kept.items()
+    ]
+    shown, kept = sum(selection.shown.values()), sum(selection.kept.values())
+    if shown == kept:
+        return f"All {kept:,} completions that the run kept are on this page."
+    return (
+        f"{shown:,} of the {kept:,} completions that the run kept are on this page "
+        f"({', '.join(parts)}); the others are in the run folder's completions/. Chosen until the "
+        "page was full: sample 0 of every panel at each campaign's start, peak and end; "
+        f"{TRAIN_SAMPLES} of each training group; the rest of those panels; the panel at other "
+        "steps; the rest of the training groups."
     )
 
 
@@ -85,15 +133,10 @@ def campaign_row(campaign: CampaignVerdict) -> dict[str, str]:
     }
 
 
-def metric_row(run: Run, campaign: CampaignVerdict) -> dict[str, str]:
-    """What was ordered and what the training's own metrics say of one campaign, by column."""
-    plan = run.summaries[campaign.campaign].plan
+def metric_row(campaign: CampaignVerdict) -> dict[str, str]:
+    """What the training's own metrics say of one campaign, by column."""
     return {
         "campaign": str(campaign.campaign + 1),
-        "plan": plan.reason,
-        "budget": f"{plan.budget_steps} steps",
-        "lr": f"{plan.lr:g}",
-        "KL": f"{plan.kl_coef:g}",
         "panel drop": _panel(campaign),
         "pass_rate gap": _gap(campaign),
         "flags": _flags(campaign),
@@ -183,6 +226,13 @@ def timings(run: Run) -> list[dict[str, str]]:
         }
         for name, total, median in rows
     ]
+
+
+def _bands(run: Run, verdict: RunVerdict) -> list[Band]:
+    """What noise alone would show in each campaign, the one that is under way included."""
+    nulls = [campaign.noise for campaign in verdict.campaigns]
+    nulls += [pass_rate_noise(run, trace.campaign) for trace in run.traces[len(nulls) :]]
+    return null_bands(run, nulls)
 
 
 def _subtitle(run: Run) -> str:

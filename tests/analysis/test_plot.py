@@ -3,21 +3,30 @@ import sys
 import xml.etree.ElementTree as ET
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from selfreg.analysis.load import load_run
-from selfreg.analysis.plot import (
-    DARK,
-    LIGHT,
+from selfreg.analysis.capabilities import Measured
+from selfreg.analysis.charts import (
     OUTCOME_COLOURS,
-    campaign_starts,
-    image,
+    capability_figure,
     outcome_bars,
     outcome_figure,
+    variety,
+)
+from selfreg.analysis.decisions import Decided
+from selfreg.analysis.load import load_run
+from selfreg.analysis.nullmodel import Reading, compare
+from selfreg.analysis.plot import (
+    bounded_error,
+    campaign_starts,
+    image,
+    null_bands,
     trajectory_figure,
 )
-from selfreg.records import Outcome
+from selfreg.analysis.theme import DARK, LIGHT
+from selfreg.records import Outcome, PanelScore, Plan
 
 LEVELS = [[0.3, 0.5, 0.1, 0.0], [0.5, 0.4, 0.3]]
 
@@ -107,6 +116,83 @@ def test_bars_of_a_long_run_are_means_over_a_few_steps(write_run):
     assert 40 <= len(bars) <= 60
     assert sum(bar.steps for bar in bars) == 200
     assert bars[0].shares[Outcome.PASSED] == pytest.approx(0.5)
+
+
+def test_the_null_band_holds_95_percent_of_a_policy_that_stands_still(run):
+    # Every group passed in full or not at all, half of them: rates near 0 and 1, so that the band
+    # of one step's reading is all of [0, 1], and that of a mean of three is, too: p(1, 1, 1) = 1/8.
+    pass_rate = np.array([1.0, 0.0, 1.0])
+    half = compare(pass_rate, np.array([16, 0, 16, 0]), Reading(3, 16))
+    still = compare(pass_rate, np.array([8] * 40), Reading(3, 16))
+    first, second = null_bands(run, [half, None]), null_bands(run, [still, None])
+    (wide,), (narrow,) = first, second
+    assert wide.updates.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(wide.low, 0, atol=0.01)
+    np.testing.assert_allclose(wide.high, 1, atol=0.01)
+    # Rates of 0.5: sd of the mean of n readings of 16 is 0.125 / sqrt(n).
+    expected = 0.5 + 1.96 * 0.125 / np.sqrt([1, 2, 3])
+    np.testing.assert_allclose(narrow.high, expected, atol=0.03)
+    np.testing.assert_allclose(narrow.low, 1 - expected, atol=0.03)
+
+
+def test_the_band_is_drawn_for_each_campaign_that_has_one(run):
+    null = compare(np.array([1.0, 0.0, 1.0]), np.array([8] * 40), Reading(3, 16))
+    figures = [trajectory_figure([run], bands=null_bands(run, nulls)) for nulls in ([], [null])]
+    bare, banded = (len(figure.axes[0].collections) for figure in figures)
+    assert banded == bare + 1
+    labels = [text.get_text() for text in figures[1].legends[0].get_texts()]
+    assert "noise alone, 95%" in labels
+
+
+def test_decisions_stand_on_the_time_axis(run):
+    plan = Plan(None, 9, 1e-3, 0.0, action="reuse")
+    pilot = Plan(None, 10, 1e-4, 0.0, action="pilot")
+    decided = [Decided(0, plan, None, 3, (2,), True), Decided(1, pilot, None, 2, (), True)]
+    figure = trajectory_figure([run], decided=decided)
+    strip = figure.axes[1]
+    assert [(bar.get_x(), bar.get_width()) for bar in strip.patches] == [(0, 3), (3, 2)]
+    assert [text.get_text() for text in strip.texts] == ["9", "10"]
+    marks = {line.get_marker(): list(line.get_xdata()) for line in strip.lines[:2]}
+    assert marks == {"^": [2], "X": [3]}
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"plan: reuse", "plan: pilot", "back to the peak", "stopped early"} <= labels
+    assert image(figure, "png").startswith(b"\x89PNG")
+
+
+def test_variety_counts_texts_and_solutions(run):
+    # Every training program of a written run is the same one: one solution where any passed.
+    first = variety(run)[0]
+    assert first.updates.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(first.solutions, [1 / 16, 1 / 16, 1 / 16])
+    assert np.isnan(first.distinct).all()
+    figure = outcome_figure(outcome_bars(run), variety(run))
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "distinct solutions"
+
+
+def test_capabilities_are_drawn_with_their_errors(run):
+    def scores(rate):
+        return {
+            name: PanelScore(("a", "b"), np.array([rate, other]), 4)
+            for name, other in (("main", 1.0), ("cpp", 0.0))
+        }
+
+    policies = [
+        Measured(0, "start", 0, 0, scores(0.0), None),
+        Measured(0, "peak and end", 3, 3, scores(1.0), 0.5),
+    ]
+    figure = capability_figure(policies)
+    drawn = {c.get_label(): c.lines[0].get_ydata() for c in figure.axes[0].containers}
+    assert drawn["main"] == pytest.approx([0.5, 1.0])
+    assert drawn["cpp"] == pytest.approx([0.0, 0.5])
+    error = figure.axes[0].containers[0].lines[2][0].get_segments()[0]
+    assert error[:, 1] == pytest.approx([0, 1])  # 0.5 ± 1.96 x 0.5 ends where pass@1 does
+
+
+def test_error_bars_end_where_pass_at_1_does():
+    # Means 0.5, 0.9 and 0; standard errors 0.1 sqrt(2) / sqrt(2), the same, and 0.
+    rates = ([0.4, 0.6], [0.8, 1.0], [0.0, 0.0])
+    scores = [PanelScore(("a", "b"), np.array(rate), 5) for rate in rates]
+    np.testing.assert_allclose(bounded_error(scores), [[0.196, 0.196, 0], [0.196, 0.1, 0]])
 
 
 def test_equal_figures_are_equal_files(run):

@@ -6,10 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from selfreg import rundir
+from selfreg.analysis import report
+from selfreg.analysis.browse import select
 from selfreg.analysis.load import load_run
-from selfreg.analysis.page import render, words
-from selfreg.analysis.report import examples, null_rows, timings, write_report
+from selfreg.analysis.page import csp_hash, render, visible, words
+from selfreg.analysis.report import examples, null_rows, selected, timings, write_report
 from selfreg.analysis.verdict import judge_run
+from selfreg.records import Answer
 
 CHROMIUM = shutil.which("chromium")
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
@@ -37,8 +41,10 @@ class Page(HTMLParser):
 
 
 def is_self_contained(page):
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert scripts in ([], [{"type": "text/plain", "id": "packed"}, {}])  # the data, and its reader
     for tag, attributes in page.tags:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "srcset", "data", "action"):
             assert attributes.get(name, "data:").startswith("data:")
@@ -55,7 +61,7 @@ def test_a_report(write_run):
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     assert is_self_contained(page)
-    assert not re.search(r"url\(|@import|https?://(?!evil)", html)
+    assert not re.search(r"url\(|@import|https?://(?!evil)|fetch|XMLHttp|WebSocket|eval\(", html)
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in (
         page.tags
     )
@@ -83,9 +89,13 @@ def test_programs_are_shown_but_never_run(write_run, hostile):
     html = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(html)
     assert is_self_contained(page)
-    assert "<script" not in html
+    assert html.count("<script") == 2
+    _, script = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
+    assert f"script-src '{csp_hash(script)}'" in html  # a browser runs this one and no other
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)
     assert "evil" in page.text  # as text, and in no attribute
-    assert hostile.replace("\x00", "\ufffd") in page.text.replace("\x00", "\ufffd")
+    assert visible(hostile) in page.text
+    assert "\x00" not in html
     assert "<b>name" not in html
     assert "default-src 'none'" in html  # and a browser is told to load nothing
 
@@ -111,6 +121,39 @@ def test_a_run_without_completions_or_manifest(write_run):
     assert "training completions not kept" in page.text
     assert "No manifest was written" in page.text
     assert "Programs from" not in page.text
+    assert "No completions were kept." in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+def test_a_report_says_what_it_left_out(write_run, monkeypatch):
+    folder = write_run("run", [[0.3, 0.5, 0.1]])
+    run = load_run(folder)
+    assert selected(select(run, 1_000_000)).startswith("All 104 completions")  # 2 x 16 and 3 x 24
+    few = selected(select(run, 500))
+    assert "of the 104 completions" in few
+    assert "of 72" in few
+    assert "of 32" in few
+    monkeypatch.setattr(report, "PAGE_BYTES", 0)  # the pictures alone are more
+    monkeypatch.setattr(report, "LEAST_BYTES", 500)
+    write_report(folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert few in Page(html).text
+    (packed,) = re.findall(r'id="packed">(.*?)<', html)
+    assert len(packed) <= 500
+
+
+def test_what_a_language_model_said_is_shown_and_does_nothing(write_run, hostile):
+    folder = write_run("run", [[0.3, 0.5, 0.1], [0.1, 0.2, 0.1]])
+    answers = [None, Answer(hostile, question="how many steps?", model="<b>m</b>")]
+    for summary, answer in zip(load_run(folder).summaries, answers, strict=True):
+        rundir.append_line(
+            folder / "plans.jsonl", rundir.Planned(summary.campaign, summary.plan, answer)
+        )
+    write_report(folder)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert is_self_contained(page)
+    for expected in ("how many steps?", "what <b>m</b>", visible(hostile)):
+        assert expected in page.text
 
 
 def test_no_run_no_report(tmp_path):

@@ -1,0 +1,44 @@
+"""How plots look on light and on dark pages.
+
+Made to be read at the width of a phone: about 80 pixels an inch there, so that 10-point type stays
+11 pixels high. Colours are Okabe and Ito's, which differ for every kind of colour vision.
+"""
+
+from typing import Any, NamedTuple
+
+WIDTH_IN, DPI = 4.6, 220
+
+
+class Theme(NamedTuple):
+    """Colours of a plot on a light or a dark page; `lines` go to conditions in order."""
+
+    paper: str
+    ink: str
+    faint: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff", "#22262b", "#9aa0a6",
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+)  # fmt: skip
+DARK = Theme(
+    "#16191d", "#e4e6e9", "#6f767d",
+    ("#56b4e9", "#e69f00", "#2fc59a", "#e29bc3", "#d55e00", "#7aa6ff"),
+)  # fmt: skip
+
+
+def style(theme: Theme) -> dict[Any, Any]:
+    """Matplotlib's settings for a theme, as rc_context takes them."""
+    return {
+        "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
+        "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
+        "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25, "grid.linewidth": 0.6,
+        "grid.color": theme.faint, "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "axes.facecolor": theme.paper, "axes.edgecolor": theme.faint, "text.color": theme.ink,
+        "axes.labelcolor": theme.ink, "axes.titlecolor": theme.ink, "xtick.color": theme.ink,
+        "ytick.color": theme.ink, "xtick.major.size": 3, "ytick.major.size": 0,
+        "legend.handlelength": 1.6, "legend.columnspacing": 1.2, "legend.labelspacing": 0.3,
+    }  # fmt: skip
