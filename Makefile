@@ -10,7 +10,7 @@ RUNS := runs/tiny
 run: .venv/run  ## the embedded default: naive (A0), then early stop with peak roll-forward (ES)
 	$(RUN) --config.condition=A0 --workdir=$(RUNS)/A0/seed_7
 	$(RUN) --config.condition=ES --workdir=$(RUNS)/ES/seed_7
-	.venv/bin/python -m selfreg.analysis --runs=$(RUNS) --out=$(RUNS)
+	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
 test: .venv/test  ## every test
 	.venv/bin/python -m pytest -n 2 --dist=loadgroup

@@ -13,7 +13,7 @@ setup(
     package_data={
         "selfreg.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
-        "selfreg.analysis": ["*.j2"],
+        "selfreg.analysis": ["*.j2", "paper.toml"],
         "selfreg.control.within": ["*.json"],
     },
     install_requires=[

@@ -3,7 +3,10 @@
     python -m selfreg.analysis --runs=runs/tiny
 
 Writes each run's report where it is missing or older than the run, and into --out the combined
-trajectory.png, comparison.md and report.html.
+trajectory.png, comparison.md and report.html. Where --out is named, or a run belongs to one of the
+paper's waves, OUT/paper holds the paper's tables and figures with our numbers beside its own:
+tables.md, a .csv and a .tex of each table, a .png and a .svg of each figure. What was not run says
+so.
 """
 
 import sys
@@ -12,7 +15,11 @@ from pathlib import Path
 from absl import app, flags
 from rich.console import Console
 
-from selfreg.analysis.overview import compare_folder
+from selfreg.analysis.overview import compare_folder, write_paper
+from selfreg.analysis.tables_runs import collect
+from selfreg.rundir import METRICS
+
+_PAPER = "paper"
 
 _RUNS = flags.DEFINE_string("runs", None, "A folder; every run at or below it is taken.")
 _OUT = flags.DEFINE_string(
@@ -25,8 +32,14 @@ def main(_: list[str]) -> None:
     try:
         if _RUNS.value is None:
             raise ValueError("--runs is missing: name a folder, such as --runs=runs/tiny")
-        folder = Path(_RUNS.value)
-        compare_folder(folder, Path(_OUT.value or folder), Console())
+        folder, console = Path(_RUNS.value), Console()
+        out = Path(_OUT.value or folder)
+        if _OUT.value and folder.is_dir() and not any(folder.rglob(METRICS)):
+            write_paper([], out / _PAPER, console)
+            return
+        runs = compare_folder(folder, out, console)
+        if _OUT.value or collect(runs).chains:
+            write_paper(runs, out / _PAPER, console)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

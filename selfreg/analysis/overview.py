@@ -10,9 +10,12 @@ from rich.table import Table
 
 from selfreg.analysis import compare, page, words
 from selfreg.analysis.compare import Judged
+from selfreg.analysis.figures import write_figures
 from selfreg.analysis.load import Run, find_runs, label_runs, load_run
 from selfreg.analysis.plot import image, trajectory_figure
 from selfreg.analysis.report import REPORT, TRAJECTORY, write_report
+from selfreg.analysis.tables import FILE, write_tables
+from selfreg.analysis.tables_runs import collect
 from selfreg.analysis.verdict import judge_run
 from selfreg.rundir import METRICS
 
@@ -24,13 +27,16 @@ CAPTION = (
 )
 
 
-def compare_folder(folder: Path, out: Path, console: Console) -> None:
+def compare_folder(folder: Path, out: Path, console: Console) -> list[Run]:
     """Judge and compare the runs below a folder.
 
     Args:
       folder: Where to look.
       out: Where the comparison is written; made if it is not there.
       console: Shows the table and the differences.
+
+    Returns:
+      The runs.
 
     Raises:
       ValueError: There is no run that can be read, two runs are the same chain, or `out` is a run's
@@ -40,7 +46,7 @@ def compare_folder(folder: Path, out: Path, console: Console) -> None:
     folders = [run.folder.resolve() for run in runs]
     if folders == [out.resolve()]:
         console.print(write_report(out), markup=False, highlight=False)
-        return
+        return runs
     if out.resolve() in folders:
         raise ValueError(f"--out={out} is a run's own folder; name another")
     judged = [Judged(run, judge_run(run)) for run in runs]
@@ -61,6 +67,25 @@ def compare_folder(folder: Path, out: Path, console: Console) -> None:
     (out / REPORT).write_text(_page(folder, out, judged, rows, pairings, notes), encoding="utf-8")
     _show(console, rows, lines)
     console.print(f"Report: {out / REPORT}", markup=False, highlight=False)
+    return runs
+
+
+def write_paper(runs: Sequence[Run], out: Path, console: Console) -> None:
+    """Write the paper's tables and figures of these runs, and say how many chains they read.
+
+    Args:
+      runs: Any; those of the paper's waves are taken.
+      out: A folder, made if it is not there.
+      console: Shows where they are.
+
+    Raises:
+      ValueError: Two finished runs are the same chain.
+    """
+    taken = collect(runs)
+    write_tables(taken, out, write_figures(taken, out))
+    count = sum(len(chains) for chains in taken.chains.values())
+    text = f"The paper's tables and figures, of {count} finished chains of its waves: {out / FILE}"
+    console.print(text, markup=False, highlight=False)
 
 
 def _load(folders: Sequence[Path], console: Console) -> list[Run]:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,13 @@ def _write(
     panel: bool = True,
     control_metric: str = "panel_pass_at_1",
     completions: bool = True,
+    capabilities: Mapping[str, Mapping[str, float]] | None = None,
     **config: Any,
 ) -> Path:
     """Write a run in which the policy after s updates of campaign c has pass@1 levels[c][s].
 
-    Campaigns from `finished` on have no summary and lack their last record.
+    Campaigns from `finished` on have no summary and lack their last record. `capabilities`, name ->
+    place -> pass@1, are those of every campaign.
     """
     folder.mkdir(parents=True)
     rundir.write_json(
@@ -130,9 +132,13 @@ def _write(
         plan = Plan(origin, end, 1e-3, 0.0, "the end rolls forward" if origin else "first campaign")
         scores = {"start": score_at(own[0]), "peak": score_at(own[peak]), "end": score_at(own[end])}
         origin = Checkpoint(campaign, peak if condition == "ES" else end)
+        measured = {
+            name: {place: score_at(level) for place, level in levels_of.items()}
+            for name, levels_of in (capabilities or {}).items()
+        }
         rundir.append_line(
             folder / rundir.CAMPAIGNS,
-            rundir.CampaignSummary(campaign, plan, peak, end, scores, origin, {}),
+            rundir.CampaignSummary(campaign, plan, peak, end, scores, origin, {}, measured),
         )
     return folder
 
