@@ -18,7 +18,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # Modules whose tests share what takes minutes: each in one worker.
 SHARED = ("test_resume", "test_distributed", "test_mesh", "test_lineage", "test_sglang_real")
-LONG = (*SHARED, "test_chain", "test_launch")
+LONG = (*SHARED, "test_chain", "test_launch", "test_notebooks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
