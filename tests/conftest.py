@@ -21,11 +21,14 @@ SHARED = ("test_resume", "test_distributed", "test_mesh", "test_lineage", "test_
 LONG = (*SHARED, "test_chain", "test_launch", "test_notebooks")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a group's tests now: xdist reads the marks before it lets others change the list."""
+    if item.path.stem in SHARED:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long things first, so that no worker ends alone with one."""
-    for item in items:
-        if item.path.stem in SHARED:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
