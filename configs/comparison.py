@@ -11,7 +11,7 @@ rule that stops early lies EQ: naive chaining with as many updates in each campa
 rule gains by training less is told apart from what it gains by choosing. Peaks are selected on one
 panel (96 problems x 4) and reported on another (96 x 8).
 
-About 1 CPU-minute a chain, 50 chains. docs/log.md has what came out.
+About 1 CPU-minute a chain, 45 chains. docs/log.md has what came out.
 """
 
 from ml_collections import ConfigDict

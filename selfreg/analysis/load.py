@@ -127,6 +127,12 @@ def checkpoint_of_origin(run: Run, checkpoint: Checkpoint | None) -> Checkpoint 
     return checkpoint
 
 
+def group_size(run: Run, campaign: int) -> int:
+    """Completions a training problem had in a campaign: a control may order another number."""
+    ordered = run.summaries[campaign].plan.group_size if campaign < len(run.summaries) else None
+    return int(ordered or run.config["rollout"]["group_size"])
+
+
 def passed_counts(run: Run, campaign: int) -> np.ndarray:
     """int64 [groups]: how many completions passed in each training group of a campaign, in order.
 

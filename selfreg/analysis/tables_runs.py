@@ -7,7 +7,7 @@ import numpy as np
 
 from selfreg.analysis import paper
 from selfreg.analysis.chains import Chains, chains, stack
-from selfreg.analysis.load import Run, passed_counts
+from selfreg.analysis.load import Run, group_size, passed_counts
 from selfreg.analysis.nullmodel import Reading, fit_beta, readings
 from selfreg.analysis.trajectory import WINDOW, rolling_mean
 from selfreg.records import PanelScore, Trace
@@ -158,8 +158,7 @@ def null_campaign(run: Run, trace: Trace, draws: int, seed: int = 0) -> np.ndarr
     None where the campaign's groups were not kept.
     """
     _, values = trace.series()
-    planned = run.summaries[trace.campaign].plan.group_size
-    samples = int(planned or run.config["rollout"]["group_size"])
+    samples = group_size(run, trace.campaign)
     problems = int(run.config["rollout"]["problems_per_step"])
     # Of one problem a step pass_rate says how many passed, also where completions were not kept.
     one = problems == 1

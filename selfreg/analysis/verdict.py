@@ -15,7 +15,13 @@ from enum import StrEnum
 import numpy as np
 
 from selfreg.analysis import nullmodel
-from selfreg.analysis.load import Run, checkpoint_of_origin, panel_rates, passed_counts
+from selfreg.analysis.load import (
+    Run,
+    checkpoint_of_origin,
+    group_size,
+    panel_rates,
+    passed_counts,
+)
 from selfreg.analysis.nullmodel import NullComparison, Reading
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.stats import Difference, holm, panel_difference
@@ -244,7 +250,7 @@ def pass_rate_noise(run: Run, campaign: int) -> NullComparison | None:
     if not len(passed):
         return None
     values = _pass_rate(run, campaign)
-    return nullmodel.compare(values, passed, _reading(run, values))
+    return nullmodel.compare(values, passed, _reading(run, campaign, values))
 
 
 def kept_score(run: Run) -> tuple[str, PanelScore]:
@@ -262,9 +268,10 @@ def _pass_rate(run: Run, campaign: int) -> np.ndarray:
     return np.array([r.metrics["pass_rate"] for r in records if "pass_rate" in r.metrics])
 
 
-def _reading(run: Run, values: np.ndarray) -> Reading:
-    rollout = run.config["rollout"]
-    return Reading(len(values), rollout["group_size"], rollout["problems_per_step"])
+def _reading(run: Run, campaign: int, values: np.ndarray) -> Reading:
+    return Reading(
+        len(values), group_size(run, campaign), run.config["rollout"]["problems_per_step"]
+    )
 
 
 def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> CampaignVerdict:
@@ -288,7 +295,7 @@ def _judge_campaign(run: Run, summary: CampaignSummary, margin: float) -> Campai
         _panel_drop(run, summary.campaign),
         of_trace(trace, WINDOW if trace.metric == "pass_rate" else 1),
         pass_rate_noise(run, summary.campaign),
-        nullmodel.permute(rates, _reading(run, rates)) if len(rates) else None,
+        nullmodel.permute(rates, _reading(run, summary.campaign, rates)) if len(rates) else None,
     )
 
 

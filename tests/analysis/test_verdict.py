@@ -233,3 +233,13 @@ def test_numbers_in_words():
     assert [p_value(p) for p in (0.5, 0.04, 0.004, 0.0003)] == [
         "p = 0.50", "p = 0.04", "p = 0.004", "p < 0.001",
     ]  # fmt: skip
+
+
+def test_the_null_draws_as_many_as_a_control_ordered(write_run):
+    rollout = {"problems_per_step": 1, "group_size": 8}  # of the config; the campaigns drew 16
+    folder = write_run(levels=[[0.5, 0.75, 0.5, 0.25]], completions=True, rollout=rollout)
+    (row,) = rundir.read_lines(folder / rundir.CAMPAIGNS)
+    row["plan"]["group_size"] = 16
+    rundir.keep_lines(folder / rundir.CAMPAIGNS, [row])
+    (campaign,) = judge_run(load_run(folder)).campaigns
+    assert campaign.noise is not None
