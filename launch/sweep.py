@@ -127,7 +127,8 @@ def _lines(jobs: Sequence[Job]) -> Callable[[], None]:
     def show() -> None:
         for job in jobs:
             state = read_standing(job.folder).state
-            if state is not states[job.folder]:
+            # A chain that loads its policy holds no lock yet, and looks as one that was stopped.
+            if state not in (states[job.folder], State.STOPPED):
                 states[job.folder] = state
                 print(f"{job.chain.place} {state}", flush=True)
 
