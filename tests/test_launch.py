@@ -86,7 +86,11 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
     assert read_standing(first).state is State.FAILED
     assert not last.exists() or not rundir.read_summaries(last)
 
-    launcher = subprocess.Popen(launch(wave, "--jobs=2"), **output, start_new_session=True)
+    launcher = subprocess.Popen(
+        launch(wave, "--jobs=2"), **output, start_new_session=True,
+        # As at a terminal, also where a shell runs these tests in its background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while (first / LOG).read_text().count(BEGUN) < 2:
         time.sleep(0.1)
     launcher.send_signal(signal.SIGINT)
