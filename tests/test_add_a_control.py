@@ -84,7 +84,7 @@ def test_a_replay_of_the_example_is_what_it_did(folder):
     [
         ([], "--run is missing"),
         (["--run=nowhere"], "nowhere is not a run folder"),
-        (["--run=runs/careful", "--condition=A9"], "--condition=A9: must be one of A0, ES"),
+        (["--run=runs/careful", "--condition=A9"], "--condition=A9: must be one of A0, A1"),
         (["--run=runs/careful", "--within=mine"], "config.within='mine': name a .py file, or one"),
         (["--run=runs/careful", "--between=none.py"], "there is no such file"),
     ],
