@@ -299,8 +299,7 @@ class Trace:
       metric: The number that the controls read.
       records: Every step.
       capabilities: What was measured at the campaign's "start", "peak" and "end" on the panels of
-        config.evaluation.capabilities: place -> name -> pass@1. "main" is the control's own panel,
-        where it was measured there.
+        config.evaluation.capabilities: place -> name -> pass@1.
     """
 
     campaign: int

@@ -1,20 +1,26 @@
 import os
+import shutil
 import tempfile
-from pathlib import Path
 
 import jax
 import pytest
 
 # What one test has compiled the others read, in whatever process: compiling is most of their time.
-CACHE = {
-    "JAX_COMPILATION_CACHE_DIR": str(
-        Path(tempfile.gettempdir()) / f"selfreg-xla-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 0)}"
-    ),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-}
-os.environ.update(CACHE)  # for processes that tests start; this one has read its own already
-jax.config.update("jax_compilation_cache_dir", CACHE["JAX_COMPILATION_CACHE_DIR"])
+# Workers, and what tests start, find it in the environment; this process has read its own already.
+CACHE_KEY = "JAX_COMPILATION_CACHE_DIR"
+IS_FIRST = CACHE_KEY not in os.environ
+if IS_FIRST:
+    os.environ[CACHE_KEY] = tempfile.mkdtemp(prefix="selfreg-xla-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE_KEY])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing behind."""
+    if IS_FIRST:
+        shutil.rmtree(os.environ[CACHE_KEY], ignore_errors=True)
+
 
 # Minutes each. A file is one worker's (make test), so that what its tests share is made once.
 LONG = (

@@ -228,7 +228,10 @@ def expected_maximum(count: int) -> float:
     """
     if count < 1:
         raise ValueError(f"count={count}: a maximum needs at least one value")
-    density = lambda x: count * x * norm.pdf(x) * norm.cdf(x) ** (count - 1)  # noqa: E731
+
+    def density(x: float) -> float:
+        return float(count * x * norm.pdf(x) * norm.cdf(x) ** (count - 1))
+
     return float(quad(density, -12, 12)[0])
 
 

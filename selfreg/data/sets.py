@@ -10,6 +10,8 @@ from selfreg.records import Problem
 
 # Sets do not depend on a run's seed: runs that differ by seed alone are measured on one panel.
 _SETS_SEED = 0
+# What completions, scores and capabilities are filed under already.
+TAKEN = ("train", "panel", "report", "main")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,11 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
 def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:
     """The name and the panel of one entry, NAME=SOURCE: as many problems as the report, or all."""
     name, _, source = entry.partition("=")
-    if not (name and source):
+    if not (name.isidentifier() and source):
         raise ValueError(f"config.evaluation.capabilities: {entry!r} is not NAME=SOURCE")
+    if name in TAKEN:
+        raise ValueError(
+            f"config.evaluation.capabilities: {entry!r} must have another name: {name!r} is taken"
+        )
     problems = load_problems(source)
     return name, split_panels(problems, {name: min(count, len(problems))}, _SETS_SEED)[name]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from selfreg.config import default
 from selfreg.data.problems import (
     SOURCES,
     load_humaneval,
@@ -13,6 +14,7 @@ from selfreg.data.problems import (
     problem_from_json,
     problem_to_json,
 )
+from selfreg.data.sets import load_sets
 
 ROW = {"id": "a", "spec": "the line separator \u2028 is text", "tests": {"code": "pass"}}
 
@@ -118,3 +120,9 @@ def test_a_missing_library_names_the_extra(monkeypatch, source, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=r"pip install 'selfreg\[datasets\]'"):
         load_problems(source)
+
+
+@pytest.mark.parametrize("entry", ["report=procedural:hard", "a/b=procedural:hard", "procedural"])
+def test_a_capability_needs_a_name_of_its_own(entry):
+    with pytest.raises(ValueError, match=r"config.evaluation.capabilities: "):
+        load_sets(default().problems, [entry])
