@@ -17,10 +17,15 @@ def watch(*, at_once: bool = True) -> None:
     Args:
       at_once: False: the first Ctrl-C waits for `check`, and only a second one does not. So several
         processes can end together; one that broke off would leave the others waiting for it.
+
+    Raises:
+      KeyboardInterrupt: One has waited, and `at_once` asks for no more waiting.
     """
     global _at_once
     _at_once = at_once
     signal.signal(signal.SIGINT, _interrupt)
+    if at_once:
+        check()
 
 
 def check(agree: Callable[[bool], bool] = bool) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from selfreg import interrupt
 from selfreg.command import fail, parse_flags, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -55,6 +56,8 @@ def main(_: list[str]) -> None:
         fail(error)
     name = f"{config.name}/{config.condition}/seed_{config.seed}"
     workdir = Path(_WORKDIR.value or f"runs/{name}")
+    # Ctrl-C in the middle of a library's own C code can end in any error.
+    interrupt.watch(at_once=False)
     # Only now: a mistake in a flag should not wait for jax to load.
     from jax.errors import JaxRuntimeError
 
@@ -80,7 +83,7 @@ def main(_: list[str]) -> None:
 
 
 def _run(config: Any, workdir: Path) -> None:
-    from selfreg import distributed, interrupt, xla
+    from selfreg import distributed, xla
     from selfreg.analysis.report import write_report
     from selfreg.campaign import MismatchError, NonFiniteLossError
     from selfreg.chain import run_chain

@@ -30,3 +30,24 @@ def test_without_ctrl_c_nothing_happens():
     from selfreg import interrupt
 
     interrupt.check()
+
+
+WAITED = """
+    import os, signal
+    from selfreg import interrupt
+
+    interrupt.watch(at_once=False)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("loaded")
+    try:
+        interrupt.watch()
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def test_an_interrupt_waits_until_the_libraries_are_loaded():
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WAITED)], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "loaded\nstopped\n"

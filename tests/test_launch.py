@@ -91,7 +91,7 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
         # As at a terminal, also where a shell runs these tests in its background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    while (first / LOG).read_text().count(BEGUN) < 2:
+    while (first / LOG).read_text().count(BEGUN) < 2 and launcher.poll() is None:
         time.sleep(0.1)
     launcher.send_signal(signal.SIGINT)
     said, _ = launcher.communicate(timeout=300)

@@ -286,6 +286,22 @@ def test_m2_searches_where_the_past_was_good():
     assert proposed(lambda lr, kl: 0.3 - 0.2 * np.log2(lr) + 4 * kl) == low
 
 
+def test_m2_compiles_no_kernel(monkeypatch):
+    """BoTorch's own would wait for ever where a process was killed while it compiled."""
+    cpp_extension = pytest.importorskip("torch.utils.cpp_extension")
+    logei = pytest.importorskip("botorch.acquisition.multi_objective.logei")
+    compiled = []
+    monkeypatch.setattr(cpp_extension, "load", lambda **options: compiled.append(options))
+    monkeypatch.setattr(logei, "_load_attempted", False)
+    monkeypatch.setattr(logei, "_C", None)
+    seen = ((1.0, 0.0, 0.1, 0.5), (2.0, 0.0, 0.3, 0.3), (0.5, 0.05, 0.2, 0.2))
+    bayesian_search._best_point(seen, 4)
+    assert compiled == []
+    logei._load_attempted = False
+    logei._try_load_fused_kernel()
+    assert len(compiled) == 1  # what was watched is what BoTorch calls
+
+
 def test_m2_leaves_torchs_own_random_numbers_alone():
     torch = pytest.importorskip("torch")
     pytest.importorskip("botorch")

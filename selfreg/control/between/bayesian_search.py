@@ -45,9 +45,7 @@ def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, 
     """Where the acquisition function is largest, in the unit square of (log lr, KL)."""
     # Imported here: torch takes seconds, and only this control needs it.
     import torch
-    from botorch.acquisition.multi_objective.logei import (
-        qLogNoisyExpectedHypervolumeImprovement,
-    )
+    from botorch.acquisition.multi_objective import logei
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import ModelListGP, SingleTaskGP
     from botorch.optim import optimize_acqf
@@ -55,6 +53,9 @@ def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, 
     from botorch.utils.sampling import manual_seed
     from gpytorch.mlls import SumMarginalLogLikelihood
 
+    # BoTorch would compile a kernel with the machine's own C++ compiler, half a minute of work, into
+    # a folder whose lock outlives a process that is killed: the next one then waits for ever.
+    logei._load_attempted = True
     rows = np.array(seen)
     x = np.stack([np.log(rows[:, 0] / _LR[0]) / np.log(_LR[1] / _LR[0]), rows[:, 1] / _KL[1]], 1)
     inputs = torch.tensor(x.clip(0, 1), dtype=torch.double)
@@ -62,7 +63,7 @@ def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, 
     with manual_seed(seed):
         model = ModelListGP(*(SingleTaskGP(inputs, targets[:, [i]]) for i in range(2)))
         fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
-        acquisition = qLogNoisyExpectedHypervolumeImprovement(
+        acquisition = logei.qLogNoisyExpectedHypervolumeImprovement(
             model=model,
             ref_point=[0.0, 0.0],
             X_baseline=inputs,
