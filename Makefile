@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made from pinned versions on first use. PYTHON picks another
 # interpreter (3.11 or later); make clean takes the environment away.
 PYTHON ?= python3
-PIP := .venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := .venv/bin/python -m selfreg.main --config=configs/tiny.py
 RUNS := runs/tiny
 
@@ -13,7 +13,7 @@ run: .venv/run  ## the embedded default: naive (A0), then early stop with peak r
 	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
 test: .venv/test  ## every test
-	.venv/bin/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
 check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/ruff check .

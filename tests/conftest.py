@@ -14,6 +14,13 @@ if IS_FIRST:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE_KEY])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Compiling is still most of the time: what runs for seconds need not be optimized for minutes.
+QUICK_COMPILING = " ".join([
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
+])  # fmt: skip
+os.environ["XLA_FLAGS"] = QUICK_COMPILING
 
 
 def pytest_sessionfinish() -> None:
@@ -25,7 +32,7 @@ def pytest_sessionfinish() -> None:
 # Minutes each. A file is one worker's (make test), so that what its tests share is made once.
 LONG = (
     "test_resume", "test_distributed", "test_mesh", "test_lineage", "test_sglang_real",
-    "test_chain", "test_launch", "test_notebooks", "test_attacks", "test_rules",
+    "test_chain", "test_launch", "test_notebooks", "test_attacks", "test_restore",
 )  # fmt: skip
 
 
@@ -43,9 +50,6 @@ def eight_devices() -> dict[str, str]:
     flags = (
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_collective_call_terminate_timeout_seconds=300",
-        # Compiling is nearly all that such a test does.
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
+        QUICK_COMPILING,
     )
     return os.environ | {"XLA_FLAGS": " ".join(flags), "NPROC": "32"}

@@ -1,9 +1,11 @@
-"""Run selfreg.main in this process and die by SIGKILL at a named point.
+"""Run selfreg.main in a process that dies by SIGKILL at a named point, once for each point.
 
-    python tests/killed_run.py POINT NTH <flags of selfreg.main>
+    python tests/killed_run.py POINT:NTH,POINT:NTH <flags of selfreg.main>
 
 POINT is where: `none` runs to the end, and `interrupted` sends SIGINT instead. The points are
 reached from outside, by wrapping what the run calls, so that nothing in the package knows of them.
+With several points each run is a process forked once the libraries are loaded, before jax has begun
+to work; their exit codes are printed, one a line.
 """
 
 import os
@@ -12,8 +14,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import selfreg.analysis.report  # noqa: F401 as what is imported below, loaded once for all
 from selfreg import campaign, main, rundir  # noqa: TID251 this is a command too
 from selfreg.checkpoint import Checkpoints
+from selfreg.config import default
+from selfreg.data.sets import load_sets
 from selfreg.grading import GraderPool
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.runlog import RunLog
@@ -92,7 +97,27 @@ def arm(point: str, nth: int) -> None:
         raise SystemExit(f"unknown point {point}")
 
 
-if __name__ == "__main__":
-    arm(sys.argv[1], int(sys.argv[2]))
-    sys.argv[1:] = sys.argv[3:]
+def run(point: str) -> None:
+    """One run, in this process."""
+    name, nth = point.split(":")
+    arm(name, int(nth))
     main.run()
+
+
+def run_forked(point: str) -> int:
+    """One run, in a process of its own; its exit code."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    run(point)
+    raise AssertionError("absl's app.run does not return")
+
+
+if __name__ == "__main__":
+    points = sys.argv.pop(1).split(",")
+    if len(points) == 1:
+        run(points[0])
+    with open(os.dup(1), "w", buffering=1) as said:
+        os.dup2(2, 1)  # what the runs print goes elsewhere
+        load_sets(default().problems)  # kept for all
+        for point in points:
+            print(run_forked(point), file=said)

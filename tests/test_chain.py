@@ -231,6 +231,7 @@ def test_nothing_is_compiled_once_the_first_step_is_over(tmp_path):
 def test_interrupting_says_how_to_go_on(tmp_path):
     command = [
         sys.executable, "-m", "selfreg.main", "--config=configs/tiny.py", f"--workdir={tmp_path}",
+        "--config.problems.panel_count=8", "--config.grading.validate=False",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from selfreg.chain import run_chain
 from selfreg.config import KEYS, default
 from selfreg.validate import resolve
 
@@ -201,18 +202,6 @@ def test_centering_needs_a_group():
         (["--config=configs/tiny.py", "--config.sed=1"], "did you mean seed?"),
         (["--config=configs/tiny.py", "--config.campaigns=two"], "two"),
         (["--config=configs/tiny.py", "--config.condition=A9"], "config.condition='A9'"),
-        (["--config=configs/tiny.py", "--config.mesh.data=3"], "there are 1"),
-        (
-            ["--config=configs/tiny.py", "--config.model.path=nowhere"],
-            "config.model.path='nowhere'",
-        ),
-        (["--config=configs/tiny.py", "--config.problems.train=procedural:odd"], "procedural:odd"),
-        (["--config=configs/tiny.py", "--config.problems.held_out=procedural:train"], "held out"),
-        (
-            ["--config=configs/tiny.py", "--config.rollout.max_prompt_tokens=9"],
-            "max_prompt_tokens=9",
-        ),
-        (["--config=configs/tiny.py", "--config.model.prompt=chat"], "chat template"),
         (["--config=configs/tiny.py", "--config.model.lora_rank=65"], "at most 64"),
         (["--confg=configs/tiny.py"], "confg"),
     ],
@@ -224,3 +213,24 @@ def test_mistakes_end_in_one_line_and_exit_code_2(flags, words, tmp_path):
     assert words in run.stderr
     assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mesh.data", 3, "there are 1"),
+        ("model.path", "nowhere", "config.model.path='nowhere'"),
+        ("problems.train", "procedural:odd", "procedural:odd"),
+        ("problems.held_out", "procedural:train", "held out"),
+        ("rollout.max_prompt_tokens", 9, "max_prompt_tokens=9"),
+        ("model.prompt", "chat", "chat template"),
+    ],
+)
+def test_what_only_models_and_problems_can_tell_is_refused_before_a_run_begins(
+    key, value, words, tmp_path
+):
+    config = default()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=words):
+        run_chain(resolve(config), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

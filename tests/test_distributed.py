@@ -30,13 +30,13 @@ def environment(eight_devices, devices):
 
 
 def start(points, flags, environment):
-    """Start a process for each (point, nth) of killed_run.py; their codes and what they said."""
+    """Start a process for each point of killed_run.py; their codes and what they said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = []
-    for index, (point, nth) in enumerate(points):
-        command = [sys.executable, str(ROOT / "tests/killed_run.py"), point, str(nth), *flags]
+    for index, point in enumerate(points):
+        command = [sys.executable, str(ROOT / "tests/killed_run.py"), point, *flags]
         if len(points) > 1:
             command += [f"--coordinator=127.0.0.1:{port}", f"--process_count={len(points)}"]
             command += [f"--process_index={index}"]
@@ -54,15 +54,15 @@ def runs(tmp_path_factory, eight_devices):
     """The same run in one process of four devices and in two of two."""
     folder = tmp_path_factory.mktemp("runs")
     codes, said = start(
-        [("none", 0)], [*FLAGS, f"--workdir={folder}/one"], environment(eight_devices, 4)
+        ["none:0"], [*FLAGS, f"--workdir={folder}/one"], environment(eight_devices, 4)
     )
     assert codes == [0], said
     flags, two = [*FLAGS, f"--workdir={folder}/two"], environment(eight_devices, 2)
-    codes, said = start([("updated", 2)] * 2, flags, two)
+    codes, said = start(["updated:2"] * 2, flags, two)
     assert codes == [-signal.SIGKILL] * 2, said
-    codes, interrupted = start([("none", 0), ("interrupted", 1)], flags, two)
+    codes, interrupted = start(["none:0", "interrupted:1"], flags, two)
     assert codes == [130, 130], interrupted
-    codes, said = start([("none", 0)] * 2, flags, two)
+    codes, said = start(["none:0"] * 2, flags, two)
     assert codes == [0, 0], said
     return folder / "one", folder / "two", interrupted, said
 
@@ -100,7 +100,7 @@ def test_ctrl_c_in_one_process_ends_both(runs):
 
 def test_an_error_of_the_first_process_ends_both_with_one_line(runs, eight_devices, tmp_path):
     flags = [*FLAGS, "--config.seed=8", f"--workdir={runs[1]}"]
-    codes, said = start([("none", 0)] * 2, flags, environment(eight_devices, 2))
+    codes, said = start(["none:0"] * 2, flags, environment(eight_devices, 2))
     assert codes == [2, 2], said
     for _, errors in said:
         assert "error: --workdir=" in errors

@@ -27,6 +27,8 @@ from selfreg.records import Language, Problem, Tests
 
 TESTS_PER_PROBLEM = 8
 HELD_OUT_FRACTION = 0.25
+# Vowels are twice as frequent as in the alphabet, and letters repeat.
+_LETTERS = np.array(list("aaeiioubcdlmnrstAEOBDNST"))
 
 _OPS = {kind: {op.name: op for op in ops} for kind, ops in OPS.items()}
 _TERMINALS = {kind: {end.name: end for end in ends} for kind, ends in TERMINALS.items()}
@@ -85,6 +87,7 @@ class Case(NamedTuple):
     expected: Any
 
 
+@cache
 def generate(split: str, count: int, seed: int) -> tuple[Problem, ...]:
     """Make the first `count` problems of a split; a pure function of its arguments.
 
@@ -278,10 +281,8 @@ def _draw_input(rng: np.random.Generator, kind: str) -> Any:
         low, high = ((-12, 25), (-3, 8))[rng.integers(2)]
         x = rng.integers(low, high, size=rng.integers(1, 11)).tolist()
     else:
-        # Vowels are twice as frequent as in the alphabet, and letters repeat.
-        letters = np.array(list("aaeiioubcdlmnrstAEOBDNST"))
         sizes = rng.integers(2, 6, size=rng.integers(1, 4))
-        x = " ".join("".join(letters[rng.integers(len(letters), size=size)]) for size in sizes)
+        x = " ".join("".join(_LETTERS[rng.integers(len(_LETTERS), size=size)]) for size in sizes)
     return x + x[::-1] if rng.random() < 0.25 else x
 
 

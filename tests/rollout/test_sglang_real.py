@@ -45,16 +45,14 @@ def sglang_python():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder of Qwen2's shape: the tiny policy's weights, and random biases.
-
-    transformers reads its tokenizer by Qwen2's rules, under which the policy solves less: what the
-    main job earns is compared on the policy that ships.
+    """A folder of Qwen2's shape: the tiny policy's weights, so that it earns something, and random
+    biases.
     """
     policy, params = load_policy("tiny")
     config = dataclasses.replace(policy.config, qkv_bias=True)
     draw, blocks = np.random.default_rng(0), random_params(config, 0)["blocks"]
     biases = {
-        name: jnp.asarray(draw.normal(0, 0.5, weight.shape), jnp.float32)
+        name: jnp.asarray(draw.normal(0, 0.1, weight.shape), jnp.float32)
         for name, weight in blocks.items()
         if name.endswith("_bias")
     }
@@ -159,15 +157,15 @@ def small(**changes):
     return resolve(config)
 
 
-def test_the_main_job_on_sglang_earns_what_it_earns_in_process(tmp_path):
+def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
     """Two campaigns with a server that the run launches, beside the same with its own engine."""
     launch = {
         "rollout.engine": "sglang", "sglang.launch": True, "sglang.python": sglang_python(),
         "sglang.port": free_port(), "sglang.options": server.OPTIONS,
         "sglang.environment": server.ENVIRONMENT,
     }  # fmt: skip
-    chain.run_chain(small(**launch), tmp_path / "sglang")
-    chain.run_chain(small(), tmp_path / "jax")
+    chain.run_chain(small(**{"model.path": model, **launch}), tmp_path / "sglang")
+    chain.run_chain(small(**{"model.path": model}), tmp_path / "jax")
     scores = {}
     for name in ("sglang", "jax"):
         records = rundir.read_records(tmp_path / name)
@@ -178,7 +176,7 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(tmp_path):
         )
     assert len(scores["jax"]) == len(scores["sglang"]) == 4
     for (ours, ours_se), (theirs, theirs_se) in zip(*scores.values(), strict=True):
-        assert theirs > 0.2
+        assert theirs > 0.1  # transformers reads its tokenizer by Qwen2's rules: not its own .5
         assert abs(ours - theirs) < 4 * np.hypot(ours_se, theirs_se)
     synced = [r.metrics for r in rundir.read_records(tmp_path / "sglang")]
     assert all(m["sync/bytes"] > 3e6 and m["sync/load_s"] > 0 for m in synced)
