@@ -13,7 +13,7 @@ run: .venv/run  ## the embedded default: naive (A0), then early stop with peak r
 	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
 test: .venv/test  ## every test
-	.venv/bin/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/ruff check .

@@ -179,6 +179,8 @@ def _last_end(folder: Path) -> tuple[int | None, str]:
     code = int(ending[1])
     said = [line.strip() for line in last[: ending.start()].splitlines()[1:] if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
+    if said and said[-1] == "KeyboardInterrupt":  # so early that Python itself ended with 1
+        code = INTERRUPTED[0]
     signal = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     line = errors[-1] if errors else said[-1] if said and code > 0 else signal
     return code, "" if code in (0, *INTERRUPTED) else line.removeprefix("error: ")

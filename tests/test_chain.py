@@ -97,6 +97,8 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
     before = (tmp_path / rundir.METRICS).read_text()
     monkeypatch.setattr(chain, "run_campaign", None)
     chain.run_chain(small(campaigns=1), tmp_path)
+    with pytest.raises(ValueError, match="seed: 7 there, 8 now"):
+        chain.run_chain(small(campaigns=1, seed=8), tmp_path)
     assert (tmp_path / rundir.METRICS).read_text() == before
 
 

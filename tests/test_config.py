@@ -202,7 +202,7 @@ def test_centering_needs_a_group():
         (["--config=configs/tiny.py", "--config.sed=1"], "did you mean seed?"),
         (["--config=configs/tiny.py", "--config.campaigns=two"], "two"),
         (["--config=configs/tiny.py", "--config.condition=A9"], "config.condition='A9'"),
-        (["--config=configs/tiny.py", "--config.model.lora_rank=65"], "at most 64"),
+        (["--config=configs/tiny.py", "--config.mesh.data=3"], "there are 1"),
         (["--confg=configs/tiny.py"], "confg"),
     ],
 )
@@ -218,7 +218,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(flags, words, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("mesh.data", 3, "there are 1"),
+        ("model.lora_rank", 65, "at most 64"),
         ("model.path", "nowhere", "config.model.path='nowhere'"),
         ("problems.train", "procedural:odd", "procedural:odd"),
         ("problems.held_out", "procedural:train", "held out"),

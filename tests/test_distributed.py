@@ -108,17 +108,6 @@ def test_an_error_of_the_first_process_ends_both_with_one_line(runs, eight_devic
         assert "Traceback" not in errors
 
 
-def test_a_mesh_that_does_not_fit_is_refused_in_a_line(tmp_path):
-    command = [sys.executable, "-m", "selfreg.main", *FLAGS, f"--workdir={tmp_path}"]
-    run = subprocess.run(
-        [*command, "--config.mesh.tensor=3"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert run.returncode == 2
-    needs = "error: config.mesh data=1 x fsdp=2 x tensor=3 needs 6 devices, and there"
-    assert needs in run.stderr
-    assert "Traceback" not in run.stderr
-
-
 @pytest.mark.parametrize(
     "arguments", ["'somewhere', 2, 0", "'here:99', 2, None", "'auto', None, None"]
 )

@@ -201,6 +201,7 @@ def test_a_folder_of_another_config_is_refused_before_anything_runs(wave):
         (f"{BEGUN}x\nat work\n", State.STOPPED, ""),
         (f"{BEGUN}x\nstopped; run again\n{ENDED}130 after 3 s\n", State.STOPPED, ""),
         (f"{BEGUN}x\nKeyboardInterrupt\n{ENDED}-2 after 3 s\n", State.STOPPED, ""),
+        (f"{BEGUN}x\nTraceback\nKeyboardInterrupt\n{ENDED}1 after 3 s\n", State.STOPPED, ""),
         (f"{BEGUN}x\nerror: no such\nRun again\n{ENDED}2 after 3 s\n", State.FAILED, "no such"),
         (f"{BEGUN}x\nTraceback\nKeyError: 5\n\n{ENDED}1 after 3 s\n", State.FAILED, "KeyError: 5"),
         (f"{BEGUN}x\nwork\n{ENDED}-9 after 3 s\n", State.FAILED, "ended by signal 9"),

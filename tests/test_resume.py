@@ -112,13 +112,3 @@ def test_start_peak_and_end_are_on_disk(runs):
 def test_every_start_is_in_the_manifest(runs):
     manifest = json.loads((runs[1] / rundir.MANIFEST).read_text())
     assert len(manifest["starts"]) == len(POINTS) + 1
-
-
-def test_another_config_does_not_resume_a_run(runs):
-    command = [sys.executable, "-m", "selfreg.main", *FLAGS, "--config.seed=8"]
-    run = subprocess.run(
-        [*command, f"--workdir={runs[0]}"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert run.returncode == 2
-    assert "seed: 7 there, 8 now" in run.stderr
-    assert "Traceback" not in run.stderr

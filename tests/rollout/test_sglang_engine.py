@@ -126,7 +126,7 @@ def test_a_server_that_stays_broken_ends_the_run_resumable(fake, make):
 
 
 def test_a_server_that_comes_back_gets_the_current_weights(make):
-    with FakeServer(delay_s=0.3) as first:
+    with FakeServer(delay_s=20.0) as first:  # it is gone before it has answered
         engine = make(first)
         port, weights_before = first.port, first.weights
         timer = threading.Timer(0.1, lambda: first.__exit__())
