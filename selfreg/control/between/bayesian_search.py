@@ -53,8 +53,8 @@ def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, 
     from botorch.utils.sampling import manual_seed
     from gpytorch.mlls import SumMarginalLogLikelihood
 
-    # BoTorch would compile a kernel with the machine's own C++ compiler, half a minute of work, into
-    # a folder whose lock outlives a process that is killed: the next one then waits for ever.
+    # BoTorch would compile a kernel with the machine's own C++ compiler, for half a minute and in a
+    # folder whose lock outlives a process that is killed: the next one then waits for ever.
     logei._load_attempted = True
     rows = np.array(seen)
     x = np.stack([np.log(rows[:, 0] / _LR[0]) / np.log(_LR[1] / _LR[0]), rows[:, 1] / _KL[1]], 1)
