@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made from pinned versions on first use. PYTHON picks another
 # interpreter (3.11 or later); make clean takes the environment away.
 PYTHON ?= python3
+# Every process would else compile all libraries anew: ten seconds each, where pip has not.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := .venv/bin/python -m selfreg.main --config=configs/tiny.py
 RUNS := runs/tiny
