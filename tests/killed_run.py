@@ -8,13 +8,13 @@ With several points each run is a process forked once the libraries are loaded, 
 to work; their exit codes are printed, one a line.
 """
 
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-import selfreg.analysis.report  # noqa: F401 as what is imported below, loaded once for all
 from selfreg import campaign, main, rundir  # noqa: TID251 this is a command too
 from selfreg.checkpoint import Checkpoints
 from selfreg.config import default
@@ -118,6 +118,7 @@ if __name__ == "__main__":
         run(points[0])
     with open(os.dup(1), "w", buffering=1) as said:
         os.dup2(2, 1)  # what the runs print goes elsewhere
-        load_sets(default().problems)  # kept for all
+        importlib.import_module("selfreg.analysis.report")  # this and the problems: once for all
+        load_sets(default().problems)
         for point in points:
             print(run_forked(point), file=said)

@@ -18,10 +18,13 @@ LOST = """
 """
 
 
+def run_script(code):
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
 def test_an_interrupt_lost_in_a_gc_callback_still_stops():
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LOST)], capture_output=True, text=True, check=True
-    )
+    run = run_script(LOST)
     assert run.stdout == "went on\nstopped\n"
     assert "Exception ignored" in run.stderr
 
@@ -47,7 +50,4 @@ WAITED = """
 
 
 def test_an_interrupt_waits_until_the_libraries_are_loaded():
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WAITED)], capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "loaded\nstopped\n"
+    assert run_script(WAITED).stdout == "loaded\nstopped\n"

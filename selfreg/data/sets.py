@@ -11,7 +11,7 @@ from selfreg.records import Problem
 # Sets do not depend on a run's seed: runs that differ by seed alone are measured on one panel.
 _SETS_SEED = 0
 # What completions, scores and capabilities are filed under already.
-TAKEN = ("train", "panel", "report", "main")
+_TAKEN = ("train", "panel", "report", "main")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:
     name, _, source = entry.partition("=")
     if not (name.isidentifier() and source):
         raise ValueError(f"config.evaluation.capabilities: {entry!r} is not NAME=SOURCE")
-    if name in TAKEN:
+    if name in _TAKEN:
         raise ValueError(
             f"config.evaluation.capabilities: {entry!r} must have another name: {name!r} is taken"
         )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from selfreg import chain, rundir
+from selfreg.analysis.stats import panel_difference
 from selfreg.config import default
 from selfreg.models.hf import save_folder
 from selfreg.models.policy import load_policy, random_params
@@ -164,8 +165,11 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
         "sglang.port": free_port(), "sglang.options": server.OPTIONS,
         "sglang.environment": server.ENVIRONMENT,
     }  # fmt: skip
-    chain.run_chain(small(**{"model.path": model, **launch}), tmp_path / "sglang")
-    chain.run_chain(small(**{"model.path": model}), tmp_path / "jax")
+    shared = {
+        "model.path": model, "problems.report_count": 32, "evaluation.report_samples": 8,
+    }  # fmt: skip
+    chain.run_chain(small(**shared, **launch), tmp_path / "sglang")
+    chain.run_chain(small(**shared), tmp_path / "jax")
     scores = {}
     for name in ("sglang", "jax"):
         records = rundir.read_records(tmp_path / name)
@@ -178,6 +182,12 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
     for (ours, ours_se), (theirs, theirs_se) in zip(*scores.values(), strict=True):
         assert theirs > 0.1  # transformers reads its tokenizer by Qwen2's rules: not its own .5
         assert abs(ours - theirs) < 4 * np.hypot(ours_se, theirs_se)
+    # Paired by problem, where the panels' own errors are too wide to tell this policy from none.
+    summaries = [rundir.read_summaries(tmp_path / name) for name in ("sglang", "jax")]
+    for ours, theirs in zip(*summaries, strict=True):
+        difference = panel_difference(ours.scores["end"], theirs.scores["end"])
+        assert abs(difference.mean) < 4 * difference.standard_error
+        assert ours.scores["end"].pass_at_1 > 0.02
     synced = [r.metrics for r in rundir.read_records(tmp_path / "sglang")]
     assert all(m["sync/bytes"] > 3e6 and m["sync/load_s"] > 0 for m in synced)
     log = tmp_path / "sglang" / f"sglang_{launch['sglang.port']}.log"

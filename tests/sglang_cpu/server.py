@@ -67,12 +67,7 @@ def _install(folder: Path) -> None:
 
 def _pip(folder: Path, arguments: list[str]) -> str:
     """What went wrong; empty when nothing did."""
-    command = [
-        folder / "bin" / "pip",
-        "install",
-        "--quiet",
-        "--no-compile",
-        "--disable-pip-version-check",
-    ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    options = ("--quiet", "--no-compile", "--disable-pip-version-check")
+    command = [folder / "bin" / "pip", "install", *options, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"SGLang cannot be installed: {done.stderr[-300:]}" if done.returncode else ""
