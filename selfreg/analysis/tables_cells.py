@@ -122,13 +122,12 @@ def estimate(
 
 
 def panel_estimate(scores: Sequence[PanelScore], digits: int, scale: float = 1.0) -> str:
-    """The same of panel scores; a single one has its standard error over problems instead."""
-    text = estimate([score.pass_at_1 for score in scores], digits, scale)  # ends in (n=N)
-    if len(scores) > 1:
-        return text
-    (score,) = scores
-    error = scale * score.standard_error
-    return f"{text[:-1]}, SE {error:.{digits}f} over {len(score.problem_ids)} problems)"
+    """The same of panel scores; a single one has its standard error over problems: "4.9 ± 1.2"."""
+    if len(scores) == 1:
+        (score,) = scores
+        numbers = (score.pass_at_1, score.standard_error)
+        return " ± ".join(f"{scale * number:.{digits}f}" for number in numbers)
+    return estimate([score.pass_at_1 for score in scores], digits, scale)
 
 
 def percent(values: Sequence[float] | np.ndarray) -> str:
@@ -268,14 +267,17 @@ def compare(
 
 
 def _about(printed: PrintedTable, runs: PaperRuns) -> list[str]:
-    """What was measured, on which models."""
+    """What was measured, on which models, by which report panels."""
     ran = [run for source in printed.sources for run in runs.of(source)]
     if not ran:
         return []
+    sizes = sorted({(len(s.problem_ids), s.samples) for s in panel_scores(ran, "end")})
+    panels = f"Report panel: {' or '.join(f'{n} problems x {k} samples' for n, k in sizes)}."
     if runs.tiny:
         return [
             "Measured on the waves' tiny variant: the embedded policy, procedural problems and few "
-            "steps, not the paper's models. It shows that the wave runs, not what the paper says."
+            "steps, not the paper's models. It shows that the wave runs, not what the paper says.",
+            panels,
         ]
     models = sorted({str(run.config.get("model", {}).get("path", "unknown")) for run in ran})
-    return [f"Measured on {', '.join(models)}."]
+    return [f"Measured on {', '.join(models)}.", panels]

@@ -11,12 +11,12 @@ from selfreg.analysis.tables_cells import PAPER, Table
 CONVENTIONS = (
     "The paper's printed value stands first, ours below it, by what was read. n: chains, one a "
     "seed, that finished. Brackets: 95% percentile bootstrap interval over chains, exact for n up "
-    "to 6; of one chain there is none, and SE is over problems. pass_rate: the paper's metric, the "
-    "share of a step's samples that pass, as the mean of the last 5 steps; its start is a single "
-    "step. report panel: held-out problems that select nothing, so that a peak there is no maximum "
-    "of a noise. Differences are paired by seed, in the table's unit; p is the two-sided sign-flip "
-    "p, exact up to 20 seeds and never below 2^(1-n), and Holm's adjusts it for the differences of "
-    "a table. A value that was not run says so."
+    "to 6. One chain has none: its ± is a standard error over problems. pass_rate: the paper's "
+    "metric, the share of a step's samples that pass, as the mean of the last 5 steps; its start "
+    "is a single step. report panel: held-out problems that select nothing, so that a peak there "
+    "is no maximum of a noise. Differences are paired by seed, in the table's unit; p is the "
+    "two-sided sign-flip p, exact up to 20 seeds and never below 2^(1-n), and Holm's adjusts it "
+    "for the differences of a table. A value that was not run says so."
 )
 _DIFFERENCES = ("Difference", "reading", "ours", "p", "Holm p", "paper")
 _LATEX = {

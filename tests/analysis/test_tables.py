@@ -173,7 +173,7 @@ def test_one_chain_has_no_interval_over_chains(chains):
     )
     cells = row(TABLES[1](found), "EWC (KL=0.05)", REPORT)
     # 12 problems at 0.05 and 0.15: sd 0.0522, over the root of 12.
-    assert cells[2] == "0.10 (n=1, SE 0.02 over 12 problems)"
+    assert cells[2] == "0.10 ± 0.02"
 
 
 def test_a_continuation_and_its_verdict(chains):
@@ -319,10 +319,10 @@ def test_a_frozen_model_and_its_panels(chains, write_run):
     frozen = write_run("runs/frozen", [(0.4,)], name="w3-32b", capabilities=capabilities)
     found = collect([*trained, load_run(frozen)])
     table = TABLES[13](found)
-    error = "over 12 problems)"
-    assert row(table, "Qwen2.5-7B base", REPORT) == (f"50.0 (n=1, SE 7.5 {error}",)
-    assert row(table, "Qwen2.5-7B + naive 5 campaigns", REPORT) == (f"60.0 (n=1, SE 9.0 {error}",)
-    assert row(table, "Qwen2.5-32B-Instruct (frozen)", REPORT) == (f"40.0 (n=1, SE 6.0 {error}",)
+    assert row(table, "Qwen2.5-7B base", REPORT) == ("50.0 ± 7.5",)
+    assert row(table, "Qwen2.5-7B + naive 5 campaigns", REPORT) == ("60.0 ± 9.0",)
+    assert row(table, "Qwen2.5-32B-Instruct (frozen)", REPORT) == ("40.0 ± 6.0",)
+    assert "Report panel: 12 problems x 8 samples." in table.notes
     shown = row(TABLES[14](found), "7B + naive 5-camp", "held-out panels")
     assert [text.split()[0] for text in shown] == ["60.0", "40.0", "not"]
     assert shown[2] == "not measured"
@@ -359,7 +359,7 @@ def test_the_same_table_in_three_forms(chains):
     lines = list(csv.reader(io.StringIO(to_csv(grid(table, repeat=True)))))
     assert lines[0] == ["Scale", "Method", "reading", "End pass@1 (%)", "n"]
     assert lines[2] == ["3B", "Qwen2.5-3B + Naive (end-ckpt)", PASS_RATE, "18.8 (n=1)", "1"]
-    assert "|  |  | report panel | 10.0 (n=1, SE 1.5 over 12 problems) | 1 |" in markdown(table)
+    assert "|  |  | report panel | 10.0 ± 1.5 | 1 |" in markdown(table)
     text = latex(table)
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert r"End pass@1 (\%)" in text
