@@ -3,10 +3,10 @@
     python -m selfreg.analysis --runs=runs/tiny
 
 Writes each run's report where it is missing or older than the run, and into --out the combined
-trajectory.png, comparison.md and report.html. Where --out is named, or a run belongs to one of the
-paper's waves, OUT/paper holds the paper's tables and figures with our numbers beside its own:
-tables.md, a .csv and a .tex of each table, a .png and a .svg of each figure. What was not run says
-so.
+trajectory.png, comparison.md and report.html, and every statistic of every campaign and chain as
+campaigns.csv and chains.csv. Where --out is named, or a run belongs to one of the paper's waves,
+OUT/paper holds the paper's tables and figures with our numbers beside its own: tables.md, a .csv
+and a .tex of each table, a .png and a .svg of each figure. What was not run says so.
 """
 
 import sys
@@ -25,6 +25,9 @@ _RUNS = flags.DEFINE_string("runs", None, "A folder; every run at or below it is
 _OUT = flags.DEFINE_string(
     "out", None, "Where the comparison goes; the folder of --runs by default."
 )
+_BASELINE = flags.DEFINE_string(
+    "baseline", "", "The condition to subtract from the others; by default the naive A0."
+)
 
 
 def main(_: list[str]) -> None:
@@ -37,7 +40,7 @@ def main(_: list[str]) -> None:
         if _OUT.value and folder.is_dir() and not any(folder.rglob(METRICS)):
             write_paper([], out / _PAPER, console)
             return
-        runs = compare_folder(folder, out, console)
+        runs = compare_folder(folder, out, console, _BASELINE.value)
         if _OUT.value or collect(runs).chains:
             write_paper(runs, out / _PAPER, console)
     except (ValueError, OSError) as error:

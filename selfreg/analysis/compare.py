@@ -1,22 +1,32 @@
 """Runs side by side: one table, and differences between conditions paired by seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from selfreg.algorithms import ALGORITHMS
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.stats import (
-    ENUMERATED_FLIPS,
     Difference,
     SeedDifference,
+    holm,
     panel_difference,
     seed_difference,
+    t_interval,
 )
 from selfreg.analysis.verdict import RunVerdict, kept_score
+from selfreg.conditions import CONDITIONS, DEFAULTS
 from selfreg.records import PanelScore
 from selfreg.rundir import flatten
+
+NAIVE = "A0"
+BY_CONDITION = "by condition"
+# What tells one chain of a comparison from the next; the rest of their configs should be alike.
+PER_CHAIN = {
+    "name", "seed", "condition", "share_first_campaign_of", "control.match_updates_of",
+}  # fmt: skip
 
 
 class Judged(NamedTuple):
@@ -38,6 +48,8 @@ class Pairing:
       by_seed: The difference on each seed, paired by problem.
       over_seeds: The mean of those differences; None for fewer than two seeds.
       left_out: Seeds that both ran but that cannot be paired: unfinished, or of other panels.
+      equal_updates: Whether the runs hold a control that made as many updates as `name`, or `name`
+        is one.
     """
 
     name: str
@@ -47,6 +59,7 @@ class Pairing:
     by_seed: tuple[Difference, ...]
     over_seeds: SeedDifference | None
     left_out: tuple[int, ...]
+    equal_updates: bool
 
 
 def table(judged: Sequence[Judged]) -> list[dict[str, str]]:
@@ -62,46 +75,89 @@ def table(judged: Sequence[Judged]) -> list[dict[str, str]]:
     return rows
 
 
-def pair(judged: Sequence[Judged]) -> list[Pairing]:
-    """Every two conditions with a seed in common, the first in the alphabet subtracted.
+def summary(judged: Sequence[Judged]) -> list[dict[str, str]]:
+    """One row a condition: means over its finished seeds with 95% t intervals.
+
+    None where no condition has two seeds: the table of runs says it all.
+    """
+    rows = []
+    for label, own in _by_condition(judged).items():
+        done = [one for one in own.values() if one.run.finished]
+        chains = [one.verdict.chain for one in done if one.verdict.chain]
+        if len(chains) > 1:
+            places = {"end": [c.end for c in chains], "kept": [c.kept for c in chains]}
+            rows.append(
+                {"condition": label, "seeds": str(len(chains))}
+                | {"updates": _range(one.run.updates for one in done)}
+                | {k: _mean([score.pass_at_1 for score in v]) for k, v in places.items()}
+            )
+    return rows
+
+
+def pair(judged: Sequence[Judged], baseline: str = "") -> list[Pairing]:
+    """Every condition minus its baseline, and minus the control with equal updates that it has.
+
+    Args:
+      judged: The runs. One whose control.match_updates_of is another's folder is that condition's
+        control.
+      baseline: The condition to subtract, as `table` names it; "": the naive A0 of the same
+        config.name, else the only A0, else the first of that name in the alphabet.
 
     Raises:
-      ValueError: Two runs have one condition and seed.
+      ValueError: Two runs have one condition and seed, or none has the baseline.
     """
-    chains: dict[str, dict[int, Judged]] = {}
-    for label, one in _ordered(judged):
-        own = chains.setdefault(label, {})
-        if one.run.seed in own:
-            raise ValueError(
-                f"two runs are {label} seed {one.run.seed}: {own[one.run.seed].run.folder} and "
-                f"{one.run.folder}; compare a folder that holds one of them"
-            )
-        own[one.run.seed] = one
+    chains = _by_condition(judged)
+    if baseline and baseline not in chains:
+        raise ValueError(f"--baseline={baseline}: the conditions are {', '.join(chains)}")
+    equal = _equal_controls(chains)
     found = []
-    for baseline, name in combinations(chains, 2):
-        both = sorted(chains[baseline].keys() & chains[name].keys())
-        if both:
-            twos = {seed: (chains[name][seed], chains[baseline][seed]) for seed in both}
-            found.append(_pair(name, baseline, twos))
+    for name in chains:
+        for other in (baseline or _baseline(name, chains), equal.get(name)):
+            both = sorted(chains[name].keys() & chains[other].keys()) if other else []
+            if both and other and other != name:
+                twos = {seed: (chains[name][seed], chains[other][seed]) for seed in both}
+                found.append(_pair(name, other, twos, name in equal or name in equal.values()))
     return found
 
 
+def differences(pairings: Sequence[Pairing]) -> list[dict[str, str]]:
+    """One row a pairing of at least two seeds; p is Holm-adjusted over these rows."""
+    several = [(pairing, pairing.over_seeds) for pairing in pairings if pairing.over_seeds]
+    adjusted = holm([over.sign_flip_p for _, over in several])
+    rows = []
+    for (pairing, over), p in zip(several, adjusted, strict=True):
+        ours, theirs = (_range(made) for made in zip(*pairing.updates, strict=True))
+        (low, high), (least, most) = over.t, over.bootstrap
+        rows.append(
+            {
+                "kept by": f"{pairing.name} - {pairing.baseline}",
+                "seeds": str(len(pairing.seeds)),
+                "mean [95% t]": f"{over.mean:+.3f} [{low:+.3f}, {high:+.3f}]",
+                "[95% bootstrap]": f"[{least:+.3f}, {most:+.3f}]",
+                "sign-flip p": f"{over.sign_flip_p:.3g}",
+                "Holm p": f"{p:.3g}",
+                "updates": f"{ours}; {theirs}",
+                "by seed": ", ".join(f"{d:+.2f}" for d in over.differences),
+            }
+        )
+    return rows
+
+
 def describe(pairing: Pairing) -> list[str]:
-    """A pairing in words; the last line is a warning when the updates made differ."""
+    """What a pairing says besides its row of `differences`; a single seed has sentences instead."""
     title = f"Kept by {pairing.name} - kept by {pairing.baseline}"
-    over = pairing.over_seeds
-    lines = [] if over is None else [f"{title}: {_over_seeds(over)}."]
-    lines += [
-        f"{title}, seed {seed}: {words.change(by)}, paired by problem "
-        f"(n = {by.problems} problems x {by.samples} samples)."
-        for seed, by in zip(pairing.seeds, pairing.by_seed, strict=True)
-    ]
+    lines = []
     if len(pairing.seeds) == 1:
-        lines.append("One seed: its interval does not say what another training seed would give.")
+        (seed,), (by,) = pairing.seeds, pairing.by_seed
+        lines = [
+            f"{title}, seed {seed}: {words.change(by)}, paired by problem "
+            f"(n = {by.problems} problems x {by.samples} samples).",
+            "One seed: its interval does not say what another training seed would give.",
+        ]
     if pairing.left_out:
         seeds = ", ".join(str(seed) for seed in sorted(pairing.left_out))
         lines.append(f"{title}, not paired: seed {seeds}, unfinished or of other report panels.")
-    if any(ours != theirs for ours, theirs in pairing.updates):
+    if not pairing.equal_updates and any(ours != theirs for ours, theirs in pairing.updates):
         ours, theirs = (
             ", ".join(str(u) for u in made) for made in zip(*pairing.updates, strict=True)
         )
@@ -114,10 +170,10 @@ def describe(pairing: Pairing) -> list[str]:
 
 
 def config_differences(runs: Sequence[Run]) -> list[str]:
-    """Config keys in which runs differ, besides name, seed and condition, with their values."""
-    flat = [flatten(run.config) for run in runs]
-    keys = sorted(set().union(*flat) - {"name", "seed", "condition"})
-    values = {key: sorted({repr(one.get(key)) for one in flat}) for key in keys}
+    """Config keys in which runs differ beyond name, seed and what their conditions set."""
+    own = [_own_settings(run) for run in runs]
+    keys = sorted(set().union(*own) - PER_CHAIN)
+    values = {key: sorted({repr(one.get(key, BY_CONDITION)) for one in own}) for key in keys}
     return [f"{key}: {', '.join(found)}" for key, found in values.items() if len(found) > 1]
 
 
@@ -133,7 +189,58 @@ def _ordered(judged: Sequence[Judged]) -> list[tuple[str, Judged]]:
     return sorted(labelled, key=lambda item: (item[0], item[1].run.seed))
 
 
-def _pair(name: str, baseline: str, twos: Mapping[int, tuple[Judged, Judged]]) -> Pairing:
+def _own_settings(run: Run) -> dict[str, Any]:
+    """A run's config, dotted, without the keys that are as its condition and algorithm set them."""
+    flat = flatten(run.config)
+    flags = ALGORITHMS.get(str(flat.get("learn.algorithm")), {})
+    made = {**DEFAULTS, **CONDITIONS.get(run.condition, {})}
+    made |= {f"learn.{key}": value for key, value in flags.items()}
+    return {key: value for key, value in flat.items() if key not in made or value != made[key]}
+
+
+def _by_condition(judged: Sequence[Judged]) -> dict[str, dict[int, Judged]]:
+    """Condition -> seed -> chain.
+
+    Raises:
+      ValueError: Two runs have one condition and seed.
+    """
+    chains: dict[str, dict[int, Judged]] = {}
+    for label, one in _ordered(judged):
+        own = chains.setdefault(label, {})
+        if one.run.seed in own:
+            raise ValueError(
+                f"two runs are {label} seed {one.run.seed}: {own[one.run.seed].run.folder} and "
+                f"{one.run.folder}; compare a folder that holds one of them"
+            )
+        own[one.run.seed] = one
+    return chains
+
+
+def _baseline(name: str, chains: Mapping[str, Mapping[int, Judged]]) -> str:
+    """The condition that is subtracted from this one by default."""
+    runs = {label: next(iter(own.values())).run for label, own in chains.items()}
+    alike = [label for label in chains if runs[label].config["name"] == runs[name].config["name"]]
+    naive = [label for label, run in runs.items() if run.condition == NAIVE]
+    own = [label for label in naive if label in alike]
+    return next(iter([*own, *(naive if len(naive) == 1 else ()), *alike]))
+
+
+def _equal_controls(chains: Mapping[str, Mapping[int, Judged]]) -> dict[str, str]:
+    """Condition -> the one that was told to make as many updates."""
+
+    def place(folder: Path) -> tuple[str, ...]:
+        return folder.resolve().parts[-3:]  # below the folder of all runs, which may have moved
+
+    runs = [(label, one.run) for label, own in chains.items() for one in own.values()]
+    labels = {place(run.folder): label for label, run in runs}
+    told = {label: run.config.get("control", {}).get("match_updates_of") for label, run in runs}
+    found = {labels.get(place(Path(folder))): label for label, folder in told.items() if folder}
+    return {name: label for name, label in found.items() if name}
+
+
+def _pair(
+    name: str, baseline: str, twos: Mapping[int, tuple[Judged, Judged]], equal_updates: bool
+) -> Pairing:
     fit = {seed: two for seed, two in twos.items() if _comparable(*two)}
     by_seed = tuple(panel_difference(_kept(a), _kept(b)) for a, b in fit.values())
     means = [difference.mean for difference in by_seed]
@@ -145,6 +252,7 @@ def _pair(name: str, baseline: str, twos: Mapping[int, tuple[Judged, Judged]]) -
         by_seed,
         seed_difference(means) if len(means) > 1 else None,
         tuple(twos.keys() - fit.keys()),
+        equal_updates,
     )
 
 
@@ -157,11 +265,12 @@ def _kept(one: Judged) -> PanelScore:
     return kept_score(one.run)[1]
 
 
-def _over_seeds(over: SeedDifference) -> str:
-    n = len(over.differences)
-    words_of = f"mean over n = {n} seeds {over.mean:+.3f}"
-    for name, (low, high) in (("t", over.t), ("bootstrap", over.bootstrap)):
-        words_of += f", 95% {name} interval [{low:+.3f}, {high:+.3f}]"
-    kind = "exact " if n <= ENUMERATED_FLIPS else ""
-    floor = f" (at least {2 ** (1 - n):.3g} here)" if kind else ""
-    return f"{words_of}, {kind}sign-flip p = {over.sign_flip_p:.3g}{floor}"
+def _range(counts: Iterable[int]) -> str:
+    """52-55, or 100 where all are alike."""
+    values = list(counts)
+    return "-".join(str(value) for value in sorted({min(values), max(values)}))
+
+
+def _mean(values: Sequence[float]) -> str:
+    low, high = t_interval(values)
+    return f"{sum(values) / len(values):.3f} [{low:.3f}, {high:.3f}]"

@@ -309,6 +309,20 @@ def beside(pass_rate: np.ndarray, still: Sequence[np.ndarray], reading: Reading)
     return _compare("A/A", None, pass_rate, reading, null)
 
 
+def null_test(observed: float, null: np.ndarray, low_is_extreme: bool = False) -> NullTest:
+    """An observed statistic among a null's.
+
+    Args:
+      observed: What was measured.
+      null: float [n], the null's, all defined.
+      low_is_extreme: Whether small values, not large ones, speak of a collapse.
+    """
+    extreme = ~exceeds(null, observed) if low_is_extreme else ~exceeds(observed, null)
+    low, high = np.quantile(null, (0.025, 0.975))
+    p = (1 + extreme.sum()) / (1 + len(null))
+    return NullTest(float(observed), float(null.mean()), float(low), float(high), float(p))
+
+
 def _check_length(pass_rate: np.ndarray, reading: Reading) -> None:
     if len(pass_rate) != reading.steps:
         raise ValueError(f"{len(pass_rate)} values for a reading of {reading.steps} steps")
@@ -324,16 +338,16 @@ def _compare(
         values = values[~np.isnan(values)]
         if np.isnan(observed) or not len(values):
             return None
-        return _test(float(observed), values, low_is_extreme)
+        return null_test(float(observed), values, low_is_extreme)
 
     return NullComparison(
         kind,
         beta,
         reading,
         len(null.peak),
-        peak=_test(float(seen.peak), null.peak),
-        end=_test(float(seen.end), null.end, low_is_extreme=True),
-        gap=_test(float(seen.gap), null.gap),
+        peak=null_test(float(seen.peak), null.peak),
+        end=null_test(float(seen.end), null.end, low_is_extreme=True),
+        gap=null_test(float(seen.gap), null.gap),
         ratio=test("ratio", low_is_extreme=True),
         phase_transition=test("phase_transition"),
         latency_steps=test("latency_steps"),
@@ -351,10 +365,3 @@ def _rates(
         return np.full(size, policy.mean)
     a, b = policy.mean * policy.concentration, (1 - policy.mean) * policy.concentration
     return rng.beta(a, b, size)
-
-
-def _test(observed: float, null: np.ndarray, low_is_extreme: bool = False) -> NullTest:
-    extreme = ~exceeds(null, observed) if low_is_extreme else ~exceeds(observed, null)
-    low, high = np.quantile(null, (0.025, 0.975))
-    p = (1 + extreme.sum()) / (1 + len(null))
-    return NullTest(float(observed), float(null.mean()), float(low), float(high), float(p))

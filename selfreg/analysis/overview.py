@@ -1,7 +1,7 @@
 """Every run below a folder, judged and compared."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,33 +14,41 @@ from selfreg.analysis.figures import write_figures
 from selfreg.analysis.load import Run, find_runs, label_runs, load_run
 from selfreg.analysis.plot import image, trajectory_figure
 from selfreg.analysis.report import REPORT, TRAJECTORY, write_report
+from selfreg.analysis.sheets import write_sheets
 from selfreg.analysis.tables import FILE, write_tables
 from selfreg.analysis.tables_runs import collect
 from selfreg.analysis.verdict import judge_run
 from selfreg.rundir import METRICS
 
 COMPARISON = "comparison.md"
-CAPTION = (
+CAPTIONS = (
+    "Mean over finished seeds of pass@1 on the report panel, [95% t interval over seeds]. Kept: "
+    "what the condition rolls forward out of the last campaign.",
+    "Differences of what is kept, paired by seed. Two-sided exact sign-flip p, never below "
+    "2^(1 - seeds); Holm: adjusted for the rows of this table. Updates: of the first condition; "
+    "of the second.",
     "pass@1 on the report panel ± one standard error, clustered by problem. Done: campaigns that "
     "ended. Best peak: of the campaign whose control metric peaked highest. Kept: what the "
-    "condition rolls forward out of the last campaign."
+    "condition rolls forward out of the last campaign.",
 )
+WIDE_CELL = 24  # characters: a longer one may be broken where the terminal is narrow
 
 
-def compare_folder(folder: Path, out: Path, console: Console) -> list[Run]:
+def compare_folder(folder: Path, out: Path, console: Console, baseline: str = "") -> list[Run]:
     """Judge and compare the runs below a folder.
 
     Args:
       folder: Where to look.
       out: Where the comparison is written; made if it is not there.
-      console: Shows the table and the differences.
+      console: Shows the tables and what to know of them.
+      baseline: The condition to subtract; see `compare.pair`.
 
     Returns:
       The runs.
 
     Raises:
-      ValueError: There is no run that can be read, two runs are the same chain, or `out` is a run's
-        own folder, whose report the comparison would replace.
+      ValueError: There is no run that can be read, two runs are the same chain, no condition is the
+        baseline, or `out` is a run's own folder, whose report the comparison would replace.
     """
     runs = _load(find_runs(folder), console)
     folders = [run.folder.resolve() for run in runs]
@@ -50,10 +58,12 @@ def compare_folder(folder: Path, out: Path, console: Console) -> list[Run]:
     if out.resolve() in folders:
         raise ValueError(f"--out={out} is a run's own folder; name another")
     judged = [Judged(run, judge_run(run)) for run in runs]
-    rows = compare.table(judged)
-    pairings = [compare.describe(pairing) for pairing in compare.pair(judged)]
-    differing = compare.config_differences(runs)
-    notes = [f"WARNING: the configs also differ in {'; '.join(differing)}."] if differing else []
+    pairings = compare.pair(judged, baseline)
+    tables = [compare.summary(judged), compare.differences(pairings), compare.table(judged)]
+    shown = {caption: rows for caption, rows in zip(CAPTIONS, tables, strict=True) if rows}
+    notes = [line for pairing in pairings for line in compare.describe(pairing)]
+    if differing := compare.config_differences(runs):
+        notes.append(f"WARNING: the configs also differ in {'; '.join(differing)}.")
     for run in runs:
         report = run.folder / REPORT
         if not report.exists() or report.stat().st_mtime < (run.folder / METRICS).stat().st_mtime:
@@ -61,11 +71,11 @@ def compare_folder(folder: Path, out: Path, console: Console) -> list[Run]:
 
     out.mkdir(parents=True, exist_ok=True)
     (out / TRAJECTORY).write_bytes(image(trajectory_figure(runs), "png"))
-    lines = [line for pairing in pairings for line in pairing] + notes
-    text = [compare.markdown(rows), CAPTION, *lines]
-    (out / COMPARISON).write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    (out / REPORT).write_text(_page(folder, out, judged, rows, pairings, notes), encoding="utf-8")
-    _show(console, rows, lines)
+    write_sheets(judged, out)
+    text = [part for caption, rows in shown.items() for part in (compare.markdown(rows), caption)]
+    (out / COMPARISON).write_text("\n\n".join([*text, *notes]) + "\n", encoding="utf-8")
+    (out / REPORT).write_text(_page(folder, out, judged, shown, notes), encoding="utf-8")
+    _show(console, shown, notes)
     console.print(f"Report: {out / REPORT}", markup=False, highlight=False)
     return runs
 
@@ -105,8 +115,7 @@ def _page(
     folder: Path,
     out: Path,
     judged: Sequence[Judged],
-    rows: Sequence[dict[str, str]],
-    pairings: Sequence[Sequence[str]],
+    tables: Mapping[str, Sequence[dict[str, str]]],
     notes: Sequence[str],
 ) -> str:
     runs = [run for run, _ in judged]
@@ -114,11 +123,9 @@ def _page(
         "comparison.html.j2",
         title=" and ".join(sorted(set(label_runs(runs)))),
         folder=str(folder),
-        pairings=pairings,
         notes=notes,
         trajectory=page.themed(lambda theme: trajectory_figure(runs, theme)),
-        caption=CAPTION,
-        rows=rows,
+        tables=tables,
         runs=[
             {
                 "name": f"{label}, seed {run.seed}",
@@ -130,14 +137,18 @@ def _page(
     )
 
 
-def _show(console: Console, rows: Sequence[dict[str, str]], lines: Sequence[str]) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
-    console.print(CAPTION + "\n", style="dim", highlight=False)
-    for line in lines:
+def _show(
+    console: Console, tables: Mapping[str, Sequence[dict[str, str]]], notes: Sequence[str]
+) -> None:
+    for caption, rows in tables.items():
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in rows[0]:
+            wide = max(len(row[name]) for row in rows) >= WIDE_CELL
+            table.add_column(name, no_wrap=not wide, overflow="fold")
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table)
+        console.print(caption + "\n", style="dim", highlight=False)
+    for line in notes:
         style = "bold red" if line.startswith("WARNING") else None
         console.print(line, style=style, markup=False, highlight=False)

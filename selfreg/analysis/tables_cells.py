@@ -9,6 +9,7 @@ import numpy as np
 from selfreg.analysis import paper
 from selfreg.analysis.chains import Chains
 from selfreg.analysis.load import Run
+from selfreg.analysis.nullmodel import null_test
 from selfreg.analysis.paper import PrintedComparison, PrintedRow, PrintedTable
 from selfreg.analysis.stats import bootstrap_interval, holm, sign_flip_p
 from selfreg.analysis.tables_runs import (
@@ -21,7 +22,6 @@ from selfreg.analysis.tables_runs import (
     metric_of,
     panel_scores,
 )
-from selfreg.analysis.trajectory import exceeds
 from selfreg.records import PanelScore
 
 PAPER, MEASURED, NULL = "paper", "measured", "stationary null"
@@ -169,11 +169,10 @@ def beside_null(
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(observed) or not len(drawn):
         return UNDEFINED
-    extreme = ~exceeds(drawn, observed) if low_is_extreme else ~exceeds(observed, drawn)
-    p = (1 + extreme.sum()) / (1 + len(drawn))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    middle, low, high = (f"{scale * v:.{digits}f}" for v in (drawn.mean(), low, high))
-    return f"{middle} [{low}, {high}] p={p:.2g}"
+    test = null_test(float(observed), drawn, low_is_extreme)
+    numbers = (test.null_mean, test.null_low, test.null_high)
+    middle, low, high = (f"{scale * v:.{digits}f}" for v in numbers)
+    return f"{middle} [{low}, {high}] p={test.p:.2g}"
 
 
 def block(row: PrintedRow, cells: Cells | None) -> list[Row]:

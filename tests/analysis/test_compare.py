@@ -8,8 +8,10 @@ from selfreg.analysis.compare import (
     Judged,
     config_differences,
     describe,
+    differences,
     markdown,
     pair,
+    summary,
     table,
 )
 from selfreg.analysis.load import load_run
@@ -24,8 +26,9 @@ def judged(write_run):
     """Judges runs that it writes: judged(("A0", 7, levels), ...)."""
 
     def write(*wanted, **kwargs):
+        place = kwargs.get("name", "runs")
         runs = [
-            load_run(write_run(f"runs/{c}/seed_{s}", levels, condition=c, seed=s, **kwargs))
+            load_run(write_run(f"{place}/{c}/seed_{s}", levels, condition=c, seed=s, **kwargs))
             for c, s, levels in wanted
         ]
         return [Judged(run, judge_run(run)) for run in runs]
@@ -74,10 +77,53 @@ def test_several_seeds_are_paired_by_seed(judged):
     assert pairing.seeds == (7, 11)
     assert pairing.over_seeds.differences == pytest.approx((0.2, 0.3))
     assert pairing.over_seeds.sign_flip_p == 0.5
-    lines = describe(pairing)
-    assert "mean over n = 2 seeds +0.250" in lines[0]
-    assert "exact sign-flip p = 0.5 (at least 0.5 here)" in lines[0]
-    assert not any("WARNING" in line for line in lines)  # equal updates
+    assert describe(pairing) == []  # all is in its row, and the updates are equal
+    (shown,) = differences([pairing])
+    assert shown == {
+        "kept by": "ES - A0", "seeds": "2", "mean [95% t]": "+0.250 [-0.385, +0.885]",
+        "[95% bootstrap]": "[+0.200, +0.300]", "sign-flip p": "0.5", "Holm p": "0.5",
+        "updates": "1; 1", "by seed": "+0.20, +0.30",
+    }  # fmt: skip
+
+
+def test_conditions_are_averaged_over_their_finished_seeds(judged):
+    wanted = [("A0", 7, [[0.3, 0.2]]), ("A0", 11, [[0.3, 0.1, 0.4]]), ("ES", 7, [[0.3, 0.9]])]
+    (row,) = summary(judged(*wanted))  # ES has one seed
+    # 0.2 and 0.4: t(1, 0.975) = 12.706 times 0.1414 / sqrt(2).
+    mean = "0.300 [-0.971, 1.571]"
+    assert row == {"condition": "A0", "seeds": "2", "updates": "1-2", "end": mean, "kept": mean}
+    assert summary(judged(("M1", 7, FALL))) == []
+
+
+def test_each_is_paired_with_the_baseline_and_with_its_equal_updates_control(judged, write_run):
+    runs = judged(("A0", 7, FALL), ("ES", 7, RISE), ("GRPO", 7, RISE))
+    told = {"match_updates_of": "elsewhere/runs/ES/seed_7"}
+    equal = load_run(write_run("runs/EQ/seed_7", [[0.3, 0.2, 0.1]], condition="EQ", control=told))
+    runs.append(Judged(equal, judge_run(equal)))
+
+    def pairs(**kwargs):
+        return [(p.name, p.baseline) for p in pair(runs, **kwargs)]
+
+    assert pairs() == [("EQ", "A0"), ("ES", "A0"), ("ES", "EQ"), ("GRPO", "A0")]
+    assert pairs(baseline="GRPO") == [
+        ("A0", "GRPO"), ("EQ", "GRPO"), ("ES", "GRPO"), ("ES", "EQ"),
+    ]  # fmt: skip
+    warned = {p.name for p in pair(runs) if any("WARNING" in line for line in describe(p))}
+    assert warned == {"GRPO"}  # it has no control with equal updates, and made fewer
+    with pytest.raises(ValueError, match=r"--baseline=A3: the conditions are A0, EQ, ES, GRPO"):
+        pairs(baseline="A3")
+
+
+def test_waves_are_compared_within_themselves(judged):
+    runs = judged(("A0", 7, FALL), ("ES", 7, RISE), name="one")
+    runs += judged(("M1", 7, FALL), ("M2", 7, RISE), name="two")
+    assert [(p.name, p.baseline) for p in pair(runs)] == [
+        ("one/ES", "one/A0"), ("two/M1", "one/A0"), ("two/M2", "one/A0"),
+    ]  # fmt: skip
+    runs += judged(("A0", 7, FALL), name="three")  # now it is not clear whose A0
+    assert [(p.name, p.baseline) for p in pair(runs)] == [
+        ("one/ES", "one/A0"), ("two/M2", "two/M1"),
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_paired_is_named(judged):
@@ -98,10 +144,13 @@ def test_one_chain_twice_is_refused(judged, write_run):
 
 
 def test_config_differences(write_run):
-    a = load_run(write_run("a", optimizer={"lr": 1e-3}))
-    b = load_run(write_run("b", optimizer={"lr": 1e-4}, seed=11, condition="ES"))
+    a = load_run(write_run("a", optimizer={"lr": 1e-3}, between="naive"))
+    by_condition = {"seed": 11, "condition": "ES", "between": "early_stop"}
+    b = load_run(write_run("b", optimizer={"lr": 1e-4}, **by_condition))
     assert config_differences([a, b]) == ["optimizer.lr: 0.0001, 0.001"]
     assert config_differences([a, a]) == []
+    c = load_run(write_run("c", optimizer={"lr": 1e-3}, between="care_v2"))
+    assert config_differences([a, c]) == ["between: 'by condition', 'care_v2'"]
 
 
 def test_a_folder_of_runs(judged, tmp_path):
