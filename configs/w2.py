@@ -8,8 +8,9 @@ The paper's (table 5), ends of three campaigns: Python .242 naive (B0), .004 bes
 .217 random search (B2), .152 LLM search (B3), .121 CARE v1 (B4); C++ .166, .188, .220, .158, .182.
 It took Python's B0 and B4 from W1; here they are run. B1 and B4 take their first campaign from B0.
 
-B3 asks the model that `--config.control.llm_url` serves. The C++ half learns from procedural
-problems: HumanEval has none.
+B3 asks the model that `--config.control.llm_url` serves; the tiny variant asks on port 30000 of
+this machine, and where nobody answers, B3 says so and draws as B2 does. The C++ half learns from
+procedural problems: HumanEval has none.
 
 Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.18 hours a
 chain, 30 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
@@ -26,7 +27,10 @@ LANGUAGES = {"python": {}, "cpp": paper.CPP}
 
 def get_config(variant: str = "") -> ConfigDict:
     """What the chains share; variants: 7b, tiny. It is the Python half."""
-    return paper.configure("w2", variant, campaigns=3)
+    config = paper.configure("w2", variant, campaigns=3)
+    if variant == paper.TINY:
+        config.control.llm_url = "http://127.0.0.1:30000/v1"
+    return config
 
 
 def sweep(variant: str = "") -> tuple[Chain, ...]:

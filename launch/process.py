@@ -1,9 +1,11 @@
 """One chain as a process, its output and its end kept in the run folder's launch log."""
 
+import fcntl
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from shlex import join
 
@@ -28,6 +30,10 @@ class ChainProcess:
         command = [sys.executable, "-m", "selfreg.main", *arguments]
         self._log, self._since = folder / log, time.monotonic()
         with self._log.open("ab") as opened:
+            # The chain inherits the lock, for standing.is_running. Where another has it still, that
+            # is the chain of an earlier launch, beside which this one will not run.
+            with suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             opened.write(f"{BEGUN}{join(command)}\n".encode())
             opened.flush()
             self.process = subprocess.Popen(

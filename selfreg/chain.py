@@ -10,6 +10,7 @@ from selfreg.control.protocol import Between, base_of
 from selfreg.lineage import take_first_campaign
 from selfreg.records import Plan, to_json
 from selfreg.rundir import CampaignSummary, Planned, read_memory, read_updates, trace_of
+from selfreg.runlog import is_finished
 from selfreg.stages import Stages, open_stages
 
 
@@ -33,6 +34,8 @@ def run_chain(config: Any, workdir: Path) -> None:
     base = base_of(config, read_memory(config.control.memory), calibration, updates)
     within.start(base, base.plan(0, None, ""))  # what it refuses should not wait for a policy
     control = between.start(base)
+    if distributed.from_first(lambda: is_finished(workdir, config.to_dict())):
+        return  # a policy takes longer to load than all that is left to do
     with open_stages(config, workdir) as stages:
         log = stages.log
         for campaign in range(config.campaigns):

@@ -177,6 +177,16 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a run folder holds all campaigns of a config.
+
+    Raises:
+      ValueError: It holds a run of another config.
+    """
+    check_same_config(folder, config)
+    return len(rundir.read_summaries(folder)) == config["campaigns"]
+
+
 def _environment() -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

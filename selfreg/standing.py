@@ -118,16 +118,8 @@ def read_standing(folder: Path) -> Standing:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process holds the run folder's lock."""
-    file = folder / ".lock"
-    if not file.exists():
-        return False
-    with file.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a process holds the run folder's lock, or its launch log's while it still loads."""
+    return _is_held(folder / ".lock") or _is_held(folder / LOG)
 
 
 def measured_s(folder: Path) -> float | None:
@@ -162,6 +154,17 @@ def wide_console() -> Console:
     """The terminal; elsewhere wide enough for a chain's whole line."""
     console = Console()
     return console if console.is_terminal else Console(width=_FILE_COLUMNS)
+
+
+def _is_held(file: Path) -> bool:
+    if not file.exists():
+        return False
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _last_end(folder: Path) -> tuple[int | None, str]:

@@ -95,7 +95,7 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Scripted, "script", (0.5,))
     chain.run_chain(small(campaigns=1), tmp_path)
     before = (tmp_path / rundir.METRICS).read_text()
-    monkeypatch.setattr(chain, "run_campaign", None)
+    monkeypatch.setattr(chain, "open_stages", None)  # not even a policy is loaded
     chain.run_chain(small(campaigns=1), tmp_path)
     with pytest.raises(ValueError, match="seed: 7 there, 8 now"):
         chain.run_chain(small(campaigns=1, seed=8), tmp_path)

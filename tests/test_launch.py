@@ -71,6 +71,11 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
     launcher = subprocess.Popen(launch(wave, "--jobs=1"), **output)
     deadline = time.monotonic() + 300
+    while not (first / LOG).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert not (first / rundir.CONFIG).exists()  # it loads, and is told from one that has stopped
+    assert read_standing(first).state is State.RUNNING
     while not rundir.read_records(first) and time.monotonic() < deadline:
         time.sleep(0.1)
     # The chain alone: its launcher goes on, and finds nothing that could begin without it.

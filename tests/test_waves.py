@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from configs import paper
+from selfreg.control.find import find_between, find_within
+from selfreg.control.protocol import base_of
 from selfreg.validate import check_names, resolve
 
 ROOT = Path(__file__).parent.parent
@@ -90,6 +92,18 @@ def test_what_a_chain_needs_is_a_chain_that_fits(wave, variant):
             config = config_of(source, first)
             assert step <= config.campaign_budget_steps
             assert step % config.checkpoint.keep_every_steps == 0
+
+
+def test_no_control_of_a_tiny_chain_refuses_to_begin():
+    for wave in WAVES:
+        for chain in load(wave).sweep("tiny"):
+            config = config_of(wave, chain)
+            config.condition = chain.condition
+            resolved = resolve(config)
+            base = base_of(resolved, {}, match_updates=(1,))
+            within, between = find_within(resolved.within), find_between(resolved.between)
+            within.start(base, base.plan(0, None, ""))
+            between.start(base)
 
 
 def test_tiny_chains_are_the_real_ones():
