@@ -11,12 +11,17 @@ _compiled = 0
 def set_up() -> None:
     """Keep compiled programs between runs, and start counting compilations.
 
-    The cache lies in $XDG_CACHE_HOME/selfreg/xla, or where $JAX_COMPILATION_CACHE_DIR says.
+    The cache lies in $XDG_CACHE_HOME/selfreg/xla, and holds what took half a second; jax's own
+    variables, $JAX_COMPILATION_CACHE_DIR and its like, go before.
     """
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_home / "selfreg" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    ours = {
+        "jax_compilation_cache_dir": str(cache_home / "selfreg" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    for name, value in ours.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
     jax.monitoring.register_event_duration_secs_listener(_count)
 
 
