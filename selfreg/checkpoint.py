@@ -101,5 +101,6 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"checkpoint {place} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
-            "remove that folder to go on from the checkpoint before it"
+            "remove that folder to go on from the checkpoint before it, or name another one where "
+            "it is config.init_checkpoint's"
         ) from error
