@@ -75,6 +75,7 @@ def trajectory_figure(
     panel's scores of each campaign's peak and end with the same, filled where that policy rolled
     forward, and faint behind them the per-step pass_rate and its rolling mean. Several runs show
     their panels, one colour a condition and one line a run, and a band where a condition has one.
+    Of more conditions than there are colours each has axes of its own, with its panel alone.
     The rolling mean of pass_rate stands in for a panel that was not measured.
 
     Args:
@@ -84,7 +85,9 @@ def trajectory_figure(
       decided: Of one run: what its control decided, drawn in a strip of its own.
     """
     labels = label_runs(runs)
-    colours = {name: theme.lines[i % 6] for i, name in enumerate(sorted(set(labels)))}
+    if len(set(labels)) > len(theme.lines):
+        return _grid_figure(runs, labels, theme)
+    colours = dict(zip(sorted(set(labels)), theme.lines, strict=False))
     strips = _strips(runs, decided)
     plans = 1 if decided else 0
     with matplotlib.rc_context(style(theme)):
@@ -142,6 +145,32 @@ def bounded_error(scores: Sequence[PanelScore]) -> np.ndarray:
 def has_panel(run: Run) -> bool:
     """Whether the panel was measured at any step."""
     return any(PANEL in record.metrics for record in run.records)
+
+
+def _grid_figure(runs: Sequence[Run], labels: Sequence[str], theme: Theme) -> Figure:
+    """Axes for each condition, two in a row, all of one height: 0 to 1."""
+    names = sorted(set(labels))
+    rows = -(-len(names) // 2)
+    with matplotlib.rc_context(style(theme)):
+        figure = Figure((WIDTH_IN, 0.4 + 1.05 * rows), dpi=DPI, layout="constrained")
+        grid = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+        for ax, name in zip(grid, names, strict=False):
+            own = [run for run, label in zip(runs, labels, strict=True) if label == name]
+            for run in own:
+                _draw_panel(ax, run, theme.lines[0], theme, alone=len(own) == 1)
+            seeds = f"seed {own[0].seed}" if len(own) == 1 else f"{len(own)} seeds"
+            ax.set_title(f"{name}, {seeds}", fontsize=8, pad=3)
+            ax.set_ylim(-0.03, 1.03)
+            ax.set_xlim(0, max(1, ax.dataLim.x1))
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for ax in grid[len(names) :]:
+            ax.remove()
+        panel = any(has_panel(run) for run in runs)
+        figure.supylabel(
+            "pass@1, held-out problems" if panel else "pass_rate, mean of 5 steps", fontsize=10
+        )
+        figure.supxlabel("updates made", fontsize=10)
+    return figure
 
 
 def _strips(runs: Sequence[Run], decided: Sequence[Decided]) -> list[tuple[str, str]]:

@@ -50,6 +50,16 @@ def test_the_panel_is_drawn_against_cumulative_updates(run):
     assert ([1, 3], pytest.approx([0.5, 0.5])) in drawn  # the thread from the peak to the restart
 
 
+def test_more_conditions_than_colours_have_axes_of_their_own(write_run):
+    runs = [load_run(write_run(f"c{i}", LEVELS, name=f"wave{i}")) for i in range(7)]
+    runs.append(load_run(write_run("again", LEVELS, name="wave0", seed=11)))
+    figure = trajectory_figure(runs)
+    titles = [ax.get_title("left") for ax in figure.axes]
+    assert titles == ["wave0/A0, 2 seeds", *(f"wave{i}/A0, seed 7" for i in range(1, 7))]
+    assert ([0, 1, 2, 3], pytest.approx(LEVELS[0])) in lines(figure, LIGHT.lines[0])
+    assert not figure.legends
+
+
 def test_two_conditions_have_two_colours_and_a_legend(run, write_run):
     other = load_run(write_run("a0", LEVELS))
     figure = trajectory_figure([run, other])
