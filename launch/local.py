@@ -9,6 +9,7 @@ from launch.process import ChainProcess
 from selfreg.standing import State, read_standing
 
 _PAUSE_S = 0.5
+_SHOW_S = 2.0  # run folders are read anew each time
 _GRACE_S = 120.0
 
 
@@ -20,13 +21,14 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
     Args:
       jobs: The chains, those first that should begin first.
       slots: How many run at a time.
-      show: Called twice a second.
+      show: Called every two seconds, and at the end.
 
     Raises:
       KeyboardInterrupt: Ctrl-C, once all processes have ended.
     """
     waiting = [job for job in jobs if read_standing(job.folder).state is not State.FINISHED]
     running: list[ChainProcess] = []
+    shown = -_SHOW_S
     try:
         while waiting or running:
             running = [chain for chain in running if chain.ended() is None]
@@ -36,7 +38,9 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
                     running.append(ChainProcess(job.arguments, job.folder))
             if not running and not any(job.is_ready for job in waiting):
                 break
-            show()
+            if time.monotonic() >= shown + _SHOW_S:
+                shown = time.monotonic()
+                show()
             time.sleep(_PAUSE_S)
     except KeyboardInterrupt:
         _stop(running)

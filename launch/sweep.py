@@ -15,7 +15,6 @@ run over two nodes. `python -m selfreg.status --runs=runs --live` shows how they
 """
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
@@ -42,7 +41,6 @@ _DEVICES = flags.DEFINE_string("devices", "1xCPU", "What a chain runs on, for it
 _SLURM = flags.DEFINE_bool("slurm", False, "Queue the chains on SLURM.")
 _OPTIONS = flags.DEFINE_list("slurm_options", [], "NAME=VALUE of submitit's executor.")
 _SETTING = "--config."
-_BOARD_PAUSE_S = 2.0
 
 
 def main(arguments: list[str]) -> None:
@@ -104,13 +102,8 @@ def _kind(job: Job) -> str:
 
 def _board(jobs: Sequence[Job], live: Live) -> Callable[[], None]:
     """Shows what runs and what has failed, and counts the rest."""
-    shown = 0.0
 
     def show() -> None:
-        nonlocal shown
-        if time.monotonic() < shown + _BOARD_PAUSE_S:  # run folders are read anew each time
-            return
-        shown = time.monotonic()
         standings = [read_standing(job.folder) for job in jobs]
         drawn = table([one for one in standings if one.state in (State.RUNNING, State.FAILED)])
         ended = sum(one.state is State.FINISHED for one in standings)
@@ -127,8 +120,7 @@ def _lines(jobs: Sequence[Job]) -> Callable[[], None]:
     def show() -> None:
         for job in jobs:
             state = read_standing(job.folder).state
-            # A chain that loads its policy holds no lock yet, and looks as one that was stopped.
-            if state not in (states[job.folder], State.STOPPED):
+            if state is not states[job.folder]:
                 states[job.folder] = state
                 print(f"{job.chain.place} {state}", flush=True)
 
