@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 from selfreg.analysis.tables_cells import PAPER, Table
@@ -18,6 +19,7 @@ CONVENTIONS = (
     "two-sided sign-flip p, exact up to 20 seeds and never below 2^(1-n), and Holm's adjusts it "
     "for the differences of a table. A value that was not run says so."
 )
+_CELL, _FEW_COLUMNS = 36, 5  # characters in a line of LaTeX's cells; half in more columns
 _DIFFERENCES = ("Difference", "reading", "ours", "p", "Holm p", "paper")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -107,8 +109,11 @@ def _markdown(lines: Grid) -> str:
 
 
 def _latex(lines: Grid) -> str:
+    # A table is shrunk to the page: of one with long cells nothing could be read.
+    width = _CELL if len(lines.header) <= _FEW_COLUMNS else _CELL // 2
+
     def line(cells: Sequence[str]) -> str:
-        return " & ".join(escape(cell) for cell in cells) + r" \\"
+        return " & ".join(_broken(cell, width) for cell in cells) + r" \\"
 
     body: list[str] = []
     for cells, begins in zip(lines.lines, lines.begins, strict=True):
@@ -126,3 +131,12 @@ def _latex(lines: Grid) -> str:
             r"\end{tabular}\end{adjustbox}",
         ]
     )
+
+
+def _broken(cell: str, width: int) -> str:
+    """A cell in lines of at most so many characters, where its words allow it."""
+    first, *more = wrap(cell, width, break_long_words=False) or [""]
+    if not more:
+        return escape(first)
+    lines = r" \\{}".join(escape(line) for line in (first, *more))  # a [ would be its argument
+    return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{lines}\end{{tabular}}"
