@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
@@ -159,7 +160,7 @@ def _grid_figure(runs: Sequence[Run], labels: Sequence[str], theme: Theme) -> Fi
             for run in own:
                 _draw_panel(ax, run, theme.lines[0], theme, alone=len(own) == 1)
             seeds = f"seed {own[0].seed}" if len(own) == 1 else f"{len(own)} seeds"
-            ax.set_title(f"{name}, {seeds}", fontsize=8, pad=3)
+            ax.set_title("\n".join(wrap(f"{name}, {seeds}", 29)), fontsize=8, pad=3)
             ax.set_ylim(-0.03, 1.03)
             ax.set_xlim(0, max(1, ax.dataLim.x1))
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
