@@ -58,7 +58,7 @@ def measure(name: str, remat: str, ceiling: float, bandwidth: float) -> list[str
     """One model's row."""
     policy, params = named_policy(RANDOM + name, remat=remat)
     decode_s, floor_s = _decode(policy, params, bandwidth)
-    packing = make_packing((), AT_ONCE, COMPLETION, devices=1)
+    packing = make_packing((), AT_ONCE, COMPLETION, AT_ONCE, devices=1)
     batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, packing)
     update = Updates(policy, params, batch, dtype="bfloat16", packing=packing)
     del params

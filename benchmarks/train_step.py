@@ -43,7 +43,7 @@ _ROWS = flags.DEFINE_integer("rows", 16, "Completions in the batch.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "64:64", "128:96"], "PROMPT:COMPLETION tokens.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.")
 _REMAT = flags.DEFINE_enum("remat", "none", tuple(REMAT), "As config.model.remat.")
-_AT_ONCE = flags.DEFINE_integer("microbatch_rows", 1, "As config.learn.microbatch_rows.", 1)
+_AT_ONCE = flags.DEFINE_integer("microbatch_rows", 0, "As config.learn.microbatch_rows.", 0)
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What to measure.")
 _SIDE = flags.DEFINE_enum("side", None, SIDES, "Only make two updates, and print peak memory.")
 DEPTHS = (4, 32)
@@ -70,7 +70,7 @@ def _lengths() -> list[tuple[int, int]]:
 
 
 def _packing(completion: int) -> Packing:
-    return make_packing((), _AT_ONCE.value, completion, devices=1)
+    return make_packing((), _AT_ONCE.value, completion, _ROWS.value, devices=1)
 
 
 def _peers() -> tuple[str, ...]:

@@ -26,7 +26,6 @@ def get_config() -> ConfigDict:
     config.model.prompt = "chat"
     config.rollout.problems_per_step = 2
     config.rollout.max_sequences = 128
-    config.learn.microbatch_rows = 2
     config.optimizer.lr = 5e-6
     config.evaluation.report_samples = 4
     return config

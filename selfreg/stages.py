@@ -100,7 +100,8 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     packing = make_packing(
         config.learn.row_tokens,
         config.learn.microbatch_rows,
-        config.rollout.max_new_tokens,
+        rollout.max_new_tokens,
+        rollout.problems_per_step * rollout.group_size,
         mesh.shape["data"] * mesh.shape["fsdp"],
     )
     learner, initial = _learner(config, policy, mesh, packing, weights)

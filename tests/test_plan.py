@@ -74,7 +74,9 @@ def lowered_update(policy, split, packing, sizes, chunk_tokens, anchored=False):
 def compiled_bytes(config, decoder, split):
     """Arguments and temporaries of the real update, a device, as the compiler lays them out."""
     learn = config.learn
-    packing = make_packing(learn.row_tokens, learn.microbatch_rows, COMPLETION, Split(*split).rows)
+    packing = make_packing(
+        learn.row_tokens, learn.microbatch_rows, COMPLETION, PROBLEMS * GROUP, Split(*split).rows
+    )
     lowered = lowered_update(
         make_policy(decoder, TOKENIZER, remat=config.model.remat), split, packing,
         (PROBLEMS, PROMPT, GROUP, COMPLETION), learn.logprob_chunk_tokens, learn.ewc_coef > 0,
@@ -152,7 +154,7 @@ def test_the_update_of_a_deep_model_is_no_larger_a_program():
     counts = []
     for layers in (4, 32):
         policy = make_policy(replace(shape_of("tiny"), layers=layers), TOKENIZER)
-        lowered = lowered_update(policy, (1, 1, 1), make_packing((), 2, 8, 1), (1, 8, 4, 8), 128)
+        lowered = lowered_update(policy, (1, 1, 1), make_packing((), 2, 8, 4, 1), (1, 8, 4, 8), 128)
         counts.append(lowered.as_text().count("\n"))
     assert counts[0] == counts[1] > 100
 

@@ -14,6 +14,7 @@ import numpy as np
 from selfreg.records import Batch
 
 EMPTY = -1
+TOKENS_AT_ONCE, ROWS_AT_ONCE = 256, 4
 Row = tuple[int, list[int]]  # its width, and the completions in it
 
 
@@ -41,20 +42,26 @@ def row_widths(longest: int) -> tuple[int, ...]:
 
 
 def make_packing(
-    row_tokens: Sequence[int], microbatch_rows: int, longest: int, devices: int
+    row_tokens: Sequence[int], microbatch_rows: int, longest: int, completions: int, devices: int
 ) -> Packing:
-    """The rows of an update: of a few widths and one a device, where the config leaves it open.
+    """The rows of an update: of a few widths, and some at once, where the config leaves it open.
+
+    A device takes as many rows at once as hold 256 tokens, between one and four, and no more than
+    there may be: of short rows one is too little to compute at a time, and the more they are, the
+    emptier is the last microbatch.
 
     Args:
       row_tokens: As config.learn.row_tokens.
       microbatch_rows: As config.learn.microbatch_rows.
       longest: The most tokens that a completion may have.
+      completions: In a batch.
       devices: That split the rows.
 
     Raises:
       ValueError: The devices cannot split a microbatch evenly.
     """
-    rows = microbatch_rows or devices
+    each = max(1, min(TOKENS_AT_ONCE // longest, ROWS_AT_ONCE, completions // devices))
+    rows = microbatch_rows or devices * each
     if rows % devices:
         raise ValueError(
             f"config.learn.microbatch_rows={rows} must be a multiple of {devices}: so many devices "

@@ -136,4 +136,7 @@ def packing_of(job: Job, devices: int) -> Packing:
     Raises:
       ValueError: They cannot.
     """
-    return make_packing(job.row_tokens, job.microbatch_rows, job.max_new_tokens, devices)
+    completions = job.train.problems * job.train.group
+    return make_packing(
+        job.row_tokens, job.microbatch_rows, job.max_new_tokens, completions, devices
+    )

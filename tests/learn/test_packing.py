@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.learn.packing import EMPTY, Packing, pack, padding_fraction, row_widths
+from selfreg.learn.packing import EMPTY, Packing, make_packing, pack, padding_fraction, row_widths
 from selfreg.records import Batch
 
 
@@ -95,3 +95,20 @@ def test_padding_is_under_a_tenth(problems, longest, prompt_width, rows_at_once,
         assert computed == pytest.approx(round(computed))
     print(f"{np.mean(fractions):.3f}, at most {max(fractions):.3f}")
     assert np.mean(fractions) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("longest", "completions", "devices", "rows"),
+    [
+        (96, 16, 1, 2),
+        (64, 16, 1, 4),
+        (8, 16, 1, 4),
+        (1024, 16, 1, 1),
+        (96, 16, 8, 16),
+        (96, 8, 8, 8),
+    ],
+)
+def test_a_device_takes_some_256_tokens_at_once(longest, completions, devices, rows):
+    packing = make_packing((), 0, longest, completions, devices)
+    assert packing == Packing(row_widths(longest), rows)
+    assert make_packing((longest,), 8, longest, completions, devices).microbatch_rows == 8
