@@ -107,7 +107,7 @@ def test_padding_is_under_a_tenth(problems, longest, prompt_width, rows_at_once,
         (96, 16, 8, 16),
         (96, 8, 8, 8),
     ],
-)
+)  # fmt: skip
 def test_a_device_takes_some_256_tokens_at_once(longest, completions, devices, rows):
     packing = make_packing((), 0, longest, completions, devices)
     assert packing == Packing(row_widths(longest), rows)
