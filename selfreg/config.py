@@ -254,7 +254,7 @@ KEYS: dict[str, Key] = {
     # Completions are packed into rows: selfreg/learn/packing.py.
     "learn.row_tokens": Key((), "widths of rows; (): 2/3, 1 and 3/2 of rollout.max_new_tokens"),
     "learn.microbatch_rows": Key(
-        0, "rows whose gradients are computed at once; 0: some 256 tokens a device", at_least(0)
+        0, "rows whose gradients are computed at once; 0: one a device, two if short", at_least(0)
     ),
     "learn.logprob_chunk_tokens": Key(1024, "tokens whose logits exist at once", at_least(1)),
     "optimizer.lr": Key(1e-6, "peak learning rate of AdamW", ABOVE_ZERO),

@@ -14,7 +14,7 @@ import numpy as np
 from selfreg.records import Batch
 
 EMPTY = -1
-TOKENS_AT_ONCE, ROWS_AT_ONCE = 256, 4
+TOKENS_AT_ONCE = 256
 Row = tuple[int, list[int]]  # its width, and the completions in it
 
 
@@ -46,9 +46,9 @@ def make_packing(
 ) -> Packing:
     """The rows of an update: of a few widths, and some at once, where the config leaves it open.
 
-    A device takes as many rows at once as hold 256 tokens, between one and four, and no more than
-    there may be: of short rows one is too little to compute at a time, and the more they are, the
-    emptier is the last microbatch.
+    A device takes two rows at once where two of the longest completions are no more than 256
+    tokens, and else one: a short row alone is too little to compute at a time, and the more they
+    are, the emptier is the last microbatch.
 
     Args:
       row_tokens: As config.learn.row_tokens.
@@ -60,8 +60,8 @@ def make_packing(
     Raises:
       ValueError: The devices cannot split a microbatch evenly.
     """
-    each = max(1, min(TOKENS_AT_ONCE // longest, ROWS_AT_ONCE, completions // devices))
-    rows = microbatch_rows or devices * each
+    two = 2 * longest <= TOKENS_AT_ONCE and 2 * devices <= completions
+    rows = microbatch_rows or devices * (1 + two)
     if rows % devices:
         raise ValueError(
             f"config.learn.microbatch_rows={rows} must be a multiple of {devices}: so many devices "
