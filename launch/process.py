@@ -30,8 +30,8 @@ class ChainProcess:
         command = [sys.executable, "-m", "selfreg.main", *arguments]
         self._log, self._since = folder / log, time.monotonic()
         with self._log.open("ab") as opened:
-            # The chain inherits the lock, for standing.is_running. Where another has it still, that
-            # is the chain of an earlier launch, beside which this one will not run.
+            # The chain inherits the lock, for standing.is_running. Where another has it, that is a
+            # reader, or the chain of an earlier launch, beside which this one will not run.
             with suppress(BlockingIOError):
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             opened.write(f"{BEGUN}{join(command)}\n".encode())

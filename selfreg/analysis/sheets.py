@@ -59,9 +59,7 @@ def _statistics(run: Run) -> dict[str, Any]:
         row[f"metric.{name}.observed"] = None if np.isnan(observed) else observed
         if null is not None and name in _AGAINST_NULL:
             test = null_test(observed, getattr(null, name), _AGAINST_NULL[name])
-            row |= flatten(
-                {k: v for k, v in asdict(test).items() if k != "observed"}, f"metric.{name}."
-            )
+            row |= flatten(asdict(test), f"metric.{name}.")
     return row
 
 
