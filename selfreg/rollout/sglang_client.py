@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -127,12 +128,33 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a server held before it was sent some files.
+
+    Attributes:
+      files: The folder that it was then sent.
+      version: Of what it held.
+      checksums: Of each tensor parallel rank's tensors.
+    """
+
+    files: Path
+    version: str
+    checksums: list[dict[str, str]]
+
+
 class Server:
-    """One SGLang server, by its URL. Its calls belong to one event loop."""
+    """One SGLang server, by its URL. Its calls belong to one event loop.
+
+    Attributes:
+      url: Without a slash at its end.
+      held_before: What it held before it was sent what it was sent last; weight_sync's to set.
+    """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         """Nothing is asked yet."""
         self.url = url.rstrip("/")
+        self.held_before: Held | None = None
         self._session = session
 
     async def post(self, path: str, body: Mapping[str, Any], timeout_s: float = _QUICK_S) -> Any:
@@ -184,6 +206,17 @@ class Server:
             await self.post("/abort_request", {"rid": rid}, timeout_s=5.0)
         except (ServerLostError, ServerRefusedError, asyncio.CancelledError):
             return
+
+    async def version(self) -> str:
+        """The name that was given to the weights that it holds.
+
+        Raises:
+          ServerLostError: It does not say.
+        """
+        reply = await self.get("/model_info")
+        if not isinstance(reply, dict) or not isinstance(reply.get("weight_version"), str):
+            raise ServerLostError(f"{self.url}/model_info: {json.dumps(reply)[:_SHOWN]}")
+        return reply["weight_version"]
 
     async def checksums(self) -> list[dict[str, str]]:
         """Of each tensor parallel rank: a checksum of every weight, by the server's own names.

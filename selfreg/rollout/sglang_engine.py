@@ -33,6 +33,7 @@ from selfreg.rollout.weight_sync import WeightFiles, WeightSync, send
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
+_IDLE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +314,8 @@ class SGLangEngine:
 
 
 async def _open_session(in_flight: int) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(limit=in_flight, keepalive_timeout=60.0)
+    # SGLang closes a connection that was idle for 5 s, which nobody here sees between two calls.
+    connector = aiohttp.TCPConnector(limit=in_flight, keepalive_timeout=_IDLE_S)
     return aiohttp.ClientSession(connector=connector)
 
 

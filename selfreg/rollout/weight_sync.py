@@ -18,7 +18,7 @@ from safetensors import safe_open
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.hf import save_weights
 from selfreg.rollout.engine import EngineError
-from selfreg.rollout.sglang_client import Server, ServerLostError
+from selfreg.rollout.sglang_client import Held, Server, ServerLostError
 
 # What SGLang holds as one tensor, and the parts that come from the file.
 _FUSED = {
@@ -118,7 +118,7 @@ async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
       ServerLostError: It does not answer.
       ServerRefusedError: It cannot load them.
     """
-    before = await server.checksums()
+    before = await _held_before(server, files)
     # A running request would hold up the update; retracted, it starts anew behind it.
     await server.post("/pause_generation", {"mode": "retract"})
     try:
@@ -132,8 +132,7 @@ async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
         reply = await server.post("/update_weights_from_disk", body, timeout_s)
         if not (isinstance(reply, dict) and reply.get("success") is True):
             raise ServerLostError(f"{server.url}/update_weights_from_disk: {str(reply)[:300]}")
-        info = await server.get("/model_info")
-        if not isinstance(info, dict) or info.get("weight_version") != files.version:
+        if await server.version() != files.version:
             raise SyncError(f"{server.url} does not have version {files.version!r} after a sync")
         after = await server.checksums()
     finally:
@@ -144,6 +143,18 @@ async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
             f"{', '.join(stale[:4])}{' and others' if stale[4:] else ''}: does it serve "
             "config.model.path?"
         )
+
+
+async def _held_before(server: Server, files: WeightFiles) -> list[dict[str, str]]:
+    """The checksums of what the server held before it was first sent these files.
+
+    A server may have loaded them although its answer was lost: asked then, it would give those of
+    the new weights. One that was started again has a version that is neither.
+    """
+    version, held = await server.version(), server.held_before
+    if held is None or held.files != files.folder or version not in (held.version, files.version):
+        held = server.held_before = Held(files.folder, version, await server.checksums())
+    return held.checksums
 
 
 def _unmoved(

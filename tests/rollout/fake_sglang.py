@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -30,12 +31,15 @@ class FakeServer:
     Attributes:
       faults: Taken in turn by /generate: None for a right answer, or what is to go wrong.
       sync_faults: The same for /update_weights_from_disk.
+      keep_alive_s: A connection that was idle for longer is closed at its next request, as it may
+        meet the real server's timer.
       calls: How often each path was asked for.
       drawn: The (rid, prompt, seed) of every completion that was answered.
     """
 
     def __init__(self, port=0, *, delay_s=0.0):
-        self.faults, self.sync_faults = [], []
+        self.faults, self.sync_faults, self.keep_alive_s = [], [], 5.0
+        self._last_used = {}
         self.calls, self.drawn, self.aborted = Counter(), [], []
         self.version, self.paused, self.weights = "default", False, "none"
         self.port, self._delay_s = port, delay_s
@@ -78,7 +82,13 @@ class FakeServer:
         path = request.match_info["path"]
         self.calls[path] += 1
         body = await request.json() if request.can_read_body else {}
-        return await getattr(self, f"_{path}")(body, request)
+        connection, now = request.transport, time.monotonic()
+        if now - self._last_used.get(connection, now) > self.keep_alive_s:
+            connection.close()
+        try:
+            return await getattr(self, f"_{path}")(body, request)
+        finally:
+            self._last_used[connection] = time.monotonic()
 
     def _recording(self, name):
         exchange = copy.deepcopy(self._recorded[name])
@@ -133,11 +143,17 @@ class FakeServer:
             return self._reply("sync_refused")
         if fault == "hang":
             await asyncio.sleep(60)
-        if fault != "unchanged":
+        if fault == "restarted":
+            self.version, self.weights, self.paused = "default", "none", False
+            request.transport.close()
+            return web.Response()
+        if fault not in ("unchanged", "unchanged, lost"):
             self.weights = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
         with safe_open(files[0], framework="numpy") as opened:
             assert opened.keys()
         self.version = body["weight_version"]
+        if fault in ("lost", "unchanged, lost"):
+            request.transport.close()
         return self._reply("sync")
 
     async def _generate(self, body, request):

@@ -173,6 +173,32 @@ def test_a_server_that_keeps_old_weights_is_found_out(fake, make):
         engine.load_params(weights(1.5), "0.1")
 
 
+def test_a_connection_that_the_server_may_close_is_not_used(fake, make):
+    engine = make(fake)
+    fake.keep_alive_s = 2.5
+    time.sleep(2.6)  # a long update
+    engine.generate(requests(1), SAMPLING)
+    assert "rollout/request_retries" not in engine.take_metrics()
+
+
+@pytest.mark.parametrize("first", ["lost", "restarted"])
+def test_a_sync_whose_answer_is_lost_is_made_again(first, fake, make):
+    engine = make(fake)
+    fake.sync_faults = [first]
+    engine.load_params(weights(1.5), "0.1")
+    assert (fake.version, fake.paused) == ("0.1", False)
+    assert fake.calls["update_weights_from_disk"] == 4  # the first weights, and three times these
+    assert engine.take_metrics()["rollout/server_recoveries"] == 1
+
+
+@pytest.mark.parametrize("first", ["unchanged, lost", "restarted"])
+def test_old_weights_are_found_out_after_a_lost_answer_too(first, fake, make):
+    engine = make(fake)
+    fake.sync_faults = [first, "unchanged"]
+    with pytest.raises(SyncError, match="kept the old weights of"):
+        engine.load_params(weights(1.5), "0.1")
+
+
 def test_equal_weights_need_not_change_anything(fake, make):
     engine = make(fake)
     engine.load_params(weights(), "0.1")
