@@ -3,6 +3,7 @@
 absl's flags are global, so nothing here declares one: a command does.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,20 @@ def parse_flags(arguments: list[str], doc: str | None) -> list[str]:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         # ml_collections puts a config file's whole traceback into its message.
         return fail(ValueError(str(error).strip().splitlines()[-1]))
+
+
+def leave_torch_out() -> None:
+    """Have transformers and tensorboardX do without torch, which they would load if it is there.
+
+    That takes two seconds, and nothing of theirs that a trainer uses needs it. What imports torch
+    itself still can.
+    """
+    if "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+    importlib.import_module("tensorboardX")
+    importlib.import_module("transformers.utils").is_torch_available()  # it remembers the answer
+    del sys.modules["torch"]
 
 
 def fail(error: BaseException) -> NoReturn:

@@ -26,7 +26,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from selfreg import interrupt
-from selfreg.command import fail, parse_flags, read_config
+from selfreg.command import fail, leave_torch_out, parse_flags, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -83,6 +83,7 @@ def main(_: list[str]) -> None:
 
 
 def _run(config: Any, workdir: Path) -> None:
+    leave_torch_out()
     from selfreg import distributed, xla
     from selfreg.analysis.report import write_report
     from selfreg.campaign import MismatchError, NonFiniteLossError

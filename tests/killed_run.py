@@ -15,13 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from selfreg import campaign, main, rundir  # noqa: TID251 this is a command too
-from selfreg.checkpoint import Checkpoints
-from selfreg.config import default
-from selfreg.data.sets import load_sets
-from selfreg.grading import GraderPool
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.runlog import RunLog
+from selfreg import main  # noqa: TID251 this is a command too
+from selfreg.command import leave_torch_out
 
 
 def die() -> None:
@@ -69,6 +64,12 @@ def torn(file: Any, value: Any) -> None:
 
 def arm(point: str, nth: int) -> None:
     """Wrap what the point names."""
+    from selfreg import campaign, rundir
+    from selfreg.checkpoint import Checkpoints
+    from selfreg.grading import GraderPool
+    from selfreg.rollout.jax_engine import JaxEngine
+    from selfreg.runlog import RunLog
+
     if point == "sampling":
         JaxEngine.generate = before(JaxEngine.generate, nth)
     elif point == "grading":
@@ -104,6 +105,16 @@ def run(point: str) -> None:
     main.run()
 
 
+def load() -> None:
+    """What every run begins with: the libraries and the problems."""
+    from selfreg.config import default
+    from selfreg.data.sets import load_sets
+
+    for name in ("selfreg.campaign", "selfreg.analysis.report"):
+        importlib.import_module(name)
+    load_sets(default().problems)
+
+
 def run_forked(point: str) -> int:
     """One run, in a process of its own; its exit code."""
     if child := os.fork():
@@ -113,12 +124,12 @@ def run_forked(point: str) -> int:
 
 
 if __name__ == "__main__":
+    leave_torch_out()  # before anything imports transformers
     points = sys.argv.pop(1).split(",")
     if len(points) == 1:
         run(points[0])
     with open(os.dup(1), "w", buffering=1) as said:
         os.dup2(2, 1)  # what the runs print goes elsewhere
-        importlib.import_module("selfreg.analysis.report")  # this and the problems: once for all
-        load_sets(default().problems)
+        load()
         for point in points:
             print(run_forked(point), file=said)

@@ -1,0 +1,22 @@
+import subprocess
+import sys
+
+TRAINER = """
+import sys
+from selfreg.command import leave_torch_out
+
+leave_torch_out()
+import selfreg.analysis.report
+import selfreg.campaign
+from selfreg.models.policy import load_policy
+
+load_policy("tiny")
+assert "torch" not in sys.modules
+import botorch  # one control asks it, in the trainer's process
+
+assert "torch" in sys.modules
+"""
+
+
+def test_a_trainer_loads_no_torch_until_it_is_asked_for():
+    subprocess.run([sys.executable, "-c", TRAINER], check=True)
