@@ -7,7 +7,7 @@ and little is computed for nothing. Where a token lies is data: it changes no re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 
@@ -76,8 +76,8 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
     Rows are filled one after the other (Gupta and Ho 1999, the minimum bin slack heuristic): the
     longest completion that waits is joined by those that leave the least of the row empty, of
     whatever width the row then is. A width's last, unfilled microbatch can cost more than the
-    width saves: so every choice of widths is tried, and rows that fill no microbatch go to a wider
-    one with room.
+    width saves: so every choice of widths is tried, row by row and a microbatch at a time, and rows
+    that fill no microbatch go to a wider one with room.
 
     Args:
       lengths: int [P, G], tokens of each completion.
@@ -100,7 +100,9 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
         )
 
     packed = (
-        _widened(_rows(lengths, chosen), chosen, at_once) for chosen in _choices(lengths, widths)
+        _widened(_rows(lengths, chosen, together), chosen, at_once)
+        for chosen in _choices(lengths, widths)
+        for together in dict.fromkeys((1, at_once))
     )
     best = min(packed, key=lambda rows: _computed([width for width, _ in rows], at_once))
     slots = np.full((len(widths), -(-lengths.size // at_once) * at_once, max(widths)), EMPTY)
@@ -144,16 +146,19 @@ def _choices(lengths: np.ndarray, widths: Sequence[int]) -> Iterator[tuple[int, 
                 yield chosen
 
 
-def _rows(lengths: np.ndarray, widths: Sequence[int]) -> list[Row]:
-    """The rows of every group: their width, and the completions in each."""
+def _rows(lengths: np.ndarray, widths: Sequence[int], together: int) -> list[Row]:
+    """The rows of every group, filled so many at a time, of the width of which they fill most."""
     rows: list[Row] = []
-    for problem, group in enumerate(lengths):
+    for problem, group in enumerate(lengths.tolist()):
         # An empty completion has no token to learn from.
-        waiting = [i for i in np.argsort(-group, kind="stable").tolist() if group[i]]
+        waiting = [i for i in np.argsort(-lengths[problem], kind="stable").tolist() if group[i]]
         while waiting:
-            width, taken = _fill([int(group[i]) for i in waiting], widths)
-            rows.append((width, [problem * len(group) + waiting[i] for i in taken]))
-            waiting = [i for place, i in enumerate(waiting) if place not in taken]
+            longest = group[waiting[0]]
+            tried = [(w, _filled(group, waiting, w, together)) for w in widths if w >= longest]
+            width, filled = max(tried, key=lambda it: sum(group[i] for i in chain(*it[1])) / it[0])
+            rows += [(width, [problem * len(group) + i for i in row]) for row in filled]
+            taken = set(chain(*filled))
+            waiting = [i for i in waiting if i not in taken]
     return rows
 
 
@@ -169,22 +174,22 @@ def _widened(rows: list[Row], widths: Sequence[int], at_once: int) -> list[Row]:
     return rows
 
 
-def _fill(lengths: Sequence[int], widths: Sequence[int]) -> tuple[int, list[int]]:
-    """The width of the fullest row that holds the first completion, and the places of all in it."""
-    # Bit s of sums[n] says that some of the first n others have s tokens together.
-    first, *others = lengths
-    room = max(widths) - first
-    sums = [1]
-    for length in others:
-        sums.append((sums[-1] | sums[-1] << length) & ((2 << room) - 1))
-
-    def most(width: int) -> int:
-        return (sums[-1] & ((2 << width - first) - 1)).bit_length() - 1
-
-    width = max((w for w in widths if w >= first), key=lambda w: (first + most(w)) / w)
-    left, taken = most(width), [0]
-    for place in range(len(others), 0, -1):
-        if not sums[place - 1] >> left & 1:
-            taken.append(place)
-            left -= others[place - 1]
-    return width, taken
+def _filled(group: Sequence[int], waiting: list[int], width: int, rows: int) -> list[list[int]]:
+    """The first completions that wait, each joined by those that leave least of its row empty."""
+    filled: list[list[int]] = []
+    while waiting and len(filled) < rows:
+        first, *others = waiting
+        left = width - group[first]
+        # Bit s of sums[n] says that some of the first n others have s tokens together.
+        sums = [1]
+        for i in others:
+            sums.append((sums[-1] | sums[-1] << group[i]) & ((2 << left) - 1))
+        left = sums[-1].bit_length() - 1
+        row = [first]
+        for place in range(len(others), 0, -1):
+            if not sums[place - 1] >> left & 1:
+                row.append(others[place - 1])
+                left -= group[others[place - 1]]
+        filled.append(row)
+        waiting = [i for i in others if i not in row]
+    return filled
