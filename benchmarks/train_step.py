@@ -7,12 +7,15 @@ Same weights, same batch, same lengths, same type: one problem, a group of compl
 the completions' logprobs at temperature 0.7, gradient clipping and Adam. torch runs every row
 whole, as trainers do, and keeps logits of completions only. selfreg runs the group's prompt once.
 TRL's GRPO step is a further peer where it is installed. Memory is each side's in a process of its
-own. random:NAME takes random weights of a shape that `selfreg.models.presets` knows.
+own, selfreg's both in one that compiles its programs and in one that finds them on disk, as any but
+a user's first run does. random:NAME takes random weights of a shape that `selfreg.models.presets`
+knows.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,17 +139,32 @@ def _print_peak(name: str) -> None:
     print(before, _peak_bytes())
 
 
+def _measured_peaks() -> dict[str, tuple[int, int]]:
+    """Of each side, the memory of its process before the model was loaded, and at most."""
+    prompt, completion = _lengths()[0]
+    own = [f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}", f"--model={_MODEL.value}"]
+    own += [f"--dtype={_DTYPE.value}", f"--remat={_REMAT.value}"]
+    own += [f"--microbatch_rows={_AT_ONCE.value}"]
+    peaks = {}
+    with tempfile.TemporaryDirectory() as programs:
+        environment = os.environ | {
+            "JAX_COMPILATION_CACHE_DIR": programs,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }  # fmt: skip
+        for name in ("selfreg, compiling", "selfreg", *_peers()):
+            side = name.removesuffix(", compiling")
+            command = [sys.executable, "-m", "benchmarks.train_step", f"--side={side}", *own]
+            run = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            )
+            before, peak = map(int, run.stdout.split()[-2:])
+            peaks[name] = before, peak
+    return peaks
+
+
 def _show_memory() -> None:
     prompt, completion = _lengths()[0]
-    peaks = {}
-    for name in ("selfreg", *_peers()):
-        own = [f"--side={name}", f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}"]
-        own += [f"--model={_MODEL.value}", f"--dtype={_DTYPE.value}"]
-        own += [f"--remat={_REMAT.value}", f"--microbatch_rows={_AT_ONCE.value}"]
-        command = [sys.executable, "-m", "benchmarks.train_step", *own]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        peaks[name] = [int(word) for word in run.stdout.split()[-2:]]
-    planned = _planned(prompt, completion)
+    peaks, planned = _measured_peaks(), _planned(prompt, completion)
     grown = {name: peak - before for name, (before, peak) in peaks.items()}
     show(
         f"{_MODEL.value}: peak memory of two updates, {_DTYPE.value}, {_ROWS.value} rows of "
@@ -162,7 +180,7 @@ def _show_memory() -> None:
             for name, size in grown.items()
         ],
         "Peak resident memory, each side in a process of its own. Planned: weights, moments and "
-        "what an update adds, by selfreg.plan; no engine.",
+        "what an update adds, by selfreg.plan; no engine, and not what compiling takes.",
     )  # fmt: skip
     off = planned / grown["selfreg"] - 1
     show_aims(
