@@ -21,6 +21,8 @@ QUICK_COMPILING = " ".join([
     *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
 ])  # fmt: skip
 os.environ["XLA_FLAGS"] = QUICK_COMPILING
+# A thread for each worker of `make test`: more would mostly spin, waiting for their turn.
+os.environ["NPROC"] = "1"
 
 
 def pytest_sessionfinish() -> None:
