@@ -4,7 +4,8 @@
     python -m benchmarks.sampler --model=smollm2 --prompt=chat --problems=easy:train --rounds=3
 
 Same float32 weights, same prompts, same number of completions, same temperature. "fixed" draws
-exactly --new_tokens tokens a row in both; "to the end" lets rows stop, as a real step does.
+exactly --new_tokens tokens a row in both; "to the end" lets rows stop, as a real step does. Every
+run draws other completions: their lengths are luck, and either side has its own.
 """
 
 import os
@@ -46,7 +47,8 @@ def main(_: list[str]) -> None:
         rows += [_compare(policy, params, theirs, prompts, stop) for stop in (False, True)]
     ceiling, size = matmul_ceiling(), count_parameters(params)
     show(
-        f"{_MODEL.value}: tokens/s, float32, group {_GROUP.value}, median of {_ROUNDS.value} runs",
+        f"{_MODEL.value}: tokens/s, float32, group {_GROUP.value}, {_ROUNDS.value} runs: mean "
+        "tokens, median seconds",
         ["problems", "rows", "lengths", "selfreg", "transformers", "ratio"],
         rows,
         f"Floor: {size:,} parameters x 2 FLOP a token at {ceiling / 1e9:.0f} GFLOP/s "
@@ -65,8 +67,7 @@ def _compare(
     )  # fmt: skip
     engine.load_params(params)
     sampling = Sampling(TEMPERATURE, 1.0, 0, new_tokens)
-    seeds = [np.arange(group, dtype=np.uint32) + 1000 * i for i in range(len(prompts))]
-    requests = [Request(prompt, own) for prompt, own in zip(prompts, seeds, strict=True)]
+    seeds = np.random.default_rng(0)
     engine.warm_up(len(prompts), group, [len(prompt) for prompt in prompts], sampling)
 
     width = max(map(len, prompts))
@@ -75,14 +76,16 @@ def _compare(
     for row, prompt in enumerate(prompts):  # generate wants its prompts on the right
         padded[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
-    drawn = {"ours": 0, "theirs": 0}
+    drawn: dict[str, list[int]] = {"ours": [], "theirs": []}
 
     def ours() -> None:
+        requests = [Request(p, seeds.integers(2**32, size=group, dtype=np.uint32)) for p in prompts]
         rollouts = engine.generate(requests, sampling)
-        drawn["ours"] = sum(len(r.completion_ids) for own in rollouts for r in own)
+        drawn["ours"].append(sum(len(r.completion_ids) for own in rollouts for r in own))
+
+    torch.manual_seed(0)
 
     def peer() -> None:
-        torch.manual_seed(0)
         with torch.inference_mode():
             out = theirs.generate(
                 padded, attention_mask=mask, do_sample=True, temperature=TEMPERATURE, top_k=0,
@@ -90,10 +93,10 @@ def _compare(
                 min_new_tokens=None if stop else new_tokens,
             )[:, width:]  # fmt: skip
         ends = (out == policy.stop_ids[0]).int().cumsum(1).cumsum(1)
-        drawn["theirs"] = int((ends <= 1).sum()) if stop else out.numel()
+        drawn["theirs"].append(int((ends <= 1).sum()) if stop else out.numel())
 
     own_s, peer_s = alternate(ours, peer, _ROUNDS.value)
-    fast, slow = drawn["ours"] / own_s, drawn["theirs"] / peer_s
+    fast, slow = np.mean(drawn["ours"][1:]) / own_s, np.mean(drawn["theirs"][1:]) / peer_s
     lengths = "to the end" if stop else f"fixed {new_tokens}"
     return [
         str(len(prompts)), str(len(prompts) * group), lengths,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, pack
 from selfreg.learn.train_step import Learner, LearnSettings, make_learner
-from selfreg.mesh import make_mesh
+from selfreg.mesh import make_mesh, split_rows
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.policy import Policy, abstract_params, load_policy, make_policy, random_params
 from selfreg.records import Batch, Sampling
@@ -148,17 +148,23 @@ def compiled_decoding(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     engine = JaxEngine(POLICIES[name], mesh_of(shape), dtype="float32", max_sequences=64)
     params = learner(POLICIES[name], shape).init(PARAMS[name]).params
     engine.load_params(params)
-    sampling, kept = Sampling(0.7, 1.0, 0, 16), engine._kept(np.zeros(64, bool), 32)
+    sampling = Sampling(0.7, 1.0, 0, 16)
     prompts, lengths = np.zeros((16, 32), np.int32), np.ones(16, np.int32)
-    rows = engine._begin(prompts, lengths, np.zeros(64, np.uint32), 64, sampling)
+    turn = engine._begin(prompts, lengths, np.zeros(64, np.uint32), 64, sampling)
+    rows, packed = turn.rows, engine._packed(turn, np.zeros(0, int)).rows
+    kept = np.zeros((split_rows(engine._mesh, 32), 32 // split_rows(engine._mesh, 32)), int)
     segment = engine._segment.lower(
-        engine._weights, rows, np.int32(0), np.int32(16), sampling=sampling, prompt_width=32
+        engine._weights, rows, np.int32(0), np.int32(16), sampling=sampling
     )
     return {
         "load": collectives(engine._unstack.lower(params).compile()),
         "segment": collectives(segment.compile()),
-        "pack": collectives(engine._pack.lower(rows, kept).compile()),
-        "cache_share": rows.caches[0].k.addressable_shards[0].data.size / rows.caches[0].k.size,
+        "pack": collectives(engine._pack.lower(rows, kept, lane=packed.lane).compile()),
+        "cache_shares": [
+            cache.addressable_shards[0].data.size / cache.size
+            for state in (rows, packed)
+            for cache in (*state.prompts[0], *state.caches[0])
+        ],
     }
 
 

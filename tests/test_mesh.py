@@ -129,7 +129,7 @@ def test_mixed_meshes_gather_over_fsdp_what_tensor_leaves(meshes):
 
 def test_decoding_moves_no_weights_and_no_caches(meshes):
     for kind, found in meshes["decoding"].items():
-        assert found["cache_share"] == 1 / 8, kind
+        assert found["cache_shares"] == [1 / 8] * 8, kind
         assert found["pack"] == [], kind
         moved = shapes(found["segment"], "all-gather", in_loop=True)
         moved |= shapes(found["segment"], "all-reduce", "collective-permute", in_loop=True)

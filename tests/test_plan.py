@@ -216,7 +216,8 @@ def test_decoding_reads_the_weights_once_a_token():
     decoder = shape_of("Qwen/Qwen2.5-7B-Instruct")
     job = make_job(config, decoder, gpu=True)
     work = estimate_work(job, Split(1, 1, 1), DEVICES["H100"], mfu=0.4, mbu=1.0)
-    cache = 2 * 28 * 4 * 128 * 2 * 16 * COMPLETION * (PROMPT + COMPLETION / 2)
+    # 16 rows at once, of two prompts, each of which is read once for its rows.
+    cache = 2 * 28 * 4 * 128 * 2 * COMPLETION * (2 * PROMPT + 16 * COMPLETION / 2)
     assert work.sample.bytes == COMPLETION * 2 * 7_615_616_512 + cache
     assert work.sample.seconds > work.sample.bytes / 3350e9
 

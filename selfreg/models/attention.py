@@ -1,12 +1,20 @@
 """Grouped-query attention: which keys a query sees, a plain path, and cuDNN's on an NVIDIA GPU."""
 
 import re
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer [B, S, kv_heads, head_dim], or of all, with a leading [L]."""
+
+    k: Array
+    v: Array
 
 
 class Masks(NamedTuple):
@@ -130,28 +138,36 @@ def attend_fused(
     return attended[:, :length].reshape(*q.shape[:2], -1)
 
 
-def attend_one(q: Array, k: Array, v: Array, mask: Array, *, scale: float) -> Array:
-    """`attend` for one query a row against a decoding cache.
+def attend_shared(q: Array, prefix: KeyValue, own: KeyValue, mask: Array, *, scale: float) -> Array:
+    """`attend` for one query a row, of rows side by side that share a prefix.
 
-    The products are written out, not as dots: with one query a row they move bytes and compute
-    little, and XLA fuses them into one pass over the cache, about 1.5 times faster on a CPU than
-    its batched matrix products. Keys lie with their positions last, which that pass reads along.
+    The prefix is read once for all of its rows, by matrix products. Those with a row's own keys and
+    values are written out: with one query a row they move bytes and compute little, and XLA fuses
+    them into one pass over the cache, up to 1.5 times faster on a CPU than its batched matrix
+    products. Keys lie with their positions last, which that pass reads along.
 
     Args:
       q: [B, heads, head_dim].
-      k: [B, kv_heads, head_dim, S].
-      v: [B, kv_heads, S, head_dim].
-      mask: bool [B, S].
+      prefix: Keys [N, kv_heads, head_dim, P] and values [N, kv_heads, P, head_dim], each of B / N
+        rows side by side.
+      own: Keys [B, kv_heads, head_dim, C] and values [B, kv_heads, C, head_dim].
+      mask: bool [B, P + C], the prefix first.
       scale: Of the products of queries and keys.
 
     Returns:
       [B, heads * head_dim].
     """
     batch, heads, head_dim = q.shape
-    grouped = q.reshape(batch, k.shape[1], heads // k.shape[1], head_dim, 1).astype(jnp.float32)
-    scores = jnp.sum(grouped * k[:, :, None], axis=-2)
+    prefixes, kv_heads, _, length = prefix.k.shape
+    float32 = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    grouped = q.reshape(batch, kv_heads, heads // kv_heads, head_dim)
+    by_prefix = (prefixes, batch // prefixes, *grouped.shape[1:3], -1)
+    before = float32("nwkrd,nkds->nwkrs", grouped.reshape(by_prefix), prefix.k)
+    after = jnp.sum(grouped[..., None].astype(jnp.float32) * own.k[:, :, None], axis=-2)
+    scores = jnp.concatenate([before.reshape(*grouped.shape[:3], length), after], axis=-1)
     scores = jnp.where(mask[:, None, None], scores * scale, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1)[..., None]
-    return (
-        jnp.sum(weights * v[:, :, None], axis=-2).reshape(batch, heads * head_dim).astype(q.dtype)
-    )
+    weights = jax.nn.softmax(scores, axis=-1)
+    first = weights[..., :length].reshape(by_prefix).astype(q.dtype)
+    attended = float32("nwkrs,nksd->nwkrd", first, prefix.v).reshape(grouped.shape)
+    attended += jnp.sum(weights[..., length:, None] * own.v[:, :, None], axis=-2)
+    return attended.reshape(batch, heads * head_dim).astype(q.dtype)

@@ -23,8 +23,8 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
 from selfreg.mesh import constrain, weight_shardings
-from selfreg.models.attention import Masks, attend, choose_attention, make_masks
-from selfreg.models.rope import rope_frequencies, rotate
+from selfreg.models.attention import KeyValue, Masks, attend, choose_attention, make_masks
+from selfreg.models.rope import Rotation, make_rotations, rotate
 from selfreg.models.shape import DecoderConfig
 
 Array = jax.Array
@@ -40,13 +40,6 @@ REMAT: dict[str, Callable[..., Any] | None] = {
     # Not the scores of the plain attention, the one product that grows with the square of T.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-
-class KeyValue(NamedTuple):
-    """Keys and values of one layer [B, S, kv_heads, head_dim], or of all, with a leading [L]."""
-
-    k: Array
-    v: Array
 
 
 # Logical axes of every weight by its name, without the leading layer axis of stacked blocks;
@@ -118,6 +111,7 @@ class Block(nnx.Module):
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.adapter_scale = 0.0  # selfreg.models.lora puts adapters in, and their scale
+        self.transposed = False  # selfreg.rollout.decode has matrices [in, out]
         width, head_dim = config.width, config.head_dim
 
         def weight(outputs: int, inputs: int) -> nnx.Param:
@@ -149,21 +143,19 @@ class Block(nnx.Module):
 
     def product(self, name: str, x: Array) -> Array:
         """X times the matrix of this name, with its low-rank adapters where the block has them."""
-        y = linear(x, getattr(self, name)[...])
+        matrix = getattr(self, name)[...]
+        y = linear(x, matrix.T if self.transposed else matrix)
         if not self.adapter_scale:
             return y
         low = linear(x, getattr(self, f"{name}_a")[...])
         return y + self.adapter_scale * linear(low, getattr(self, f"{name}_b")[...])
 
-    def query_key_value(
-        self, x: Array, positions: Array, frequencies: Array
-    ) -> tuple[Array, KeyValue]:
+    def query_key_value(self, x: Array, rotation: Rotation) -> tuple[Array, KeyValue]:
         """Rotated queries and this layer's own keys and values.
 
         Args:
           x: [B, T, D].
-          positions: int32 [B, T].
-          frequencies: float32 [head_dim / 2], this layer's of `rope_frequencies`.
+          rotation: Of these tokens in a layer of this kind.
 
         Returns:
           [B, T, heads, head_dim], and [B, T, kv_heads, head_dim] each.
@@ -185,7 +177,7 @@ class Block(nnx.Module):
         if config.qk_norm:
             q = rms_norm(config, q, self.q_norm[...])
             k = rms_norm(config, k, self.k_norm[...])
-        return rotate(q, positions, frequencies), KeyValue(rotate(k, positions, frequencies), v)
+        return rotate(q, rotation), KeyValue(rotate(k, rotation), v)
 
     def finish(self, x: Array, attended: Array) -> Array:
         """The rest of the layer, given what attention returned [B, T, heads * head_dim]."""
@@ -208,13 +200,11 @@ class Layer(NamedTuple):
     Attributes:
       weights: A Block's.
       prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
-      frequencies: float32 [head_dim / 2].
       slides: bool [], whether it is a sliding-window layer.
     """
 
     weights: nnx.State
     prefix: KeyValue | None
-    frequencies: Array
     slides: Array
 
 
@@ -338,24 +328,28 @@ class Decoder(nnx.Module):
         config = self.config
         structure, weights = nnx.split(self.blocks)
         kind = choose_attention(self.attention, dtype, config.head_dim)
+        rotations = make_rotations(config, positions)
 
         def layer(x: Array, this: Layer) -> tuple[Array, KeyValue]:
             block = nnx.merge(structure, this.weights)
-            q, own = block.query_key_value(x, positions, this.frequencies)
+            mask, rotation = masks.full, rotations.full
+            if config.sliding is not None:
+                mask, rotation = jax.tree.map(
+                    partial(jnp.where, this.slides),
+                    (masks.sliding, rotations.sliding), (mask, rotation),
+                )  # fmt: skip
+            q, own = block.query_key_value(x, rotation)
             seen = own
             if this.prefix is not None and row_prefix is not None:
                 shared = jax.tree.map(lambda a: jnp.take(a, row_prefix, axis=0), this.prefix)
                 seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), shared, own)
-            mask = masks.full
-            if config.sliding is not None:
-                mask = jnp.where(this.slides, masks.sliding, mask)
             attended = attend(q, seen.k, seen.v, mask, scale=config.attention_scale, kind=kind)
             return constrain(block.finish(x, attended), "rows", None, None), own
 
         kept = REMAT[self.remat]
         # A scan's body is compiled once: nothing outside could share what it computes again.
         body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
-        layers = Layer(weights, prefix, rope_frequencies(config), jnp.array(config.slides))
+        layers = Layer(weights, prefix, jnp.array(config.slides))
         x = embed(config, self.embedding[...], tokens, dtype)
         # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
         # change hands. Far less moves than if the table did.

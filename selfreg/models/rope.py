@@ -1,4 +1,6 @@
-"""Rotary embeddings: angles by layer, and the turn itself."""
+"""Rotary embeddings: the angles of each kind of layer, and the turn itself."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +10,41 @@ from selfreg.models.shape import DecoderConfig, LinearScaling, RopeScaling
 Array = jax.Array
 
 
-def rope_frequencies(config: DecoderConfig) -> Array:
-    """Radians a position by which each pair of a head turns: float32 [L, head_dim / 2]."""
+class Rotation(NamedTuple):
+    """The turn of every token: its angles' cosines and sines, float32 [B, T, head_dim / 2]."""
+
+    cos: Array
+    sin: Array
+
+
+class Rotations(NamedTuple):
+    """The turns in each kind of layer, which differ where the kinds have bases of their own."""
+
+    full: Rotation
+    sliding: Rotation
+
+
+def make_rotations(config: DecoderConfig, positions: Array) -> Rotations:
+    """Both kinds of layers' turns.
+
+    Made once for all layers: where they are needed XLA would compute each angle's cosine and sine
+    anew for every head.
+
+    Args:
+      config: Its bases and its scaling.
+      positions: int32 [B, T].
+    """
     half = config.head_dim // 2
 
-    def unscaled(theta: float) -> Array:
-        return theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    def turn(theta: float, scaling: RopeScaling | LinearScaling | None) -> Rotation:
+        # Radians a position by which each pair of a head turns.
+        frequencies = _stretch(theta ** (-jnp.arange(half, dtype=jnp.float32) / half), scaling)
+        angles = positions[..., None].astype(jnp.float32) * frequencies
+        return Rotation(jnp.cos(angles), jnp.sin(angles))
 
-    full = _stretch(unscaled(config.rope_theta), config.rope_scaling)
-    if config.sliding is None:
-        return jnp.broadcast_to(full, (config.layers, half))
-    return jnp.where(jnp.array(config.slides)[:, None], unscaled(config.sliding.rope_theta), full)
+    full = turn(config.rope_theta, config.rope_scaling)
+    sliding = config.sliding
+    return Rotations(full, full if sliding is None else turn(sliding.rope_theta, None))
 
 
 def _stretch(frequency: Array, scaling: RopeScaling | LinearScaling | None) -> Array:
@@ -32,19 +58,17 @@ def _stretch(frequency: Array, scaling: RopeScaling | LinearScaling | None) -> A
     return frequency * (kept + (1.0 - kept) / scaling.factor)
 
 
-def rotate(x: Array, positions: Array, frequencies: Array) -> Array:
+def rotate(x: Array, rotation: Rotation) -> Array:
     """Rotary embedding (Su et al. 2021, arXiv:2104.09864), in halves as Hugging Face has it.
 
     Args:
       x: [B, T, heads, head_dim].
-      positions: int32 [B, T].
-      frequencies: float32 [head_dim / 2], radians a position.
+      rotation: Of these tokens.
 
     Returns:
       [B, T, heads, head_dim] in x's dtype.
     """
     half = x.shape[-1] // 2
-    angle = positions[:, :, None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cos, sin = rotation.cos[:, :, None], rotation.sin[:, :, None]
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
+from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
 # Of both moments a weight; int8 has a float32 scale for every 128 elements of each.
@@ -19,6 +20,12 @@ class Draws:
     problems: int
     group: int
     at_once: int
+
+    def held(self, parts: int) -> tuple[float, float]:
+        """Rows decoded at once, and caches of prompts that they share: of one of so many parts."""
+        parts = parts if self.at_once % parts == 0 else 1
+        rows = self.at_once / parts
+        return rows, rows / width(self.at_once, self.at_once, self.group, parts)
 
 
 @dataclass(frozen=True, slots=True)

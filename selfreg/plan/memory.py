@@ -303,15 +303,16 @@ def _widths(job: Job, split: Split) -> tuple[float, float, float]:
 def _decoding(job: Job, split: Split) -> dict[str, float]:
     """Caches and logits of the largest batch that is decoded, and the weights it is handed."""
     decoder = job.decoder
-    batch = max(draws.at_once for draws in (job.train, job.panel, job.report))
-    rows = batch / (split.rows if batch % split.rows == 0 else 1)
     prompt = 1 << max(5, math.ceil(math.log2(job.prompt)))
-    columns = prompt + math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
+    room = math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
+    held = [draws.held(split.rows) for draws in (job.train, job.panel, job.report)]
+    columns = max(prompts * prompt + rows * room for rows, prompts in held)
+    most = max(rows for rows, _ in held)
     heads = decoder.kv_heads / _divisor(decoder.kv_heads, split.tensor)
     column = 2 * decoder.layers * heads * decoder.head_dim * job.dtype_bytes
     return {
-        "keys and values": rows * columns * column,
-        "logits": 2 * MASTER * rows * decoder.vocab_size,
+        "keys and values": columns * column,
+        "logits": 2 * MASTER * most * decoder.vocab_size,
     }
 
 

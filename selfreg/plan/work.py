@@ -96,7 +96,8 @@ def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: fl
     """The work of a job on a mesh.
 
     Arithmetic takes FLOPs / (devices x FLOP/s x mfu) seconds, decoding at least its bytes /
-    (bandwidth x mbu): the weights once a token and turn, and each row's keys and values.
+    (bandwidth x mbu): the weights once a token and turn, each row's keys and values, and once
+    for all rows that share them the prompts'.
 
     Args:
       job: The job.
@@ -150,11 +151,12 @@ def _decode(job: Job, draws: Draws, split: Split, device: Device, pace: float, m
     drawn = total * (
         job.completion * (matrices + head) + pair_flops(decoder, job.prompt, job.completion)
     )
-    rows = draws.at_once / (split.rows if draws.at_once % split.rows == 0 else 1)
+    rows, prompts = draws.held(split.rows)
     token = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * job.dtype_bytes
-    held = job.completion * (job.prompt + job.completion / 2)  # columns read over all steps
+    # Columns read over all steps.
+    columns = job.completion * (prompts * job.prompt + rows * job.completion / 2)
     shared = split.tensor if decoder.kv_heads % split.tensor == 0 else 1
     read = sum(weight.size for weight in weights(decoder, split)) * job.dtype_bytes / split.tensor
-    moved = turns * (job.completion * read + rows * held * token / shared)
+    moved = turns * (job.completion * read + columns * token / shared)
     seconds = prefill / pace + max(drawn / pace, moved / (device.bandwidth_gb_s * 1e9 * mbu))
     return Stage(prefill + drawn, moved, seconds)

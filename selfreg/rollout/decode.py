@@ -9,10 +9,16 @@ import numpy as np
 from flax import nnx
 
 from selfreg.mesh import constrain, constrain_weights
-from selfreg.models.attention import attend, attend_one, choose_attention, make_masks
-from selfreg.models.decoder import LOGICAL_AXES, Block, KeyValue, embed, linear, pieces, rms_norm
+from selfreg.models.attention import (
+    KeyValue,
+    attend,
+    attend_shared,
+    choose_attention,
+    make_masks,
+)
+from selfreg.models.decoder import LOGICAL_AXES, MATRICES, Block, embed, linear, pieces, rms_norm
 from selfreg.models.policy import Policy
-from selfreg.models.rope import rope_frequencies
+from selfreg.models.rope import make_rotations
 from selfreg.records import Sampling
 from selfreg.rollout.sampling import draw
 
@@ -22,7 +28,8 @@ Array = jax.Array
 class Weights(NamedTuple):
     """A policy's weights as decoding wants them: in the compute dtype, one entry a layer.
 
-    A layer sliced out of a stack inside the loop would be copied at every token.
+    A layer sliced out of a stack inside the loop would be copied at every token. Matrices of layers
+    are [in, out]: for the few rows of a token XLA's product on a CPU takes a quarter less time so.
     """
 
     embedding: Array
@@ -32,22 +39,30 @@ class Weights(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The decoding state of b rows; every leaf has its rows first, so that rows can be packed.
+    """The decoding state of b rows, in lanes: b / n rows side by side that share a prompt's cache.
 
     Attributes:
-      caches: One a layer: keys [b, kv_heads, head_dim, S] and values [b, kv_heads, S, head_dim].
-        Columns below P hold the prompt, right-padded; the completion follows from column P.
+      prompts: One a layer: keys [n, kv_heads, head_dim, P] and values [n, kv_heads, P, head_dim] of
+        each lane's prompt, right-padded.
+      caches: One a layer: keys [b, kv_heads, head_dim, C] and values [b, kv_heads, C, head_dim] of
+        each row's completion.
       prompt_lengths: int32 [b].
       hidden: [b, D], the last token's final-normed state, from which the next one is drawn.
       seeds: uint32 [b].
       stopped: bool [b].
     """
 
+    prompts: tuple[KeyValue, ...]
     caches: tuple[KeyValue, ...]
     prompt_lengths: Array
     hidden: Array
     seeds: Array
     stopped: Array
+
+    @property
+    def lane(self) -> int:
+        """Rows of a lane."""
+        return len(self.seeds) // len(self.prompts[0].k)
 
 
 class Drawn(NamedTuple):
@@ -90,16 +105,22 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
         for i in range(policy.config.layers)
     )
     weights = Weights(embedding, params["final_norm"].copy(), head, layers)
-    return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
+    weights = constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
+    return weights._replace(layers=tuple(map(_transposed, weights.layers)))
 
 
-def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, Array, bool]]:
-    """Every layer with its rotary frequencies, and whether it is a sliding-window layer."""
+def _transposed(layer: Any) -> Any:
+    return {name: leaf.T if name in MATRICES else leaf for name, leaf in layer.items()}
+
+
+def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, bool]]:
+    """Every layer, and whether it is a sliding-window layer."""
     abstract = nnx.eval_shape(lambda: Block(policy.config, rngs=nnx.Rngs(0)))
     structure = nnx.graphdef(abstract)
     blocks = [nnx.merge(structure, layer) for layer in weights.layers]
-    frequencies = list(rope_frequencies(policy.config))
-    return list(zip(blocks, frequencies, policy.config.slides, strict=True))
+    for block in blocks:
+        block.transposed = True
+    return list(zip(blocks, policy.config.slides, strict=True))
 
 
 def prefill(
@@ -110,9 +131,10 @@ def prefill(
     seeds: Array,
     stopped: Array,
     *,
+    lane: int,
     new_tokens: int,
 ) -> Rows:
-    """Run each prompt once and hand its cache to every row of its group.
+    """Run each prompt once and hand its cache to the lanes of its group.
 
     Args:
       policy: The decoder's shape.
@@ -121,29 +143,32 @@ def prefill(
       lengths: int32 [N].
       seeds: uint32 [B], B = N * G, the rows of a group side by side.
       stopped: bool [B], rows that are filling only.
+      lane: Rows of a lane; divides G.
       new_tokens: Room for the completion.
     """
     config, dtype = policy.config, weights.embedding.dtype
     group = len(seeds) // len(tokens)
     steps = jnp.arange(tokens.shape[1])[None]
-    positions = jnp.broadcast_to(steps, tokens.shape)
     masks = make_masks(steps[:, :, None] >= steps[:, None], steps, steps, config.window)
+    rotations = make_rotations(config, jnp.broadcast_to(steps, tokens.shape))
     kind = choose_attention(policy.attention, dtype, config.head_dim)
     x = embed(config, weights.embedding, tokens, dtype)
-    caches = []
-    for block, frequencies, slides in _blocks(policy, weights):
-        q, (k, v) = block.query_key_value(x, positions, frequencies)
+    prompts, caches = [], []
+    for block, slides in _blocks(policy, weights):
         mask = masks.sliding if slides else masks.full
+        q, (k, v) = block.query_key_value(x, rotations.sliding if slides else rotations.full)
         x = block.finish(x, attend(q, k, v, mask, scale=config.attention_scale, kind=kind))
-        room = ((0, 0), (0, 0), (0, 0), (0, new_tokens))
-        keys = jnp.pad(k.transpose(0, 2, 3, 1), room)
-        values = jnp.pad(v.transpose(0, 2, 1, 3), (*room[:2], room[3], room[2]))
-        cache = _on_rows(KeyValue(keys, values))
-        caches.append(_on_rows(KeyValue(*(jnp.repeat(a, group, axis=0) for a in cache))))
+        read = _on_rows(KeyValue(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+        prompts.append(KeyValue(*(jnp.repeat(a, group // lane, axis=0) for a in read)))
+        empty = (len(seeds), config.kv_heads, new_tokens, config.head_dim)
+        values = jnp.zeros(empty, dtype)
+        caches.append(KeyValue(values.swapaxes(2, 3), values))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
     hidden = rms_norm(config, last, weights.final_norm)
     spread = partial(jnp.repeat, repeats=group, axis=0)
-    return _on_rows(Rows(tuple(caches), spread(lengths), spread(hidden), seeds, stopped))
+    return _on_rows(
+        Rows(tuple(prompts), tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
+    )
 
 
 def _on_rows(tree: Any) -> Any:
@@ -156,14 +181,21 @@ def _on_rows(tree: Any) -> Any:
     return jax.tree.map(leaf, tree)
 
 
-def pack(rows: Rows, kept: Array) -> Rows:
-    """The rows `kept` [S, n] of each of S equal parts, one part after the other."""
+def pack(rows: Rows, kept: Array, *, lane: int) -> Rows:
+    """The rows `kept` [S, n] of each of S equal parts, one part after the other, in narrower lanes.
 
-    def pick(leaf: Array) -> Array:
-        parts = leaf.reshape(len(kept), -1, *leaf.shape[1:])
-        return jax.vmap(lambda part, own: part[own])(parts, kept).reshape(-1, *leaf.shape[1:])
+    Args:
+      rows: The state.
+      kept: int32, counted within a part; `lane` rows side by side are of one prompt.
+      lane: Rows of a lane after.
+    """
 
-    return _on_rows(jax.tree.map(pick, rows))
+    def pick(taken: Array, leaf: Array) -> Array:
+        parts = leaf.reshape(len(taken), -1, *leaf.shape[1:])
+        return jax.vmap(lambda part, own: part[own])(parts, taken).reshape(-1, *leaf.shape[1:])
+
+    prompts = jax.tree.map(partial(pick, kept[:, ::lane] // rows.lane), rows.prompts)
+    return _on_rows(jax.tree.map(partial(pick, kept), rows)._replace(prompts=prompts))
 
 
 def segment(
@@ -174,7 +206,6 @@ def segment(
     stop: Array,
     *,
     sampling: Sampling,
-    prompt_width: int,
     tokens: int,
 ) -> tuple[Rows, Drawn, Array]:
     """Draw tokens until each row has `min(start + tokens, stop)` of them or has stopped.
@@ -186,7 +217,6 @@ def segment(
       start: int32 [], how many tokens each row has drawn before.
       stop: int32 [], the most that a completion may have.
       sampling: How to draw.
-      prompt_width: P, the columns of the caches that hold prompts.
       tokens: The most drawn in this segment.
 
     Returns:
@@ -194,32 +224,35 @@ def segment(
     """
     config = policy.config
     blocks = _blocks(policy, weights)
-    column = jnp.arange(rows.caches[0].k.shape[3])
     keys = jax.vmap(jax.random.key)(rows.seeds)
-    in_prompt = column < rows.prompt_lengths[:, None]
-    key_positions = jnp.where(
-        column < prompt_width, column, column - prompt_width + rows.prompt_lengths[:, None]
+    prompt, room = (jnp.arange(part[0].v.shape[2])[None] for part in (rows.prompts, rows.caches))
+    lengths = rows.prompt_lengths[:, None]
+    key_positions = jnp.concatenate(
+        [jnp.broadcast_to(prompt, (len(lengths), prompt.size)), lengths + room], axis=1
     )
+    in_prompt = prompt < lengths
+    rotations = make_rotations(config, lengths + start + jnp.arange(tokens))
 
-    def forward(caches: tuple[KeyValue, ...], token: Array, t: Array) -> tuple[Any, Array]:
-        place = prompt_width + t
-        positions = (rows.prompt_lengths + t)[:, None]
-        seen = in_prompt | ((column >= prompt_width) & (column <= place))
-        masks = make_masks(seen[:, None], positions, key_positions, config.window)
+    def forward(state: Rows, token: Array, t: Array) -> tuple[Any, Array]:
+        written = jnp.broadcast_to(room <= t, (len(lengths), room.size))
+        seen = jnp.concatenate([in_prompt, written], axis=1)[:, None]
+        masks = make_masks(seen, lengths + t, key_positions, config.window)
+        now = partial(jax.lax.dynamic_slice_in_dim, start_index=t - start, slice_size=1, axis=1)
+        turns = jax.tree.map(now, rotations)
         x = _on_rows(embed(config, weights.embedding, token[:, None], weights.embedding.dtype))
         grown = []
-        for (block, frequencies, slides), cache in zip(blocks, caches, strict=True):
-            q, (k, v) = block.query_key_value(x, positions, frequencies)
+        for (block, slides), read, cache in zip(blocks, state.prompts, state.caches, strict=True):
+            mask = masks.sliding if slides else masks.full
+            q, (k, v) = block.query_key_value(x, turns.sliding if slides else turns.full)
             new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
             cache = _on_rows(
                 KeyValue(
-                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, place, axis=3),
-                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, place, axis=2),
+                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, t, axis=3),
+                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, t, axis=2),
                 )
             )
-            mask = (masks.sliding if slides else masks.full)[:, 0]
             scale = config.attention_scale
-            attended = attend_one(q[:, 0], cache.k, cache.v, mask, scale=scale)
+            attended = attend_shared(q[:, 0], read, cache, mask[:, 0], scale=scale)
             x = _on_rows(block.finish(x, attended[:, None]))
             grown.append(cache)
         return tuple(grown), rms_norm(config, x[:, 0], weights.final_norm)
@@ -234,9 +267,9 @@ def segment(
         new = Drawn(jnp.where(state.stopped, -1, token), logprob, *_alternatives(logits, sampling))
         write = partial(jax.lax.dynamic_update_index_in_dim, index=t - start, axis=1)
         drawn = jax.tree.map(write, drawn, new)
-        caches, hidden = forward(state.caches, token, t)
+        caches, hidden = forward(state, token, t)
         stopped = state.stopped | jnp.isin(token, jnp.array(policy.stop_ids))
-        return t + 1, Rows(caches, state.prompt_lengths, hidden, state.seeds, stopped), drawn
+        return t + 1, state._replace(caches=caches, hidden=hidden, stopped=stopped), drawn
 
     def unfinished(carry: tuple[Array, Rows, Drawn]) -> Array:
         t, state, _ = carry

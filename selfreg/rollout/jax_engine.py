@@ -3,13 +3,14 @@
 Decoding runs in segments. Inside one, the loop ends as soon as every row has stopped; between two,
 finished rows are dropped and the live ones packed into the smallest of a few batch sizes (halves of
 the first). So a batch costs what its rows need, not what its longest row needs, and the compiled
-programs stay few and known.
+programs stay few and known. Rows of one prompt stay side by side, in lanes (selfreg.rollout.lanes).
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,27 @@ from jax.sharding import Mesh
 from selfreg.mesh import batch_sharding, in_force, place, replicated, split_rows
 from selfreg.models.policy import Policy
 from selfreg.records import FinishReason, Request, Rollout, Sampling
-from selfreg.rollout import decode
+from selfreg.rollout import decode, lanes
 
 SEGMENT_TOKENS = 16
 SMALLEST_BATCH = 16  # below this a smaller batch saves nothing: the weights' bytes set the pace
 SMALLEST_PROMPT = 32
+
+
+class _Turn(NamedTuple):
+    """Requests that are decoded at once.
+
+    Attributes:
+      rows: On the devices; fewer from time to time.
+      drawn: int [b], which of the turn's completions each row draws; some twice, to fill up.
+      group: Completions of a request.
+      size: Rows at first.
+    """
+
+    rows: decode.Rows
+    drawn: np.ndarray
+    group: int
+    size: int
 
 
 class JaxEngine:
@@ -44,15 +61,17 @@ class JaxEngine:
         self._weights: decode.Weights | None = None
         self._version = ""
         self._unstack = self._jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)))
-        self._prefill = self._jit(partial(decode.prefill, policy), static_argnames="new_tokens")
+        self._prefill = self._jit(
+            partial(decode.prefill, policy), static_argnames=("lane", "new_tokens")
+        )
         self._segment = self._jit(
             partial(decode.segment, policy, tokens=SEGMENT_TOKENS),
-            static_argnames=("sampling", "prompt_width"),
+            static_argnames="sampling",
             donate_argnames="rows",
             # What the host reads is whole in every process.
             out_shardings=(None, replicated(mesh), replicated(mesh)),
         )
-        self._pack = self._jit(decode.pack)
+        self._pack = self._jit(decode.pack, static_argnames="lane")
 
     def _jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         return jax.jit(in_force(self._mesh)(function), **options)
@@ -75,32 +94,31 @@ class JaxEngine:
         group = len(requests[0].seeds)
         if any(len(request.seeds) != group for request in requests):
             raise ValueError("all requests of a call must want the same number of completions")
-        turn = self._turn(group)
-        turns = (requests[i : i + turn] for i in range(0, len(requests), turn))
+        most = self._most(group)
+        turns = (requests[i : i + most] for i in range(0, len(requests), most))
         return [rollouts for taken in turns for rollouts in self._serve(taken, sampling)]
 
     def warm_up(
         self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
     ) -> None:
         """See Engine: compile all the programs that calls of this kind can need."""
-        turn = self._turn(group)
-        counts = {self._size(count, group) for count in (min(requests, turn), requests % turn)}
+        most = self._most(group)
+        counts = {self._size(count, group) for count in (min(requests, most), requests % most)}
         for count, width in product(counts - {0}, {_prompt_width(n) for n in prompt_lengths}):
             seeds = np.zeros(count * group, np.uint32)
             prompts, lengths = np.zeros((count, width), np.int32), np.ones(count, np.int32)
-            rows = self._begin(prompts, lengths, seeds, 0, sampling)
-            for size in _batch_sizes(len(seeds)):
-                if size < len(seeds):
-                    rows = self._pack(rows, self._kept(np.zeros(2 * size, bool), size))
-                rows = self._advance(rows, 0, width, sampling)[0]
+            turn = self._begin(prompts, lengths, seeds, 0, sampling)
+            for _ in _batch_sizes(turn.size):
+                turn = turn._replace(rows=self._advance(turn.rows, 0, sampling)[0])
+                turn = self._packed(turn, np.zeros(0, int))
 
-    def _turn(self, group: int) -> int:
+    def _most(self, group: int) -> int:
         """The most requests decoded at once."""
         return max(1, self._max_sequences // group)
 
     def _size(self, requests: int, group: int) -> int:
         """How many requests a turn of this many is filled up to: few sizes, few programs."""
-        return min(self._turn(group), _power_of_two(requests)) if requests else 0
+        return min(self._most(group), _power_of_two(requests)) if requests else 0
 
     def _serve(self, requests: Sequence[Request], sampling: Sampling) -> list[tuple[Rollout, ...]]:
         """One turn."""
@@ -128,20 +146,21 @@ class JaxEngine:
         seeds: np.ndarray,
         wanted: int,
         sampling: Sampling,
-    ) -> decode.Rows:
+    ) -> _Turn:
         """Prefill; rows from `wanted` on only fill the batch and have stopped already."""
         arrays = (prompts, lengths, seeds, np.arange(len(seeds)) >= wanted)
         placed = (place(a, batch_sharding(self._mesh, len(a))) for a in arrays)
-        return self._prefill(self._weights, *placed, new_tokens=_room(sampling))
+        size, group = len(seeds), len(seeds) // len(prompts)
+        lane = lanes.width(size, size, group, split_rows(self._mesh, size))
+        rows = self._prefill(self._weights, *placed, lane=lane, new_tokens=_room(sampling))
+        return _Turn(rows, np.arange(size), group, size)
 
     def _advance(
-        self, rows: decode.Rows, start: int, width: int, sampling: Sampling
+        self, rows: decode.Rows, start: int, sampling: Sampling
     ) -> tuple[decode.Rows, decode.Drawn, jax.Array]:
-        """One segment, for prompts padded to `width`."""
-        return self._segment(
-            self._weights, rows, np.int32(start), np.int32(sampling.max_new_tokens),
-            sampling=sampling, prompt_width=width,
-        )  # fmt: skip
+        """One segment."""
+        limit = np.int32(sampling.max_new_tokens)
+        return self._segment(self._weights, rows, np.int32(start), limit, sampling=sampling)
 
     def _decode(
         self,
@@ -154,34 +173,39 @@ class JaxEngine:
         """What the first `wanted` rows drew, as NumPy arrays [B, max_new_tokens]."""
         if self._weights is None:
             raise RuntimeError("load_params must be called before generate")
-        rows = self._begin(prompts, lengths, seeds, wanted, sampling)
-        out = decode.empty_drawn(len(seeds), _room(sampling), sampling.num_alter_tokens)
-        live, held = np.arange(wanted), np.arange(len(seeds))  # `held`: the rows on the device
+        turn = self._begin(prompts, lengths, seeds, wanted, sampling)
+        out = decode.empty_drawn(turn.size, _room(sampling), sampling.num_alter_tokens)
+        live = np.arange(wanted)
         for start in range(0, sampling.max_new_tokens, SEGMENT_TOKENS):
-            for size in _batch_sizes(len(seeds)):
-                if size < len(held) and (kept := self._kept(np.isin(held, live), size)) is not None:
-                    rows = self._pack(rows, kept)
-                    held = held.reshape(len(kept), -1)[np.arange(len(kept))[:, None], kept].ravel()
-            rows, drawn, stopped = self._advance(rows, start, prompts.shape[1], sampling)
+            while (packed := self._packed(turn, live)) is not turn:
+                turn = packed
+            rows, drawn, stopped = self._advance(turn.rows, start, sampling)
+            turn = turn._replace(rows=rows)
             for target, source in zip(out, drawn, strict=True):
-                target[held, start : start + SEGMENT_TOKENS] = np.asarray(source)
-            live = np.setdiff1d(live, held[np.asarray(stopped)])
+                target[turn.drawn, start : start + SEGMENT_TOKENS] = np.asarray(source)
+            live = np.setdiff1d(live, turn.drawn[np.asarray(stopped)])
             if not len(live):
                 break
         return out
 
-    def _kept(self, live: np.ndarray, size: int) -> np.ndarray | None:
-        """Which rows to keep [S, size / S], counted within each of the S parts that devices hold.
+    def _packed(self, turn: _Turn, live: np.ndarray) -> _Turn:
+        """The turn in the next smaller batch, without what is not live; itself if too small.
 
-        Every part keeps its own live rows, padded by repeats, which draw the same tokens again: no
-        row moves between devices. None when some part has more live rows than fit.
+        Each of the parts that devices hold keeps its own live rows: no row moves between devices.
         """
-        parts = split_rows(self._mesh, size)
-        live = live.reshape(parts, -1)
-        if live.sum(axis=1).max() > size // parts:
-            return None
-        rows = [np.flatnonzero(part) if part.any() else np.zeros(1, int) for part in live]
-        return np.stack([np.resize(part, size // parts) for part in rows])
+        size = next((n for n in _batch_sizes(turn.size) if n < len(turn.drawn)), None)
+        if size is None:
+            return turn
+        parts = split_rows(self._mesh, gcd(size, len(turn.drawn)))
+        lane = lanes.width(size, turn.size, turn.group, parts)
+        drawn = turn.drawn.reshape(parts, -1)
+        kept = [lanes.pack(part, live, turn.group, size // parts // lane, lane) for part in drawn]
+        fitting = [part for part in kept if part is not None]
+        if len(fitting) < parts:
+            return turn
+        chosen = np.stack(fitting)
+        rows = self._pack(turn.rows, chosen, lane=lane)
+        return turn._replace(rows=rows, drawn=np.take_along_axis(drawn, chosen, axis=1).ravel())
 
     def _texts(self, tokens: np.ndarray) -> list[str]:
         completions = [row[row >= 0] for row in tokens]
