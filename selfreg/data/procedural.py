@@ -14,7 +14,7 @@ the four held-out splits, by a hash: what a policy learnt on train it never meet
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from selfreg.records import Language, Problem, Tests
 TESTS_PER_PROBLEM = 8
 HELD_OUT_FRACTION = 0.25
 # Vowels are twice as frequent as in the alphabet, and letters repeat.
-_LETTERS = np.array(list("aaeiioubcdlmnrstAEOBDNST"))
+_LETTERS = "aaeiioubcdlmnrstAEOBDNST"
 
 _OPS = {kind: {op.name: op for op in ops} for kind, ops in OPS.items()}
 _TERMINALS = {kind: {end.name: end for end in ends} for kind, ends in TERMINALS.items()}
@@ -192,15 +192,21 @@ def describe(rng: np.random.Generator, program: Program, spanish: bool = False) 
     return ", ".join(words) + (" y " if spanish else ", then ") + end
 
 
-def run(program: Program, x: Any) -> Any:
-    """What the program returns for `x`.
+def function(program: Program) -> Callable[[Any], Any]:
+    """The program, to be called with an `x`.
 
-    Raises:
-      ValueError, IndexError: The terminal is undefined, for example the maximum of nothing.
+    It raises ValueError or IndexError where the terminal is undefined, for example at the maximum
+    of nothing.
     """
-    for op, k in program.ops:
-        x = _function(op.python.format(k=k))(x)
-    return _function(program.end.python)(x)
+    steps = [_function(op.python.format(k=k)) for op, k in program.ops]
+    steps.append(_function(program.end.python))
+
+    def run(x: Any) -> Any:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run
 
 
 @cache
@@ -235,19 +241,20 @@ def draw_step(rng: np.random.Generator, kind: str) -> tuple[str, int]:
 
 def fails(program: Program, cases: tuple[Case, ...]) -> bool:
     """Whether the program gives another result than expected, or an error, on some case."""
+    run = function(program)
     try:
-        return any(run(program, x) != expected for x, expected in cases)
+        return any(run(x) != expected for x, expected in cases)
     except (ValueError, IndexError):
         return True
 
 
 def _draw_cases(rng: np.random.Generator, program: Program) -> tuple[Case, ...]:
     """Eight cases on which no neighbour passes, or none when these inputs do not suffice."""
-    cases: dict[str, Case] = {}
+    run, cases = function(program), dict[str, Case]()
     for _ in range(3 * TESTS_PER_PROBLEM):
         x = _draw_input(rng, program.kind)
         try:
-            expected = run(program, x)
+            expected = run(x)
         except (ValueError, IndexError):
             continue
         # A bound on what is printed also bounds numbers: C++ holds them in 64 bits.
@@ -268,11 +275,11 @@ def _neighbours(program: Program) -> Iterator[Program]:
     """Each program with operations missing (reverse twice: both), or one constant off by one."""
     for length in range(len(program.steps)):
         for steps in combinations(program.steps, length):
-            yield replace(program, steps=steps)
+            yield Program(program.kind, steps, program.terminal)
     for i, (name, k) in enumerate(program.steps):
         for near in (k - 1, k + 1) if k else ():
             steps = (*program.steps[:i], (name, near), *program.steps[i + 1 :])
-            yield replace(program, steps=steps)
+            yield Program(program.kind, steps, program.terminal)
 
 
 def _draw_input(rng: np.random.Generator, kind: str) -> Any:
@@ -282,7 +289,8 @@ def _draw_input(rng: np.random.Generator, kind: str) -> Any:
         x = rng.integers(low, high, size=rng.integers(1, 11)).tolist()
     else:
         sizes = rng.integers(2, 6, size=rng.integers(1, 4))
-        x = " ".join("".join(_LETTERS[rng.integers(len(_LETTERS), size=size)]) for size in sizes)
+        words = (rng.integers(len(_LETTERS), size=size).tolist() for size in sizes.tolist())
+        x = " ".join("".join(_LETTERS[i] for i in word) for word in words)
     return x + x[::-1] if rng.random() < 0.25 else x
 
 

@@ -54,7 +54,7 @@ def test_a_spec_names_one_program(phrases, kind):
 def test_a_program_by_hand():
     program = Program("list", (("even", 0), ("add", 3), ("take", 2)), "sum")
     assert procedural.composition(program) == "even add take > sum"
-    assert procedural.run(program, [1, 2, 4, 6]) == (2 + 3) + (4 + 3)
+    assert procedural.function(program)([1, 2, 4, 6]) == (2 + 3) + (4 + 3)
     assert procedural.write(program, Language.PYTHON) == (
         "def solve(x):\n"
         "    x = [v for v in x if v % 2 == 0]\n"
