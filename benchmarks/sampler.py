@@ -68,7 +68,7 @@ def _compare(
     engine.load_params(params)
     sampling = Sampling(TEMPERATURE, 1.0, 0, new_tokens)
     seeds = np.random.default_rng(0)
-    engine.warm_up(len(prompts), group, [len(prompt) for prompt in prompts], sampling)
+    engine.warm_up([list(map(len, prompts))], group, sampling)
 
     width = max(map(len, prompts))
     padded = torch.zeros((len(prompts), width), dtype=torch.long)

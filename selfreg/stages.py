@@ -267,14 +267,12 @@ def _warm_up(stages: Stages, engine: Engine) -> None:
     """Compile every decoding program that the run can need, before its first step."""
     config = stages.config
     engine.load_params(stages.learner.merged(stages.initial()), "initial")
-    calls = (
-        (stages.sets.train, config.rollout.problems_per_step, config.rollout.group_size),
-        (stages.panel.problems, len(stages.panel.problems), stages.panel.samples),
-        *(
-            (panel.problems, len(panel.problems), panel.samples)
-            for panel in (stages.report, *stages.capabilities.values())
-        ),
-    )
-    for problems, count, group in calls:
-        lengths = [len(stages.sampler.prompts[problem.id]) for problem in problems]
-        engine.warm_up(count, group, lengths, stages.sampler.sampling)
+    lengths = {name: len(prompt) for name, prompt in stages.sampler.prompts.items()}
+    sampling, rollout = stages.sampler.sampling, config.rollout
+    # Any problems may be drawn together; the longest prompt of a call says what it costs.
+    any_of_train = {lengths[problem.id] for problem in stages.sets.train}
+    calls = [[longest] * rollout.problems_per_step for longest in any_of_train]
+    engine.warm_up(calls, rollout.group_size, sampling)
+    for panel in (stages.panel, stages.report, *stages.capabilities.values()):
+        own = [lengths[problem.id] for problem in panel.problems]
+        engine.warm_up([own], panel.samples, sampling)

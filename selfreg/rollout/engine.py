@@ -19,15 +19,13 @@ class Engine(Protocol):
         The caller may donate its own copy afterwards.
         """
 
-    def warm_up(
-        self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
-    ) -> None:
+    def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
         """Get ready for calls of this kind, so that nothing is compiled during the run.
 
         Args:
-          requests: Requests a call.
+          calls: The lengths of a call's prompts in tokens, in order, for each call that may come;
+            of calls that differ only in where their longest prompt stands one is enough.
           group: Completions a request.
-          prompt_lengths: Of every prompt that may come, in tokens.
           sampling: How completions will be drawn.
         """
 

@@ -6,11 +6,10 @@ the first). So a batch costs what its rows need, not what its longest row needs,
 programs stay few and known. Rows of one prompt stay side by side, in lanes (selfreg.rollout.lanes).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import product
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from selfreg.models.policy import Policy
 from selfreg.records import FinishReason, Request, Rollout, Sampling
 from selfreg.rollout import decode, lanes
 
+T = TypeVar("T")
 SEGMENT_TOKENS = 16
 SMALLEST_BATCH = 16  # below this a smaller batch saves nothing: the weights' bytes set the pace
 SMALLEST_PROMPT = 32
@@ -94,17 +94,18 @@ class JaxEngine:
         group = len(requests[0].seeds)
         if any(len(request.seeds) != group for request in requests):
             raise ValueError("all requests of a call must want the same number of completions")
-        most = self._most(group)
-        turns = (requests[i : i + most] for i in range(0, len(requests), most))
+        turns = _in_turns(requests, self._most(group))
         return [rollouts for taken in turns for rollouts in self._serve(taken, sampling)]
 
-    def warm_up(
-        self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
-    ) -> None:
-        """See Engine: compile all the programs that calls of this kind can need."""
+    def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
+        """See Engine: compile all the programs that such calls need."""
         most = self._most(group)
-        counts = {self._size(count, group) for count in (min(requests, most), requests % most)}
-        for count, width in product(counts - {0}, {_prompt_width(n) for n in prompt_lengths}):
+        shapes = {
+            (self._size(len(lengths), group), max(map(_prompt_width, lengths)))
+            for call in calls
+            for lengths in _in_turns(call, most)
+        }
+        for count, width in sorted(shapes):
             seeds = np.zeros(count * group, np.uint32)
             prompts, lengths = np.zeros((count, width), np.int32), np.ones(count, np.int32)
             turn = self._begin(prompts, lengths, seeds, 0, sampling)
@@ -118,7 +119,7 @@ class JaxEngine:
 
     def _size(self, requests: int, group: int) -> int:
         """How many requests a turn of this many is filled up to: few sizes, few programs."""
-        return min(self._most(group), _power_of_two(requests)) if requests else 0
+        return min(self._most(group), _power_of_two(requests))
 
     def _serve(self, requests: Sequence[Request], sampling: Sampling) -> list[tuple[Rollout, ...]]:
         """One turn."""
@@ -226,6 +227,11 @@ class JaxEngine:
             alter_logprobs=alter_logprobs[:length] if has_alternatives else None,
             versions=(self._version,),
         )
+
+
+def _in_turns(requests: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """What is served together: `most` requests and, at last, the rest."""
+    return (requests[i : i + most] for i in range(0, len(requests), most))
 
 
 def _room(sampling: Sampling) -> int:

@@ -136,9 +136,7 @@ class SGLangEngine:
                 "sync/load_s": time.perf_counter() - started - written_s,
             }
 
-    def warm_up(
-        self, requests: int, group: int, prompt_lengths: Iterable[int], sampling: Sampling
-    ) -> None:
+    def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
         """See Engine; servers warm themselves up."""
 
     def release(self) -> None:

@@ -117,8 +117,9 @@ def test_alternatives_are_the_likeliest_tokens_best_first():
 def test_nothing_is_compiled_after_warm_up():
     xla.set_up()
     sampling, made = Sampling(0.9, 1.0, 0, 40), engine(max_sequences=64)
-    made.warm_up(3, 16, [len(p) for p in PROMPTS], sampling)
-    made.warm_up(5, 16, [len(p) for p in PROMPTS], sampling)  # a full turn of 4, then one of 1
+    lengths = [len(p) for p in PROMPTS]
+    # Of the second call a full turn of 4, then one of 1.
+    made.warm_up([lengths, [*lengths, *lengths[:2]]], 16, sampling)
     before = xla.compile_count()
     for seed in range(6):
         made.generate(requests(PROMPTS, 16, seed), sampling)
