@@ -23,14 +23,14 @@ def width(rows: int, first: int, group: int, parts: int) -> int:
 
 
 def pack(
-    held: np.ndarray, live: np.ndarray, group: int, count: int, width: int
+    drawn: np.ndarray, live: np.ndarray, group: int, count: int, width: int
 ) -> np.ndarray | None:
-    """Lanes of those rows that are still drawn.
+    """Lanes of those rows that have not ended.
 
     Args:
-      held: int [n], the completion that each row of the batch draws; some twice, to fill up.
+      drawn: int [n], the completion that each row of the batch draws; some twice, to fill up.
       live: int, the completions that have not ended.
-      group: Completions of a prompt: `held // group` is a row's prompt.
+      group: Completions of a prompt: `drawn // group` is a row's prompt.
       count: Lanes wanted.
       width: Rows of each.
 
@@ -38,9 +38,9 @@ def pack(
       int [count * width], below n: whole lanes, each filled up by repeats of its own, which draw
       the same tokens again. None: they do not fit.
     """
-    completions, rows = np.unique(held, return_index=True)
+    completions, rows = np.unique(drawn, return_index=True)
     rows = rows[np.isin(completions, live)]
-    prompts = held[rows] // group
+    prompts = drawn[rows] // group
     lanes = [
         np.resize(own[start : start + width], width)
         for own in (rows[prompts == prompt] for prompt in np.unique(prompts))
