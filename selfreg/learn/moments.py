@@ -160,13 +160,20 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
         count = optax.safe_increment(state.count)
         key = jax.random.fold_in(jax.random.key(0), count)
 
-        def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
-            seed = jax.random.bits(jax.random.fold_in(key, place), dtype=jnp.uint32)
+        def step(g: Array, mu: Any, nu: Any, seed: Array) -> tuple[Array, Any, Any]:
             random = _random_bits(seed, g.shape)
             m = b1 * first.decode(mu) + (1 - b1) * g
             v = b2 * second.decode(nu) + (1 - b2) * g * g
             step = m / (1 - b1**count) / (jnp.sqrt(v / (1 - b2**count)) + eps)
             return step, first.encode(m, random & 0xFFFF), second.encode(v, random >> 16)
+
+        def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
+            here = jax.random.fold_in(key, place)
+            # Coding in 8 bits takes half a dozen float32 arrays: of a layer, not of all layers.
+            if isinstance(mu, Blocks) and g.ndim > 2:
+                seeds = jax.random.bits(here, g.shape[:1], jnp.uint32)
+                return jax.lax.map(lambda layer: step(*layer), (g, mu, nu, seeds))
+            return step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
 
         places = jax.tree.unflatten(
             jax.tree.structure(gradient), range(len(jax.tree.leaves(gradient)))

@@ -30,6 +30,10 @@ from selfreg.records import Batch
 
 Array = jax.Array
 
+# XLA orders operations for a CPU so that many could run at once, and has several weights' steps in
+# memory together: up to a quarter more of it, at the same pace.
+MEMORY_FIRST: Any = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
 
 class TrainState(NamedTuple):
     """What an update changes: float32 weights, or adapters, and the optimizer's moments."""
@@ -156,7 +160,12 @@ def make_learner(
 
     # The output keeps the layout of the input: nothing drifts from step to step. The base is an
     # argument: as a constant it would be compiled in.
-    @partial(jax.jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
+    @partial(
+        jax.jit,
+        donate_argnums=0,
+        out_shardings=(placed_as, replicated(mesh)),
+        compiler_options=MEMORY_FIRST if mesh.devices.flat[0].platform == "cpu" else None,
+    )
     def jitted(
         state: TrainState,
         base: Any,

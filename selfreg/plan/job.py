@@ -9,8 +9,6 @@ from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
-# Of both moments a weight; int8 has a float32 scale for every 128 elements of each.
-MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2 + 2 * 4 / 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Job:
       dtype_bytes: Of what layers compute in.
       activation_bytes: Of what is kept of it.
       fused_attention: No scores are held.
-      moment_bytes: Of both moments a trained weight.
+      moments: Their type, as config.optimizer.state_dtype.
       offload: Moments lie in the host's memory between updates.
       lora_rank: 0: all weights learn.
       scorings: Forward passes a step that only score completions: one of the reference policy for
@@ -57,7 +55,7 @@ class Job:
     activation_bytes: int
     fused_attention: bool
     remat: str
-    moment_bytes: float
+    moments: str
     offload: bool
     lora_rank: int
     chunk_tokens: int
@@ -116,7 +114,7 @@ def make_job(
         activation_bytes=BYTES[config.model.dtype] if gpu else 4,
         fused_attention=fused,
         remat=config.model.remat,
-        moment_bytes=MOMENT_BYTES[config.optimizer.state_dtype],
+        moments=config.optimizer.state_dtype,
         offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
         chunk_tokens=learn.logprob_chunk_tokens,

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh
 
+from selfreg.learn.moments import block_size
 from selfreg.mesh import AXES
 from selfreg.models.decoder import MATRICES, Decoder, DecoderConfig, layout
-from selfreg.plan.job import Job, packing_of
+from selfreg.plan.job import BYTES, Job, packing_of
 
 MASTER = 4  # bytes of float32
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
@@ -118,7 +119,7 @@ def estimate(job: Job, split: Split) -> Memory:
     largest = max(weight.shard for weight in learns)
     one_pass = sum(w.shard for w in learns if w.in_blocks)
     devices = math.prod(split)
-    moments = trained * job.moment_bytes
+    moments = sum(weight.shard * _moment_bytes(job, weight) for weight in learns)
     # A campaign's first snapshot holds the Fisher information too.
     saved = trained * MASTER * (2 if job.uses_ewc else 1)
     # Frozen weights are kept in what layers compute in, adapters in float32.
@@ -130,11 +131,7 @@ def estimate(job: Job, split: Split) -> Memory:
         "reference policy": trained * MASTER if job.scorings else 0.0,
         "EWC's start and Fisher": 2 * trained * MASTER if job.uses_ewc else 0.0,
     }
-    update = {
-        "gradients, summed": trained * MASTER,
-        # The compiler copies donated weights that loops read, and writes the new ones at the end.
-        "weights before the step": trained * MASTER,
-    } | _most(
+    update = {"gradients, summed": trained * MASTER} | _most(
         _loop(job, split) | {"a microbatch's gradients": one_pass * MASTER},
         _prompts_backward(job, split) | {"the prompts' gradients": one_pass * MASTER},
         {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
@@ -145,6 +142,13 @@ def estimate(job: Job, split: Split) -> Memory:
         "moments, offloaded": moments * devices if job.offload else 0.0,
     }
     return Memory(stays, update, _decoding(job, split), host)
+
+
+def _moment_bytes(job: Job, weight: Weight) -> float:
+    """Of both moments of one number of a weight; in 8 bits every block has a float32 scale too."""
+    if job.moments == "int8":
+        return 2 * (1 + MASTER / block_size(weight.shape[-1]))
+    return 2.0 * BYTES[job.moments]
 
 
 def _trained(job: Job, split: Split) -> tuple[Weight, ...]:
