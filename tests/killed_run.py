@@ -1,11 +1,12 @@
 """Run selfreg.main in a process that dies by SIGKILL at a named point, once for each point.
 
-    python tests/killed_run.py POINT:NTH,POINT:NTH <flags of selfreg.main>
+    python tests/killed_run.py POINT:NTH <flags of selfreg.main>
+    python tests/killed_run.py - <flags of selfreg.main>         # points come on stdin, one a line
 
 POINT is where: `none` runs to the end, and `interrupted` sends SIGINT instead. The points are
 reached from outside, by wrapping what the run calls, so that nothing in the package knows of them.
-With several points each run is a process forked once the libraries are loaded, before jax has begun
-to work; their exit codes are printed, one a line.
+With points on stdin each run is a process forked once the libraries are loaded, before jax has
+begun to work; its exit code is printed as a line, and what it prints goes to stderr.
 """
 
 import importlib
@@ -125,11 +126,11 @@ def run_forked(point: str) -> int:
 
 if __name__ == "__main__":
     leave_torch_out()  # before anything imports transformers
-    points = sys.argv.pop(1).split(",")
-    if len(points) == 1:
-        run(points[0])
-    with open(os.dup(1), "w", buffering=1) as said:
-        os.dup2(2, 1)  # what the runs print goes elsewhere
+    point = sys.argv.pop(1)
+    if point != "-":
+        run(point)
+    with open(os.dup(1), "w", buffering=1) as codes:
+        os.dup2(2, 1)
         load()
-        for point in points:
-            print(run_forked(point), file=said)
+        for line in sys.stdin:
+            print(run_forked(line), file=codes)

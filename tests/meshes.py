@@ -5,6 +5,7 @@ python tests/meshes.py      # with the environment of the fixture eight_devices
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -67,6 +68,7 @@ def learner(policy: Policy, shape: tuple[int, ...], dtype: str = "float32") -> L
     return make_learner(policy, mesh_of(shape), rule, settings)
 
 
+@cache
 def step(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, Any]:
     """The loss and gradient of an update, and the bytes that one device holds."""
     made = learner(POLICIES[name], shape, dtype)

@@ -16,7 +16,8 @@ DOC = (ROOT / "docs/add_a_control.md").read_text()
 SIZES = {
     "campaign_budget_steps": 6, "evaluation.every_steps": 1, "problems.panel_count": 4,
     "problems.report_count": 4, "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
-    "rollout.max_new_tokens": 48, "rollout.group_size": 4,
+    "rollout.max_new_tokens": 48, "rollout.group_size": 4, "learn.row_tokens": "(48,)",
+    "grading.validate": False,
 }  # fmt: skip
 SMALL = [f"--config.{name}={value}" for name, value in SIZES.items()]
 

@@ -234,6 +234,7 @@ def test_interrupting_says_how_to_go_on(tmp_path):
     command = [
         sys.executable, "-m", "selfreg.main", "--config=configs/tiny.py", f"--workdir={tmp_path}",
         "--config.problems.panel_count=8", "--config.grading.validate=False",
+        "--config.rollout.max_new_tokens=32",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -13,9 +13,9 @@ from selfreg import rundir
 
 ROOT = Path(__file__).parent.parent
 FLAGS = (
-    f"--config={ROOT}/configs/tiny.py --config.campaigns=1 --config.campaign_budget_steps=4 "
+    f"--config={ROOT}/configs/tiny.py --config.campaigns=1 --config.campaign_budget_steps=3 "
     "--config.problems.panel_count=4 --config.problems.report_count=4 "
-    "--config.evaluation.every_steps=2 --config.evaluation.panel_samples=4 "
+    "--config.evaluation.every_steps=3 --config.evaluation.panel_samples=4 "
     "--config.evaluation.report_samples=4 --config.checkpoint.every_steps=1 "
     "--config.rollout.problems_per_step=4 --config.rollout.group_size=4 "
     "--config.rollout.max_new_tokens=48 --config.optimizer.lr=1e-3 "
@@ -29,42 +29,57 @@ def environment(eight_devices, devices):
     return eight_devices | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
-def start(points, flags, environment):
-    """Start a process for each point of killed_run.py; their codes and what they said."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for index, point in enumerate(points):
-        command = [sys.executable, str(ROOT / "tests/killed_run.py"), point, *flags]
-        if len(points) > 1:
-            command += [f"--coordinator=127.0.0.1:{port}", f"--process_count={len(points)}"]
-            command += [f"--process_index={index}"]
-        started.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        )
-    said = [process.communicate(timeout=400) for process in started]
-    return [process.returncode for process in started], said
+class Processes:
+    """So many processes of killed_run.py, each with a file for what its runs say."""
+
+    def __init__(self, folder, count, flags, environment):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, str(ROOT / "tests/killed_run.py"), "-", *flags]
+        if count > 1:
+            command += [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        self.all = []
+        for index in range(count):
+            said = folder / f"said_{count}_{index}"
+            own = [f"--process_index={index}"] if count > 1 else []
+            with said.open("w") as errors:
+                process = subprocess.Popen(command + own, env=environment, stderr=errors, **pipes)
+            self.all.append((process, said))
+
+    def run(self, *points):
+        """A run of all, each from its point: their codes, and what they have said in it."""
+        before = [len(said.read_text()) for _, said in self.all]
+        for (process, _), point in zip(self.all, points, strict=True):
+            process.stdin.write(f"{point}\n")
+        codes = [int(process.stdout.readline() or 99) for process, _ in self.all]
+        return codes, [s.read_text()[n:] for (_, s), n in zip(self.all, before, strict=True)]
+
+    def end(self):
+        for process, _ in self.all:
+            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, eight_devices):
     """The same run in one process of four devices and in two of two."""
     folder = tmp_path_factory.mktemp("runs")
-    codes, said = start(
-        ["none:0"], [*FLAGS, f"--workdir={folder}/one"], environment(eight_devices, 4)
-    )
+    flags = [*FLAGS, f"--workdir={folder}/one"]
+    alone = Processes(folder, 1, flags, environment(eight_devices, 4))
+    codes, said = alone.run("none:0")
     assert codes == [0], said
-    flags, two = [*FLAGS, f"--workdir={folder}/two"], environment(eight_devices, 2)
-    codes, said = start(["updated:2"] * 2, flags, two)
+    alone.end()
+    flags = [*FLAGS, f"--workdir={folder}/two"]
+    pair = Processes(folder, 2, flags, environment(eight_devices, 2))
+    codes, said = pair.run("updated:2", "updated:2")
     assert codes == [-signal.SIGKILL] * 2, said
-    codes, interrupted = start(["none:0", "interrupted:1"], flags, two)
+    codes, interrupted = pair.run("none:0", "interrupted:1")
     assert codes == [130, 130], interrupted
-    codes, said = start(["none:0"] * 2, flags, two)
+    codes, said = pair.run("none:0", "none:0")
     assert codes == [0, 0], said
-    return folder / "one", folder / "two", interrupted, said
+    yield folder / "one", folder / "two", interrupted, said, pair
+    pair.end()
 
 
 def test_metrics_are_bit_identical(runs):
@@ -75,7 +90,7 @@ def test_metrics_are_bit_identical(runs):
             for r in rundir.read_records(folder)
         ]
 
-    assert len(of(runs[0])) == 5
+    assert len(of(runs[0])) == 4
     assert of(runs[1]) == of(runs[0])
     assert any(metrics.get("grad_norm") for metrics in of(runs[0]))
     lines = [rundir.read_lines(folder / rundir.CAMPAIGNS) for folder in runs[:2]]
@@ -83,7 +98,7 @@ def test_metrics_are_bit_identical(runs):
 
 
 def test_the_first_process_alone_speaks_and_writes(runs):
-    (first, _), (second, _) = runs[3]
+    first, second = runs[3]
     assert "report.html" in first
     assert "campaign 1/1" in first
     assert second.replace("[Gloo]", "").count("campaign") == 0
@@ -93,18 +108,21 @@ def test_the_first_process_alone_speaks_and_writes(runs):
 
 
 def test_ctrl_c_in_one_process_ends_both(runs):
-    for _, errors in runs[2]:
+    for errors in runs[2]:
         assert "stopped; run the same command again" in errors
         assert "Traceback" not in errors
 
 
-def test_an_error_of_the_first_process_ends_both_with_one_line(runs, eight_devices, tmp_path):
-    flags = [*FLAGS, "--config.seed=8", f"--workdir={runs[1]}"]
-    codes, said = start(["none:0"] * 2, flags, environment(eight_devices, 2))
+def test_an_error_of_the_first_process_ends_both_with_one_line(runs):
+    file = runs[1] / rundir.CONFIG
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"seed": 8}))
+    codes, said = runs[4].run("none:0", "none:0")
+    file.write_text(json.dumps(config))
     assert codes == [2, 2], said
-    for _, errors in said:
+    for errors in said:
         assert "error: --workdir=" in errors
-        assert "seed: 7 there, 8 now" in errors
+        assert "seed: 8 there, 7 now" in errors
         assert "Traceback" not in errors
 
 

@@ -30,26 +30,26 @@ POINTS = [
 ]  # fmt: skip
 
 
-def start(workdir: Path, *points: str) -> str:
-    """What was printed."""
-    command = [sys.executable, str(ROOT / "tests/killed_run.py"), ",".join(points), *FLAGS]
+def start(workdir: Path, *points: str) -> list[int]:
+    """The exit codes of a run from each point."""
+    command = [sys.executable, str(ROOT / "tests/killed_run.py"), "-", *FLAGS]
     # With as many threads as a user's run has: they could add in another order.
     environment = {key: value for key, value in os.environ.items() if key != "NPROC"}
     run = subprocess.run(
         [*command, f"--workdir={workdir}"], env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
+        input="\n".join(points), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
-    return run.stdout
+    return list(map(int, run.stdout.split()))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same run twice: once through, and killed eight times."""
     folder = tmp_path_factory.mktemp("runs")
-    start(folder / "whole", "none:0")
-    codes = start(folder / "killed", *POINTS, "none:0").split()
-    assert list(map(int, codes)) == [-signal.SIGKILL] * len(POINTS) + [0]
+    assert start(folder / "whole", "none:0") == [0]
+    codes = start(folder / "killed", *POINTS, "none:0")
+    assert codes == [-signal.SIGKILL] * len(POINTS) + [0]
     return folder / "whole", folder / "killed"
 
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.lanes import width
@@ -96,6 +98,7 @@ def make_job(
             f"completions of {completion} tokens are more than "
             f"config.rollout.max_new_tokens={rollout.max_new_tokens}"
         )
+    dtype_bytes = BYTES[config.model.dtype]
     attention = config.model.attention
     fused = attention == "cudnn" or (
         attention == "auto" and gpu and config.model.dtype == "bfloat16"
@@ -109,9 +112,9 @@ def make_job(
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
     return Job(
         decoder=decoder,
-        dtype_bytes=BYTES[config.model.dtype],
-        # XLA's CPU backend widens bfloat16 to compute, and keeps what it widened.
-        activation_bytes=BYTES[config.model.dtype] if gpu else 4,
+        dtype_bytes=dtype_bytes,
+        # Before jax 0.11 XLA's CPU backend widened bfloat16 to compute, and kept what it widened.
+        activation_bytes=4 if not gpu and jax.__version_info__ < (0, 11) else dtype_bytes,
         fused_attention=fused,
         remat=config.model.remat,
         moments=config.optimizer.state_dtype,
