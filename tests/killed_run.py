@@ -1,12 +1,11 @@
 """Run selfreg.main in a process that dies by SIGKILL at a named point, once for each point.
 
-    python tests/killed_run.py POINT:NTH <flags of selfreg.main>
-    python tests/killed_run.py - <flags of selfreg.main>         # points come on stdin, one a line
+    echo POINT:NTH | python tests/killed_run.py <flags of selfreg.main>
 
-POINT is where: `none` runs to the end, and `interrupted` sends SIGINT instead. The points are
-reached from outside, by wrapping what the run calls, so that nothing in the package knows of them.
-With points on stdin each run is a process forked once the libraries are loaded, before jax has
-begun to work; its exit code is printed as a line, and what it prints goes to stderr.
+Points come on stdin, one a line: `none` runs to the end, and `interrupted` sends SIGINT instead.
+They are reached from outside, by wrapping what the run calls, so that nothing in the package knows
+of them. Each run is a process forked once the libraries are loaded, before jax has begun to work;
+its exit code is printed as a line, and what it prints goes to stderr.
 """
 
 import importlib
@@ -126,9 +125,6 @@ def run_forked(point: str) -> int:
 
 if __name__ == "__main__":
     leave_torch_out()  # before anything imports transformers
-    point = sys.argv.pop(1)
-    if point != "-":
-        run(point)
     with open(os.dup(1), "w", buffering=1) as codes:
         os.dup2(2, 1)
         load()

@@ -1,10 +1,12 @@
 """Two processes, killed and interrupted, give bit for bit what one of as many devices gives."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,7 @@ class Processes:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [sys.executable, str(ROOT / "tests/killed_run.py"), "-", *flags]
+        command = [sys.executable, str(ROOT / "tests/killed_run.py"), *flags]
         if count > 1:
             command += [f"--coordinator=127.0.0.1:{port}", f"--process_count={count}"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
@@ -45,7 +47,9 @@ class Processes:
             said = folder / f"said_{count}_{index}"
             own = [f"--process_index={index}"] if count > 1 else []
             with said.open("w") as errors:
-                process = subprocess.Popen(command + own, env=environment, stderr=errors, **pipes)
+                process = subprocess.Popen(
+                    command + own, env=environment, stderr=errors, start_new_session=True, **pipes
+                )
             self.all.append((process, said))
 
     def run(self, *points):
@@ -53,8 +57,15 @@ class Processes:
         before = [len(said.read_text()) for _, said in self.all]
         for (process, _), point in zip(self.all, points, strict=True):
             process.stdin.write(f"{point}\n")
+        watch = threading.Timer(400, self.kill)
+        watch.start()
         codes = [int(process.stdout.readline() or 99) for process, _ in self.all]
+        watch.cancel()
         return codes, [s.read_text()[n:] for (_, s), n in zip(self.all, before, strict=True)]
+
+    def kill(self):
+        for process, _ in self.all:
+            os.killpg(process.pid, signal.SIGKILL)
 
     def end(self):
         for process, _ in self.all:

@@ -49,9 +49,8 @@ def small_job(remat="none", microbatch_rows=0, **changes):
     return resolve(config)
 
 
-def lowered_update(policy, split, packing, sizes, config=None):
+def lowered_update(policy, split, packing, sizes, config):
     """The real update, as the compiler is given it."""
-    config = config or small_job()
     problems, prompt, group, completion = sizes
     anchored = config.learn.ewc_coef > 0
     rule = make_optimizer(
@@ -160,7 +159,8 @@ def test_the_update_of_a_deep_model_is_no_larger_a_program():
     counts = []
     for layers in (4, 32):
         policy = make_policy(replace(shape_of("tiny"), layers=layers), TOKENIZER)
-        lowered = lowered_update(policy, (1, 1, 1), make_packing((), 2, 8, 4, 1), (1, 8, 4, 8))
+        packing, sizes = make_packing((), 2, 8, 4, 1), (1, 8, 4, 8)
+        lowered = lowered_update(policy, (1, 1, 1), packing, sizes, small_job())
         counts.append(lowered.as_text().count("\n"))
     assert counts[0] == counts[1] > 100
 

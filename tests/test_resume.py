@@ -32,7 +32,7 @@ POINTS = [
 
 def start(workdir: Path, *points: str) -> list[int]:
     """The exit codes of a run from each point."""
-    command = [sys.executable, str(ROOT / "tests/killed_run.py"), "-", *FLAGS]
+    command = [sys.executable, str(ROOT / "tests/killed_run.py"), *FLAGS]
     # With as many threads as a user's run has: they could add in another order.
     environment = {key: value for key, value in os.environ.items() if key != "NPROC"}
     run = subprocess.run(

@@ -164,8 +164,8 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
             random = _random_bits(seed, g.shape)
             m = b1 * first.decode(mu) + (1 - b1) * g
             v = b2 * second.decode(nu) + (1 - b2) * g * g
-            step = m / (1 - b1**count) / (jnp.sqrt(v / (1 - b2**count)) + eps)
-            return step, first.encode(m, random & 0xFFFF), second.encode(v, random >> 16)
+            moved = m / (1 - b1**count) / (jnp.sqrt(v / (1 - b2**count)) + eps)
+            return moved, first.encode(m, random & 0xFFFF), second.encode(v, random >> 16)
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
