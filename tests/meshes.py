@@ -155,13 +155,13 @@ def compiled_decoding(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     turn = engine._begin(prompts, lengths, np.zeros(64, np.uint32), 64, sampling)
     rows, packed = turn.rows, engine._packed(turn, np.zeros(0, int)).rows
     kept = np.zeros((split_rows(engine._mesh, 32), 32 // split_rows(engine._mesh, 32)), int)
-    segment = engine._segment.lower(
+    segment = engine._programs.segment.lower(
         engine._weights, rows, np.int32(0), np.int32(16), sampling=sampling
     )
     return {
-        "load": collectives(engine._unstack.lower(params).compile()),
+        "load": collectives(engine._programs.unstack.lower(params).compile()),
         "segment": collectives(segment.compile()),
-        "pack": collectives(engine._pack.lower(rows, kept, lane=packed.lane).compile()),
+        "pack": collectives(engine._programs.pack.lower(rows, kept, lane=packed.lane).compile()),
         "cache_shares": [
             cache.addressable_shards[0].data.size / cache.size
             for state in (rows, packed)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -288,9 +288,9 @@ def _draw_input(rng: np.random.Generator, kind: str) -> Any:
         low, high = ((-12, 25), (-3, 8))[rng.integers(2)]
         x = rng.integers(low, high, size=rng.integers(1, 11)).tolist()
     else:
-        sizes = rng.integers(2, 6, size=rng.integers(1, 4))
-        words = (rng.integers(len(_LETTERS), size=size).tolist() for size in sizes.tolist())
-        x = " ".join("".join(_LETTERS[i] for i in word) for word in words)
+        sizes = rng.integers(2, 6, size=rng.integers(1, 4)).tolist()
+        letters = map(_LETTERS.__getitem__, rng.integers(len(_LETTERS), size=sum(sizes)).tolist())
+        x = " ".join("".join(islice(letters, size)) for size in sizes)
     return x + x[::-1] if rng.random() < 0.25 else x
 
 

@@ -1,5 +1,6 @@
 """AdamW on float32 master weights, its learning rate an argument of the update."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from selfreg.learn.moments import scale_by_adam
 Array = jax.Array
 
 
+@cache  # the same rule for the same arguments: programs are compiled for a rule
 def make_optimizer(
     *,
     b1: float,

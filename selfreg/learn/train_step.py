@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -98,6 +98,30 @@ class Learner(NamedTuple):
     lower: Callable[..., jax.stages.Lowered]
 
 
+class _Programs(NamedTuple):
+    """What a Learner's functions run: jitted, and none holds any weights.
+
+    Attributes:
+      like: As in Learner.
+      copy: Weights -> a copy of them on the mesh.
+      zero_moments: Weights -> moments at zero.
+      update: (state, base, batch, reference logprobs, anchor, numbers) -> (state, metrics).
+      logprobs: (weights, base, batch, temperature) -> float32 [B, T].
+      anchor: (weights, base, batch, temperature) -> Anchor.
+      freeze: Weights -> a LoRA base.
+      merge: (base, adapters) -> full weights.
+    """
+
+    like: TrainState
+    copy: Callable[[Any], Any]
+    zero_moments: Callable[[Any], optax.OptState]
+    update: Any
+    logprobs: Callable[..., Array]
+    anchor: Callable[..., Anchor]
+    freeze: Callable[[Any], Any]
+    merge: Callable[[Any, Any], Any]
+
+
 def make_learner(
     policy: Policy,
     mesh: Mesh,
@@ -107,44 +131,22 @@ def make_learner(
 ) -> Learner:
     """Compile-ready functions for one policy on one mesh.
 
+    Learners of equal arguments share their programs: the second run in a process compiles nothing.
+
     Raises:
       ValueError: LoRA's rank does not fit the policy, or the devices cannot offload.
     """
-
-    def shardings(tree: Any) -> Any:
-        return layout(policy.config, mesh, tree)
+    rank, alpha = (lora.rank, lora.alpha) if lora else (0, 0.0)
+    programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
+    base = programs.freeze(lora.base) if lora else None
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
         return {name: place(array, replicated(mesh)) for name, array in arrays.items()}
 
-    def with_shardings(tree: Any, shardings: Any) -> Any:
-        def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
-
-        return jax.tree.map(leaf, tree, shardings)
-
-    base, weights = None, abstract_params(policy)
-    if lora is not None:
-        dtype = jnp.dtype(settings.dtype)
-        base = jax.jit(partial(freeze, dtype=dtype), out_shardings=shardings(weights))(lora.base)
-        merge_all = jax.jit(partial(merge, alpha=lora.alpha), out_shardings=shardings(weights))
-        policy = adapt(policy, lora.rank, lora.alpha)
-        weights = abstract_adapters(policy, lora.rank)
-    moments = jax.eval_shape(optimizer.init, weights)
-    placed_as = TrainState(shardings(weights), shardings(moments))
-    if settings.offload:
-        on_host = in_host_memory(placed_as.moments, moments)
-        optimizer = offloaded(optimizer, placed_as.moments, on_host)
-        placed_as = placed_as._replace(moments=on_host)
-    like = with_shardings(TrainState(weights, moments), placed_as)
-    zero_moments = jax.jit(optimizer.init, out_shardings=placed_as.moments)
-    # A copy always: the update donates it, and the caller keeps its own.
-    copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params)
-
     def init(params: Any) -> TrainState:
-        placed = copy(params)
-        return TrainState(placed, zero_moments(placed))
+        placed = programs.copy(params)
+        return TrainState(placed, programs.zero_moments(placed))
 
     def update(
         state: TrainState,
@@ -156,7 +158,56 @@ def make_learner(
         anchor: Anchor | None = None,
     ) -> tuple[TrainState, dict[str, Array]]:
         numbers = Numbers(*(jnp.float32(number) for number in (lr, kl_coef, temperature)))
-        return jitted(state, base, on_mesh(batch), reference, anchor, numbers)
+        return programs.update(state, base, on_mesh(batch), reference, anchor, numbers)
+
+    def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
+        return programs.logprobs(params, base, on_mesh(batch), jnp.float32(temperature))
+
+    def anchor(params: Any, batch: Batch, temperature: float) -> Anchor:
+        return programs.anchor(params, base, on_mesh(batch), jnp.float32(temperature))
+
+    def merged(params: Any) -> Any:
+        return programs.merge(base, params) if lora else params
+
+    def lower(batch: Batch, reference: Array | None, anchored: bool = False) -> jax.stages.Lowered:
+        like, numbers = programs.like, Numbers(*[jnp.float32(1)] * 3)
+        held = Anchor(like.params, like.params) if anchored else None
+        return programs.update.lower(like, base, on_mesh(batch), reference, held, numbers)
+
+    return Learner(programs.like, init, update, logprobs, anchor, merged, lower)
+
+
+@lru_cache(maxsize=16)
+def _programs(
+    policy: Policy,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    settings: LearnSettings,
+    rank: int,
+    alpha: float,
+) -> _Programs:
+    """The programs of a learner; with LoRA where the rank is above 0."""
+
+    def shardings(tree: Any) -> Any:
+        return layout(policy.config, mesh, tree)
+
+    def with_shardings(tree: Any, shardings: Any) -> Any:
+        def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
+
+        return jax.tree.map(leaf, tree, shardings)
+
+    weights = abstract_params(policy)
+    full = shardings(weights)
+    if rank:
+        policy = adapt(policy, rank, alpha)
+        weights = abstract_adapters(policy, rank)
+    moments = jax.eval_shape(optimizer.init, weights)
+    placed_as = TrainState(shardings(weights), shardings(moments))
+    if settings.offload:
+        on_host = in_host_memory(placed_as.moments, moments)
+        optimizer = offloaded(optimizer, placed_as.moments, on_host)
+        placed_as = placed_as._replace(moments=on_host)
 
     # The output keeps the layout of the input: nothing drifts from step to step. The base is an
     # argument: as a constant it would be compiled in.
@@ -166,7 +217,7 @@ def make_learner(
         out_shardings=(placed_as, replicated(mesh)),
         compiler_options=MEMORY_FIRST if mesh.devices.flat[0].platform == "cpu" else None,
     )
-    def jitted(
+    def update(
         state: TrainState,
         base: Any,
         batch: dict[str, Array],
@@ -181,15 +232,12 @@ def make_learner(
             )
 
     @partial(jax.jit, out_shardings=replicated(mesh))
-    def scores(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Array:
+    def logprobs(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Array:
         with in_force(mesh):
             return _score_all(bind(policy, base), settings, mesh, params, batch, temperature)
 
-    def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
-        return scores(params, base, on_mesh(batch), jnp.float32(temperature))
-
     @partial(jax.jit, out_shardings=Anchor(placed_as.params, placed_as.params))
-    def anchored(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Anchor:
+    def anchor(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Anchor:
         with in_force(mesh):
             options = _score_options(settings, temperature)
             return Anchor(
@@ -197,18 +245,17 @@ def make_learner(
                 fisher(bind(policy, base), mesh, params, batch, options),
             )
 
-    def anchor(params: Any, batch: Batch, temperature: float) -> Anchor:
-        return anchored(params, base, on_mesh(batch), jnp.float32(temperature))
-
-    def merged(params: Any) -> Any:
-        return params if lora is None else merge_all(base, params)
-
-    def lower(batch: Batch, reference: Array | None, anchored: bool = False) -> jax.stages.Lowered:
-        numbers = Numbers(*[jnp.float32(1)] * 3)
-        held = Anchor(like.params, like.params) if anchored else None
-        return jitted.lower(like, base, on_mesh(batch), reference, held, numbers)
-
-    return Learner(like, init, update, logprobs, anchor, merged, lower)
+    return _Programs(
+        like=with_shardings(TrainState(weights, moments), placed_as),
+        # A copy always: the update donates it, and the caller keeps its own.
+        copy=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params),
+        zero_moments=jax.jit(optimizer.init, out_shardings=placed_as.moments),
+        update=update,
+        logprobs=logprobs,
+        anchor=anchor,
+        freeze=jax.jit(partial(freeze, dtype=jnp.dtype(settings.dtype)), out_shardings=full),
+        merge=jax.jit(partial(merge, alpha=alpha), out_shardings=full),
+    )
 
 
 def _score_all(

@@ -6,7 +6,7 @@ are trained, have moments and are saved; `merge` turns them, with the base, into
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,7 @@ class AdaptedPolicy(Policy):
     """
 
     alpha: float
-    base: Any
+    base: Any = field(compare=False)
 
     def decoder(self, params: Any) -> Decoder:
         """The decoder with the base's weights and these adapters; cheap, also inside jit."""

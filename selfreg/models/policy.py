@@ -1,7 +1,7 @@
 """A policy: a decoder's structure, its tokenizer and its stop tokens, loaded by name or by path."""
 
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ TINY = Path(__file__).parent / "tiny"
 class Policy:
     """Everything about a policy but its weights, which travel as a nested dict of arrays.
 
+    Policies are equal where they compute the same: what is compiled for one serves the other.
+
     Attributes:
       config: The decoder's shape.
       structure: The decoder's nnx graph definition; with weights it makes a Decoder.
@@ -32,7 +34,7 @@ class Policy:
 
     config: DecoderConfig
     structure: nnx.GraphDef
-    tokenizer: Any
+    tokenizer: Any = field(compare=False)
     stop_ids: tuple[int, ...]
     attention: str
 

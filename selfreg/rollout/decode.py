@@ -1,6 +1,6 @@
 """The in-process engine's decoding programs: unstack, prefill, segment. Pure, to be jitted."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from selfreg.models.attention import (
 from selfreg.models.decoder import LOGICAL_AXES, MATRICES, Block, embed, linear, pieces, rms_norm
 from selfreg.models.policy import Policy
 from selfreg.models.rope import make_rotations
+from selfreg.models.shape import DecoderConfig
 from selfreg.records import Sampling
 from selfreg.rollout.sampling import draw
 
@@ -113,10 +114,14 @@ def _transposed(layer: Any) -> Any:
     return {name: leaf.T if name in MATRICES else leaf for name, leaf in layer.items()}
 
 
+@lru_cache
+def _block_structure(config: DecoderConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: Block(config, rngs=nnx.Rngs(0))))
+
+
 def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, bool]]:
     """Every layer, and whether it is a sliding-window layer."""
-    abstract = nnx.eval_shape(lambda: Block(policy.config, rngs=nnx.Rngs(0)))
-    structure = nnx.graphdef(abstract)
+    structure = _block_structure(policy.config)
     blocks = [nnx.merge(structure, layer) for layer in weights.layers]
     for block in blocks:
         block.transposed = True

@@ -7,7 +7,7 @@ programs stay few and known. Rows of one prompt stay side by side, in lanes (sel
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import gcd
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,6 +43,36 @@ class _Turn(NamedTuple):
     size: int
 
 
+class _Programs(NamedTuple):
+    """The functions of selfreg.rollout.decode, jitted for a policy on a mesh."""
+
+    unstack: Any
+    prefill: Any
+    segment: Any
+    pack: Any
+
+
+@lru_cache(maxsize=16)
+def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
+    """Engines of equal policies share them: the second run in a process compiles nothing."""
+
+    def jit(function: Callable[..., Any], **options: Any) -> Any:
+        return jax.jit(in_force(mesh)(function), **options)
+
+    return _Programs(
+        unstack=jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype))),
+        prefill=jit(partial(decode.prefill, policy), static_argnames=("lane", "new_tokens")),
+        segment=jit(
+            partial(decode.segment, policy, tokens=SEGMENT_TOKENS),
+            static_argnames="sampling",
+            donate_argnames="rows",
+            # What the host reads is whole in every process.
+            out_shardings=(None, replicated(mesh), replicated(mesh)),
+        ),
+        pack=jit(decode.pack, static_argnames="lane"),
+    )
+
+
 class JaxEngine:
     """An Engine in the trainer's own process, on the trainer's mesh."""
 
@@ -60,25 +90,11 @@ class JaxEngine:
         self._max_sequences = max_sequences
         self._weights: decode.Weights | None = None
         self._version = ""
-        self._unstack = self._jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)))
-        self._prefill = self._jit(
-            partial(decode.prefill, policy), static_argnames=("lane", "new_tokens")
-        )
-        self._segment = self._jit(
-            partial(decode.segment, policy, tokens=SEGMENT_TOKENS),
-            static_argnames="sampling",
-            donate_argnames="rows",
-            # What the host reads is whole in every process.
-            out_shardings=(None, replicated(mesh), replicated(mesh)),
-        )
-        self._pack = self._jit(decode.pack, static_argnames="lane")
-
-    def _jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-        return jax.jit(in_force(self._mesh)(function), **options)
+        self._programs = _programs(policy, mesh, dtype)
 
     def load_params(self, params: Any, version: str = "") -> None:
         """See Engine."""
-        self._weights, self._version = self._unstack(params), version
+        self._weights, self._version = self._programs.unstack(params), version
 
     def release(self) -> None:
         """See Engine; the memory is the trainer's own."""
@@ -153,7 +169,7 @@ class JaxEngine:
         placed = (place(a, batch_sharding(self._mesh, len(a))) for a in arrays)
         size, group = len(seeds), len(seeds) // len(prompts)
         lane = lanes.width(size, size, group, split_rows(self._mesh, size))
-        rows = self._prefill(self._weights, *placed, lane=lane, new_tokens=_room(sampling))
+        rows = self._programs.prefill(self._weights, *placed, lane=lane, new_tokens=_room(sampling))
         return _Turn(rows, np.arange(size), group, size)
 
     def _advance(
@@ -161,7 +177,9 @@ class JaxEngine:
     ) -> tuple[decode.Rows, decode.Drawn, jax.Array]:
         """One segment."""
         limit = np.int32(sampling.max_new_tokens)
-        return self._segment(self._weights, rows, np.int32(start), limit, sampling=sampling)
+        return self._programs.segment(
+            self._weights, rows, np.int32(start), limit, sampling=sampling
+        )
 
     def _decode(
         self,
@@ -205,7 +223,7 @@ class JaxEngine:
         if len(fitting) < parts:
             return turn
         chosen = np.stack(fitting)
-        rows = self._pack(turn.rows, chosen, lane=lane)
+        rows = self._programs.pack(turn.rows, chosen, lane=lane)
         return turn._replace(rows=rows, drawn=np.take_along_axis(drawn, chosen, axis=1).ravel())
 
     def _texts(self, tokens: np.ndarray) -> list[str]:
