@@ -14,8 +14,9 @@ run: .venv/run  ## the embedded default: naive (A0), then early stop with peak r
 	$(RUN) --config.condition=ES --workdir=$(RUNS)/ES/seed_7
 	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
+# Three workers on two cores: one in five of their seconds goes by waiting for a server or a clock.
 test: .venv/test  ## every test
-	.venv/bin/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
 check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/ruff check .

@@ -11,13 +11,14 @@ CACHE_KEY = "JAX_COMPILATION_CACHE_DIR"
 IS_FIRST = CACHE_KEY not in os.environ
 if IS_FIRST:
     os.environ[CACHE_KEY] = tempfile.mkdtemp(prefix="selfreg-xla-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE_KEY])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # Compiling is still most of the time: what runs for seconds need not be optimized for minutes.
 QUICK_COMPILING = " ".join([
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
     *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
 ])  # fmt: skip
 os.environ["XLA_FLAGS"] = QUICK_COMPILING

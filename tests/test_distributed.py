@@ -20,7 +20,7 @@ FLAGS = (
     "--config.evaluation.every_steps=3 --config.evaluation.panel_samples=4 "
     "--config.evaluation.report_samples=4 --config.checkpoint.every_steps=1 "
     "--config.rollout.problems_per_step=4 --config.rollout.group_size=4 "
-    "--config.rollout.max_new_tokens=48 --config.optimizer.lr=1e-3 "
+    "--config.rollout.max_new_tokens=48 --config.learn.row_tokens=(48,) --config.optimizer.lr=1e-3 "
     "--config.grading.validate=False --config.mesh.data=1 --config.mesh.fsdp=2 "
     "--config.mesh.tensor=2"
 ).split()

@@ -28,7 +28,8 @@ def get_config(variant=""):
     config.name = "small"
     config.campaigns = 1
     config.update_from_flattened_dict({
-        "campaign_budget_steps": 2, "problems.train_count": 8, "problems.panel_count": 4,
+        "campaign_budget_steps": 2, "problems.train": "procedural:main", "problems.held_out": "",
+        "problems.train_count": 8, "problems.panel_count": 4,
         "problems.report_count": 4, "evaluation.every_steps": 9, "rollout.group_size": 4,
         "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
         "rollout.max_new_tokens": 32, "learn.row_tokens": (32,), "grading.validate": False,

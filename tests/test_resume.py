@@ -21,7 +21,8 @@ FLAGS = (
     "--config.problems.report_count=8 --config.evaluation.every_steps=2 "
     "--config.evaluation.panel_samples=2 --config.evaluation.report_samples=2 "
     "--config.checkpoint.every_steps=3 --config.rollout.max_new_tokens=48 "
-    "--config.rollout.group_size=8 --config.optimizer.lr=1e-3 --config.grading.validate=False"
+    "--config.rollout.group_size=8 --config.learn.row_tokens=(48,) --config.optimizer.lr=1e-3 "
+    "--config.grading.validate=False"
 ).split()
 # Every kind of moment, in the order in which one chain meets them. Each start resumes the last.
 POINTS = [

@@ -27,6 +27,8 @@ ROUNDS = int(os.environ.get("SELFREG_ATTACK_ROUNDS", "1"))
 TIME_LIMIT_S = 1.0
 ATTACKS = [json.loads(line) for line in (Path(__file__).parent / "attacks.jsonl").open()]
 LEAKS = [row for row in ATTACKS if row["id"] == "prev_job_leak"]
+# Ended by the compiler's own limit of ten seconds, under any isolation: once is enough.
+SLOW = ("cpp_macro_bomb",)
 
 
 def read_attack(row):
@@ -77,7 +79,8 @@ def test_attacks(isolation, canary, descendants):
         wrong, details = [], []
         for _ in range(ROUNDS):
             # Side by side and in changing company. prev_job_leak is to run twice in a row.
-            rows = [*order.sample(ATTACKS, len(ATTACKS)), *LEAKS, *LEAKS]
+            attacks = [r for r in ATTACKS if isolation == LADDER[-1] or r["id"] not in SLOW]
+            rows = [*order.sample(attacks, len(attacks)), *LEAKS, *LEAKS]
             started = time.monotonic()
             grades = pool.grade([read_attack(row) for row in rows])
             took_s = time.monotonic() - started
