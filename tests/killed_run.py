@@ -1,8 +1,9 @@
 """Run selfreg.main in a process that dies by SIGKILL at a named point, once for each point.
 
-    echo POINT:NTH | python tests/killed_run.py <flags of selfreg.main>
+    echo POINT:NTH --workdir=FOLDER | python tests/killed_run.py <flags of selfreg.main>
 
-Points come on stdin, one a line: `none` runs to the end, and `interrupted` sends SIGINT instead.
+Points come on stdin, one a line, and behind each the flags of its run alone: `none` runs to the
+end, and `interrupted` sends SIGINT instead.
 They are reached from outside, by wrapping what the run calls, so that nothing in the package knows
 of them. Each run is a process forked once the libraries are loaded, before jax has begun to work;
 its exit code is printed as a line, and what it prints goes to stderr.
@@ -17,6 +18,11 @@ from typing import Any
 
 from selfreg import main  # noqa: TID251 this is a command too
 from selfreg.command import leave_torch_out
+from selfreg.data.problems import load_problems
+
+# The split that takes least to make, held out of itself.
+SOURCE = "procedural:main"
+PROBLEMS = [f"--config.problems.train={SOURCE}", "--config.problems.held_out="]
 
 
 def die() -> None:
@@ -98,32 +104,31 @@ def arm(point: str, nth: int) -> None:
         raise SystemExit(f"unknown point {point}")
 
 
-def run(point: str) -> None:
+def run(point: str, *flags: str) -> None:
     """One run, in this process."""
     name, nth = point.split(":")
     arm(name, int(nth))
+    sys.argv += flags
     main.run()
 
 
 def load() -> None:
     """What every run begins with: the libraries and the problems."""
-    from selfreg.config import default
-    from selfreg.data.sets import load_sets
-
     for name in ("selfreg.campaign", "selfreg.analysis.report"):
         importlib.import_module(name)
-    load_sets(default().problems)
+    load_problems(SOURCE)
 
 
-def run_forked(point: str) -> int:
+def run_forked(line: str) -> int:
     """One run, in a process of its own; its exit code."""
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    run(point)
+    run(*line.split())
     raise AssertionError("absl's app.run does not return")
 
 
 if __name__ == "__main__":
+    sys.argv += PROBLEMS
     leave_torch_out()  # before anything imports transformers
     with open(os.dup(1), "w", buffering=1) as codes:
         os.dup2(2, 1)

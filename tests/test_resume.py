@@ -31,14 +31,14 @@ POINTS = [
 ]  # fmt: skip
 
 
-def start(workdir: Path, *points: str) -> list[int]:
-    """The exit codes of a run from each point."""
+def start(*runs: tuple[str, Path]) -> list[int]:
+    """The exit codes of runs, each from its point and in its folder."""
     command = [sys.executable, str(ROOT / "tests/killed_run.py"), *FLAGS]
     # With as many threads as a user's run has: they could add in another order.
     environment = {key: value for key, value in os.environ.items() if key != "NPROC"}
     run = subprocess.run(
-        [*command, f"--workdir={workdir}"], env=environment | {"PYTHONPATH": str(ROOT)},
-        input="\n".join(points), capture_output=True, text=True, check=False,
+        command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        input="\n".join(f"{point} --workdir={folder}" for point, folder in runs), check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     return list(map(int, run.stdout.split()))
@@ -48,9 +48,9 @@ def start(workdir: Path, *points: str) -> list[int]:
 def runs(tmp_path_factory):
     """The same run twice: once through, and killed eight times."""
     folder = tmp_path_factory.mktemp("runs")
-    assert start(folder / "whole", "none:0") == [0]
-    codes = start(folder / "killed", *POINTS, "none:0")
-    assert codes == [-signal.SIGKILL] * len(POINTS) + [0]
+    killed = [(point, folder / "killed") for point in (*POINTS, "none:0")]
+    codes = start(("none:0", folder / "whole"), *killed)
+    assert codes == [0] + [-signal.SIGKILL] * len(POINTS) + [0]
     return folder / "whole", folder / "killed"
 
 

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from selfreg.audit.events import read_events
-
 # The mean reward of a step's own samples: verl, then TRL, OpenRLHF and W&B, then selfreg.
 REWARDS = (
     "critic/score/mean", "critic/rewards/mean", "train/reward", "reward", "objective/scores",
@@ -129,7 +127,7 @@ def _read(file: Path) -> tuple[str, list[dict[str, float]]]:
     if not file.is_file():
         raise ValueError(f"{file}: there is no such file")
     if "tfevents" in file.name:
-        return "TensorBoard", _by_step(read_events(file))
+        return "TensorBoard", _by_step(_read_events(file))
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -149,6 +147,13 @@ def _read(file: Path) -> tuple[str, list[dict[str, float]]]:
     return form, rows
 
 
+def _read_events(file: Path) -> dict[str, dict[int, float]]:
+    # Only now: its library loads torch where there is one, two seconds that no other log needs.
+    from selfreg.audit.events import read_events
+
+    return read_events(file)
+
+
 def _read_folder(folder: Path) -> tuple[str, list[dict[str, float]]]:
     states = [*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")]
     if states:  # each holds the whole history until it was written
@@ -159,7 +164,7 @@ def _read_folder(folder: Path) -> tuple[str, list[dict[str, float]]]:
         raise ValueError(f"{folder} holds neither a trainer_state.json nor TensorBoard event files")
     scalars: dict[str, dict[int, float]] = {}
     for file in events:
-        for tag, values in read_events(file).items():
+        for tag, values in _read_events(file).items():
             scalars.setdefault(tag, {}).update(values)
     return "TensorBoard", _by_step(scalars)
 

@@ -167,7 +167,7 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
         "sglang.environment": server.ENVIRONMENT,
     }  # fmt: skip
     shared = {
-        "model.path": model, "problems.report_count": 32, "evaluation.report_samples": 8,
+        "model.path": model, "problems.report_count": 32, "evaluation.report_samples": 4,
     }  # fmt: skip
     chain.run_chain(small(**shared, **launch), tmp_path / "sglang")
     chain.run_chain(small(**shared), tmp_path / "jax")
