@@ -17,7 +17,7 @@ SIZES = {
     "campaign_budget_steps": 6, "evaluation.every_steps": 1, "problems.panel_count": 4,
     "problems.report_count": 4, "evaluation.panel_samples": 2, "evaluation.report_samples": 2,
     "rollout.max_new_tokens": 48, "rollout.group_size": 4, "learn.row_tokens": "(48,)",
-    "grading.validate": False,
+    "grading.validate": False, "problems.train": "procedural:main", "problems.held_out": "",
 }  # fmt: skip
 SMALL = [f"--config.{name}={value}" for name, value in SIZES.items()]
 

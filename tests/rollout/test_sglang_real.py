@@ -151,7 +151,8 @@ def small(**changes):
             "campaigns": 2, "campaign_budget_steps": 2, "problems.panel_count": 16,
             "problems.report_count": 4, "evaluation.every_steps": 2, "rollout.group_size": 8,
             "evaluation.panel_samples": 4, "evaluation.report_samples": 2, "optimizer.lr": 1e-4,
-            "condition": "A0", "rollout.max_logprob_difference": 1e-3, "learn.row_tokens": (96,),
+            "condition": "A0", "rollout.max_logprob_difference": 1e-3, "learn.row_tokens": (64,),
+            "rollout.max_new_tokens": 64,
             "problems.train_count": 64,
             **changes,
         }
