@@ -3,10 +3,10 @@
     echo POINT:NTH --workdir=FOLDER | python tests/killed_run.py <flags of selfreg.main>
 
 Points come on stdin, one a line, and behind each the flags of its run alone: `none` runs to the
-end, and `interrupted` sends SIGINT instead.
-They are reached from outside, by wrapping what the run calls, so that nothing in the package knows
-of them. Each run is a process forked once the libraries are loaded, before jax has begun to work;
-its exit code is printed as a line, and what it prints goes to stderr.
+end, and `interrupted` sends SIGINT instead. They are reached from outside, by wrapping what the run
+calls, so that nothing in the package knows of them. Each run is a process forked once the libraries
+are loaded, before jax has begun to work; its exit code is printed as a line, and what it prints
+goes to stderr.
 """
 
 import importlib
@@ -20,9 +20,7 @@ from selfreg import main  # noqa: TID251 this is a command too
 from selfreg.command import leave_torch_out
 from selfreg.data.problems import load_problems
 
-# The split that takes least to make, held out of itself.
-SOURCE = "procedural:main"
-PROBLEMS = [f"--config.problems.train={SOURCE}", "--config.problems.held_out="]
+SOURCE = "procedural:main"  # made sooner than train; its panels are held out of itself
 
 
 def die() -> None:
@@ -128,7 +126,7 @@ def run_forked(line: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.argv += PROBLEMS
+    sys.argv += [f"--config.problems.train={SOURCE}", "--config.problems.held_out="]
     leave_torch_out()  # before anything imports transformers
     with open(os.dup(1), "w", buffering=1) as codes:
         os.dup2(2, 1)

@@ -196,8 +196,6 @@ def test_two_real_campaigns_run(changes, tmp_path):
 PULSE = """
     import sys
     sys.path.insert(0, "tests")
-    from selfreg.command import leave_torch_out
-    leave_torch_out()  # two seconds
     from pathlib import Path
     import test_chain
     from selfreg import chain

@@ -87,7 +87,7 @@ def test_timeouts_are_counted_and_time_limits_scale(make_problem):
 
 
 def test_killed_processes_lose_no_result(make_problem, descendants):
-    jobs, outcomes = mixed_jobs(make_problem, 1000)
+    jobs, outcomes = mixed_jobs(make_problem, 2000)
     jobs.append((make_problem(Language.CPP), "int add(int a, int b) { return a + b; }"))
     outcomes.append(Outcome.PASSED)
     others, folder = descendants(), Path(tempfile.gettempdir())

@@ -238,8 +238,6 @@ def test_an_adapters_two_matrices_share_one_cap():
 MESHES = """
     import json, sys
     sys.path.insert(0, ".")
-    from selfreg.command import leave_torch_out
-    leave_torch_out()  # two seconds
     from tests.learn import test_rules as t
     print(json.dumps(t.everything((2, 2, 2))))
 """

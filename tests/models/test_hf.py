@@ -184,7 +184,7 @@ MEMORY = """
     from selfreg.models.weights import place, weight_shapes
 
     config = DecoderConfig(
-        vocab_size=4096, width=1024, layers=2, heads=8, kv_heads=4, head_dim=128, ffn_width=3072,
+        vocab_size=4096, width=1024, layers=6, heads=8, kv_heads=4, head_dim=128, ffn_width=3072,
         rope_theta=1e4, norm_eps=1e-6, qkv_bias=False, tied_head=True,
     )
     shapes = weight_shapes(config)
@@ -207,7 +207,7 @@ MEMORY = """
 
     folder, tokenizer = Path(sys.argv[1]), load_policy("tiny")[0].tokenizer
     save = lambda: hf.save_folder(
-        folder, config, made, tokenizer, dtype="bfloat16", shard_bytes=8 << 20
+        folder, config, made, tokenizer, dtype="bfloat16", shard_bytes=24 << 20
     )
     _, written, _ = peak(save)
     weights = hf.open_folder(folder).weights
@@ -237,11 +237,11 @@ def test_the_host_holds_one_shard_and_never_the_model(eight_devices, tmp_path):
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     mb = json.loads(run.stdout.splitlines()[-1])
-    assert mb["model"] > 100
+    assert mb["model"] > 300
     assert mb["files"] > 5
-    assert mb["shard"] == 3
+    assert mb["shard"] == 9
     assert mb["kept"] < 1
     assert mb["shard"] <= mb["read"] < 1.3 * mb["shard"]
-    assert mb["written"] < 1.3 * 8
+    assert mb["written"] < 1.3 * 24
     # The same measure finds what all shards of one weight at once cost.
     assert mb["at_once"] > 8 * mb["shard"]

@@ -156,8 +156,6 @@ MESHES = """
     import json, sys
     import jax, numpy as np
     sys.path.insert(0, ".")
-    from selfreg.command import leave_torch_out
-    leave_torch_out()  # two seconds
     from tests.models import test_lora as t
     from selfreg.mesh import make_mesh
     made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")

@@ -152,8 +152,7 @@ def small(**changes):
             "problems.report_count": 4, "evaluation.every_steps": 2, "rollout.group_size": 8,
             "evaluation.panel_samples": 4, "evaluation.report_samples": 2, "optimizer.lr": 1e-4,
             "condition": "A0", "rollout.max_logprob_difference": 1e-3, "learn.row_tokens": (64,),
-            "rollout.max_new_tokens": 64,
-            "problems.train_count": 64,
+            "rollout.max_new_tokens": 64, "problems.train_count": 64,
             **changes,
         }
     )  # fmt: skip
@@ -168,7 +167,7 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
         "sglang.environment": server.ENVIRONMENT,
     }  # fmt: skip
     shared = {
-        "model.path": model, "problems.report_count": 32, "evaluation.report_samples": 4,
+        "model.path": model, "problems.report_count": 32, "evaluation.report_samples": 8,
     }  # fmt: skip
     chain.run_chain(small(**shared, **launch), tmp_path / "sglang")
     chain.run_chain(small(**shared), tmp_path / "jax")
