@@ -12,6 +12,8 @@ a user's first run does. random:NAME takes random weights of a shape that `selfr
 knows.
 """
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from absl import app, flags
@@ -130,17 +133,35 @@ def _peak_bytes() -> int:
     return next(int(row.split()[1]) for row in status.splitlines() if "VmHWM" in row) * 1024
 
 
+class Peak(NamedTuple):
+    """Bytes of a process: before its model was loaded, at most, and what two updates added."""
+
+    before: int
+    most: int
+    updates: int
+
+
 def _print_peak(name: str) -> None:
-    """Two updates of one side: what the process had before the model was loaded, and at most."""
+    """Two updates of one side; then all is dropped and made anew, which compiles nothing."""
     before = _peak_bytes()
+    _update_twice(name)
+    most = _peak_bytes()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    held = _peak_bytes()
+    _update_twice(name)
+    print(*Peak(before, most, _peak_bytes() - held))
+
+
+def _update_twice(name: str) -> None:
     update = _side(name, *_lengths()[0])
     update()
     update()
-    print(before, _peak_bytes())
 
 
-def _measured_peaks() -> dict[str, tuple[int, int]]:
-    """Of each side, the memory of its process before the model was loaded, and at most."""
+def _measured_peaks() -> dict[str, Peak]:
+    """Memory of each side's process."""
     prompt, completion = _lengths()[0]
     own = [f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}", f"--model={_MODEL.value}"]
     own += [f"--dtype={_DTYPE.value}", f"--remat={_REMAT.value}"]
@@ -157,32 +178,33 @@ def _measured_peaks() -> dict[str, tuple[int, int]]:
             run = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=True
             )
-            before, peak = map(int, run.stdout.split()[-2:])
-            peaks[name] = before, peak
+            peaks[name] = Peak(*map(int, run.stdout.split()[-3:]))
     return peaks
 
 
 def _show_memory() -> None:
     prompt, completion = _lengths()[0]
     peaks, planned = _measured_peaks(), _planned(prompt, completion)
-    grown = {name: peak - before for name, (before, peak) in peaks.items()}
+    grown = {name: peak.most - peak.before for name, peak in peaks.items()}
+    off = planned / peaks["selfreg"].updates - 1
     show(
         f"{_MODEL.value}: peak memory of two updates, {_DTYPE.value}, {_ROWS.value} rows of "
         f"{prompt} + {completion}",
-        ["side", "process GB", "above imports GB", "selfreg is", "planned GB", "off by"],
+        ["side", "process GB", "above imports GB", "selfreg is", "updates GB", "planned GB", "off"],
         [
             [
-                name, f"{peaks[name][1] / 1e9:.2f}", f"{size / 1e9:.2f}",
-                f"{grown['selfreg'] / size:.2f}x",
-                f"{planned / 1e9:.2f}" if name == "selfreg" else "",
-                f"{planned / size - 1:+.0%}" if name == "selfreg" else "",
+                name, f"{peak.most / 1e9:.2f}", f"{grown[name] / 1e9:.2f}",
+                f"{grown['selfreg'] / grown[name]:.2f}x", f"{peak.updates / 1e9:.3f}",
+                f"{planned / 1e9:.3f}" if name == "selfreg" else "",
+                f"{off:+.0%}" if name == "selfreg" else "",
             ]
-            for name, size in grown.items()
+            for name, peak in peaks.items()
         ],
-        "Peak resident memory, each side in a process of its own. Planned: weights, moments and "
-        "what an update adds, by selfreg.plan; no engine, and not what compiling takes.",
+        "Peak resident memory, each side in a process of its own. Updates: what two of them take "
+        "in that process when model and optimizer are dropped and made again, without tokenizers, "
+        "compilers and what else a process holds. Planned: weights, moments and what an update "
+        "adds, by selfreg.plan; no engine.",
     )  # fmt: skip
-    off = planned / grown["selfreg"] - 1
     show_aims(
         [
             Aim("not above torch", f"{grown['selfreg'] / grown['torch']:.2f}x",

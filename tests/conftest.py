@@ -1,9 +1,19 @@
+import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import pytest
+
+ROOT = Path(__file__).parent.parent
+# A fifteenth of a worker's time would go by looking for garbage among libraries and programs.
+gc.set_threshold(100_000, 20, 100)
 
 # What one test has compiled the others read, in whatever process: compiling is most of their time.
 # Workers, and what tests start, find it in the environment; this process has read its own already.
@@ -24,6 +34,11 @@ QUICK_COMPILING = " ".join([
 os.environ["XLA_FLAGS"] = QUICK_COMPILING
 # A thread for each worker of `make test`: more would mostly spin, waiting for their turn.
 os.environ["NPROC"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays."""
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
@@ -56,3 +71,21 @@ def eight_devices() -> dict[str, str]:
         QUICK_COMPILING,
     )
     return os.environ | {"XLA_FLAGS": " ".join(flags), "NPROC": "32"}
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices(eight_devices: dict[str, str]) -> Callable[..., str]:
+    """Run a program in a process in which jax sees eight devices, and return what it prints."""
+
+    def run(program: str, *arguments: object, **environment: str) -> str:
+        # As trainers do; torch takes seconds to load.
+        start = "from selfreg.command import leave_torch_out; leave_torch_out()\n"
+        command = [sys.executable, "-c", start + textwrap.dedent(program), *map(str, arguments)]
+        done = subprocess.run(
+            command, env=eight_devices | environment, cwd=ROOT, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+        return done.stdout
+
+    return run

@@ -1,7 +1,4 @@
-"""Updates and decoding on every mesh of up to eight simulated devices, described as JSON.
-
-python tests/meshes.py      # with the environment of the fixture eight_devices
-"""
+"""Updates and decoding on every mesh of up to eight simulated devices, described as JSON."""
 
 import json
 import re
@@ -183,7 +180,7 @@ def temporary_bytes() -> dict[str, int]:
     return found | {"parameters": sum(leaf.size for leaf in weights)}
 
 
-if __name__ == "__main__":
+def show() -> None:
     kinds = list(KINDS.values())
     print(json.dumps({
         "tied": compare("tied", MESHES),

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -195,21 +194,17 @@ def test_two_real_campaigns_run(changes, tmp_path):
 
 PULSE = """
     import sys
-    sys.path.insert(0, "tests")
     from pathlib import Path
-    import test_chain
     from selfreg import chain
+    from tests import test_chain
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     config = test_chain.small(**mesh, campaign_budget_steps=2)
     chain.run_chain(config, Path(sys.argv[1]))
 """
 
 
-def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path, eight_devices):
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PULSE), str(tmp_path / "eight")],
-        env=eight_devices, cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path, on_eight_devices):
+    on_eight_devices(PULSE, tmp_path / "eight")
     chain.run_chain(small(campaign_budget_steps=2, **{"mesh.data": 1}), tmp_path / "one")
     eight, one = (rundir.read_records(tmp_path / name) for name in ("eight", "one"))
     # The first step draws the same tokens from the same weights, and so learns the same.

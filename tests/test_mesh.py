@@ -2,15 +2,11 @@
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from selfreg.mesh import make_mesh
 
-ROOT = Path(__file__).parent.parent
 # Of the model whose compiled programs are looked at: see meshes.py.
 WIDTH, VOCABULARY, ROWS, TOKENS, LAYER = 32, 512, 16, 7, {(64, 32), (32, 64), (48, 32), (32, 48)}
 # Keys or values of all prompts: whole on every device, since any row may name any prompt. Three
@@ -19,13 +15,8 @@ PROMPTS = (16, 5, 8, 8)
 
 
 @pytest.fixture(scope="module")
-def meshes(eight_devices):
-    run = subprocess.run(
-        [sys.executable, "tests/meshes.py"], env=eight_devices, cwd=ROOT, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+def meshes(on_eight_devices):
+    return json.loads(on_eight_devices("from tests import meshes; meshes.show()"))
 
 
 def shapes(found, *operations, in_loop=None):

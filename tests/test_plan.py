@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,19 +139,13 @@ def test_memory_of_long_prompts_and_of_rows_of_all_widths_is_what_the_compiler_s
 
 
 MESHES = """
-    import sys
-    sys.path.insert(0, "tests")
-    import test_plan as t
+    from tests import test_plan as t
     t.assert_plan_is_the_compilers(t.small_job("layer"), t.WIDE, (2, 2, 2))
 """
 
 
-def test_memory_on_eight_devices_is_what_the_compiler_says(eight_devices):
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MESHES)],
-        env=eight_devices, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
+def test_memory_on_eight_devices_is_what_the_compiler_says(on_eight_devices):
+    on_eight_devices(MESHES)
 
 
 def test_the_update_of_a_deep_model_is_no_larger_a_program():

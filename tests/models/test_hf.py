@@ -1,9 +1,6 @@
 """Hugging Face folders: in and out bit for bit, streamed, and every fault named before a read."""
 
 import json
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import jax
@@ -227,16 +224,11 @@ MEMORY = """
 """
 
 
-def test_the_host_holds_one_shard_and_never_the_model(eight_devices, tmp_path):
+def test_the_host_holds_one_shard_and_never_the_model(on_eight_devices, tmp_path):
     # Large blocks of their own from the system lie so that the CPU "device" copies and never
     # shares them: what NumPy holds is then what a host beside real devices would hold.
-    environment = eight_devices | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "m")],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    mb = json.loads(run.stdout.splitlines()[-1])
+    said = on_eight_devices(MEMORY, tmp_path / "m", MALLOC_MMAP_THRESHOLD_="65536")
+    mb = json.loads(said.splitlines()[-1])
     assert mb["model"] > 300
     assert mb["files"] > 5
     assert mb["shard"] == 9

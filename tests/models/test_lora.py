@@ -1,9 +1,6 @@
 """LoRA: it starts as the base to the bit, learns as merged weights would, moves nothing else."""
 
 import json
-import subprocess
-import sys
-import textwrap
 import warnings
 from functools import partial
 
@@ -153,9 +150,8 @@ def test_full_weights_are_merged_already():
 
 
 MESHES = """
-    import json, sys
-    import jax, numpy as np
-    sys.path.insert(0, ".")
+    import json
+    import numpy as np
     from tests.models import test_lora as t
     from selfreg.mesh import make_mesh
     made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")
@@ -174,13 +170,8 @@ def numbers(state, metrics):
     return [total, *(float(metrics[name]) for name in names)]
 
 
-def test_adapters_and_their_8_bit_moments_split_with_their_matrices(updated, eight_devices):
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MESHES)],
-        env=eight_devices, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    split = json.loads(run.stdout)
+def test_adapters_and_their_8_bit_moments_split_with_their_matrices(updated, on_eight_devices):
+    split = json.loads(on_eight_devices(MESHES))
     np.testing.assert_allclose(split[:4], numbers(*updated[2:]), rtol=1e-3)
     # gate is [ffn, embed]: over fsdp and tensor; A along the width, B along the FFN, scales alike.
     assert split[4:] == [1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 2, 1 / 2]
