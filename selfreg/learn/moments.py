@@ -146,10 +146,16 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     first, second = STORAGE[dtype]
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:
+        # Zero is stored as zeros: XLA would take seconds to find that out from the coding.
         def zeros(storage: Storage) -> Any:
-            return jax.tree.map(
-                lambda p: storage.encode(jnp.zeros(p.shape), jnp.zeros(p.shape, jnp.uint32)), params
+            kinds = (jnp.float32, jnp.uint32)
+            like = jax.tree.map(
+                lambda p: jax.eval_shape(
+                    storage.encode, *(jax.ShapeDtypeStruct(p.shape, kind) for kind in kinds)
+                ),
+                params,
             )
+            return jax.tree.map(lambda stored: jnp.zeros(stored.shape, stored.dtype), like)
 
         return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(first), zeros(second))
 

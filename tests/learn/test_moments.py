@@ -75,6 +75,21 @@ def test_a_second_moment_above_zero_never_rounds_to_zero():
     assert INT8.decode(INT8.encode(-x, jnp.zeros(x.shape, jnp.uint32)))[0, 0] == -1.0
 
 
+@pytest.mark.parametrize("dtype", STORAGE)
+def test_moments_begin_as_zero_is_coded(dtype):
+    weights = {"a": jnp.ones((3, 48)), "b": jnp.ones((2, 8, 24), jnp.bfloat16)}
+    state = scale_by_adam(0.9, 0.999, 1e-8, dtype).init(weights)
+    for storage, moment in zip(STORAGE[dtype], (state.mu, state.nu), strict=True):
+        for name, weight in weights.items():
+            coded = storage.encode(
+                jnp.zeros(weight.shape), jnp.full(weight.shape, 2**16 - 1, jnp.uint32)
+            )
+            jax.tree.map(np.testing.assert_array_equal, moment[name], coded)
+            assert jax.tree.map(lambda m: m.dtype, moment[name]) == jax.tree.map(
+                lambda m: m.dtype, coded
+            )
+
+
 def test_one_outlier_spoils_its_own_block_only():
     x = jnp.where(jnp.arange(256) == 3, 1e6, 1.0)[None]
     back = INT8.decode(INT8.encode(x, jnp.full(x.shape, 2**16 - 1, jnp.uint32)))  # down
