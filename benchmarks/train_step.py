@@ -76,7 +76,8 @@ def _lengths() -> list[tuple[int, int]]:
 
 
 def _packing(completion: int) -> Packing:
-    return make_packing((), _AT_ONCE.value, completion, _ROWS.value, devices=1)
+    """Rows as wide as the completions, which are all alike: no wider ones that would stay empty."""
+    return make_packing((completion,), _AT_ONCE.value, completion, _ROWS.value, devices=1)
 
 
 def _peers() -> tuple[str, ...]:
@@ -218,7 +219,7 @@ def _planned(prompt: int, completion: int) -> float:
     """Bytes of the update that this benchmark makes, as the planner sees it."""
     config = default()
     config.rollout.group_size, config.model.dtype = _ROWS.value, _DTYPE.value
-    config.rollout.max_new_tokens = completion
+    config.rollout.max_new_tokens, config.learn.row_tokens = completion, (completion,)
     config.model.remat, config.learn.microbatch_rows = _REMAT.value, _AT_ONCE.value
     policy = named_policy(_MODEL.value)[0]
     job = make_job(resolve(config), policy.config, gpu=False, lengths=(prompt, completion))
