@@ -239,6 +239,7 @@ def test_interrupting_says_how_to_go_on(tmp_path):
         "--config.problems.train=procedural:main", "--config.problems.held_out=",
         "--config.problems.panel_count=8", "--config.problems.report_count=8",
         "--config.grading.validate=False", "--config.rollout.max_new_tokens=32",
+        "--config.learn.row_tokens=(32,)",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
