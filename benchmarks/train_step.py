@@ -75,9 +75,8 @@ def _lengths() -> list[tuple[int, int]]:
     return [(int(prompt), int(completion)) for prompt, completion in pairs]
 
 
-def _packing(completion: int) -> Packing:
-    """Rows as wide as the completions, which are all alike: no wider ones that would stay empty."""
-    return make_packing((completion,), _AT_ONCE.value, completion, _ROWS.value, devices=1)
+def _packing(completion: int, row_tokens: tuple[int, ...]) -> Packing:
+    return make_packing(row_tokens, _AT_ONCE.value, completion, _ROWS.value, devices=1)
 
 
 def _peers() -> tuple[str, ...]:
@@ -87,7 +86,8 @@ def _peers() -> tuple[str, ...]:
 def _side(name: str, prompt: int, completion: int) -> Callable[[], None]:
     """One update of a side, ready to be repeated."""
     policy, params = named_policy(_MODEL.value, remat=_REMAT.value)
-    packing = _packing(completion)
+    # Completions are all alike: there are no wider rows, which would be planned and stay empty.
+    packing = _packing(completion, (completion,))
     batch = random_batch(policy.config.vocab_size, prompt, completion, _ROWS.value, packing)
     if name == "selfreg":
         return Updates(policy, params, batch, dtype=_DTYPE.value, packing=packing)
@@ -236,7 +236,7 @@ def _show_compile() -> None:
     config = named_policy(_MODEL.value)[0].config
     for depth in DEPTHS:
         policy = of_shape(replace(config, layers=depth), remat=_REMAT.value)
-        packing = _packing(completion)
+        packing = _packing(completion, ())
         batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value, packing)
         begun = time.perf_counter()
         lowered = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch, None)

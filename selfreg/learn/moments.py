@@ -15,6 +15,7 @@ which would turn that quotient into a huge step.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -148,14 +149,11 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     def init(params: optax.Params) -> optax.ScaleByAdamState:
         # Zero is stored as zeros: XLA would take seconds to find that out from the coding.
         def zeros(storage: Storage) -> Any:
-            kinds = (jnp.float32, jnp.uint32)
-            like = jax.tree.map(
-                lambda p: jax.eval_shape(
-                    storage.encode, *(jax.ShapeDtypeStruct(p.shape, kind) for kind in kinds)
-                ),
-                params,
-            )
-            return jax.tree.map(lambda stored: jnp.zeros(stored.shape, stored.dtype), like)
+            def coded(p: Array) -> Any:
+                return storage.encode(jnp.zeros(p.shape), jnp.zeros(p.shape, jnp.uint32))
+
+            stored = jax.eval_shape(partial(jax.tree.map, coded), params)
+            return jax.tree.map(jnp.zeros_like, stored)
 
         return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(first), zeros(second))
 
