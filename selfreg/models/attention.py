@@ -162,12 +162,14 @@ def attend_shared(q: Array, prefix: KeyValue, own: KeyValue, mask: Array, *, sca
     float32 = partial(jnp.einsum, preferred_element_type=jnp.float32)
     grouped = q.reshape(batch, kv_heads, heads // kv_heads, head_dim)
     by_prefix = (prefixes, batch // prefixes, *grouped.shape[1:3], -1)
-    before = float32("nwkrd,nkds->nwkrs", grouped.reshape(by_prefix), prefix.k)
+    # Their products keep the order of the prefix, [N, kv_heads, ...]: in the order of the rows XLA
+    # puts the prefix on the left, and copies it transposed at every token.
+    before = float32("nwkrd,nkds->nkwrs", grouped.reshape(by_prefix), prefix.k).swapaxes(1, 2)
     after = jnp.sum(grouped[..., None].astype(jnp.float32) * own.k[:, :, None], axis=-2)
     scores = jnp.concatenate([before.reshape(*grouped.shape[:3], length), after], axis=-1)
     scores = jnp.where(mask[:, None, None], scores * scale, -1e30)
     weights = jax.nn.softmax(scores, axis=-1)
     first = weights[..., :length].reshape(by_prefix).astype(q.dtype)
-    attended = float32("nwkrs,nksd->nwkrd", first, prefix.v).reshape(grouped.shape)
+    attended = float32("nwkrs,nksd->nkwrd", first, prefix.v).swapaxes(1, 2).reshape(grouped.shape)
     attended += jnp.sum(weights[..., length:, None] * own.v[:, :, None], axis=-2)
     return attended.reshape(batch, heads * head_dim).astype(q.dtype)

@@ -105,13 +105,24 @@ def linear(x: Array, weight: Array) -> Array:
     return jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
 
 
+def linear_of_few(x: Array, weight: Array) -> Array:
+    """`linear` for a few dozen rows on a CPU: weight @ x.T, so that the weight is not repacked.
+
+    XLA's products on a CPU first bring their right side into tiles, which for few rows costs more
+    than to multiply them. The barrier keeps XLA from turning the product round again.
+    """
+    columns = x.reshape(-1, x.shape[-1]).T
+    y = jax.lax.optimization_barrier(weight.astype(x.dtype) @ columns)
+    return y.T.reshape(*x.shape[:-1], len(weight))
+
+
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + ffn(norm(x)), of a gated FFN."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.adapter_scale = 0.0  # selfreg.models.lora puts adapters in, and their scale
-        self.transposed = False  # selfreg.rollout.decode has matrices [in, out]
+        self.linear = linear  # selfreg.rollout.decode has few rows
         width, head_dim = config.width, config.head_dim
 
         def weight(outputs: int, inputs: int) -> nnx.Param:
@@ -144,7 +155,7 @@ class Block(nnx.Module):
     def product(self, name: str, x: Array) -> Array:
         """X times the matrix of this name, with its low-rank adapters where the block has them."""
         matrix = getattr(self, name)[...]
-        y = linear(x, matrix.T if self.transposed else matrix)
+        y = self.linear(x, matrix)
         if not self.adapter_scale:
             return y
         low = linear(x, getattr(self, f"{name}_a")[...])
