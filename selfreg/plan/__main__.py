@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
         fraction = float(os.environ.get(_FRACTION, device.memory_fraction))
         place = Place(count, fraction * device.memory_gb * 1e9, kind != "CPU")
         fitted = fit(config, decoder, place, lengths)
-        job = make_job(config, decoder, gpu=place.gpu, lengths=lengths)
+        job = make_job(config, decoder, gpu=place.gpu, threads=place.threads, lengths=lengths)
         work = estimate_work(job, fitted.split, device, mfu=_MFU.value, mbu=_MBU.value)
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)

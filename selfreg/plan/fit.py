@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from selfreg.models.decoder import DecoderConfig
 from selfreg.plan.job import Job, make_job, packing_of
 from selfreg.plan.memory import Memory, Split, estimate
+from selfreg.rollout.jax_engine import decoding_threads
 from selfreg.validate import resolve
 
 
@@ -41,6 +42,11 @@ class Place(NamedTuple):
     room: float
     gpu: bool
 
+    @property
+    def threads(self) -> int:
+        """Threads that would decode there; of a CPU, as many as this machine has cores."""
+        return decoding_threads("gpu" if self.gpu else "cpu", self.devices)
+
 
 def own_split(config: Any, devices: int) -> Split | None:
     """The config's mesh on this many devices; None where they do not multiply."""
@@ -73,7 +79,7 @@ def fit(
     Raises:
       ValueError: The config's own mesh cannot split the rows of its microbatches.
     """
-    job = make_job(config, decoder, gpu=place.gpu, lengths=lengths)
+    job = make_job(config, decoder, gpu=place.gpu, threads=place.threads, lengths=lengths)
     own = own_split(config, place.devices)
     if own is not None:
         memory = estimate(job, own)

@@ -8,6 +8,7 @@ import jax
 
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
+from selfreg.rollout.jax_engine import turns
 from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -78,7 +79,12 @@ class Job:
 
 
 def make_job(
-    config: Any, decoder: DecoderConfig, *, gpu: bool, lengths: tuple[int, int] | None = None
+    config: Any,
+    decoder: DecoderConfig,
+    *,
+    gpu: bool,
+    threads: int = 0,
+    lengths: tuple[int, int] | None = None,
 ) -> Job:
     """Read a resolved config.
 
@@ -86,6 +92,7 @@ def make_job(
       config: The config.
       decoder: The shape of its policy.
       gpu: The devices are GPUs, on which bfloat16 attention is cuDNN's.
+      threads: As selfreg.rollout.jax_engine.decoding_threads.
       lengths: Tokens of prompts and completions; None: the most that the config allows.
 
     Raises:
@@ -105,8 +112,8 @@ def make_job(
     )
 
     def draws(problems: int, group: int) -> Draws:
-        turn = max(1, rollout.max_sequences // group)
-        return Draws(problems, group, min(problems, turn) * group)
+        turn, beside = turns(rollout.max_sequences, group, threads)
+        return Draws(problems, group, min(problems, turn * beside) * group)
 
     steps, learn = config.campaign_budget_steps, config.learn
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))

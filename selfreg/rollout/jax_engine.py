@@ -4,9 +4,14 @@ Decoding runs in segments. Inside one, the loop ends as soon as every row has st
 finished rows are dropped and the live ones packed into the smallest of a few batch sizes (halves of
 the first). So a batch costs what its rows need, not what its longest row needs, and the compiled
 programs stay few and known. Rows of one prompt stay side by side, in lanes (selfreg.rollout.lanes).
+
+More requests than are decoded in one batch are served in turns. On a single CPU device turns are
+small and run in threads, beside each other: of a program for few rows XLA keeps one core busy.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from math import gcd
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +30,9 @@ T = TypeVar("T")
 SEGMENT_TOKENS = 16
 SMALLEST_BATCH = 16  # below this a smaller batch saves nothing: the weights' bytes set the pace
 SMALLEST_PROMPT = 32
+# Of a turn where turns run in threads: more rows leave a core's cache, fewer leave products small.
+# It must not depend on how many cores there are: what a row draws may hang on its batch's rounding.
+THREAD_ROWS = 32
 
 
 class _Turn(NamedTuple):
@@ -73,6 +81,27 @@ def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
     )
 
 
+def turns(max_sequences: int, group: int, threads: int) -> tuple[int, int]:
+    """Requests of a turn, and how many turns are decoded beside each other.
+
+    Args:
+      max_sequences: The most rows decoded at once, but for a group of more.
+      group: Completions of a request.
+      threads: As `decoding_threads`.
+    """
+    most = max(1, max_sequences // group)
+    if not threads:
+        return most, 1
+    requests = min(most, max(1, THREAD_ROWS // group))
+    return requests, min(threads, most // requests)
+
+
+def decoding_threads(platform: str, devices: int) -> int:
+    """Threads that may decode beside each other, one a core; 0: the devices do all in one batch."""
+    # Programs of two threads that both run on several devices could wait for each other for ever.
+    return len(os.sched_getaffinity(0)) if platform == "cpu" and devices == 1 else 0
+
+
 class JaxEngine:
     """An Engine in the trainer's own process, on the trainer's mesh."""
 
@@ -83,11 +112,12 @@ class JaxEngine:
           policy: Structure, tokenizer and stop tokens.
           mesh: Rows are split over its data and fsdp axes.
           dtype: What layers compute in, and what the engine's weights are kept in.
-          max_sequences: The most rows decoded at once; more requests are served in turns.
+          max_sequences: The most rows decoded at once.
         """
         self._policy = policy
         self._mesh = mesh
-        self._max_sequences = max_sequences
+        threads = decoding_threads(mesh.devices.flat[0].platform, mesh.size)
+        self._turns = partial(turns, max_sequences, threads=threads)
         self._weights: decode.Weights | None = None
         self._version = ""
         self._programs = _programs(policy, mesh, dtype)
@@ -110,14 +140,19 @@ class JaxEngine:
         group = len(requests[0].seeds)
         if any(len(request.seeds) != group for request in requests):
             raise ValueError("all requests of a call must want the same number of completions")
-        turns = _in_turns(requests, self._most(group))
-        return [rollouts for taken in turns for rollouts in self._serve(taken, sampling)]
+        most, beside = self._turns(group)
+        taken = list(_in_turns(requests, most))
+        serve = partial(self._serve, most=most, sampling=sampling)
+        if beside == 1 or len(taken) == 1:
+            return [rollouts for own in taken for rollouts in serve(own)]
+        with ThreadPoolExecutor(beside) as pool:
+            return [rollouts for served in pool.map(serve, taken) for rollouts in served]
 
     def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
         """See Engine: compile all the programs that such calls need."""
-        most = self._most(group)
+        most, _ = self._turns(group)
         shapes = {
-            (self._size(len(lengths), group), max(map(_prompt_width, lengths)))
+            (_size(len(lengths), most), max(map(_prompt_width, lengths)))
             for call in calls
             for lengths in _in_turns(call, most)
         }
@@ -129,18 +164,12 @@ class JaxEngine:
                 turn = turn._replace(rows=self._advance(turn.rows, 0, sampling)[0])
                 turn = self._packed(turn, np.zeros(0, int))
 
-    def _most(self, group: int) -> int:
-        """The most requests decoded at once."""
-        return max(1, self._max_sequences // group)
-
-    def _size(self, requests: int, group: int) -> int:
-        """How many requests a turn of this many is filled up to: few sizes, few programs."""
-        return min(self._most(group), _power_of_two(requests))
-
-    def _serve(self, requests: Sequence[Request], sampling: Sampling) -> list[tuple[Rollout, ...]]:
-        """One turn."""
+    def _serve(
+        self, requests: Sequence[Request], most: int, sampling: Sampling
+    ) -> list[tuple[Rollout, ...]]:
+        """One turn, of at most `most` requests."""
         group = len(requests[0].seeds)
-        size = self._size(len(requests), group)
+        size = _size(len(requests), most)
         filled = [*requests, *[requests[0]] * (size - len(requests))]
         width = max(_prompt_width(len(request.prompt_ids)) for request in requests)
         prompts = np.zeros((size, width), np.int32)
@@ -250,6 +279,11 @@ class JaxEngine:
 def _in_turns(requests: Sequence[T], most: int) -> Iterator[Sequence[T]]:
     """What is served together: `most` requests and, at last, the rest."""
     return (requests[i : i + most] for i in range(0, len(requests), most))
+
+
+def _size(requests: int, most: int) -> int:
+    """How many requests a turn of this many is filled up to: few sizes, few programs."""
+    return min(most, _power_of_two(requests))
 
 
 def _room(sampling: Sampling) -> int:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from selfreg import xla
@@ -14,7 +16,7 @@ from selfreg.mesh import make_mesh
 from selfreg.models.hf import save_folder
 from selfreg.models.policy import load_policy
 from selfreg.records import FinishReason, Request, Sampling
-from selfreg.rollout.jax_engine import SEGMENT_TOKENS, JaxEngine
+from selfreg.rollout.jax_engine import SEGMENT_TOKENS, JaxEngine, decoding_threads, turns
 
 POLICY, PARAMS = load_policy("tiny")
 PROMPTS = [
@@ -77,6 +79,19 @@ def test_a_completion_depends_on_its_own_prompt_and_seed_only():
         assert tokens_of(engine().generate([request], sampling)) == [together[i]]
     in_turns = engine(max_sequences=16).generate(requests(PROMPTS, 16), sampling)
     assert tokens_of(in_turns) == together
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 64))
+def test_turns_beside_each_other_hold_no_more_rows_than_allowed(most, group, threads):
+    requests, beside = turns(most, group, threads)
+    assert min(requests, beside) >= 1
+    assert requests * beside * group <= max(most, group)
+    assert requests == turns(most, group, min(threads, 1))[0]  # not by the number of cores
+
+
+def test_one_cpu_device_alone_decodes_in_threads():
+    assert decoding_threads("cpu", 1) >= 1
+    assert decoding_threads("cpu", 8) == decoding_threads("gpu", 1) == 0
 
 
 def test_rows_of_a_group_differ_and_repeat_with_their_seeds():
