@@ -23,7 +23,8 @@ from selfreg.plan.fit import Place, advise, enough_devices, fit, splits
 from selfreg.plan.job import make_job
 from selfreg.plan.memory import Split, estimate, parameters, weights
 from selfreg.plan.work import estimate_work, pair_flops, token_flops
-from selfreg.records import Batch
+from selfreg.records import Batch, Sampling
+from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -271,3 +272,41 @@ def test_the_command(flags, code, words):
     assert run.returncode == code, run.stderr
     assert all(word in run.stdout + run.stderr for word in words)
     assert len(run.stderr.splitlines()) <= (code == 2)
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(100, 96), (500, 512), (60, 256)])
+def test_decodings_plan_is_the_compilers(prompt, completion):
+    policy, params = load_policy("tiny")
+    engine = JaxEngine(policy, make_mesh(-1, 1, 1), dtype="float32", max_sequences=32)
+    engine.load_params(params)
+    config = small_job(
+        **{
+            "rollout.max_new_tokens": completion, "rollout.group_size": 16,
+            "rollout.max_sequences": 32, "learn.row_tokens": (), "problems.panel_count": 2,
+            "problems.report_count": 2, "rollout.problems_per_step": 2,
+        }
+    )  # fmt: skip
+    sampling = Sampling(1.0, 1.0, 0, completion)
+    width = 1 << (prompt - 1).bit_length()
+    turn = engine._begin(
+        np.zeros((2, width), np.int32), np.full(2, prompt, np.int32), np.zeros(32, np.uint32), 32,
+        sampling,
+    )  # fmt: skip
+    programs, lane = engine._programs, 4
+    given = (np.zeros((2, width), np.int32), np.ones(2, np.int32), turn.rows.seeds)
+    compiled = [
+        programs.prefill.lower(
+            engine._weights,
+            *given,
+            turn.rows.stopped,
+            lane=16,
+            new_tokens=-(-completion // 16) * 16,
+        ),
+        programs.pack.lower(turn.rows, np.zeros((1, 16), int), lane=lane),
+    ]
+    analyses = [lowered.compile().memory_analysis() for lowered in compiled]
+    rows = analyses[0].output_size_in_bytes
+    most = max(rows + analyses[0].temp_size_in_bytes, rows + analyses[1].output_size_in_bytes)
+    job = make_job(config, policy.config, gpu=False, lengths=(prompt, completion))
+    planned = estimate(job, Split(1, 1, 1)).sample
+    assert sum(planned.values()) == pytest.approx(most, rel=0.15)

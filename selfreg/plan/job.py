@@ -22,11 +22,16 @@ class Draws:
     group: int
     at_once: int
 
-    def held(self, parts: int) -> tuple[float, float]:
-        """Rows decoded at once, and caches of prompts that they share: of one of so many parts."""
-        parts = parts if self.at_once % parts == 0 else 1
-        rows = self.at_once / parts
-        return rows, rows / width(self.at_once, self.at_once, self.group, parts)
+    def held(self, parts: int, *, packed: bool = False) -> tuple[float, float]:
+        """Rows decoded at once, and caches of prompts that they share: of one of so many parts.
+
+        Args:
+          parts: Into which devices split the rows.
+          packed: Of the batch that is packed into half of its rows.
+        """
+        rows = self.at_once // 2 if packed and self.at_once > 1 else self.at_once
+        parts = parts if rows % parts == 0 else 1
+        return rows / parts, rows / parts / width(rows, self.at_once, self.group, parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from jax.sharding import AbstractMesh
 from selfreg.learn.moments import block_size
 from selfreg.mesh import AXES
 from selfreg.models.decoder import MATRICES, Decoder, DecoderConfig, layout
-from selfreg.plan.job import BYTES, Job, packing_of
+from selfreg.plan.job import BYTES, Draws, Job, packing_of
 
 MASTER = 4  # bytes of float32
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
 # log-softmax, and the gradient.
 LOGITS_COPIES = 3
+SCORES_COPIES = 3  # of prompts that decoding reads: scores, masked, and their softmax
 CACHE_SEGMENT = 16  # the decoding cache grows by whole segments
 KINDS = {"embedding": "embedding", "head": "head", "norm": "norms", "bias": "biases"}
 
@@ -305,19 +306,29 @@ def _widths(job: Job, split: Split) -> tuple[float, float, float]:
 
 
 def _decoding(job: Job, split: Split) -> dict[str, float]:
-    """Caches and logits of the largest batch that is decoded, and the weights it is handed."""
+    """The largest batch that is decoded: its caches, and most that is beside them at one time.
+
+    That is its prompts' scores while they are read, where attention is plain; then its logits; and
+    once half of its rows have ended, the caches of the others, to which they are copied.
+    """
     decoder = job.decoder
     prompt = 1 << max(5, math.ceil(math.log2(job.prompt)))
     room = math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
-    held = [draws.held(split.rows) for draws in (job.train, job.panel, job.report)]
-    columns = max(prompts * prompt + rows * room for rows, prompts in held)
-    most = max(rows for rows, _ in held)
     heads = decoder.kv_heads / _divisor(decoder.kv_heads, split.tensor)
     column = 2 * decoder.layers * heads * decoder.head_dim * job.dtype_bytes
-    return {
-        "keys and values": columns * column,
-        "logits": 2 * MASTER * most * decoder.vocab_size,
-    }
+    queries = decoder.heads / _divisor(decoder.heads, split.tensor)
+    scores = 0.0 if job.fused_attention else SCORES_COPIES * MASTER * queries * prompt**2
+
+    def phases(draws: Draws) -> dict[str, float]:
+        rows, prompts = draws.held(split.rows)
+        left, lanes = draws.held(split.rows, packed=True)
+        return {"keys and values": (prompts * prompt + rows * room) * column} | _most(
+            {"prompts' scores": rows / draws.group * scores},
+            {"logits": 2 * MASTER * rows * decoder.vocab_size},
+            {"keys and values, packed": (lanes * prompt + left * room) * column},
+        )
+
+    return _most(*map(phases, (job.train, job.panel, job.report)))
 
 
 def _divisor(size: int, parts: int) -> int:
