@@ -220,7 +220,7 @@ def _show_memory() -> None:
             for name, peak in peaks.items()
         ],
         "Peak resident memory, each side in a process of its own whose freed memory goes back at "
-        f"once. Updates: what weights, moments and two updates take there when they are dropped "
+        "once. Updates: what weights, moments and two updates take there when they are dropped "
         f"and made again, the median of {RESTARTS} times. Planned: the same by selfreg.plan.",
     )  # fmt: skip
     show_aims(

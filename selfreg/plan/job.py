@@ -8,7 +8,7 @@ import jax
 
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
-from selfreg.rollout.jax_engine import turns
+from selfreg.rollout.jax_engine import batch_sizes, turns
 from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -27,11 +27,14 @@ class Draws:
 
         Args:
           parts: Into which devices split the rows.
-          packed: Of the batch that is packed into half of its rows.
+          packed: Of the next smaller batch, into which they are packed; none where there is none.
         """
-        rows = self.at_once // 2 if packed and self.at_once > 1 else self.at_once
-        parts = parts if rows % parts == 0 else 1
-        return rows / parts, rows / parts / width(rows, self.at_once, self.group, parts)
+        parts = parts if self.at_once % parts == 0 else 1
+        first, *smaller = batch_sizes(self.at_once, parts)
+        if packed and not smaller:
+            return 0.0, 0.0
+        rows = smaller[0] if packed else first
+        return rows / parts, rows / parts / width(rows, first, self.group, parts)
 
 
 @dataclass(frozen=True, slots=True)

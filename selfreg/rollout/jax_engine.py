@@ -160,7 +160,7 @@ class JaxEngine:
             seeds = np.zeros(count * group, np.uint32)
             prompts, lengths = np.zeros((count, width), np.int32), np.ones(count, np.int32)
             turn = self._begin(prompts, lengths, seeds, 0, sampling)
-            for _ in _batch_sizes(turn.size):
+            for _ in self._sizes(turn):
                 turn = turn._replace(rows=self._advance(turn.rows, 0, sampling)[0])
                 turn = self._packed(turn, np.zeros(0, int))
 
@@ -236,12 +236,15 @@ class JaxEngine:
                 break
         return out
 
+    def _sizes(self, turn: _Turn) -> list[int]:
+        return batch_sizes(turn.size, split_rows(self._mesh, turn.size))
+
     def _packed(self, turn: _Turn, live: np.ndarray) -> _Turn:
         """The turn in the next smaller batch, without what is not live; itself if too small.
 
         Each of the parts that devices hold keeps its own live rows: no row moves between devices.
         """
-        size = next((n for n in _batch_sizes(turn.size) if n < len(turn.drawn)), None)
+        size = next((n for n in self._sizes(turn) if n < len(turn.drawn)), None)
         if size is None:
             return turn
         parts = split_rows(self._mesh, gcd(size, len(turn.drawn)))
@@ -301,9 +304,15 @@ def _power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def _batch_sizes(total: int) -> list[int]:
-    """The batch sizes that have a program: `total`, then halves down to SMALLEST_BATCH."""
+def batch_sizes(total: int, parts: int) -> list[int]:
+    """The batch sizes that have a program: `total`, then halves down to SMALLEST_BATCH.
+
+    Args:
+      total: Rows at first.
+      parts: Into which devices split them. A half that they cannot split so would lie on each of
+        them whole, and is none.
+    """
     sizes = [total]
-    while sizes[-1] // 2 >= SMALLEST_BATCH:
-        sizes.append(sizes[-1] // 2)
+    while (half := sizes[-1] // 2) >= SMALLEST_BATCH and half % parts == 0:
+        sizes.append(half)
     return sizes

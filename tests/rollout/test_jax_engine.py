@@ -16,7 +16,13 @@ from selfreg.mesh import make_mesh
 from selfreg.models.hf import save_folder
 from selfreg.models.policy import load_policy
 from selfreg.records import FinishReason, Request, Sampling
-from selfreg.rollout.jax_engine import SEGMENT_TOKENS, JaxEngine, decoding_threads, turns
+from selfreg.rollout.jax_engine import (
+    SEGMENT_TOKENS,
+    JaxEngine,
+    batch_sizes,
+    decoding_threads,
+    turns,
+)
 
 POLICY, PARAMS = load_policy("tiny")
 PROMPTS = [
@@ -87,6 +93,12 @@ def test_turns_beside_each_other_hold_no_more_rows_than_allowed(most, group, thr
     assert min(requests, beside) >= 1
     assert requests * beside * group <= max(most, group)
     assert requests == turns(most, group, min(threads, 1))[0]  # not by the number of cores
+
+
+def test_a_batch_is_packed_only_into_rows_that_the_devices_can_split():
+    assert batch_sizes(384, 1) == [384, 192, 96, 48, 24]
+    assert batch_sizes(128, 8) == [128, 64, 32, 16]
+    assert batch_sizes(120, 8) == [120]
 
 
 def test_one_cpu_device_alone_decodes_in_threads():
