@@ -39,12 +39,23 @@ class Weights(NamedTuple):
     """A policy's weights as decoding wants them: in the compute dtype, one entry a layer.
 
     A layer sliced out of a stack inside the loop would be copied at every token.
+
+    Attributes:
+      embedding: [V, D].
+      final_norm: [D].
+      head: [V, D]; None: the embedding, which handed out of a program twice would be two buffers.
+      layers: Each layer's weights.
     """
 
     embedding: Array
     final_norm: Array
-    head: Array
+    head: Array | None
     layers: tuple[Any, ...]
+
+    @property
+    def head_weight(self) -> Array:
+        """The head's weight [V, D]."""
+        return self.embedding if self.head is None else self.head
 
 
 class Rows(NamedTuple):
@@ -108,7 +119,7 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
         return jnp.copy(weight.astype(dtype))
 
     embedding = copied(params["embedding"])
-    head = embedding if policy.config.tied_head else copied(params["head"])
+    head = None if policy.config.tied_head else copied(params["head"])
     layers = tuple(
         jax.tree.map(lambda stack, i=i: copied(stack[i]), params["blocks"])
         for i in range(policy.config.layers)
@@ -272,7 +283,7 @@ def segment(
     def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
         t, state, drawn = carry
         # Each device draws for rows of its own, which it needs all the logits of.
-        logits = _linear()(state.hidden, weights.head).astype(jnp.float32)
+        logits = _linear()(state.hidden, weights.head_weight).astype(jnp.float32)
         logits = constrain(constrain(logits, "rows", "vocab"), "draws", None)
         uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, t)))(keys)
         token, logprob = _on_rows(draw(logits, uniform, sampling))

@@ -124,6 +124,7 @@ class JaxEngine:
 
     def load_params(self, params: Any, version: str = "") -> None:
         """See Engine."""
+        self._weights = None  # or there would be two copies while the new one is made
         self._weights, self._version = self._programs.unstack(params), version
 
     def release(self) -> None:
