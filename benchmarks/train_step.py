@@ -12,8 +12,6 @@ a user's first run does. random:NAME takes random weights of a shape that `selfr
 knows.
 """
 
-import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -22,10 +20,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import app, flags
 
 from benchmarks.accelerator import MODELS, show_accelerator
@@ -34,17 +31,12 @@ from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceil
 from benchmarks.table import Aim, load_average, show, show_aims
 from benchmarks.torch_step import has_trl, torch_update, trl_update
 from selfreg import xla
-from selfreg.config import default
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import REMAT
 from selfreg.models.policy import count_parameters
-from selfreg.plan.job import make_job
-from selfreg.plan.memory import Split, estimate
-from selfreg.validate import resolve
 
 PARTS = ("update", "memory", "compile", "accelerator")
 SIDES = ("selfreg", "torch", "trl")
-RESTARTS = 3
 # glibc keeps of freed memory what chance leaves it. So it gives all back: what is in use counts.
 GIVE_BACK = {
     "MALLOC_ARENA_MAX": "1",
@@ -144,11 +136,10 @@ def _peak_bytes() -> int:
 
 
 class Peak(NamedTuple):
-    """Bytes of a process: before its model was loaded, at most, and what our updates alone take."""
+    """Bytes of a process: before its model was loaded, and at most."""
 
     before: int
     most: int
-    updates: int
 
 
 def _print_peak(name: str) -> None:
@@ -157,25 +148,7 @@ def _print_peak(name: str) -> None:
     update = _side(name, *_lengths()[0])
     update()
     update()
-    most = _peak_bytes()
-    alone = 0
-    if isinstance(update, Updates):
-        params = jax.tree.map(np.array, update.state.params)
-        alone = int(np.median([_bytes_alone(update, params) for _ in range(RESTARTS)]))
-    print(*Peak(before, most, alone))
-
-
-def _bytes_alone(updates: Updates, params: Any) -> int:
-    """What weights, moments and two updates take: they are dropped and made again."""
-    del updates.state
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    held = _peak_bytes()
-    updates.state = updates.learner.init(params)
-    updates()
-    updates()
-    return _peak_bytes() - held
+    print(*Peak(before, _peak_bytes()))
 
 
 def _measured_peaks() -> dict[str, Peak]:
@@ -196,53 +169,34 @@ def _measured_peaks() -> dict[str, Peak]:
             run = subprocess.run(
                 command, env=environment, capture_output=True, text=True, check=True
             )
-            peaks[name] = Peak(*map(int, run.stdout.split()[-3:]))
+            peaks[name] = Peak(*map(int, run.stdout.split()[-2:]))
     return peaks
 
 
 def _show_memory() -> None:
     prompt, completion = _lengths()[0]
-    peaks, planned = _measured_peaks(), _planned(prompt, completion)
+    peaks = _measured_peaks()
     grown = {name: peak.most - peak.before for name, peak in peaks.items()}
-    off = planned / peaks["selfreg"].updates - 1
     show(
         f"{_MODEL.value}: peak memory of two updates, {_DTYPE.value}, {_ROWS.value} rows of "
         f"{prompt} + {completion}",
-        ["side", "process GB", "above imports GB", "selfreg is", "updates GB", "planned GB", "off"],
+        ["side", "process GB", "above imports GB", "selfreg is"],
         [
             [
                 name, f"{peak.most / 1e9:.2f}", f"{grown[name] / 1e9:.2f}",
                 f"{grown['selfreg'] / grown[name]:.2f}x",
-                f"{peak.updates / 1e9:.3f}" if peak.updates else "",
-                f"{planned / 1e9:.3f}" if name == "selfreg" else "",
-                f"{off:+.0%}" if name == "selfreg" else "",
             ]
             for name, peak in peaks.items()
         ],
         "Peak resident memory, each side in a process of its own whose freed memory goes back at "
-        "once. Updates: what weights, moments and two updates take there when they are dropped "
-        f"and made again, the median of {RESTARTS} times. Planned: the same by selfreg.plan.",
+        "once. What the plan says of it: see benchmarks.plan.",
     )  # fmt: skip
     show_aims(
         [
             Aim("not above torch", f"{grown['selfreg'] / grown['torch']:.2f}x",
                 grown["selfreg"] <= grown["torch"]),
-            Aim("planned within 15%", f"{off:+.0%}", abs(off) <= 0.15),
         ]
     )  # fmt: skip
-
-
-def _planned(prompt: int, completion: int) -> float:
-    """Bytes of the update that this benchmark makes, as the planner sees it."""
-    config = default()
-    config.rollout.group_size, config.model.dtype = _ROWS.value, _DTYPE.value
-    config.rollout.max_new_tokens, config.learn.row_tokens = completion, (completion,)
-    config.model.remat, config.learn.microbatch_rows = _REMAT.value, _AT_ONCE.value
-    policy = named_policy(_MODEL.value)[0]
-    job = make_job(resolve(config), policy.config, gpu=False, lengths=(prompt, completion))
-    memory = estimate(job, Split(1, 1, 1))
-    stays = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
-    return stays + sum(memory.update.values())
 
 
 def _show_compile() -> None:

@@ -5,8 +5,11 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,6 +27,7 @@ from selfreg.plan.job import make_job
 from selfreg.plan.memory import Split, estimate, parameters, weights
 from selfreg.plan.work import estimate_work, pair_flops, token_flops
 from selfreg.records import Batch, Sampling
+from selfreg.rollout.decode import unstack
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.validate import resolve
 
@@ -34,6 +38,11 @@ WIDE = DecoderConfig(
     rope_theta=1e4, norm_eps=1e-6, qkv_bias=True, tied_head=False,
 )  # fmt: skip
 PROMPT, COMPLETION, GROUP, PROBLEMS = 32, 64, 8, 2
+COLOCATED = [
+    "--config.rollout.engine=sglang",
+    "--config.sglang.launch=True",
+    "--config.sglang.colocated=True",
+]
 
 
 def small_job(remat="none", microbatch_rows=0, **changes):
@@ -92,7 +101,9 @@ def compiled_bytes(config, decoder, split):
 
 
 def planned_bytes(config, decoder, split):
-    memory = estimate(make_job(config, decoder, gpu=False), Split(*split))
+    # The compiler does not count what its products hold beside it: see benchmarks.plan.
+    job = replace(make_job(config, decoder, gpu=False), product_copies=0)
+    memory = estimate(job, Split(*split))
     state = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
     return state, sum(memory.update.values())
 
@@ -259,6 +270,11 @@ def test_devices_are_a_count_and_a_kind():
     ("flags", "code", "words"),
     [
         (["--config=configs/w17.py:7b", "--devices=8xH100"], 0, ("7,615.62", "fits", "chain")),
+        (
+            ["--config=configs/w17.py", "--devices=8xH100", *COLOCATED],
+            0,
+            ("SGLang servers draw", "sglang.memory_fraction"),
+        ),
         (["--config=configs/w17.py", "--devices=1xRTX4090"], 2, ("not fit", "xRTX4090")),
         (["--config=configs/w17.py:13b"], 2, ("one of 3b, 7b",)),
         (["--config=configs/tiny.py", "--config.sed=1"], 2, ("did you mean seed?",)),
@@ -272,6 +288,29 @@ def test_the_command(flags, code, words):
     assert run.returncode == code, run.stderr
     assert all(word in run.stdout + run.stderr for word in words)
     assert len(run.stderr.splitlines()) <= (code == 2)
+
+
+def test_the_engines_weights_are_those_of_the_plan():
+    policy, params = load_policy("tiny")  # whose head is its embedding
+    made = jax.jit(partial(unstack, policy, dtype=jnp.dtype("float32")))(params)
+    job = make_job(small_job(), policy.config, gpu=False)
+    planned = estimate(job, Split(1, 1, 1)).stays["engine's weights"]
+    assert sum(weight.nbytes for weight in jax.tree.leaves(made)) == planned
+
+
+def test_what_servers_hold_is_not_the_trainers_and_what_is_drawn_ahead_is():
+    def memory(**changes):
+        job = make_job(small_job(**changes), WIDE, gpu=False)
+        return estimate(job, Split(1, 1, 1))
+
+    own, ahead = memory(), memory(**{"rollout.overlap": True})
+    assert sum(ahead.update.values()) > sum(own.update.values())
+    assert ahead.stays == own.stays
+    served = memory(**{"rollout.engine": "sglang", "sglang.launch": True, "rollout.overlap": True})
+    assert not served.sample
+    assert sum(served.update.values()) == sum(own.update.values())
+    engine = sum(own.stays.values()) - sum(served.stays.values())
+    assert engine == served.host["weights for the servers"] == own.stays["engine's weights"]
 
 
 @pytest.mark.parametrize(("prompt", "completion"), [(100, 96), (500, 512), (60, 256)])

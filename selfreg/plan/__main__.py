@@ -63,6 +63,13 @@ def main(_: list[str]) -> None:
     _print_parameters(console, parameters(decoder))
     _print_memory(console, fitted.memory, place.room, fraction)
     _print_work(console, work, device)
+    if job.served:
+        left = MOST - sum(fitted.memory.stays.values()) / (device.memory_gb * 1e9)
+        console.print(
+            "SGLang servers draw, with weights and caches that are not planned here; the seconds "
+            "are those of as many devices as the trainer's.", _beside(config, left),
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     if fitted.mesh_settings:
         console.print(
             f"The config's mesh is not of {count} devices: set {_flags(fitted.mesh_settings)}",
@@ -97,6 +104,13 @@ def _refusal(
         return f"{needs}: set {settings}, which takes {_gb(change.peak)} GB, or {larger}"
     tried = f" (with {settings} it would still be {_gb(change.peak)} GB)" if settings else ""
     return f"{needs}: take {larger}{tried}"
+
+
+def _beside(config: Any, left: float) -> str:
+    """What servers on the trainer's own devices may take of them while it waits."""
+    if not config.sglang.colocated:
+        return ""
+    return f"While the trainer waits they can have {left:.0%} of a device: sglang.memory_fraction."
 
 
 def _flags(settings: dict[str, Any]) -> str:

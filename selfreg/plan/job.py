@@ -12,29 +12,47 @@ from selfreg.rollout.jax_engine import batch_sizes, turns
 from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
+# XLA's CPU backend before jax 0.11 computed bfloat16 in float32, and kept what it widened; and its
+# products held a second copy of what they transpose, padded to four times its size.
+_OLD_CPU = jax.__version_info__ < (0, 11)
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Completions drawn in a row: `problems` x `group` of them, `at_once` rows at a time."""
+    """Completions drawn in a row.
+
+    Attributes:
+      problems: How many.
+      group: Completions of each.
+      turn: Rows of a turn.
+      beside: Turns that are served beside each other.
+    """
 
     problems: int
     group: int
-    at_once: int
+    turn: int
+    beside: int
+
+    @property
+    def at_once(self) -> int:
+        """Rows decoded at a time."""
+        return self.turn * self.beside
 
     def held(self, parts: int, *, packed: bool = False) -> tuple[float, float]:
         """Rows decoded at once, and caches of prompts that they share: of one of so many parts.
 
         Args:
           parts: Into which devices split the rows.
-          packed: Of the next smaller batch, into which they are packed; none where there is none.
+          packed: Of the next smaller batch, into which a turn is packed; none where there is none.
+            It takes milliseconds: turns beside it are not packed at that moment.
         """
-        parts = parts if self.at_once % parts == 0 else 1
-        first, *smaller = batch_sizes(self.at_once, parts)
+        parts = parts if self.turn % parts == 0 else 1
+        _, *smaller = batch_sizes(self.turn, parts)
         if packed and not smaller:
             return 0.0, 0.0
-        rows = smaller[0] if packed else first
-        return rows / parts, rows / parts / width(rows, first, self.group, parts)
+        rows, count = (smaller[0], 1) if packed else (self.turn, self.beside)
+        held = count * rows / parts
+        return held, held / width(rows, self.turn, self.group, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +62,8 @@ class Job:
     Attributes:
       dtype_bytes: Of what layers compute in.
       activation_bytes: Of what is kept of it.
+      product_copies: As large as an operand that a weight's or key's gradient transposes, which
+        XLA's CPU products hold beside what its compiler counts; none on GPUs.
       fused_attention: No scores are held.
       moments: Their type, as config.optimizer.state_dtype.
       offload: Moments lie in the host's memory between updates.
@@ -51,6 +71,8 @@ class Job:
       scorings: Forward passes a step that only score completions: one of the reference policy for
         a KL penalty, for DPO another one of the policy itself.
       uses_ewc: The campaign's start and its Fisher information are held.
+      served: SGLang servers draw, with memory of their own.
+      overlap: The next step's completions are drawn while weights learn.
       updates_per_draw: Steps that learn from the same completions.
       row_tokens: As config.learn.row_tokens.
       microbatch_rows: As config.learn.microbatch_rows.
@@ -64,6 +86,7 @@ class Job:
     decoder: DecoderConfig
     dtype_bytes: int
     activation_bytes: int
+    product_copies: int
     fused_attention: bool
     remat: str
     moments: str
@@ -72,6 +95,8 @@ class Job:
     chunk_tokens: int
     scorings: int
     uses_ewc: bool
+    served: bool
+    overlap: bool
     updates_per_draw: int
     row_tokens: tuple[int, ...]
     microbatch_rows: int
@@ -121,15 +146,17 @@ def make_job(
 
     def draws(problems: int, group: int) -> Draws:
         turn, beside = turns(rollout.max_sequences, group, threads)
-        return Draws(problems, group, min(problems, turn * beside) * group)
+        return Draws(
+            problems, group, min(problems, turn) * group, min(beside, -(-problems // turn))
+        )
 
     steps, learn = config.campaign_budget_steps, config.learn
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
     return Job(
         decoder=decoder,
         dtype_bytes=dtype_bytes,
-        # Before jax 0.11 XLA's CPU backend widened bfloat16 to compute, and kept what it widened.
-        activation_bytes=4 if not gpu and jax.__version_info__ < (0, 11) else dtype_bytes,
+        activation_bytes=4 if not gpu and _OLD_CPU else dtype_bytes,
+        product_copies=0 if gpu else 5 if _OLD_CPU else 1,
         fused_attention=fused,
         remat=config.model.remat,
         moments=config.optimizer.state_dtype,
@@ -138,6 +165,8 @@ def make_job(
         chunk_tokens=learn.logprob_chunk_tokens,
         scorings=2 if learn.algorithm == "dpo" else int(uses_kl),
         uses_ewc=learn.ewc_coef > 0,
+        served=rollout.engine == "sglang",
+        overlap=rollout.overlap,
         updates_per_draw=learn.updates_per_batch,
         row_tokens=tuple(learn.row_tokens),
         microbatch_rows=learn.microbatch_rows,

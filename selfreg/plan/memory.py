@@ -119,7 +119,7 @@ def estimate(job: Job, split: Split) -> Memory:
     trained = sum(weight.shard for weight in learns)
     largest = max(weight.shard for weight in learns)
     one_pass = sum(w.shard for w in learns if w.in_blocks)
-    devices = math.prod(split)
+    devices, numbers = math.prod(split), sum(weight.size for weight in owned)
     moments = sum(weight.shard * _moment_bytes(job, weight) for weight in learns)
     # A campaign's first snapshot holds the Fisher information too.
     saved = trained * MASTER * (2 if job.uses_ewc else 1)
@@ -128,7 +128,7 @@ def estimate(job: Job, split: Split) -> Memory:
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
         "Adam's moments": 0.0 if job.offload else moments,
-        "engine's weights": sampled * job.dtype_bytes,
+        "engine's weights": 0.0 if job.served else sampled * job.dtype_bytes,
         "reference policy": trained * MASTER if job.scorings else 0.0,
         "EWC's start and Fisher": 2 * trained * MASTER if job.uses_ewc else 0.0,
     }
@@ -137,12 +137,16 @@ def estimate(job: Job, split: Split) -> Memory:
         _prompts_backward(job, split) | {"the prompts' gradients": one_pass * MASTER},
         {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
     )
+    if job.overlap:
+        update["completions drawn ahead"] = sum(_decoding(job, split, job.train).values())
     host = {
-        "initial weights": sum(weight.size for weight in owned) * MASTER,
+        "initial weights": numbers * MASTER,
         "a snapshot being written": (saved + moments) * devices / split.data,
         "moments, offloaded": moments * devices if job.offload else 0.0,
+        "weights for the servers": numbers * job.dtype_bytes if job.served else 0.0,
     }
-    return Memory(stays, update, _decoding(job, split), host)
+    sample = _most(*(_decoding(job, split, each) for each in (job.train, job.panel, job.report)))
+    return Memory(stays, update, sample, host)
 
 
 def _moment_bytes(job: Job, weight: Weight) -> float:
@@ -215,6 +219,7 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
     head = {
         "head, compute copy": vocabulary * decoder.width * c if narrow or split.fsdp > 1 else 0.0,
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
+        "a product's copies": job.product_copies * MASTER * chunk * vocabulary,
     }
     kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}
     return _prompts(job, split) | kept | _most(_layer(job, split, rows), head)
@@ -265,6 +270,7 @@ def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
     return {
         "one layer, backward": _layer_bytes(job, split, part),
         "one layer's weights": _layer_weights(job, split._replace(data=split.rows, fsdp=1)),
+        "a product's copies": job.product_copies * _scores_bytes(job, split, part),
     }
 
 
@@ -287,12 +293,17 @@ def _layer_bytes(job: Job, split: Split, part: Pass) -> float:
     widths = {"q_norm": query, "k_norm": key}
     normed = sum(widths.get(name, decoder.width) for name in names if name.endswith("_norm"))
     gated = 6 if decoder.activation == "silu" else 9
-    heads = decoder.heads / _divisor(decoder.kv_heads, split.tensor)
     return (
         part.tokens * (normed * (2 * MASTER + c) + (2 * query + gated * ffn) * c)
         + part.keys * 2 * key * c
-        + (0.0 if job.fused_attention else heads * part.scores * (MASTER + c))
+        + _scores_bytes(job, split, part) * (MASTER + c) / c
     )
+
+
+def _scores_bytes(job: Job, split: Split, part: Pass) -> float:
+    """One layer's scores in the compute dtype, in bytes a device; none are held where fused."""
+    heads = job.decoder.heads / _divisor(job.decoder.kv_heads, split.tensor)
+    return 0.0 if job.fused_attention else heads * part.scores * job.activation_bytes
 
 
 def _widths(job: Job, split: Split) -> tuple[float, float, float]:
@@ -305,12 +316,15 @@ def _widths(job: Job, split: Split) -> tuple[float, float, float]:
     return query, key, decoder.ffn_width / _divisor(decoder.ffn_width, tensor)
 
 
-def _decoding(job: Job, split: Split) -> dict[str, float]:
-    """The largest batch that is decoded: its caches, and most that is beside them at one time.
+def _decoding(job: Job, split: Split, draws: Draws) -> dict[str, float]:
+    """The batch that is decoded: its caches, and most that is beside them at one time.
 
     That is its prompts' scores while they are read, where attention is plain; then its logits; and
     once half of its rows have ended, the caches of the others, to which they are copied.
+    Nothing where servers draw.
     """
+    if job.served:
+        return {}
     decoder = job.decoder
     prompt = 1 << max(5, math.ceil(math.log2(job.prompt)))
     room = math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
@@ -319,16 +333,13 @@ def _decoding(job: Job, split: Split) -> dict[str, float]:
     queries = decoder.heads / _divisor(decoder.heads, split.tensor)
     scores = 0.0 if job.fused_attention else SCORES_COPIES * MASTER * queries * prompt**2
 
-    def phases(draws: Draws) -> dict[str, float]:
-        rows, prompts = draws.held(split.rows)
-        left, lanes = draws.held(split.rows, packed=True)
-        return {"keys and values": (prompts * prompt + rows * room) * column} | _most(
-            {"prompts' scores": rows / draws.group * scores},
-            {"logits": 2 * MASTER * rows * decoder.vocab_size},
-            {"keys and values, packed": (lanes * prompt + left * room) * column},
-        )
-
-    return _most(*map(phases, (job.train, job.panel, job.report)))
+    rows, prompts = draws.held(split.rows)
+    left, lanes = draws.held(split.rows, packed=True)
+    return {"keys and values": (prompts * prompt + rows * room) * column} | _most(
+        {"prompts' scores": rows / draws.group * scores},
+        {"logits": 2 * MASTER * rows * decoder.vocab_size},
+        {"keys and values, packed": (lanes * prompt + left * room) * column},
+    )
 
 
 def _divisor(size: int, parts: int) -> int:
