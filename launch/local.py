@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from launch.jobs import Job
 from launch.process import ChainProcess
+from selfreg import interrupt
 from selfreg.standing import State, read_standing
 
 _PAUSE_S = 0.5
@@ -29,8 +30,11 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
     waiting = [job for job in jobs if read_standing(job.folder).state is not State.FINISHED]
     running: list[ChainProcess] = []
     shown = -_SHOW_S
+    # Raised while a process is started, Ctrl-C would leave it to go on, known to nobody.
+    interrupt.watch(at_once=False)
     try:
         while waiting or running:
+            interrupt.check()
             running = [chain for chain in running if chain.ended() is None]
             for job in list(waiting):
                 if len(running) < slots and job.is_ready:

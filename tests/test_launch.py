@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -64,6 +65,35 @@ def launch(wave, *arguments):
         sys.executable, "-m", "launch.sweep", f"--config={wave}", f"--runs={wave.parent / 'runs'}",
         *arguments,
     ]  # fmt: skip
+
+
+INTERRUPTED = """
+    import os, signal, subprocess, sys
+    from pathlib import Path
+    from launch.jobs import make_jobs
+    from launch.local import run_local
+
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, command, **options):
+            super().__init__(["sleep", "60"], **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    subprocess.Popen = Interrupted
+    wave = Path(sys.argv[1])
+    try:
+        run_local(make_jobs(str(wave), (), (), wave.parent / "runs"), 2, lambda: None)
+    except KeyboardInterrupt:
+        print(*(process.poll() for process in started))
+"""
+
+
+def test_a_chain_that_is_being_started_hears_ctrl_c(wave):
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), str(wave)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.stdout == f"{-signal.SIGINT}\n", run.stderr
 
 
 def test_a_killed_wave_is_finished_by_the_second_call(wave):

@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
     _print_memory(console, fitted.memory, place.room, fraction)
     _print_work(console, work, device)
     if job.served:
-        left = MOST - sum(fitted.memory.stays.values()) / (device.memory_gb * 1e9)
+        left = max(0.0, MOST - sum(fitted.memory.stays.values()) / (device.memory_gb * 1e9))
         console.print(
             "SGLang servers draw, with weights and caches that are not planned here; the seconds "
             "are those of as many devices as the trainer's.", _beside(config, left),
