@@ -101,9 +101,7 @@ def compiled_bytes(config, decoder, split):
 
 
 def planned_bytes(config, decoder, split):
-    # The compiler does not count what its products hold beside it: see benchmarks.plan.
-    job = replace(make_job(config, decoder, gpu=False), product_copies=0)
-    memory = estimate(job, Split(*split))
+    memory = estimate(make_job(config, decoder, gpu=False), Split(*split))
     state = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
     return state, sum(memory.update.values())
 

@@ -12,9 +12,6 @@ from selfreg.rollout.jax_engine import batch_sizes, turns
 from selfreg.rollout.lanes import width
 
 BYTES = {"float32": 4, "bfloat16": 2}
-# XLA's CPU backend before jax 0.11 computed bfloat16 in float32, and kept what it widened; and its
-# products held a second copy of what they transpose, padded to four times its size.
-_OLD_CPU = jax.__version_info__ < (0, 11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,6 @@ class Job:
     Attributes:
       dtype_bytes: Of what layers compute in.
       activation_bytes: Of what is kept of it.
-      product_copies: As large as an operand that a weight's or key's gradient transposes, which
-        XLA's CPU products hold beside what its compiler counts; none on GPUs.
       fused_attention: No scores are held.
       moments: Their type, as config.optimizer.state_dtype.
       offload: Moments lie in the host's memory between updates.
@@ -86,7 +81,6 @@ class Job:
     decoder: DecoderConfig
     dtype_bytes: int
     activation_bytes: int
-    product_copies: int
     fused_attention: bool
     remat: str
     moments: str
@@ -155,8 +149,8 @@ def make_job(
     return Job(
         decoder=decoder,
         dtype_bytes=dtype_bytes,
-        activation_bytes=4 if not gpu and _OLD_CPU else dtype_bytes,
-        product_copies=0 if gpu else 5 if _OLD_CPU else 1,
+        # Before jax 0.11 XLA's CPU backend widened bfloat16 to compute, and kept what it widened.
+        activation_bytes=4 if not gpu and jax.__version_info__ < (0, 11) else dtype_bytes,
         fused_attention=fused,
         remat=config.model.remat,
         moments=config.optimizer.state_dtype,

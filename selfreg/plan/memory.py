@@ -219,7 +219,6 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
     head = {
         "head, compute copy": vocabulary * decoder.width * c if narrow or split.fsdp > 1 else 0.0,
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
-        "a product's copies": job.product_copies * MASTER * chunk * vocabulary,
     }
     kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}
     return _prompts(job, split) | kept | _most(_layer(job, split, rows), head)
@@ -270,7 +269,6 @@ def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
     return {
         "one layer, backward": _layer_bytes(job, split, part),
         "one layer's weights": _layer_weights(job, split._replace(data=split.rows, fsdp=1)),
-        "a product's copies": job.product_copies * _scores_bytes(job, split, part),
     }
 
 
@@ -293,17 +291,12 @@ def _layer_bytes(job: Job, split: Split, part: Pass) -> float:
     widths = {"q_norm": query, "k_norm": key}
     normed = sum(widths.get(name, decoder.width) for name in names if name.endswith("_norm"))
     gated = 6 if decoder.activation == "silu" else 9
+    heads = decoder.heads / _divisor(decoder.kv_heads, split.tensor)
     return (
         part.tokens * (normed * (2 * MASTER + c) + (2 * query + gated * ffn) * c)
         + part.keys * 2 * key * c
-        + _scores_bytes(job, split, part) * (MASTER + c) / c
+        + (0.0 if job.fused_attention else heads * part.scores * (MASTER + c))
     )
-
-
-def _scores_bytes(job: Job, split: Split, part: Pass) -> float:
-    """One layer's scores in the compute dtype, in bytes a device; none are held where fused."""
-    heads = job.decoder.heads / _divisor(job.decoder.kv_heads, split.tensor)
-    return 0.0 if job.fused_attention else heads * part.scores * job.activation_bytes
 
 
 def _widths(job: Job, split: Split) -> tuple[float, float, float]:
