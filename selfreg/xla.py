@@ -1,6 +1,7 @@
 """XLA's compilation: its cache on disk, and a count: a recompile in a loop costs hours."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -22,6 +23,11 @@ def set_up() -> None:
     for name, value in ours.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
+    _start_counting()
+
+
+@cache  # a second listener would count every program twice
+def _start_counting() -> None:
     jax.monitoring.register_event_duration_secs_listener(_count)
 
 
