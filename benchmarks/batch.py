@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from selfreg.learn.learner import Learner, make_learner
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, pack
-from selfreg.learn.train_step import Learner, LearnSettings, make_learner
+from selfreg.learn.train_step import LearnSettings
 from selfreg.mesh import make_mesh
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.policy import Policy, load_policy, make_policy, random_params

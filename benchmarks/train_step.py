@@ -210,11 +210,13 @@ def _show_compile() -> None:
         packing = _packing(completion, ())
         batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value, packing)
         begun = time.perf_counter()
-        lowered = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch, None)
+        programs = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch, None)
         traced = time.perf_counter()
-        lowered.compile()
+        for program in programs:
+            program.compile()
         done = time.perf_counter()
-        rows.append((str(depth), traced - begun, done - traced, lowered.as_text().count("\n")))
+        lines = sum(program.as_text().count("\n") for program in programs)
+        rows.append((str(depth), traced - begun, done - traced, lines))
     jax.config.update("jax_enable_compilation_cache", True)
     show(
         f"{_MODEL.value}: compiling the update, {_DTYPE.value}",

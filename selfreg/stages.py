@@ -17,10 +17,11 @@ from selfreg.data.sets import ProblemSets, load_sets
 from selfreg.evals.panel import Panel
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
+from selfreg.learn.learner import Learner, make_learner
 from selfreg.learn.objective import Objective
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, make_packing
-from selfreg.learn.train_step import Learner, LearnSettings, make_learner
+from selfreg.learn.train_step import LearnSettings
 from selfreg.lineage import find_checkpoint
 from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from selfreg.learn.learner import Learner, make_learner
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, pack
-from selfreg.learn.train_step import Learner, LearnSettings, make_learner
+from selfreg.learn.train_step import LearnSettings
 from selfreg.mesh import make_mesh, split_rows
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.policy import Policy, abstract_params, load_policy, make_policy, random_params
@@ -129,7 +130,8 @@ def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, bool, list[int
 def compiled_update(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """What XLA made of an update."""
     made = learner(POLICIES[name], shape)
-    compiled = made.lower(make_batch(), None).compile()
+    (lowered,) = made.lower(make_batch(), None)
+    compiled = lowered.compile()
     memory = compiled.memory_analysis()
     whole = jax.tree.leaves(made.like)
     return {
@@ -174,8 +176,8 @@ def temporary_bytes() -> dict[str, int]:
     )
     policy, found = make_policy(config, TOKENIZER), {}
     for kind in ("data", "fsdp"):
-        compiled = learner(policy, KINDS[kind]).lower(make_batch(), None).compile()
-        found[kind] = compiled.memory_analysis().temp_size_in_bytes
+        (lowered,) = learner(policy, KINDS[kind]).lower(make_batch(), None)
+        found[kind] = lowered.compile().memory_analysis().temp_size_in_bytes
     weights = jax.tree.leaves(abstract_params(policy))
     return found | {"parameters": sum(leaf.size for leaf in weights)}
 

@@ -1,4 +1,4 @@
-"""Scoring packed rows, a microbatch at a time, over only the rows that hold tokens."""
+"""Scoring packed rows and learning from them, a microbatch at a time, over only those in use."""
 
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +80,64 @@ def score(
         states, decoder.head_weight, ids[token],
         temperature=temperature, chunk_tokens=chunk_tokens, train_entropy=train_entropy,
     )  # fmt: skip
+
+
+def score_all(
+    decoder: Decoder, batch: dict[str, Array], packing: Packing, mesh: Mesh, **options: Any
+) -> Array:
+    """Logprobs [B, T] of every completion, 0 on padding. The options are those of `score`."""
+    prompts = read_prompts(decoder, batch, mesh, options["dtype"])
+
+    def add(scores: Array, slots: Array) -> Array:
+        logprobs, _ = score(decoder, prompts, batch, slots, **options)
+        # Padding is put behind the end, and dropped.
+        return scores.at[jnp.where(slots >= 0, slots, scores.size)].set(logprobs, mode="drop")
+
+    shape = batch["completion_ids"].shape
+    zero = jnp.zeros(batch["completion_ids"].size, jnp.float32)
+    return fold(add, zero, batch["slots"], packing, mesh).reshape(shape)
+
+
+def accumulate(
+    loss: Callable[[Any, KeyValue, Array], tuple[Array, dict[str, Array]]],
+    read: Callable[[Any], KeyValue],
+    split: Callable[[Any], Any],
+    params: Any,
+    slots: Array,
+    packing: Packing,
+    mesh: Mesh,
+) -> tuple[Array, dict[str, Array], Any]:
+    """Sums over microbatches of the loss, of what describes it, and of the gradient.
+
+    The prompts are read once, before the microbatches, and what all of these ask of their keys and
+    values goes back through them once, at the end.
+
+    Args:
+      loss: (weights, prompts' keys and values, slots of a microbatch) -> the loss, float32 [], and
+        what describes it.
+      read: Weights -> what `loss` wants of the prompts.
+      split: Lays a gradient over the mesh in force.
+      params: The weights.
+      slots: See Batch.
+      packing: What they were packed for.
+      mesh: See `fold`.
+    """
+    prompts, back = jax.vjp(read, params)
+    value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+
+    def add(carry: Any, part: Array) -> Any:
+        value, (direct, wanted) = value_and_grad(params, prompts, part)
+        return jax.tree.map(jnp.add, carry, (value, (split(direct), wanted)))
+
+    # Sums of many small terms: in float32, whatever the layers compute in.
+    loss_zero, (direct_zero, wanted_zero) = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, jnp.float32),
+        jax.eval_shape(value_and_grad, params, prompts, slots[0, : packing.microbatch_rows]),
+    )
+    zero = loss_zero, (split(direct_zero), wanted_zero)
+    (value, sums), (direct, wanted) = fold(add, zero, slots, packing, mesh)
+    (through,) = back(jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts))
+    return value, sums, jax.tree.map(jnp.add, direct, split(through))
 
 
 def fold(

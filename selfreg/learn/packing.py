@@ -15,6 +15,8 @@ from selfreg.records import Batch
 
 EMPTY = -1
 TOKENS_AT_ONCE = 256
+# Above it the products of layers keep all cores busy, and a second gradient is 128 MiB or more.
+HALVED_PARAMETERS = 2**25
 Row = tuple[int, list[int]]  # its width, and the completions in it
 
 
@@ -114,6 +116,39 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
         slots[kind, filled[kind], : len(row)] = row
         filled[kind] += 1
     return slots.astype(np.int32)
+
+
+def in_halves(platform: str, devices: int, parameters: int) -> bool:
+    """Whether an update learns from two halves of its rows, in a thread each.
+
+    XLA's program for a small model keeps one CPU core busy. It must not depend on how many cores
+    there are: sums would be rounded otherwise.
+    """
+    return platform == "cpu" and devices == 1 and parameters <= HALVED_PARAMETERS
+
+
+def halve(slots: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
+    """Two halves of rows: each microbatch, the widest first, in the one that has fewer slots yet.
+
+    Args:
+      slots: See `pack`.
+      packing: What they were packed for.
+
+    Returns:
+      Both in the shape of `slots`, and together all that it holds.
+    """
+    halves, held = np.full((2, *slots.shape), EMPTY, np.int32), [0, 0]
+    at_once = packing.microbatch_rows
+    widths = list(enumerate(packing.row_tokens))
+    for kind, width in sorted(widths, key=lambda pair: -pair[1]):
+        ends = [0, 0]
+        for start in range(0, int((slots[kind] != EMPTY).any(axis=1).sum()), at_once):
+            half = int(held[1] < held[0])
+            rows = slots[kind, start : start + at_once]
+            halves[half, kind, ends[half] : ends[half] + at_once] = rows
+            ends[half] += at_once
+            held[half] += width
+    return halves[0], halves[1]
 
 
 def padding_fraction(batch: Batch, packing: Packing) -> float:

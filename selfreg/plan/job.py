@@ -57,6 +57,7 @@ class Job:
     """One config as the planner sees it. Lengths are in tokens.
 
     Attributes:
+      gpu: The devices are GPUs.
       dtype_bytes: Of what layers compute in.
       activation_bytes: Of what is kept of it.
       fused_attention: No scores are held.
@@ -79,6 +80,7 @@ class Job:
     """
 
     decoder: DecoderConfig
+    gpu: bool
     dtype_bytes: int
     activation_bytes: int
     fused_attention: bool
@@ -148,6 +150,7 @@ def make_job(
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
     return Job(
         decoder=decoder,
+        gpu=gpu,
         dtype_bytes=dtype_bytes,
         # Before jax 0.11 XLA's CPU backend widened bfloat16 to compute, and kept what it widened.
         activation_bytes=4 if not gpu and jax.__version_info__ < (0, 11) else dtype_bytes,

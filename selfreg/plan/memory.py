@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh
 
 from selfreg.learn.moments import block_size
+from selfreg.learn.packing import in_halves
 from selfreg.mesh import AXES
 from selfreg.models.decoder import MATRICES, Decoder, DecoderConfig, layout
 from selfreg.plan.job import BYTES, Draws, Job, packing_of
@@ -132,9 +133,13 @@ def estimate(job: Job, split: Split) -> Memory:
         "reference policy": trained * MASTER if job.scorings else 0.0,
         "EWC's start and Fisher": 2 * trained * MASTER if job.uses_ewc else 0.0,
     }
-    update = {"gradients, summed": trained * MASTER} | _most(
+    beside = 2 if in_halves("gpu" if job.gpu else "cpu", devices, numbers) else 1
+    learnt = _most(
         _loop(job, split) | {"a microbatch's gradients": one_pass * MASTER},
         _prompts_backward(job, split) | {"the prompts' gradients": one_pass * MASTER},
+    )
+    update = {"gradients, summed": beside * trained * MASTER} | _most(
+        {part: beside * size for part, size in learnt.items()},
         {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
     )
     if job.overlap:

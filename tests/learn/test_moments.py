@@ -11,6 +11,7 @@ import pytest
 
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.learn.collate import collate
+from selfreg.learn.learner import make_learner
 from selfreg.learn.moments import (
     BFLOAT16,
     INT8,
@@ -21,7 +22,7 @@ from selfreg.learn.moments import (
     scale_by_adam,
 )
 from selfreg.learn.optim import make_optimizer
-from selfreg.learn.train_step import LearnSettings, TrainState, make_learner
+from selfreg.learn.train_step import LearnSettings, TrainState
 from selfreg.mesh import make_mesh
 from selfreg.records import Checkpoint
 from tests.learn.test_train_step import COLLATE, OPTIMIZER, PACKING, PARAMS, POLICY, make_groups

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.learn.packing import EMPTY, Packing, make_packing, pack, padding_fraction, row_widths
+from selfreg.learn.packing import (
+    EMPTY,
+    HALVED_PARAMETERS,
+    Packing,
+    halve,
+    in_halves,
+    make_packing,
+    pack,
+    padding_fraction,
+    row_widths,
+)
 from selfreg.records import Batch
 
 
@@ -51,6 +61,35 @@ def test_every_token_has_one_slot_in_a_row_of_its_prompt(groups, widths, rows_at
             assert len(set(tokens // 20 // lengths.shape[1])) <= 1
             # Within a completion, tokens stand in their order, side by side.
             assert np.all((np.diff(tokens) == 1) | (tokens[1:] % 20 == 0))
+
+
+@given(GROUPS, st.sampled_from([(20,), (12, 20), (30, 20)]), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_halves_hold_every_microbatch_and_are_about_as_long(groups, widths, rows_at_once):
+    packing = Packing(widths, rows_at_once)
+    slots = pack(np.array(groups), 20, packing)
+    halves = halve(slots, packing)
+    computed = [0, 0]
+    for kind, width in enumerate(widths):
+        whole = slots[kind].reshape(-1, rows_at_once, slots.shape[2])
+        found = []
+        for number, half in enumerate(halves):
+            assert half.shape == slots.shape
+            parts = half[kind].reshape(whole.shape)
+            used = (parts != EMPTY).any(axis=(1, 2))
+            assert np.all(used[:-1] >= used[1:])
+            found += parts[used].tolist()
+            computed[number] += used.sum() * width
+        wanted = whole[(whole != EMPTY).any(axis=(1, 2))].tolist()
+        assert sorted(found) == sorted(wanted)
+    assert abs(computed[0] - computed[1]) <= max(widths)
+
+
+def test_only_a_small_model_on_one_cpu_device_learns_in_halves():
+    assert in_halves("cpu", 1, HALVED_PARAMETERS)
+    assert not in_halves("cpu", 1, HALVED_PARAMETERS + 1)
+    assert not in_halves("cpu", 2, 1)
+    assert not in_halves("gpu", 1, 1)
 
 
 def test_a_completion_that_fits_nowhere_is_refused():

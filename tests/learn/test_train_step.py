@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from selfreg import records, xla
 from selfreg.learn.collate import collate
+from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
 from selfreg.learn.optim import learning_rate, make_optimizer
 from selfreg.learn.packing import Packing
-from selfreg.learn.train_step import LearnSettings, make_learner
+from selfreg.learn.train_step import LearnSettings
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import load_policy, random_params
 from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollout
@@ -170,6 +171,34 @@ def test_one_program_serves_every_length():
     before = xla.compile_count()
     jax.jit(lambda x: x + len(compiled))(1.0)
     assert xla.compile_count() > before
+
+
+def test_halves_beside_each_other_compile_two_programs_and_make_the_same_bits_always():
+    xla.set_up()
+    packing = Packing((10, 14), 1)
+    batch = collate(make_groups(), **COLLATE | {"packing": packing})
+    made = learner(packing)
+    states, before = [made.init(PARAMS) for _ in range(4)], xla.compile_count()
+    ends = [made.update(state, batch, None, 1e-3, 0.0, 0.7) for state in states]
+    assert xla.compile_count() == before + 2
+    for end in ends[1:]:
+        jax.tree.map(np.testing.assert_array_equal, end, ends[0])
+
+
+def test_halves_make_what_one_program_makes(monkeypatch):
+    batch = collate(make_groups(), **COLLATE)
+    state = learner().init(PARAMS)
+    scores = learner().logprobs(state.params, batch, 0.7)
+    in_two, metrics = gradient_of(batch)
+    monkeypatch.setattr("selfreg.learn.learner.in_halves", lambda *_: False)
+    whole = Packing((10, 12), 2)  # programs of equal packings are shared
+    batch = collate(make_groups(), **COLLATE | {"packing": whole})
+    assert len(learner(whole).lower(batch, None)) == 1
+    np.testing.assert_allclose(learner(whole).logprobs(state.params, batch, 0.7), scores, atol=1e-5)
+    in_one, again = gradient_of(batch, whole)
+    close(in_two, in_one)
+    for name in ("loss", "entropy", "approx_kl", "is_eff_sample_size", "grad_norm"):
+        np.testing.assert_allclose(again[name], metrics[name], rtol=1e-4)
 
 
 def test_equal_rewards_change_no_weight_under_grpo():

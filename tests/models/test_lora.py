@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from selfreg.learn.collate import collate
+from selfreg.learn.learner import make_learner
 from selfreg.learn.optim import make_optimizer
-from selfreg.learn.train_step import LearnSettings, make_learner
+from selfreg.learn.train_step import LearnSettings
 from selfreg.learn.weight_change import weight_change
 from selfreg.mesh import make_mesh
 from selfreg.models.lora import Lora, adapt, bind, merge, random_adapters, trained_shapes

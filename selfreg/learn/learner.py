@@ -1,0 +1,283 @@
+"""The train step jitted over a mesh, and what else a run computes with weights that learn.
+
+For a small model on a single CPU device both halves of a batch's rows run beside each other, and
+the step by their gradients after them; else an update is one program.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from selfreg.learn.ewc import Anchor, fisher
+from selfreg.learn.microbatch import score_all
+from selfreg.learn.moments import in_host_memory, offloaded
+from selfreg.learn.packing import halve, in_halves
+from selfreg.learn.train_step import (
+    LearnSettings,
+    Numbers,
+    TrainState,
+    gradient,
+    score_options,
+    step,
+)
+from selfreg.mesh import in_force, place, replicated
+from selfreg.models.decoder import layout
+from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze, merge
+from selfreg.models.policy import Policy, abstract_params, count_parameters
+from selfreg.records import Batch
+
+Array = jax.Array
+T = TypeVar("T")
+U = TypeVar("U")
+
+# XLA orders operations for a CPU so that many could run at once, and has several weights' steps in
+# memory together: up to a quarter more of it. YNN, which computes its products, is up to 8% slower
+# in an update than Eigen, and copies what it transposes.
+ON_CPU: Any = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    "xla_cpu_experimental_ynn_fusion_type": "",
+}
+
+
+class Learner(NamedTuple):
+    """The compiled functions of one run.
+
+    Attributes:
+      like: The shapes, types and shardings of a TrainState, to restore one by.
+      init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
+      update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor) -> (state,
+        metrics). The state that goes in is donated. `reference logprobs` is None where there is no
+        KL penalty; `anchor`, None where there is no EWC penalty, may be left out.
+      logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
+        completions.
+      anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
+        Fisher information on the batch.
+      merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
+        type that layers compute in; without, the very same arrays.
+      lower: (batch, reference logprobs, anchored) -> the update's programs as XLA is given them, in
+        the order in which they run, with nothing computed: to look at memory and collectives.
+        `anchored`, False where it is left out: with EWC's penalty.
+
+    With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
+    """
+
+    like: TrainState
+    init: Callable[[Any], TrainState]
+    update: Callable[..., tuple[TrainState, dict[str, Array]]]
+    logprobs: Callable[[Any, Batch, float], Array]
+    anchor: Callable[[Any, Batch, float], Anchor]
+    merged: Callable[[Any], Any]
+    lower: Callable[..., tuple[jax.stages.Lowered, ...]]
+
+
+class _Programs(NamedTuple):
+    """What a Learner's functions run: jitted, and none holds any weights.
+
+    Attributes:
+      like: As in Learner.
+      copy: Weights -> a copy of them on the mesh.
+      zero_moments: Weights -> moments at zero.
+      halved: Both halves of a batch run beside each other, and an update is `gradient` of each and
+        then `step`, not `update`.
+      update: (state, base, batch, reference logprobs, anchor, numbers) -> (state, metrics).
+      gradient: (weights, base, batch, reference logprobs, numbers) -> Gradient.
+      step: (state, gradients, base, mask of the batch's tokens, anchor, numbers) -> (state,
+        metrics).
+      logprobs: (weights, base, batch, temperature) -> float32 [B, T].
+      anchor: (weights, base, batch, temperature) -> Anchor.
+      freeze: Weights -> a LoRA base.
+      merge: (base, adapters) -> full weights.
+    """
+
+    like: TrainState
+    copy: Callable[[Any], Any]
+    zero_moments: Callable[[Any], optax.OptState]
+    halved: bool
+    update: Any
+    gradient: Any
+    step: Any
+    logprobs: Callable[..., Array]
+    anchor: Callable[..., Anchor]
+    freeze: Callable[[Any], Any]
+    merge: Callable[[Any, Any], Any]
+
+
+def make_learner(
+    policy: Policy,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    settings: LearnSettings,
+    lora: Lora | None = None,
+) -> Learner:
+    """Compile-ready functions for one policy on one mesh.
+
+    Learners of equal arguments share their programs: the second run in a process compiles nothing.
+
+    Raises:
+      ValueError: LoRA's rank does not fit the policy, or the devices cannot offload.
+    """
+    rank, alpha = (lora.rank, lora.alpha) if lora else (0, 0.0)
+    programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
+    base = programs.freeze(lora.base) if lora else None
+
+    def on_mesh(batch: Batch) -> dict[str, Array]:
+        arrays = {name: getattr(batch, name) for name in Batch.__slots__}
+        return {name: place(array, replicated(mesh)) for name, array in arrays.items()}
+
+    def in_two(batch: Batch) -> list[dict[str, Array]]:
+        whole, halves = on_mesh(batch), halve(batch.slots, settings.packing)
+        return [whole | {"slots": place(half, replicated(mesh))} for half in halves]
+
+    def init(params: Any) -> TrainState:
+        placed = programs.copy(params)
+        return TrainState(placed, programs.zero_moments(placed))
+
+    def update(
+        state: TrainState,
+        batch: Batch,
+        reference: Array | None,
+        lr: float,
+        kl_coef: float,
+        temperature: float,
+        anchor: Anchor | None = None,
+    ) -> tuple[TrainState, dict[str, Array]]:
+        numbers = Numbers(*(jnp.float32(number) for number in (lr, kl_coef, temperature)))
+        if not programs.halved:
+            return programs.update(state, base, on_mesh(batch), reference, anchor, numbers)
+        halves = in_two(batch)
+        gradients = _beside(
+            lambda half: programs.gradient(state.params, base, half, reference, numbers), *halves
+        )
+        mask = halves[0]["completion_mask"]
+        return programs.step(state, gradients, base, mask, anchor, numbers)
+
+    def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
+        at = jnp.float32(temperature)
+        if not programs.halved:
+            return programs.logprobs(params, base, on_mesh(batch), at)
+        first, second = _beside(
+            lambda half: programs.logprobs(params, base, half, at), *in_two(batch)
+        )
+        return first + second  # each 0 where the other has tokens
+
+    def anchor(params: Any, batch: Batch, temperature: float) -> Anchor:
+        return programs.anchor(params, base, on_mesh(batch), jnp.float32(temperature))
+
+    def merged(params: Any) -> Any:
+        return programs.merge(base, params) if lora else params
+
+    def lower(
+        batch: Batch, reference: Array | None, anchored: bool = False
+    ) -> tuple[jax.stages.Lowered, ...]:
+        like, numbers = programs.like, Numbers(*[jnp.float32(1)] * 3)
+        held = Anchor(like.params, like.params) if anchored else None
+        arrays = on_mesh(batch)
+        if not programs.halved:
+            return (programs.update.lower(like, base, arrays, reference, held, numbers),)
+        arguments = like.params, base, arrays, reference, numbers
+        gradients = (jax.eval_shape(programs.gradient, *arguments),) * 2
+        mask = arrays["completion_mask"]
+        return (
+            programs.gradient.lower(*arguments),
+            programs.step.lower(like, gradients, base, mask, held, numbers),
+        )
+
+    return Learner(programs.like, init, update, logprobs, anchor, merged, lower)
+
+
+def _beside(program: Callable[[U], T], first: U, second: U) -> tuple[T, T]:
+    """What a program makes of either, both at work at the same time."""
+    # What one thread asks for XLA runs one after the other, and what two ask for side by side. The
+    # second asks when the first has asked, and finds the program compiled.
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(program, first).result(), program(second)
+
+
+@lru_cache(maxsize=16)
+def _programs(
+    policy: Policy,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    settings: LearnSettings,
+    rank: int,
+    alpha: float,
+) -> _Programs:
+    """The programs of a learner; with LoRA where the rank is above 0."""
+
+    def shardings(tree: Any) -> Any:
+        return layout(policy.config, mesh, tree)
+
+    def with_shardings(tree: Any, shardings: Any) -> Any:
+        def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
+
+        return jax.tree.map(leaf, tree, shardings)
+
+    weights = abstract_params(policy)
+    full = shardings(weights)
+    platform = mesh.devices.flat[0].platform
+    halved = in_halves(platform, mesh.size, count_parameters(weights))
+    if rank:
+        policy = adapt(policy, rank, alpha)
+        weights = abstract_adapters(policy, rank)
+    moments = jax.eval_shape(optimizer.init, weights)
+    placed_as = TrainState(shardings(weights), shardings(moments))
+    if settings.offload:
+        on_host = in_host_memory(placed_as.moments, moments)
+        optimizer = offloaded(optimizer, placed_as.moments, on_host)
+        placed_as = placed_as._replace(moments=on_host)
+
+    of_rows = in_force(mesh)(partial(gradient, policy, settings, mesh))
+    stepped = in_force(mesh)(partial(step, policy, optimizer, settings))
+
+    # The base is an argument: as a constant it would be compiled in.
+    def update(
+        state: TrainState,
+        base: Any,
+        batch: dict[str, Array],
+        reference: Array | None,
+        anchor: Anchor | None,
+        numbers: Numbers,
+    ) -> tuple[TrainState, dict[str, Array]]:
+        gradients = (of_rows(state.params, base, batch, reference, numbers),)
+        return stepped(state, gradients, base, batch["completion_mask"], anchor, numbers)
+
+    @partial(jax.jit, out_shardings=replicated(mesh))
+    def logprobs(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Array:
+        with in_force(mesh):
+            decoder = bind(policy, base).decoder(params)
+            options = score_options(settings, temperature)
+            return score_all(decoder, batch, settings.packing, mesh, **options)
+
+    @partial(jax.jit, out_shardings=Anchor(placed_as.params, placed_as.params))
+    def anchor(params: Any, base: Any, batch: dict[str, Array], temperature: Array) -> Anchor:
+        with in_force(mesh):
+            options = score_options(settings, temperature)
+            return Anchor(
+                jax.tree.map(jnp.copy, params),
+                fisher(bind(policy, base), mesh, params, batch, options),
+            )
+
+    jit = partial(jax.jit, compiler_options=ON_CPU if platform == "cpu" else None)
+    # The output keeps the layout of the input: nothing drifts from step to step.
+    as_state = partial(jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
+    return _Programs(
+        like=with_shardings(TrainState(weights, moments), placed_as),
+        # A copy always: the update donates it, and the caller keeps its own.
+        copy=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params),
+        zero_moments=jax.jit(optimizer.init, out_shardings=placed_as.moments),
+        halved=halved,
+        update=as_state(update),
+        gradient=jit(of_rows),
+        step=as_state(stepped),
+        logprobs=logprobs,
+        anchor=anchor,
+        freeze=jax.jit(partial(freeze, dtype=jnp.dtype(settings.dtype)), out_shardings=full),
+        merge=jax.jit(partial(merge, alpha=alpha), out_shardings=full),
+    )
