@@ -121,8 +121,8 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
 def in_halves(platform: str, devices: int, parameters: int) -> bool:
     """Whether an update learns from two halves of its rows, in a thread each.
 
-    XLA's program for a small model keeps one CPU core busy. It must not depend on how many cores
-    there are: sums would be rounded otherwise.
+    XLA's program for a small model keeps one CPU core busy. How many cores there are must not
+    matter: sums of halves are rounded otherwise.
     """
     return platform == "cpu" and devices == 1 and parameters <= HALVED_PARAMETERS
 
