@@ -94,7 +94,7 @@ KEYS: dict[str, Key] = {
         "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
     ),
     "model.remat": Key(
-        "none",
+        "dots",
         "what the backward pass computes again: nothing, whole layers, or all but their products",
         one_of("none", "layer", "dots"),
     ),

@@ -156,7 +156,8 @@ def test_memory_of_long_prompts_and_of_rows_of_all_widths_is_what_the_compiler_s
 
 MESHES = """
     from tests import test_plan as t
-    t.assert_plan_is_the_compilers(t.small_job("layer"), t.WIDE, (2, 2, 2))
+    for split in ((2, 2, 2), (1, 8, 1)):
+        t.assert_plan_is_the_compilers(t.small_job("layer"), t.WIDE, split)
 """
 
 

@@ -99,11 +99,19 @@ def attend(q: Array, k: Array, v: Array, mask: Array, *, scale: float, kind: str
     if kind == "cudnn":
         return attend_fused(q, k, v, mask, scale=scale, implementation="cudnn")
     batch, length, heads, head_dim = q.shape
-    grouped = q.reshape(batch, length, k.shape[2], heads // k.shape[2], head_dim)
-    scores = jnp.einsum("btkrd,bskd->bkrts", grouped, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores * scale, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    return jnp.einsum("bkrts,bskd->btkrd", weights, v).reshape(batch, length, heads * head_dim)
+    kv_heads, keys = k.shape[2], k.shape[1]
+    # Each product is of two matrices a key-value head, all its queries below each other: of more
+    # axes XLA transposes the gradients of scores on a CPU.
+    grouped = q.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
+    grouped = grouped.reshape(batch, kv_heads, -1, head_dim)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    scores = jnp.einsum("bkqd,bksd->bkqs", grouped, k, preferred_element_type=jnp.float32)
+    by_head = scores.reshape(batch, kv_heads, -1, length, keys)
+    by_head = jnp.where(mask[:, None, None], by_head * scale, -1e30)
+    weights = jax.nn.softmax(by_head.reshape(scores.shape), axis=-1).astype(q.dtype)
+    attended = jnp.einsum("bkqs,bksd->bkqd", weights, v)
+    attended = attended.reshape(batch, kv_heads, -1, length, head_dim).transpose(0, 3, 1, 2, 4)
+    return attended.reshape(batch, length, heads * head_dim)
 
 
 def attend_fused(

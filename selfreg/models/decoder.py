@@ -102,7 +102,11 @@ def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
 
 def linear(x: Array, weight: Array) -> Array:
     """X @ weight.T, the weight [out, in] cast to x's dtype."""
-    return jax.lax.dot_general(x, weight.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
+    # Of matrices alone XLA's products read their transposes; a batch's gradient it would transpose
+    # on a CPU, inside of whatever computes it.
+    rows = x.reshape(-1, x.shape[-1])
+    y = jax.lax.dot_general(rows, weight.astype(x.dtype), (((1,), (1,)), ((), ())))
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 def linear_of_few(x: Array, weight: Array) -> Array:

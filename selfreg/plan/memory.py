@@ -270,10 +270,15 @@ def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
 
 
 def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
-    """The backward pass of one layer, which is cut from the stacked ones and gathered."""
+    """The backward pass of one layer, which is cut from the stacked ones and gathered.
+
+    Over fsdp its gradients are whole, too, until they are summed and scattered.
+    """
+    gathered = _layer_weights(job, split._replace(data=split.rows, fsdp=1))
     return {
         "one layer, backward": _layer_bytes(job, split, part),
-        "one layer's weights": _layer_weights(job, split._replace(data=split.rows, fsdp=1)),
+        "one layer's weights": gathered,
+        "one layer's gradients": 0.0 if split.fsdp == 1 or job.lora_rank else gathered,
     }
 
 

@@ -1,5 +1,7 @@
 """The update against a plain one, and what must not change it."""
 
+import math
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -199,6 +201,17 @@ def test_halves_make_what_one_program_makes(monkeypatch):
     close(in_two, in_one)
     for name in ("loss", "entropy", "approx_kl", "is_eff_sample_size", "grad_norm"):
         np.testing.assert_allclose(again[name], metrics[name], rtol=1e-4)
+
+
+def test_a_cpus_program_transposes_neither_what_an_ffn_makes_nor_scores():
+    (program, _), config = learner().lower(collate(make_groups(), **COLLATE), None), POLICY.config
+    moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|transpose)\(", program.compile().as_text())
+    assert moved
+    width = PACKING.row_tokens[0]  # where nothing else has as many elements as these
+    tokens = PACKING.microbatch_rows * width
+    made = tokens * config.ffn_width
+    scores = tokens * config.heads * (COLLATE["prompt_width"] + width)
+    assert not {made, scores} & {math.prod(map(int, shape.split(","))) for shape in moved}
 
 
 def test_equal_rewards_change_no_weight_under_grpo():
