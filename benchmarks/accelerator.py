@@ -1,5 +1,6 @@
 """What only an accelerator can show: utilization, decoding against its floor, a snapshot."""
 
+import math
 import tempfile
 import time
 from dataclasses import replace
@@ -7,25 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.batch import RANDOM, Updates, named_policy, random_batch
-from benchmarks.peer import matmul_ceiling
+from benchmarks.batch import CHUNK_TOKENS, RANDOM, Updates, named_policy, random_batch
+from benchmarks.peer import matmul_ceiling, read_bandwidth
 from benchmarks.table import show
 from selfreg.checkpoint import Checkpoints
+from selfreg.config import default
 from selfreg.learn.packing import make_packing
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import Policy, count_parameters
+from selfreg.plan.job import make_job
+from selfreg.plan.memory import Split, estimate
 from selfreg.plan.work import pair_flops, token_flops
 from selfreg.records import Request, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.validate import resolve
 
 MODELS = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
 AT_ONCE = 4
 DECODED_ROWS, DECODED = 64, 256
 ROUNDS = 3
+# What Adam's moments are kept in, the fastest first; offloaded where even 8 bits are too many.
+MOMENTS = (("float32", False), ("bfloat16", False), ("int8", False), ("int8", True))
 
 
 def show_accelerator(models: tuple[str, ...], remat: str) -> None:
@@ -34,40 +40,64 @@ def show_accelerator(models: tuple[str, ...], remat: str) -> None:
         print("Utilization, decoding and snapshots of 3B and 7B shapes: not run: no GPU.\n")
         return
     size = 8192
-    ceiling, bandwidth = matmul_ceiling("bfloat16", size), read_bandwidth()
+    ceiling, bandwidth = matmul_ceiling("bfloat16", size), read_bandwidth("bfloat16", 2**30)
     rows = [row for model in models for row in (measure(model, remat, ceiling, bandwidth),)]
     show(
         f"{jax.devices()[0].device_kind}: random weights, bfloat16, {ROWS} x {PROMPT + COMPLETION} "
         f"tokens; decoding {DECODED_ROWS} rows",
-        ["model", "update s", "of ceiling", "decode tok/s", "of floor", "snapshot s"],
+        [
+            "model", "moments", "update s", "of ceiling", "decode tok/s", "of floor",
+            "snapshot s", "peak GB", "planned",
+        ],
         rows,
         f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, a {size}-square bfloat16 product. Counted are the "
         "model's own FLOPs, the shared prompt once, nothing that is computed again. Floor: the "
-        f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum).",
-    )
-
-
-def read_bandwidth(size: int = 2**30) -> float:
-    """Bytes a second that a sum over a large array reads."""
-    array = jnp.ones(size, jnp.bfloat16)
-    total = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
-    return array.nbytes / _seconds(lambda: total(array))
+        f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum). Moments "
+        "are the first of float32, bfloat16, int8 and int8 in the host's memory that the planner "
+        f"lets fit, here with remat {remat}.",
+    )  # fmt: skip
 
 
 def measure(name: str, remat: str, ceiling: float, bandwidth: float) -> list[str]:
     """One model's row."""
     policy, params = named_policy(RANDOM + name, remat=remat)
+    stats = jax.devices()[0].memory_stats() or {}
+    moments, offload, planned = _fitting(policy, remat, stats.get("bytes_limit", math.inf))
     decode_s, floor_s = _decode(policy, params, bandwidth)
     packing = make_packing((), AT_ONCE, COMPLETION, AT_ONCE, devices=1)
     batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, packing)
-    update = Updates(policy, params, batch, dtype="bfloat16", packing=packing)
+    update = Updates(
+        policy, params, batch, dtype="bfloat16", packing=packing, moments=moments, offload=offload
+    )
     del params
     update_s = _seconds(update)
+    stats = jax.devices()[0].memory_stats() or {}
     tokens = DECODED_ROWS * DECODED
     return [
-        name, f"{update_s:.2f}", f"{_flops(policy) / update_s / ceiling:.0%}",
+        name, moments + (", offloaded" if offload else ""),
+        f"{update_s:.2f}", f"{_flops(policy) / update_s / ceiling:.0%}",
         f"{tokens / decode_s:,.0f}", f"{floor_s / decode_s:.0%}", _snapshot(update.state),
+        f"{stats.get('peak_bytes_in_use', math.nan) / 1e9:.1f}", f"{planned / 1e9:.1f}",
     ]  # fmt: skip
+
+
+def _fitting(policy: Policy, remat: str, room: float) -> tuple[str, bool, float]:
+    """The first of MOMENTS with which an update fits, or the last, and the bytes it is planned."""
+    config = default()
+    config.model.remat, config.model.dtype = remat, "bfloat16"
+    config.rollout.group_size, config.learn.microbatch_rows = ROWS, AT_ONCE
+    config.learn.logprob_chunk_tokens = CHUNK_TOKENS
+    config.rollout.max_prompt_tokens, config.rollout.max_new_tokens = PROMPT, COMPLETION
+    job = make_job(resolve(config), policy.config, gpu=jax.default_backend() == "gpu")
+    for moments, offload in MOMENTS:
+        tried = replace(job, moments=moments, offload=offload)
+        memory = estimate(tried, Split(1, 1, 1))
+        # No engine stands beside the update here.
+        own = {part: size for part, size in memory.stays.items() if not part.startswith("engine")}
+        planned = sum(own.values()) + sum(memory.update.values())
+        if planned <= room:
+            break
+    return moments, offload, planned
 
 
 def _flops(policy: Policy) -> float:

@@ -34,10 +34,19 @@ def of_shape(config: DecoderConfig, *, remat: str = "none") -> Policy:
     return make_policy(config, load_policy("tiny")[0].tokenizer, remat=remat)
 
 
-def learner_of(policy: Policy, *, dtype: str, packing: Packing) -> Learner:
-    """What updates the policy: clipping and Adam."""
-    rule = make_optimizer(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0)
-    settings = LearnSettings(dtype, CHUNK_TOKENS, packing)
+def learner_of(
+    policy: Policy,
+    *,
+    dtype: str,
+    packing: Packing,
+    moments: str = "float32",
+    offload: bool = False,
+) -> Learner:
+    """What updates the policy: clipping and Adam, its moments kept as `moments` says."""
+    rule = make_optimizer(
+        b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0, state_dtype=moments
+    )
+    settings = LearnSettings(dtype, CHUNK_TOKENS, packing, offload=offload)
     return make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
 
 
@@ -69,10 +78,10 @@ def random_batch(
 
 
 class Updates:
-    """Updates of one policy on one batch, one after another."""
+    """Updates of one policy on one batch, one after another; options are those of learner_of."""
 
-    def __init__(self, policy: Policy, params: Any, batch: Batch, *, dtype: str, packing: Packing):
-        self.learner = learner_of(policy, dtype=dtype, packing=packing)
+    def __init__(self, policy: Policy, params: Any, batch: Batch, **options: Any):
+        self.learner = learner_of(policy, **options)
         self._batch = batch
         self.state = self.learner.init(params)
         gc.collect()

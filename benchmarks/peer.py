@@ -57,3 +57,16 @@ def matmul_ceiling(dtype: str = "float32", size: int = MATMUL_SIZE) -> float:
         product(a, a).block_until_ready()
         times.append(time.perf_counter() - begun)
     return 2 * size**3 / min(times)
+
+
+def read_bandwidth(dtype: str = "float32", size: int = 2**26) -> float:
+    """Bytes a second that a sum over a large array reads."""
+    array = jnp.ones(size, dtype)
+    total = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
+    total(array).block_until_ready()
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        total(array).block_until_ready()
+        times.append(time.perf_counter() - begun)
+    return array.nbytes / min(times)

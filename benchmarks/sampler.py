@@ -10,12 +10,19 @@ run draws other completions: their lengths are luck, and either side has its own
 
 import os
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling
+from benchmarks.peer import (
+    MATMUL_SIZE,
+    alternate,
+    in_transformers,
+    matmul_ceiling,
+    read_bandwidth,
+)
 from benchmarks.table import show
 from selfreg import xla
 from selfreg.data.problems import load_problems
@@ -42,22 +49,41 @@ def main(_: list[str]) -> None:
     theirs = in_transformers(policy, params).eval()
     problems = load_problems(_PROBLEMS.value)
     rows = []
+    floor = Floor(count_parameters(params), matmul_ceiling(), read_bandwidth())
     for count in map(int, _BATCHES.value):
         prompts = [render(p, _PROMPT.value, policy.tokenizer) for p in problems[:count]]
-        rows += [_compare(policy, params, theirs, prompts, stop) for stop in (False, True)]
-    ceiling, size = matmul_ceiling(), count_parameters(params)
+        rows += [_compare(policy, params, theirs, prompts, stop, floor) for stop in (False, True)]
     show(
         f"{_MODEL.value}: tokens/s, float32, group {_GROUP.value}, {_ROUNDS.value} runs: mean "
         "tokens, median seconds",
-        ["problems", "rows", "lengths", "selfreg", "transformers", "ratio"],
+        ["problems", "rows", "lengths", "selfreg", "transformers", "ratio", "of floor"],
         rows,
-        f"Floor: {size:,} parameters x 2 FLOP a token at {ceiling / 1e9:.0f} GFLOP/s "
-        f"(a {MATMUL_SIZE}-square float32 product) = {ceiling / 2 / size:,.0f} tokens/s.",
+        f"Floor: {floor.parameters:,} parameters, 2 FLOP each a token at {floor.flops / 1e9:.0f} "
+        f"GFLOP/s (a {MATMUL_SIZE}-square product), or 4 bytes each, read once a token for all "
+        f"rows, at {floor.bandwidth / 1e9:.0f} GB/s (a sum), whatever takes longer.",
     )
 
 
+class Floor(NamedTuple):
+    """What no float32 sampler goes below: weights to multiply with, FLOP/s and bytes/s."""
+
+    parameters: int
+    flops: float
+    bandwidth: float
+
+    def pace(self, rows: int) -> float:
+        """Tokens a second of so many rows beside each other."""
+        seconds = max(2 * rows * self.parameters / self.flops, 4 * self.parameters / self.bandwidth)
+        return rows / seconds
+
+
 def _compare(
-    policy: Policy, params: object, theirs: torch.nn.Module, prompts: list[np.ndarray], stop: bool
+    policy: Policy,
+    params: object,
+    theirs: torch.nn.Module,
+    prompts: list[np.ndarray],
+    stop: bool,
+    floor: Floor,
 ) -> list[str]:
     group, new_tokens = _GROUP.value, _NEW_TOKENS.value
     stops = policy.stop_ids if stop else (-2,)  # an id that is never drawn
@@ -101,6 +127,7 @@ def _compare(
     return [
         str(len(prompts)), str(len(prompts) * group), lengths,
         f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}x",
+        f"{fast / floor.pace(len(prompts) * group):.0%}",
     ]  # fmt: skip
 
 
