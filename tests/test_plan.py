@@ -275,7 +275,11 @@ def test_devices_are_a_count_and_a_kind():
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        (["--config=configs/w17.py:7b", "--devices=8xH100"], 0, ("7,615.62", "fits", "chain")),
+        (
+            ["--config=configs/w17.py:7b", "--devices=8xH100"],
+            0,
+            ("7,615.62", "fits", "chain", "model.remat"),
+        ),
         (
             ["--config=configs/w17.py", "--devices=8xH100", *COLOCATED],
             0,

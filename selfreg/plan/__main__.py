@@ -8,6 +8,7 @@ Exit code 2, and a line that says what to change, when the config cannot fit.
 """
 
 import os
+from dataclasses import replace
 from functools import partial
 from shlex import quote
 from typing import Any
@@ -36,10 +37,11 @@ def main(_: list[str]) -> None:
         config = read_config(_CONFIG)
         count, kind = parse_devices(_DEVICES.value)
         # Only now: a mistake in a flag should not wait for jax to load.
+        from selfreg.models.decoder import REMAT
         from selfreg.models.presets import shape_of
         from selfreg.plan.fit import Place, advise, enough_devices, fit
         from selfreg.plan.job import make_job
-        from selfreg.plan.memory import parameters
+        from selfreg.plan.memory import estimate, parameters
         from selfreg.plan.work import estimate_work
 
         device, lengths, decoder = DEVICES[kind], _lengths(), shape_of(config.model.path)
@@ -47,7 +49,14 @@ def main(_: list[str]) -> None:
         place = Place(count, fraction * device.memory_gb * 1e9, kind != "CPU")
         fitted = fit(config, decoder, place, lengths)
         job = make_job(config, decoder, gpu=place.gpu, threads=place.threads, lengths=lengths)
-        work = estimate_work(job, fitted.split, device, mfu=_MFU.value, mbu=_MBU.value)
+        work_of = partial(
+            estimate_work, split=fitted.split, device=device, mfu=_MFU.value, mbu=_MBU.value
+        )
+        work = work_of(job)
+        remats = {
+            name: (estimate(each, fitted.split), work_of(each))
+            for name, each in ((name, replace(job, remat=name)) for name in REMAT)
+        }
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)
 
@@ -62,6 +71,7 @@ def main(_: list[str]) -> None:
     )  # fmt: skip
     _print_parameters(console, parameters(decoder))
     _print_memory(console, fitted.memory, place.room, fraction)
+    _print_remats(console, remats, job.remat)
     _print_work(console, work, device)
     if job.served:
         left = max(0.0, MOST - sum(fitted.memory.stays.values()) / (device.memory_gb * 1e9))
@@ -158,6 +168,15 @@ def _print_memory(console: Console, memory: Any, room: float, fraction: float) -
     for name, size in memory.host.items():
         if size:
             table.add_row(f"  {name}", _gb(size))
+    console.print(table)
+
+
+def _print_remats(console: Console, remats: dict[str, Any], own: str) -> None:
+    """What keeping less of the forward pass saves, and what computing it again costs."""
+    table = _table("Remat", "model.remat", "peak, GB a device", "update, seconds")
+    for name, (memory, work) in remats.items():
+        seconds = f"{work.update.seconds:,.3g}"
+        table.add_row(name, _gb(memory.peak), seconds, style="bold" if name == own else "")
     console.print(table)
 
 
