@@ -24,7 +24,7 @@ MASTER = 4  # bytes of float32
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
 # log-softmax, and the gradient.
 LOGITS_COPIES = 3
-SCORES_COPIES = 3  # of prompts that decoding reads: scores, masked, and their softmax
+SCORES_COPIES = 2  # of prompts that decoding reads: scores, and their softmax
 CACHE_SEGMENT = 16  # the decoding cache grows by whole segments
 KINDS = {"embedding": "embedding", "head": "head", "norm": "norms", "bias": "biases"}
 
@@ -272,11 +272,14 @@ def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
 def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
     """The backward pass of one layer, which is cut from the stacked ones and gathered.
 
-    Over fsdp its gradients are whole, too, until they are summed and scattered.
+    Over fsdp its gradients are whole, too, until they are summed and scattered. A CPU's products
+    (Eigen) copy all heads' scores into tiles, which the compiler does not count.
     """
     gathered = _layer_weights(job, split._replace(data=split.rows, fsdp=1))
     return {
         "one layer, backward": _layer_bytes(job, split, part),
+        "its scores' gradient": _scores(job, split, part) * MASTER,
+        "its scores in tiles": 0.0 if job.gpu else _scores(job, split, part) * MASTER,
         "one layer's weights": gathered,
         "one layer's gradients": 0.0 if split.fsdp == 1 or job.lora_rank else gathered,
     }
@@ -301,12 +304,17 @@ def _layer_bytes(job: Job, split: Split, part: Pass) -> float:
     widths = {"q_norm": query, "k_norm": key}
     normed = sum(widths.get(name, decoder.width) for name in names if name.endswith("_norm"))
     gated = 6 if decoder.activation == "silu" else 9
-    heads = decoder.heads / _divisor(decoder.kv_heads, split.tensor)
     return (
         part.tokens * (normed * (2 * MASTER + c) + (2 * query + gated * ffn) * c)
         + part.keys * 2 * key * c
-        + (0.0 if job.fused_attention else heads * part.scores * (MASTER + c))
+        + _scores(job, split, part) * (MASTER + c)
     )
+
+
+def _scores(job: Job, split: Split, part: Pass) -> float:
+    """How many scores of attention a layer holds on a device; none where attention is fused."""
+    heads = job.decoder.heads / _divisor(job.decoder.kv_heads, split.tensor)
+    return 0.0 if job.fused_attention else heads * part.scores
 
 
 def _widths(job: Job, split: Split) -> tuple[float, float, float]:
@@ -322,9 +330,10 @@ def _widths(job: Job, split: Split) -> tuple[float, float, float]:
 def _decoding(job: Job, split: Split, draws: Draws) -> dict[str, float]:
     """The batch that is decoded: its caches, and most that is beside them at one time.
 
-    That is its prompts' scores while they are read, where attention is plain; then its logits; and
-    once half of its rows have ended, the caches of the others, to which they are copied.
-    Nothing where servers draw.
+    That is a layer of its prompts while they are read, which of attention keeps what comes in,
+    queries, keys, values and, where it is plain, scores, and of the FFN what comes in, as it is and
+    normed, and two of its arrays; then its logits; and once half of its rows have ended, the caches
+    of the others, to which they are copied. Nothing where servers draw.
     """
     if job.served:
         return {}
@@ -333,13 +342,17 @@ def _decoding(job: Job, split: Split, draws: Draws) -> dict[str, float]:
     room = math.ceil(job.max_new_tokens / CACHE_SEGMENT) * CACHE_SEGMENT
     heads = decoder.kv_heads / _divisor(decoder.kv_heads, split.tensor)
     column = 2 * decoder.layers * heads * decoder.head_dim * job.dtype_bytes
-    queries = decoder.heads / _divisor(decoder.heads, split.tensor)
-    scores = 0.0 if job.fused_attention else SCORES_COPIES * MASTER * queries * prompt**2
+    query, key, ffn = _widths(job, split)
 
     rows, prompts = draws.held(split.rows)
     left, lanes = draws.held(split.rows, packed=True)
+    count = rows / draws.group
+    read = Pass(count * prompt, count * prompt, count * prompt**2)
+    one = read.tokens * job.activation_bytes
+    scores = SCORES_COPIES * MASTER * _scores(job, split, read)
     return {"keys and values": (prompts * prompt + rows * room) * column} | _most(
-        {"prompts' scores": rows / draws.group * scores},
+        {"prompts, attention": one * (decoder.width + query + 2 * key) + scores},
+        {"prompts, FFN": one * 2 * (decoder.width + ffn)},
         {"logits": 2 * MASTER * rows * decoder.vocab_size},
         {"keys and values, packed": (lanes * prompt + left * room) * column},
     )
