@@ -41,7 +41,6 @@ def show_accelerator(models: tuple[str, ...], remat: str) -> None:
         return
     size = 8192
     ceiling, bandwidth = matmul_ceiling("bfloat16", size), read_bandwidth("bfloat16", 2**30)
-    rows = [row for model in models for row in (measure(model, remat, ceiling, bandwidth),)]
     show(
         f"{jax.devices()[0].device_kind}: random weights, bfloat16, {ROWS} x {PROMPT + COMPLETION} "
         f"tokens; decoding {DECODED_ROWS} rows",
@@ -49,7 +48,7 @@ def show_accelerator(models: tuple[str, ...], remat: str) -> None:
             "model", "moments", "update s", "of ceiling", "decode tok/s", "of floor",
             "snapshot s", "peak GB", "planned",
         ],
-        rows,
+        [measure(model, remat, ceiling, bandwidth) for model in models],
         f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, a {size}-square bfloat16 product. Counted are the "
         "model's own FLOPs, the shared prompt once, nothing that is computed again. Floor: the "
         f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum). Moments "
