@@ -31,7 +31,7 @@ check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, about 14 minutes on 2 cores
+smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 minutes on 2 cores
 	.venv/bin/python -m selfreg.main --config=configs/smollm2.py
 
 # The pip that comes with Python 3.11 takes twice as long.
