@@ -119,9 +119,10 @@ def _export(run: Path, out: Path) -> None:
     from selfreg import xla
     from selfreg.checkpoint import restore
     from selfreg.mesh import make_mesh
+    from selfreg.models.adapted import Adapted
     from selfreg.models.decoder import layout
     from selfreg.models.hf import save_folder
-    from selfreg.models.lora import freeze, merge, trained_shapes
+    from selfreg.models.lora import frozen_types, trained_shapes
     from selfreg.models.policy import open_policy
     from selfreg.models.weights import place
 
@@ -136,9 +137,9 @@ def _export(run: Path, out: Path) -> None:
     )
     params = restore(run / CHECKPOINTS, chosen, {"params": like})["params"]
     if model["lora_rank"]:  # as the learner merges them
-        base = place(weights, layout(policy.config, mesh, weights))
-        base = freeze(base, jax.numpy.dtype(model["dtype"]))
-        params = merge(base, params, model["lora_alpha"])
+        types = frozen_types(weights, jax.numpy.dtype(model["dtype"]))
+        base = place(weights, layout(policy.config, mesh, weights), types)
+        params = Adapted(base, params, model["lora_alpha"])
     dtype = _DTYPE.value or config["model"]["dtype"]
     save_folder(
         out, policy.config, params, policy.tokenizer,

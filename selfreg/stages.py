@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from selfreg import distributed, seeds
@@ -26,7 +27,7 @@ from selfreg.lineage import find_checkpoint
 from selfreg.mesh import make_mesh
 from selfreg.models.attention import choose_attention
 from selfreg.models.decoder import layout
-from selfreg.models.lora import Lora, random_adapters
+from selfreg.models.lora import Lora, frozen_types, random_adapters
 from selfreg.models.policy import Policy, count_parameters, open_policy
 from selfreg.models.weights import place
 from selfreg.progress import ProgressLine
@@ -246,7 +247,10 @@ def _learner(
     )
     read = partial(place, weights, layout(policy.config, mesh, weights))
     rank = config.model.lora_rank
-    lora = Lora(rank, config.model.lora_alpha, read()) if rank else None
+    lora = None
+    if rank:  # in float32 the base may not fit, even for the moment before it is frozen
+        types = frozen_types(weights, jnp.dtype(config.model.dtype))
+        lora = Lora(rank, config.model.lora_alpha, read(types))
     learner = make_learner(policy, mesh, rule, settings, lora)
 
     def restored() -> Any:

@@ -27,8 +27,9 @@ from selfreg.learn.train_step import (
     step,
 )
 from selfreg.mesh import in_force, place, replicated
+from selfreg.models.adapted import Adapted
 from selfreg.models.decoder import layout
-from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze, merge
+from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze
 from selfreg.models.policy import Policy, abstract_params, count_parameters
 from selfreg.records import Batch
 
@@ -58,8 +59,8 @@ class Learner(NamedTuple):
         completions.
       anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
         Fisher information on the batch.
-      merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
-        type that layers compute in; without, the very same arrays.
+      merged: What is trained -> the policy's full weights, for an engine: the very same arrays, or
+        with LoRA an `Adapted`, which is merged layer by layer where it is read.
       lower: (batch, reference logprobs, anchored) -> the update's programs as XLA is given them, in
         the order in which they run, with nothing computed: to look at memory and collectives.
         `anchored`, False where it is left out: with EWC's penalty.
@@ -91,8 +92,7 @@ class _Programs(NamedTuple):
         metrics).
       logprobs: (weights, base, batch, temperature) -> float32 [B, T].
       anchor: (weights, base, batch, temperature) -> Anchor.
-      freeze: Weights -> a LoRA base.
-      merge: (base, adapters) -> full weights.
+      freeze: Weights -> a LoRA base; what has its type already is not copied.
     """
 
     like: TrainState
@@ -105,7 +105,6 @@ class _Programs(NamedTuple):
     logprobs: Callable[..., Array]
     anchor: Callable[..., Anchor]
     freeze: Callable[[Any], Any]
-    merge: Callable[[Any, Any], Any]
 
 
 def make_learner(
@@ -170,7 +169,7 @@ def make_learner(
         return programs.anchor(params, base, on_mesh(batch), jnp.float32(temperature))
 
     def merged(params: Any) -> Any:
-        return programs.merge(base, params) if lora else params
+        return Adapted(base, params, alpha) if lora else params
 
     def lower(
         batch: Batch, reference: Array | None, anchored: bool = False
@@ -233,6 +232,9 @@ def _programs(
         optimizer = offloaded(optimizer, placed_as.moments, on_host)
         placed_as = placed_as._replace(moments=on_host)
 
+    def frozen(base: Any) -> Any:
+        return jax.device_put(freeze(base, jnp.dtype(settings.dtype)), full)
+
     of_rows = in_force(mesh)(partial(gradient, policy, settings, mesh))
     stepped = in_force(mesh)(partial(step, policy, optimizer, settings))
 
@@ -278,6 +280,5 @@ def _programs(
         step=as_state(stepped),
         logprobs=logprobs,
         anchor=anchor,
-        freeze=jax.jit(partial(freeze, dtype=jnp.dtype(settings.dtype)), out_shardings=full),
-        merge=jax.jit(partial(merge, alpha=alpha), out_shardings=full),
+        freeze=frozen,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from selfreg.models.adapted import read_layer, stacks, unmerged
 from selfreg.models.families import config_from_hf, config_to_hf, text_tensor_name
 from selfreg.models.shape import DecoderConfig
 from selfreg.models.weights import Index, StoredModel, Tensor, arrange, place, weight_names
@@ -109,20 +110,28 @@ def _read(file: Path, name: str, index: Index) -> np.ndarray:
 
 
 class _Piece(NamedTuple):
-    """One tensor of a file to be written: a weight, or one layer of a stack."""
+    """One tensor of a file to be written: a weight, or one layer of a stack.
+
+    Attributes:
+      name: Hugging Face's.
+      parts: The weight alone, or a layer's `stacks`.
+      layer: Its number; None for a weight outside of the blocks.
+    """
 
     name: str
-    weight: Any
+    parts: tuple[Any, ...]
     layer: int | None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.weight.shape if self.layer is None else self.weight.shape[1:]
+        return self.parts[0].shape if self.layer is None else self.parts[0].shape[1:]
 
 
-@partial(jax.jit, static_argnames="dtype")
-def _cast(weight: jax.Array, layer: int | None, dtype: str) -> jax.Array:
-    return (weight if layer is None else weight[layer]).astype(dtype)
+@partial(jax.jit, static_argnames=("alpha", "dtype"))
+def _read_piece(
+    parts: tuple[jax.Array, ...], layer: int | None, alpha: float, dtype: str
+) -> jax.Array:
+    return (parts[0] if layer is None else read_layer(parts, layer, alpha)).astype(dtype)
 
 
 def save_folder(
@@ -143,7 +152,8 @@ def save_folder(
     Args:
       folder: Must be empty or not there.
       config: The decoder's shape.
-      params: Its weights, sharded over devices or not; no more than one file's are on the host.
+      params: Its weights, sharded over devices or not, or `Adapted` ones; no more than one file's
+        are on the host.
       tokenizer: A transformers tokenizer; its chat template is written with it.
       dtype: What the weights are stored in. float32 keeps every bit; bfloat16, what most folders
         hold and servers run in, rounds to nearest even.
@@ -202,16 +212,18 @@ def save_weights(
     placed: dict[str, str] = {}
     for number, pieces in enumerate(files, 1):
         file = SINGLE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        _save_file(folder / file, pieces, dtype)
+        _save_file(folder / file, pieces, unmerged(params)[1], dtype)
         placed |= dict.fromkeys((piece.name for piece in pieces), file)
     if len(files) > 1:
         total = width * sum(math.prod(piece.shape) for pieces in files for piece in pieces)
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": placed})
 
 
-def _save_file(file: Path, pieces: Iterable[_Piece], dtype: str) -> None:
+def _save_file(file: Path, pieces: Iterable[_Piece], alpha: float, dtype: str) -> None:
     # safetensors writes buffers as they lie.
-    tensors = {p.name: np.ascontiguousarray(_cast(p.weight, p.layer, dtype)) for p in pieces}
+    tensors = {
+        p.name: np.ascontiguousarray(_read_piece(p.parts, p.layer, alpha, dtype)) for p in pieces
+    }
     save_file(tensors, file, metadata={"format": "pt"})
 
 
@@ -219,12 +231,13 @@ def _pieces(config: DecoderConfig, params: Any) -> list[_Piece]:
     """Every tensor, in the order of the forward pass, so that a file holds whole layers."""
     names = weight_names(config)
     blocks = [
-        _Piece(each[layer], params["blocks"][own], layer)
+        _Piece(each[layer], stacks(params, own), layer)
         for layer in range(config.layers)
         for own, each in names["blocks"].items()
     ]
     last = [own for own in names if own not in ("embedding", "blocks")]
-    first, *rest = (_Piece(names[own], params[own], None) for own in ("embedding", *last))
+    whole, _ = unmerged(params)
+    first, *rest = (_Piece(names[own], (whole[own],), None) for own in ("embedding", *last))
     return [first, *blocks, *rest]
 
 

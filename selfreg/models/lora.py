@@ -2,7 +2,7 @@
 
 Every matrix of a block gets two small ones: y = W x + (alpha / r) B A x (section 4.1), A [r, in]
 and B [out, r]. B starts at zero, so that training starts from the base policy exactly. Only A and B
-are trained, have moments and are saved; `merge` turns them, with the base, into a policy's weights.
+are trained, have moments and are saved. Beside the base they are a policy's weights: `Adapted`.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from selfreg.models.adapted import merge_matrix, product
 from selfreg.models.decoder import MATRICES, Decoder
 from selfreg.models.policy import Policy, abstract_params
 
@@ -101,55 +102,39 @@ def random_adapters(policy: Policy, rank: int, generator: np.random.Generator) -
     return {"blocks": {name: leaf(name, shape.shape) for name, shape in shapes.items()}}
 
 
-def freeze(params: Any, dtype: jnp.dtype) -> Any:
-    """Weights as they are kept when they are not trained: in the type that layers compute in.
+def frozen_types(weights: Any, dtype: jnp.dtype) -> Any:
+    """The type in which each weight is kept when it is not trained: that of the layers' arithmetic.
 
-    Norm scales stay float32, as layers use them: what is computed is the same to the bit.
+    Norm scales stay float32, as layers use them, so the results are the same to the bit.
+
+    Args:
+      weights: A tree of arrays, shapes or `Tensor`s.
+      dtype: The type that layers compute in.
     """
 
-    def leaf(path: tuple[Any, ...], weight: Array) -> Array:
-        # A copy always: the caller's own array may be donated later.
-        kept = weight.dtype if path[-1].key.endswith("norm") else dtype
-        return jnp.copy(weight.astype(kept))
+    def leaf(path: tuple[Any, ...], _: Any) -> jnp.dtype:
+        return jnp.dtype(jnp.float32) if path[-1].key.endswith("norm") else dtype
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return jax.tree_util.tree_map_with_path(leaf, weights)
+
+
+def freeze(params: Any, dtype: jnp.dtype) -> Any:
+    """Convert weights to their `frozen_types`; a weight that already has its type is not copied."""
+    return jax.tree.map(lambda w, kept: w.astype(kept), params, frozen_types(params, dtype))
 
 
 def low_rank(adapters: Mapping[str, Array], alpha: float) -> dict[str, Array]:
     """What the adapters of one layer add to its matrices: (alpha / r) B A, float32."""
-
-    def leaf(a: Array, b: Array) -> Array:
-        return alpha / len(a) * jnp.matmul(b, a, precision=jax.lax.Precision.HIGHEST)
-
-    return {name: leaf(adapters[f"{name}_a"], adapters[f"{name}_b"]) for name in MATRICES}
+    return {name: product(adapters[f"{name}_a"], adapters[f"{name}_b"], alpha) for name in MATRICES}
 
 
 def merge_layer(
     base: Mapping[str, Array], adapters: Mapping[str, Array], alpha: float
 ) -> dict[str, Array]:
-    """The matrices of one layer, summed in float32, in the base's type."""
-    added = low_rank(adapters, alpha)
-    return {n: (base[n].astype(jnp.float32) + added[n]).astype(base[n].dtype) for n in MATRICES}
-
-
-def merge(base: Any, trained: Any, alpha: float) -> Any:
-    """A policy's full weights from what was trained: for an engine, an evaluation or an export.
-
-    Args:
-      base: The weights that training started from, nested as the decoder's.
-      trained: The adapters beside them; or full weights, which are returned as they are.
-      alpha: As in Lora.
-
-    Returns:
-      Weights nested and typed as the base, each matrix of a block with its adapters' part in it.
-    """
-    if "embedding" in trained:
-        return trained
-    matrices = {name: base["blocks"][name] for name in MATRICES}
-    # Layer by layer: the sums in float32 never exist for all.
-    layers = matrices, trained["blocks"]
-    merged = jax.lax.map(lambda layer: merge_layer(layer[0], layer[1], alpha), layers)
-    return base | {"blocks": base["blocks"] | merged}
+    """The merged matrices of one layer."""
+    return {
+        n: merge_matrix(base[n], adapters[f"{n}_a"], adapters[f"{n}_b"], alpha) for n in MATRICES
+    }
 
 
 def trained_shapes(policy: Policy, rank: int) -> Any:

@@ -118,8 +118,8 @@ def arrange(config: DecoderConfig, tensors: Mapping[str, Tensor], source: str) -
     return {own: tensors[n] for own, n in names.items() if own != "blocks"} | {"blocks": stacked}
 
 
-def place(tensors: Any, shardings: Any = None) -> Any:
-    """Read weights from disk onto devices, in float32.
+def place(tensors: Any, shardings: Any = None, dtypes: Any = None) -> Any:
+    """Read weights from disk onto devices.
 
     One shard is read, sent and forgotten before the next one: beside what the devices hold, the
     host never holds more than one shard of one stacked weight. A shard that several devices hold is
@@ -128,30 +128,37 @@ def place(tensors: Any, shardings: Any = None) -> Any:
     Args:
       tensors: A tree of `Tensor`, as `arrange` returns it.
       shardings: A tree of shardings like it; None: whole on the first device.
+      dtypes: A tree of types like it, to which weights are rounded before they are sent; None:
+        float32.
 
     Returns:
-      The tree with float32 jax arrays.
+      The tree with jax arrays.
     """
     if shardings is None:
         whole = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: whole, tensors)
-    return jax.tree.map(_place, tensors, shardings)
+    if dtypes is None:
+        dtypes = jax.tree.map(lambda _: np.dtype(np.float32), tensors)
+    return jax.tree.map(_place, tensors, shardings, dtypes)
 
 
-def _place(tensor: Tensor, sharding: jax.sharding.Sharding) -> jax.Array:
+def _place(tensor: Tensor, sharding: jax.sharding.Sharding, dtype: np.dtype) -> jax.Array:
     places: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
     for device, index in sharding.addressable_devices_indices_map(tensor.shape).items():
         spans = zip(index or (), tensor.shape, strict=True)
         places.setdefault(tuple(s.indices(n)[:2] for s, n in spans), []).append(device)
-    pieces = [piece for bounds, on in places.items() for piece in _send(tensor, bounds, on)]
+    pieces = [piece for bounds, on in places.items() for piece in _send(tensor, bounds, on, dtype)]
     return jax.make_array_from_single_device_arrays(tensor.shape, sharding, pieces)
 
 
 def _send(
-    tensor: Tensor, bounds: Iterable[tuple[int, int]], devices: Sequence[jax.Device]
+    tensor: Tensor,
+    bounds: Iterable[tuple[int, int]],
+    devices: Sequence[jax.Device],
+    dtype: np.dtype,
 ) -> list[jax.Array]:
     """Read one shard and put it on its devices; nothing of it stays behind."""
-    shard = np.asarray(tensor.read(tuple(slice(*each) for each in bounds)), np.float32)
+    shard = np.asarray(tensor.read(tuple(slice(*each) for each in bounds)), dtype)
     # Without waiting, the next shard would be read while this one is still on its way, and jax lets
     # go of what it has sent only when it is called again or Python collects garbage.
     sent = jax.block_until_ready([jax.device_put(shard, device) for device in devices])

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from selfreg.mesh import constrain, constrain_weights
+from selfreg.models.adapted import read_layer, stacks, unmerged
 from selfreg.models.attention import (
     KeyValue,
     attend,
@@ -109,7 +110,9 @@ def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
 
 
 def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
-    """Copy and cast the trainer's weights. Nothing of the result shares memory with them.
+    """Copy and cast the trainer's weights, or merge its adapters into copies of its frozen ones.
+
+    Nothing of the result shares memory with what goes in.
 
     Over fsdp they are made whole, once: a token costs far less than gathering weights for it would.
     """
@@ -118,13 +121,15 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
     def copied(weight: Array) -> Array:
         return jnp.copy(weight.astype(dtype))
 
-    embedding = copied(params["embedding"])
-    head = None if policy.config.tied_head else copied(params["head"])
+    rest, alpha = unmerged(params)
+    embedding = copied(rest["embedding"])
+    head = None if policy.config.tied_head else copied(rest["head"])
+    blocks = {name: stacks(params, name) for name in rest["blocks"]}
     layers = tuple(
-        jax.tree.map(lambda stack, i=i: copied(stack[i]), params["blocks"])
+        {name: copied(read_layer(parts, i, alpha)) for name, parts in blocks.items()}
         for i in range(policy.config.layers)
     )
-    weights = Weights(embedding, params["final_norm"].copy(), head, layers)
+    weights = Weights(embedding, rest["final_norm"].copy(), head, layers)
     return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
 
 

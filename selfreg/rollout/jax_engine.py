@@ -33,6 +33,12 @@ SMALLEST_PROMPT = 32
 # Of a turn where turns run in threads: more rows leave a core's cache, fewer leave products small.
 # It must not depend on how many cores there are: what a row draws may hang on its batch's rounding.
 THREAD_ROWS = 32
+# A CPU multiplies in float32. Unless told otherwise it converts, or merges, all layers' bfloat16
+# weights at once: in front of the first layer, and in front of the loop over tokens.
+LAYER_BY_LAYER: Any = {
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
+}
 
 
 class _Turn(NamedTuple):
@@ -63,12 +69,15 @@ class _Programs(NamedTuple):
 @lru_cache(maxsize=16)
 def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
     """Engines of equal policies share them: the second run in a process compiles nothing."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    converts = on_cpu and dtype != "float32"
 
-    def jit(function: Callable[..., Any], **options: Any) -> Any:
-        return jax.jit(in_force(mesh)(function), **options)
+    def jit(function: Callable[..., Any], by_layer: bool = converts, **options: Any) -> Any:
+        compiler_options = LAYER_BY_LAYER if by_layer else None
+        return jax.jit(in_force(mesh)(function), compiler_options=compiler_options, **options)
 
     return _Programs(
-        unstack=jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype))),
+        unstack=jit(partial(decode.unstack, policy, dtype=jnp.dtype(dtype)), by_layer=on_cpu),
         prefill=jit(partial(decode.prefill, policy), static_argnames=("lane", "new_tokens")),
         segment=jit(
             partial(decode.segment, policy, tokens=SEGMENT_TOKENS),

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from safetensors import safe_open
 
+from selfreg.models.adapted import unmerged
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.hf import save_weights
 from selfreg.rollout.engine import EngineError
@@ -84,7 +85,7 @@ class WeightSync:
         """
         while len(self._written) > 1:
             shutil.rmtree(self._written.pop(0))
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        size = sum(leaf.size for leaf in jax.tree.leaves(unmerged(params)[0]))
         wanted = size * jax.numpy.dtype(self._dtype).itemsize
         free = shutil.disk_usage(self._folder).free
         if wanted > free:

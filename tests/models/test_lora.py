@@ -16,8 +16,12 @@ from selfreg.learn.optim import make_optimizer
 from selfreg.learn.train_step import LearnSettings
 from selfreg.learn.weight_change import weight_change
 from selfreg.mesh import make_mesh
-from selfreg.models.lora import Lora, adapt, bind, merge, random_adapters, trained_shapes
+from selfreg.models.adapted import unmerged
+from selfreg.models.hf import load_folder, save_folder
+from selfreg.models.lora import MATRICES, Lora, adapt, bind, random_adapters, trained_shapes
 from selfreg.models.policy import abstract_params
+from selfreg.rollout.decode import unstack
+from selfreg.rollout.jax_engine import _programs
 from tests.learn.test_train_step import (
     COLLATE,
     OPTIMIZER,
@@ -40,6 +44,20 @@ def adapters(zero=False, seed=0):
     if zero:
         return made
     return jax.tree.map(lambda a: 0.1 * generator.standard_normal(a.shape, np.float32), made)
+
+
+def merge(base, own, alpha):
+    """All layers at once: W + (alpha / r) B A."""
+    blocks = dict(base["blocks"])
+    for name in MATRICES:
+        a, b = own["blocks"][f"{name}_a"], own["blocks"][f"{name}_b"]
+        added = alpha / RANK * jnp.einsum("lor,lri->loi", b, a, precision="highest")
+        blocks[name] = (blocks[name].astype(jnp.float32) + added).astype(blocks[name].dtype)
+    return base | {"blocks": blocks}
+
+
+def whole(adapted):
+    return merge(adapted.base, adapted.adapters, adapted.alpha)
 
 
 def learner(dtype="float32", lora=True, mesh=None, **optimizer):
@@ -103,11 +121,11 @@ def updated():
             warnings.simplefilter("error")  # a base that was compiled in would warn
             low = learner(state_dtype="int8")
             state = low.init(adapters())
-            before = low.merged(state.params)
+            before = whole(low.merged(state.params))
             state, metrics = low.update(state, BATCH, None, 1e-3, 0.0, 0.7)
     finally:
         jax.config.update("jax_captured_constants_warn_bytes", limit)
-    return before, low.merged(state.params), state, metrics
+    return before, whole(low.merged(state.params)), state, metrics
 
 
 def test_an_update_moves_what_has_adapters_and_nothing_else(updated):
@@ -123,7 +141,7 @@ def test_an_update_moves_what_has_adapters_and_nothing_else(updated):
 
 
 def test_the_base_is_kept_in_the_type_that_layers_compute_in():
-    merged = learner("bfloat16").merged(adapters())
+    merged = whole(learner("bfloat16").merged(adapters()))
     types = {n: str(w.dtype) for n, w in (merged | merged["blocks"]).items() if n != "blocks"}
     assert {n for n, t in types.items() if t == "float32"} == {n for n in types if "norm" in n}
     assert set(types.values()) == {"float32", "bfloat16"}
@@ -145,9 +163,29 @@ def test_a_rank_above_a_matrix_is_refused():
         adapt(POLICY, 65, 1.0)
 
 
-def test_full_weights_are_merged_already():
-    assert merge(PARAMS, PARAMS, ALPHA) is PARAMS
+def test_full_weights_are_handed_on_as_they_are():
+    assert learner(lora=False).merged(PARAMS) is PARAMS
+    assert unmerged(PARAMS) == (PARAMS, 0.0)
     assert trained_shapes(POLICY, 0) == abstract_params(POLICY)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_engine_and_an_export_merge_layer_by_layer(dtype, tmp_path):
+    adapted = learner(dtype).merged(adapters())
+    cast = partial(unstack, POLICY, dtype=jnp.dtype(dtype))
+    jax.tree.map(np.testing.assert_array_equal, cast(adapted), cast(whole(adapted)))
+    folders = tmp_path / "adapted", tmp_path / "whole"
+    for folder, params in zip(folders, (adapted, whole(adapted)), strict=True):
+        save_folder(folder, POLICY.config, params, POLICY.tokenizer, dtype=dtype)
+    jax.tree.map(np.testing.assert_array_equal, *(load_folder(folder)[1] for folder in folders))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_engine_never_holds_all_merged_layers_beside_its_own(dtype):
+    shapes = jax.eval_shape(lambda: learner(dtype).merged(adapters()))
+    made = _programs(POLICY, make_mesh(-1, 1, 1), dtype).unstack.lower(shapes).compile()
+    memory = made.memory_analysis()
+    assert memory.temp_size_in_bytes < memory.output_size_in_bytes / 4
 
 
 MESHES = """
@@ -157,7 +195,7 @@ MESHES = """
     from selfreg.mesh import make_mesh
     made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")
     state, metrics = made.update(made.init(t.adapters()), t.BATCH, None, 1e-3, 0.0, 0.7)
-    kept = made.merged(state.params)["blocks"]["gate"]
+    kept = made.merged(state.params).base["blocks"]["gate"]
     adam = next(m for m in state.moments if hasattr(m, "nu")).nu["blocks"]
     parts = [kept, state.params["blocks"]["gate_a"], *adam["gate_a"], *adam["gate_b"]]
     print(json.dumps([*t.numbers(state, metrics),
