@@ -139,7 +139,7 @@ class Child:
           bare: Without Landlock and seccomp, for a probe.
         """
         self._parent, self._limits = parent, limits
-        self._waited_s, self._unseen_s = 0.0, _LOOK_S
+        self._waited_s, self._wall_s, self._unseen_s = 0.0, 0.0, _LOOK_S
         self.spoiled, self._timed_out, self._over = "", "", False
         self._buffer = bytearray()
         self._pid = 0
@@ -233,14 +233,16 @@ class Child:
         reply, files = answer
         status, cpu_s, peak_mb, killed = json.loads(reply)
         output = files[0] if files else None
-        if not self._buffer.startswith(zygote.CONFINED) and (self._over or self._buffer):
+        heard = self._over or self._buffer or self._timed_out
+        if heard and not self._buffer.startswith(zygote.CONFINED):
             said = self._buffer.decode(errors="replace")
             raise JailError(f"the child could not be jailed: {said or describe(status)}")
-        if status == -signal.SIGKILL and not killed:
-            raise JailError("something killed the program: is the machine short of memory?")
         timed_out = self._timed_out
         if not timed_out and (cpu_s > self._limits.cpu_s or status == -signal.SIGXCPU):
             timed_out = f"used {cpu_s:.1f} CPU seconds of {self._limits.cpu_s:.1f}"
+        # The filter leaves a program no way to send itself this signal, and it is tried again.
+        if status == -signal.SIGKILL and not killed and not timed_out:
+            raise JailError("SIGKILL ended the program: is the machine short of memory?")
         return Ended(status, cpu_s, peak_mb, timed_out, output)
 
     def _read(self) -> None:
@@ -269,7 +271,9 @@ class Child:
         while True:
             started = time.monotonic()
             ready = self._events.poll(1000 * self._unseen_s + 1)
-            self._unseen_s -= time.monotonic() - started
+            took_s = time.monotonic() - started
+            self._unseen_s -= took_s
+            self._wall_s += took_s
             if self._unseen_s <= 0:
                 self._unseen_s = _LOOK_S
                 self._look(answered=bool(ready))
@@ -284,10 +288,15 @@ class Child:
         """Count what it used, and whether it waits; it has timed out at its limits.
 
         A look counts for one `_LOOK_S`, however late it comes: a busy machine takes no time away.
+        The limit of wall time needs no look at the child, and so nothing hides from it: it counts
+        all seconds in which the judge waits.
 
         Args:
           answered: It waits for the judge, if at all.
         """
+        if self._wall_s >= self._limits.wall_s:
+            self._timed_out = f"took {self._wall_s:.1f} s"
+            return
         if not self._pid:
             self._pid = self._find()
         if self._pid < 0:  # it ended before

@@ -26,7 +26,7 @@ from typing import Any
 
 from selfreg.grading import program, sandbox
 from selfreg.grading.sandbox import Jail
-from selfreg.grading.system import empty_folder
+from selfreg.grading.system import empty_folder, last_words
 
 # In a child; the zygote's own is out of the way of what arrives for the next.
 CHANNEL_FD, KEPT_FD = 3, 4
@@ -54,11 +54,16 @@ def main(control: int) -> None:
     """Serve the judge on the connection that is open with number `control`."""
     os.dup2(control, CONTROL_FD)
     os.closerange(CHANNEL_FD, CONTROL_FD)
+    with last_words(CONTROL_FD - 1):
+        _serve()
+
+
+def _serve() -> None:
     os.environ.clear()
     connection = socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
-    sandbox.confine_zygote(scratch, config["user"])
+    sandbox.confine_zygote(scratch, config["user"], config["reads_all"], config["tasks"])
     jails = {
         "program": sandbox.program_jail(scratch, may_exec=False),
         "binary": sandbox.program_jail(scratch, may_exec=True),
