@@ -64,6 +64,7 @@ def _remove(folder: str) -> None:
         if entry.is_dir(follow_symlinks=False):
             empty_folder(entry.path)
             os.rmdir(entry.path)
-    # Last, so that a removal that is interrupted can be gone on with.
+    # Last, so that a removal that is interrupted can be gone on with; by another pool, too.
     os.unlink(os.path.join(folder, _LOCK))
-    os.rmdir(folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(folder)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -100,6 +101,7 @@ class GraderPool:
         self._max_retries, self._recycle_after = max_retries, recycle_after
         self._counts = Counter(programs=0, timeouts=0, retries=0, worker_restarts=0)
         self._broken: dict[Problem, str] = {}
+        self._sound: set[Problem] = set()
         self._lock = threading.Lock()
         self._failed_starts = 0
         self._selector = selectors.DefaultSelector()
@@ -198,7 +200,7 @@ class GraderPool:
             elif problem in self._broken:
                 grades.append(Grade(Outcome.TEST_ERROR, detail=self._broken[problem]))
             else:
-                grades.append(graded[problem, program])
+                grades.append(self._blame(problem, graded[problem, program]))
         verdicts = Counter(grade.outcome for grade in grades)
         assert len(jobs) == verdicts.total()
         return grades
@@ -236,6 +238,7 @@ class GraderPool:
             if grade.outcome is not Outcome.PASSED:
                 broken[problem] = f"its own solution gets {grade.outcome.value}: {grade.detail}"
         self._broken |= broken
+        self._sound |= {problem for problem, _ in solved if problem not in broken}
         return {problem.id: why for problem, why in broken.items()}
 
     def _grade(self, tasks: list[Task]) -> list[Grade]:
@@ -274,6 +277,12 @@ class GraderPool:
         self._counts["timeouts"] += sum(grade.outcome is Outcome.TIMEOUT for grade in grades)
         self._counts["retries"] += trials.retries
         return grades
+
+    def _blame(self, problem: Problem, grade: Grade) -> Grade:
+        """A grade, of the program and not of the tests where a solution has passed these."""
+        if grade.outcome is Outcome.TEST_ERROR and problem in self._sound:
+            return replace(grade, outcome=Outcome.EXCEPTION)
+        return grade
 
     def _drop_tasks(self) -> None:
         """Replace the workers that are at something: it must not answer into the next call."""

@@ -160,7 +160,9 @@ class WorkerProcess:
             select.select([ending], [], [], timeout_s)
             os.close(ending)
             # Before the process is reaped: until then nobody else can get the group's number.
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # killed before it had a group
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
             errors = self._process.stderr
             assert errors is not None
