@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +29,16 @@ from benchmarks.grading_cases import (
     python_cases,
     timed_jobs,
 )
+from benchmarks.grading_hostile import hostile_programs, noisy_programs
 from benchmarks.processes import LineServer, descendants, kill_descendant, reap
 from benchmarks.table import Aim, load_average, show, show_aims
 from selfreg.grading import GraderPool
 from selfreg.records import Grade, Outcome
 
 _KILL_EVERY_S = (0.05, 0.2)
+_STARTS_A_KILL = 0.5  # on a busy machine, where a worker takes long to start, fewer are killed
 _PROGRAMS_A_CALL = 400
+_HOSTILE_SHARE = 0.1
 _NOISE_MB = 64  # the rest of the machine breathes, too
 _LIMIT_S, _ENOUGH_S, _TOO_MUCH_S = 1.0, (0.45, 0.5, 0.55), (1.2, 1.3, 1.4)
 _END_S = 5.0
@@ -137,8 +140,15 @@ def _handshake() -> None:
 
 
 def _chaos_jobs() -> list[Job]:
-    """Short programs, and among them some of other kinds."""
-    jobs = [case.job for case in python_cases(_PROGRAMS_A_CALL)]
+    """Short programs, one in ten of them hostile or noisy, and some of other kinds."""
+    count = int(_PROGRAMS_A_CALL * _HOSTILE_SHARE)
+    cases = python_cases(_PROGRAMS_A_CALL - count)
+    jobs = [case.job for case in cases]
+    problem, solution = next(case.job for case in cases if case.right)
+    problem = replace(problem, time_limit_s=0.3)
+    bad = [*hostile_programs(0, count // 2), *noisy_programs(solution, 0, count // 2)]
+    for i, program in enumerate(bad):
+        jobs.insert(i * len(jobs) // len(bad), (problem, program))
     others = mixed_jobs() + (cpp_programs(2) if shutil.which("g++") else [])
     for i, job in enumerate(others):
         jobs.insert(i * len(jobs) // len(others), job)

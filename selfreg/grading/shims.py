@@ -25,8 +25,8 @@ def _by_stream(opener: Callable[..., Any]) -> Any:
     """An `open` that takes the paths of standard streams: where programs run there is no /proc."""
 
     def open_path(file: Any, *arguments: Any, **options: Any) -> Any:
-        if type(file) is str and file in _STREAMS:
-            file = os.dup(_STREAMS[file])
+        if not isinstance(file, int) and os.fspath(file) in _STREAMS:
+            file = os.dup(_STREAMS[os.fspath(file)])
         return opener(file, *arguments, **options)
 
     return open_path
