@@ -240,7 +240,7 @@ def _run(
     except (ChildOver, ProtocolError):
         raise
     except BaseException as error:
-        if error is not peer.error:
+        if not any(error is came for came in peer.errors):
             _blame_tests(error, tests)
         return _explain(error, peer)
     if peer.broken or not peer.calls:
