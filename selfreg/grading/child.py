@@ -12,11 +12,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfreg.grading import zygote
 from selfreg.grading.program import LENGTH
-from selfreg.grading.sandbox import Limits
+from selfreg.grading.sandbox import LOAD_FACTOR, Limits
 from selfreg.grading.system import cpu_clock, describe
 
 _STANDARD = ("stdin", "stdout", "stderr")
@@ -139,7 +139,9 @@ class Child:
           bare: Without Landlock and seccomp, for a probe.
         """
         self._parent, self._limits = parent, limits
-        self._waited_s, self._wall_s, self._unseen_s = 0.0, 0.0, _LOOK_S
+        self._waited_s, self._wall_s, self._kept_s = 0.0, 0.0, 0.0
+        self._unseen_s, self._unlooked_s = _LOOK_S, 0.0
+        self._queued: dict[str, float] = {}
         self.spoiled, self._timed_out, self._over = "", "", False
         self._buffer = bytearray()
         self._pid = 0
@@ -273,7 +275,7 @@ class Child:
             ready = self._events.poll(1000 * self._unseen_s + 1)
             took_s = time.monotonic() - started
             self._unseen_s -= took_s
-            self._wall_s += took_s
+            self._unlooked_s += took_s
             if self._unseen_s <= 0:
                 self._unseen_s = _LOOK_S
                 self._look(answered=bool(ready))
@@ -288,29 +290,34 @@ class Child:
         """Count what it used, and whether it waits; it has timed out at its limits.
 
         A look counts for one `_LOOK_S`, however late it comes: a busy machine takes no time away.
-        The limit of wall time needs no look at the child, and so nothing hides from it: it counts
-        all seconds in which the judge waits.
+        The limit of wall time counts all in which the judge waits, whatever the child does, but for
+        the seconds in which a thread of it wanted a core and others had them; three times as much
+        is too much on any machine.
 
         Args:
           answered: It waits for the judge, if at all.
         """
-        if self._wall_s >= self._limits.wall_s:
-            self._timed_out = f"took {self._wall_s:.1f} s"
-            return
         if not self._pid:
             self._pid = self._find()
-        if self._pid < 0:  # it ended before
-            return
         try:
-            cpu_s = time.clock_gettime(cpu_clock(self._pid))
-            waits = not answered and _waits(self._pid)
+            threads = _threads(self._pid) if self._pid > 0 else {}
+            cpu_s = time.clock_gettime(cpu_clock(self._pid)) if threads else 0.0
         except OSError:  # it ended just now
-            return
-        self._waited_s += _LOOK_S * waits
+            threads, cpu_s = {}, 0.0
+        queued = (thread.queued_s - self._queued.get(n, 0.0) for n, thread in threads.items())
+        queued_s = max(queued, default=0.0)
+        self._queued = {number: thread.queued_s for number, thread in threads.items()}
+        self._wall_s += max(0.0, self._unlooked_s - queued_s)
+        self._kept_s += self._unlooked_s
+        self._unlooked_s = 0.0
+        if threads and not answered and all(thread.waits for thread in threads.values()):
+            self._waited_s += _LOOK_S
         if cpu_s >= self._limits.cpu_s:
             self._timed_out = f"used its {self._limits.cpu_s:.1f} CPU seconds"
         elif self._waited_s >= self._limits.wait_s:
             self._timed_out = f"waited for {self._waited_s:.1f} s"
+        elif max(self._wall_s, self._kept_s / LOAD_FACTOR) >= self._limits.wall_s:
+            self._timed_out = f"took {self._kept_s:.1f} s"
 
     def _find(self) -> int:
         self._parent.control.send(zygote.PID)
@@ -326,24 +333,40 @@ def _open(path: str) -> Any:
     return open(path, opener=functools.partial(os.open, dir_fd=HOST_PROC))
 
 
-def _waits(pid: int) -> bool:
-    """Whether no thread of a process runs, wants a core, or is at the disk."""
+class _Thread(NamedTuple):
+    """A thread of a child.
+
+    Attributes:
+      waits: Whether it neither runs, wants a core nor is at the disk.
+      queued_s: Seconds in which it wanted a core and had none.
+    """
+
+    waits: bool
+    queued_s: float
+
+
+def _threads(pid: int) -> dict[str, _Thread]:
+    """The threads of a process, by their numbers."""
     folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
     try:
-        threads = os.listdir(folder)
+        numbers = os.listdir(folder)
     finally:
         os.close(folder)
-    return not any(_state(f"{pid}/task/{thread}") in "RD" for thread in threads)
+    return {number: _thread(f"{pid}/task/{number}") for number in numbers}
 
 
-def _state(folder: str) -> str:
-    """A thread's state in one letter; Z when it is gone."""
+def _thread(folder: str) -> _Thread:
+    """A thread; one that is gone waits."""
     try:
         with _open(f"{folder}/stat") as file:
             # The name before it is the program's to choose.
-            return file.read().rpartition(")")[2].split()[0]
+            state = file.read().rpartition(")")[2].split()[0]
     except OSError:
-        return "Z"
+        return _Thread(True, 0.0)
+    queued_s = 0.0
+    with contextlib.suppress(OSError), _open(f"{folder}/schedstat") as file:  # if the kernel counts
+        queued_s = int(file.read().split()[1]) / 1e9
+    return _Thread(state not in "RD", queued_s)
 
 
 @contextlib.contextmanager

@@ -168,7 +168,8 @@ class GraderPool:
         after which a worker that is at a program counts as hung: 60 s and 40 times the CPU limit of
         all its cases, and 600 s more for C++. What has no grade by then gets INFRA_ERROR. These are
         limits for a broken machine: a program is stopped when it has used its CPU limit, has waited
-        for a second more than that, or has kept the judge waiting for six times that and a second.
+        for a second more than that, or has kept the judge waiting for six times that and a second;
+        seconds in which others have the cores do not count, up to three times as many in all.
 
         Args:
           jobs: (problem, program) pairs. None for the program is NO_CODE.

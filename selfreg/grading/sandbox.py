@@ -22,7 +22,7 @@ from selfreg.grading import seccomp
 from selfreg.grading.system import call, libc
 
 OPEN_FILES = 256
-WALL_FACTOR = 5.0
+WALL_FACTOR, LOAD_FACTOR = 5.0, 3.0
 # A child's stack may grow this far: deep recursion in C++ is honest, and 8 MiB ends it early. A
 # program may raise this: competition programs begin with it, and the memory's limit holds.
 _STACK_MB = 64
@@ -90,8 +90,8 @@ class Limits:
     def wall_s(self) -> float:
         """Seconds that it may keep the judge waiting, whatever it does meanwhile.
 
-        A program that computes reaches this before `cpu_s` only where the machine gives it less
-        than a fifth of a core.
+        Those in which others have the cores that it wants do not count, up to LOAD_FACTOR times as
+        many in all.
         """
         return self.wait_s + WALL_FACTOR * self.cpu_s
 

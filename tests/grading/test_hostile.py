@@ -79,8 +79,8 @@ def test_a_program_has_so_much_wall_time(jail, wait):
     started = time.monotonic()
     (grade,) = jail.grade([(problem, program)])
     assert grade.outcome is Outcome.TIMEOUT
-    # 0.3 s, 1 s more to wait, and five times the first: 2.8 s; the rest is for a busy machine.
-    assert time.monotonic() - started < 12.0
+    # 0.3 s, 1 s more to wait, and five times the first: 2.8 s; up to 8.4 s on a busy machine.
+    assert time.monotonic() - started < 8.4 + 4.0
 
 
 def test_tasks_and_scratch_space_are_bounded(jail):
