@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from selfreg.grading import zygote
+from selfreg.grading.namespaces import SCRATCH_MB
 from selfreg.grading.program import LENGTH
 from selfreg.grading.sandbox import LOAD_FACTOR, Limits
 from selfreg.grading.system import cpu_clock, describe
@@ -79,6 +80,7 @@ class Zygote:
         """
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pool = pool
+        self._has_quota = config["has_quota"]
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
@@ -91,6 +93,20 @@ class Zygote:
         self.control.send(json.dumps(config).encode())
         if self.receive()[0] != b"ready":
             raise JailError("the zygote does not start")
+
+    def space_mb(self) -> int:
+        """MiB that the files of its child take; 0 where their file system has a limit of its own.
+
+        Raises:
+          JailError: The zygote is gone.
+        """
+        if self._has_quota:
+            return 0
+        try:
+            self.control.send(zygote.SPACE)
+        except OSError as error:
+            raise JailError("the zygote died") from error
+        return int(self.receive()[0])
 
     def receive(self) -> tuple[bytes, list[int]]:
         """A message with its descriptors.
@@ -281,7 +297,7 @@ class Child:
                 self._look(answered=bool(ready))
             if any(file == self._parent.pool for file, _ in ready):
                 raise ConnectionResetError("the pool hung up")
-            if self._timed_out:
+            if self._timed_out or self.spoiled:
                 raise ChildOver
             if ready:
                 return
@@ -310,6 +326,8 @@ class Child:
         self._wall_s += max(0.0, self._unlooked_s - queued_s)
         self._kept_s += self._unlooked_s
         self._unlooked_s = 0.0
+        if threads and self._parent.space_mb() > SCRATCH_MB:
+            self.spoiled = f"wrote files of more than {SCRATCH_MB} MiB"
         if threads and not answered and all(thread.waits for thread in threads.values()):
             self._waited_s += _LOOK_S
         if cpu_s >= self._limits.cpu_s:

@@ -142,6 +142,7 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
     settings = Settings(**config["cpp"])
     facts = {
         **place._asdict(),
+        "has_quota": place.scratch == namespaces.SCRATCH,
         "tasks": _TASKS if place.user is not None else _MORE_TASKS + count_tasks(HOST_PROC),
         "compiler": settings.compiler,
         "readable": [settings.headers],

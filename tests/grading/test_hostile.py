@@ -121,3 +121,19 @@ def test_what_recursive_scripts_begin_with(jail):
     ]
     grades = jail.grade([(problem, script) for script in scripts])
     assert [g for g in grades if g.outcome is not Outcome.PASSED] == []
+
+
+def test_files_of_all_sizes_are_bounded_together(jail):
+    # Without a file system of its own a worker's files are looked at now and then.
+    program = (
+        "import os, time\ndef solve(a, b):\n    for i in range(96):\n"
+        "        if i % 8 == 0: os.mkdir('d', 0o300); os.chdir('d')\n"
+        "        with open(str(i), 'wb') as file: file.write(bytes(8 << 20))\n"
+        "        time.sleep(0.03)\n    return a + b\n"
+    )
+    problem = Problem(
+        "bounds", "", Tests(code="assert solve(2, 3) == 5\n"), entry_point="solve", time_limit_s=4.0
+    )
+    (grade,) = jail.grade([(problem, program)])
+    assert grade.outcome is Outcome.EXCEPTION
+    assert "64 MiB" in grade.detail or "No space left" in grade.detail
