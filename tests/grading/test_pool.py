@@ -137,29 +137,6 @@ def _is_unlocked(folder):
     return True
 
 
-def test_folders_are_made_at_the_same_moment(tmp_path):
-    """As in many pools that start together: none removes what another has just made."""
-    code = (
-        "import os, sys\nfrom selfreg.grading.folder import make_folder, remove_folder\n"
-        "sys.stdin.read()\n"
-        "for _ in range(200):\n"
-        "    folder, claim = make_folder()\n"
-        "    os.mkdir(os.path.join(folder, 'cpp'))\n"
-        "    remove_folder(folder, claim)\n"
-    )
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    makers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        for _ in range(6)
-    ]
-    for maker in makers:
-        maker.stdin.close()
-    errors = [maker.stderr.read().decode() for maker in makers]
-    assert [maker.wait() for maker in makers] == [0] * 6, errors
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_folder_of_a_killed_pool_is_removed_by_the_next(make_problem):
     code = (
         "import os, signal\nfrom selfreg.grading import GraderPool\n"
