@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +29,16 @@ from benchmarks.grading_cases import (
     python_cases,
     timed_jobs,
 )
+from benchmarks.grading_hostile import hostile_programs, noisy_programs
 from benchmarks.processes import LineServer, descendants, kill_descendant, reap
 from benchmarks.table import Aim, load_average, show, show_aims
 from selfreg.grading import GraderPool
-from selfreg.records import Grade, Outcome
+from selfreg.records import Grade, Outcome, Problem
 
-_KILL_EVERY_S = (0.05, 0.2)
+# Times the seconds that the pool took to start: killed more often, no worker ever would.
+_KILL_EVERY_STARTS = (0.1, 0.4)
 _PROGRAMS_A_CALL = 400
+_HOSTILE, _HOSTILE_SHARE = "hostile", 0.1
 _NOISE_MB = 64  # the rest of the machine breathes, too
 _LIMIT_S, _ENOUGH_S, _TOO_MUCH_S = 1.0, (0.45, 0.5, 0.55), (1.2, 1.3, 1.4)
 _END_S = 5.0
@@ -107,11 +110,13 @@ class Survived:
 def serve_chaos(programs: int, workers: int) -> None:
     """Grade so many programs, told by lines on standard input when the killing begins and ended."""
     jobs = _chaos_jobs()
+    started = time.perf_counter()
     prints, changed, raised, lost = {"before": footprint()}, [], [], 0
     with GraderPool(workers, max_retries=1000) as pool:
+        start_s = time.perf_counter() - started
         known = pool.grade(jobs)
         prints["warm"] = footprint()
-        _handshake()
+        _handshake(start_s)
         for begin in range(0, programs, len(jobs)):
             count = min(len(jobs), programs - begin)
             grades = []
@@ -123,7 +128,7 @@ def serve_chaos(programs: int, workers: int) -> None:
             changed += _changes(jobs, known, grades)
             print(f"{begin + count:,} of {programs:,}", end="\r", file=sys.stderr)
         counts = pool.counts
-        _handshake()
+        _handshake(0.0)
         # What was killed last is replaced, and nobody disturbs this round.
         changed += _changes(jobs, known, pool.grade(jobs))
         prints["killed at"] = footprint()
@@ -131,14 +136,21 @@ def serve_chaos(programs: int, workers: int) -> None:
     print(json.dumps(asdict(Survived(lost, raised, changed, counts, prints))), flush=True)
 
 
-def _handshake() -> None:
-    print("0", flush=True)
+def _handshake(number: float) -> None:
+    print(number, flush=True)
     sys.stdin.readline()
 
 
 def _chaos_jobs() -> list[Job]:
-    """Short programs, and among them some of other kinds."""
-    jobs = [case.job for case in python_cases(_PROGRAMS_A_CALL)]
+    """Short programs, one in ten of them hostile or noisy, and some of other kinds."""
+    count = int(_PROGRAMS_A_CALL * _HOSTILE_SHARE)
+    cases = python_cases(_PROGRAMS_A_CALL - count)
+    jobs = [case.job for case in cases]
+    problem, solution = next(case.job for case in cases if case.right)
+    problem = replace(problem, id=_HOSTILE, time_limit_s=0.3)
+    bad = [*hostile_programs(0, count // 2), *noisy_programs(solution, 0, count // 2)]
+    for i, program in enumerate(bad):
+        jobs.insert(i * len(jobs) // len(bad), (problem, program))
     others = mixed_jobs() + (cpp_programs(2) if shutil.which("g++") else [])
     for i, job in enumerate(others):
         jobs.insert(i * len(jobs) // len(others), job)
@@ -146,11 +158,19 @@ def _chaos_jobs() -> list[Job]:
 
 
 def _changes(jobs: list[Job], known: list[Grade], grades: list[Grade]) -> list[str]:
-    """The grades, perhaps of the first jobs only, whose outcome is not the known one."""
+    """The grades, perhaps of the first jobs only, whose outcome is not the known one.
+
+    How a hostile program fails, at its memory or at its time, is not always the same.
+    """
+
+    def told(problem: Problem, grade: Grade) -> object:
+        passed = grade.outcome is Outcome.PASSED
+        return (passed, grade.is_verdict) if problem.id == _HOSTILE else grade.outcome
+
     return [
         f"{problem.id}: {was.outcome.value}, then {now.outcome.value} ({now.detail})"
         for (problem, _), was, now in zip(jobs, known, grades, strict=False)
-        if now.outcome is not was.outcome
+        if told(problem, now) != told(problem, was)
     ]
 
 
@@ -162,9 +182,9 @@ def show_chaos(workers: int, programs: int) -> None:
     known = {process.pid for process in descendants(os.getpid())}
     begun = time.perf_counter()
     with LineServer(["-m", __spec__.name, str(programs), str(workers)]) as arena:
-        arena.receive()
+        start_s = arena.receive()
         arena.send(0)
-        kills = _kill(arena)
+        kills = _kill(arena, start_s)
         arena.receive()
         arena.send(0)
         told = arena.receive()
@@ -180,17 +200,18 @@ def show_chaos(workers: int, programs: int) -> None:
             [name, *(f"{asdict(taken)[name]:,}" for taken in prints.values())]
             for name in Footprint.__dataclass_fields__
         ],
-        f"Of the pool's processes one every {_KILL_EVERY_S[0]}-{_KILL_EVERY_S[1]} s was killed: "
+        f"The pool started in {start_s:.2f} s; of its processes one was killed every "
+        f"{'-'.join(map(str, _KILL_EVERY_STARTS))} times that: "
         f"{by_depth} the pool's own, in {wall_s:.0f} s. Retries: {survived.counts['retries']:,}; "
         f"worker restarts: {survived.counts['worker_restarts']:,}. {load_average()}",
     )
     show_aims(_chaos_aims(survived, strays))
 
 
-def _kill(arena: LineServer) -> Counter[int]:
+def _kill(arena: LineServer, start_s: float) -> Counter[int]:
     """Kill at random until the pool's process says something: how many, by depth in its tree."""
     rng, kills = random.Random(0), Counter[int]()
-    while not arena.is_ready(rng.uniform(*_KILL_EVERY_S)):
+    while not arena.is_ready(start_s * rng.uniform(*_KILL_EVERY_STARTS)):
         victims = [process for process in descendants(arena.pid) if process.state != "Z"]
         if victims and kill_descendant(victim := rng.choice(victims), arena.pid):
             kills[victim.depth] += 1

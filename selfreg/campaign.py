@@ -14,7 +14,7 @@ from selfreg import distributed, interrupt, seeds
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
-from selfreg.learn.collate import collate
+from selfreg.learn.collate import collate, padded
 from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
 from selfreg.learn.packing import padding_fraction
@@ -185,7 +185,8 @@ def _rollouts(
         seeds.completion_seeds(seed, seeds.TRAIN, p.id, group_size, campaign, step)
         for p in problems
     ]
-    return stages.sampler.groups(problems, drawn, watch, plan.temperature)
+    set_aside = stages.log.set_aside(campaign, step, "train")
+    return stages.sampler.groups(problems, drawn, watch, plan.temperature, set_aside)
 
 
 def _is_saved(checkpoint: Any, step: int) -> bool:
@@ -270,14 +271,19 @@ def _paired(
 ) -> tuple[Batch, dict[str, float]]:
     """The batch with DPO's advantages, given the logprobs of its tokens, and DPO's metrics."""
     own, reference = jax.device_get((own, reference))
-    passed = np.stack([group.rewards > 0 for group in groups])
-    log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
-    advantages, metrics = pair_advantages(passed, log_ratios, beta)
+    rewards = np.stack([padded(group.rewards, group.size, np.nan) for group in groups])
+    log_ratios = (own - reference).sum(axis=1).reshape(rewards.shape)
+    advantages, metrics = pair_advantages(rewards == 1, rewards == 0, log_ratios, beta)
     return replace(batch, advantages=advantages), metrics
 
 
 def _describe(groups: Sequence[Group]) -> dict[str, float]:
-    """What the samples of a step say about the policy."""
+    """What the samples of a step say about the policy; unjudged completions say nothing."""
+    unjudged = sum(len(group.unjudged) for group in groups)
+    share = {"grader/unjudged": unjudged / sum(group.size for group in groups)} if unjudged else {}
+    groups = [group for group in groups if group.rollouts]
+    if not groups:
+        return share
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     outcomes = Counter(grade.outcome for group in groups for grade in group.grades)
     count = len(rollouts)
@@ -297,7 +303,7 @@ def _describe(groups: Sequence[Group]) -> dict[str, float]:
         "grader/program_peak_mb": max(grade.peak_mb for grade in grades),
     }
     shares = {f"grader/{o.value}": outcomes[o] / count for o in Outcome if outcomes[o]}
-    return metrics | shares | used
+    return metrics | shares | share | used
 
 
 def _peak(config: Any, records: Sequence[StepRecord]) -> tuple[float, int]:

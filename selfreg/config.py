@@ -199,6 +199,9 @@ KEYS: dict[str, Key] = {
     "grading.workers": Key(0, "processes; 0: one a core", at_least(0)),
     "grading.time_limit_scale": Key(3.0, "times a problem's CPU limit; the paper's 3", ABOVE_ZERO),
     "grading.max_retries": Key(2, "of a program whose worker broke", at_least(0)),
+    "grading.max_unjudged_share": Key(
+        0.1, "of a call's completions, without a verdict; more end the run; one never", BELOW_ONE
+    ),
     "grading.validate": Key(True, "run every problem's own solution before the first step"),
     "grading.isolation": Key(
         "auto", "what keeps programs in", one_of("auto", "ns", "userns", "landlock")

@@ -14,7 +14,8 @@ REPORT = "report"
 
 def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int) -> PanelScore:
     """Score the engine's weights on a panel, and keep the completions."""
-    groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch())
+    set_aside = stages.log.set_aside(campaign, step, stream)
+    groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch(), set_aside=set_aside)
     stages.log.completions(campaign, step, stream, groups)
     return score(groups)
 

@@ -190,29 +190,63 @@ class Grade:
     peak_mb: float = 0.0
 
     @property
+    def is_verdict(self) -> bool:
+        """Whether this says something about the program."""
+        return self.outcome not in (Outcome.TEST_ERROR, Outcome.INFRA_ERROR)
+
+    @property
     def reward(self) -> float:
         """1.0 for a pass, 0.0 for a program that did not.
 
         Raises:
           ValueError: There is no verdict on the program.
         """
-        if self.outcome in (Outcome.TEST_ERROR, Outcome.INFRA_ERROR):
+        if not self.is_verdict:
             raise ValueError(f"{self.outcome.value} is no verdict: {self.detail}")
         return float(self.outcome is Outcome.PASSED)
 
 
 @dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A completion that the grader could not judge: it has no reward, and nothing learns from it.
+
+    Attributes:
+      rollout: The completion.
+      program: Its program.
+      grade: TEST_ERROR or INFRA_ERROR, and why.
+    """
+
+    rollout: Rollout
+    program: str
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """The completions of one problem in one step, their programs and grades; each of length G."""
+    """The completions of one problem in one step, and their programs and grades.
+
+    Attributes:
+      problem: What they are to solve.
+      rollouts: The completions with a verdict; G where none is unjudged.
+      programs: One for each of them.
+      grades: One for each of them.
+      unjudged: The other completions.
+    """
 
     problem: Problem
     rollouts: tuple[Rollout, ...]
     programs: tuple[str, ...]
     grades: tuple[Grade, ...]
+    unjudged: tuple[Unjudged, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """G, unjudged completions included."""
+        return len(self.rollouts) + len(self.unjudged)
 
     @property
     def rewards(self) -> np.ndarray:
-        """float32 [G], each 0 or 1."""
+        """float32 [completions with a verdict], each 0 or 1."""
         return np.array([grade.reward for grade in self.grades], np.float32)
 
 
@@ -224,7 +258,7 @@ class Batch:
       prompt_ids: int32 [P, width], right-padded; each is kept once for the G that share it.
       prompt_lengths: int32 [P].
       completion_ids: int32 [B, T], right-padded.
-      completion_mask: float32 [B, T], 1 on completion tokens.
+      completion_mask: float32 [B, T], 1 on completion tokens. Unjudged completions have none.
       logprobs: float32 [B, T], the sampler's, 0 on padding.
       advantages: float32 [B].
       token_weights: float32 [B, T], how much each token's loss counts; the batch's loss is the sum
@@ -251,7 +285,8 @@ class PanelScore:
 
     Attributes:
       problem_ids: The N problems, in a fixed order, so that two scores can be paired.
-      pass_rates: float64 [N], the fraction of each problem's completions that pass.
+      pass_rates: float64 [N], the fraction of each problem's judged completions that pass; NaN
+        where none was judged.
       samples: n, completions a problem.
     """
 
@@ -261,13 +296,14 @@ class PanelScore:
 
     @property
     def pass_at_1(self) -> float:
-        """Mean over problems."""
-        return float(np.mean(self.pass_rates))
+        """Mean over problems, those without a judged completion left out."""
+        return float(np.nanmean(self.pass_rates))
 
     @property
     def standard_error(self) -> float:
         """Standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
-        return float(np.std(self.pass_rates, ddof=1) / np.sqrt(len(self.pass_rates)))
+        rates = self.pass_rates[~np.isnan(self.pass_rates)]
+        return float(np.std(rates, ddof=1) / np.sqrt(len(rates)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +431,10 @@ class Answer:
 
 
 def to_json(value: Any) -> Any:
-    """A frozen record as plain JSON data: enums by value, tuples as lists, arrays as lists."""
+    """A frozen record as plain JSON data: enums by value, tuples as lists, arrays as lists.
+
+    NaN in an array, which says that there is no number, becomes null.
+    """
     if hasattr(value, "__dataclass_fields__"):
         return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, StrEnum):
@@ -405,7 +444,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(v) for v in value]
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return np.where(value == value, value, np.array(None)).tolist()
     if isinstance(value, np.generic):
         return value.item()
     return value

@@ -7,6 +7,7 @@
     campaigns.jsonl    one CampaignSummary a line, when a campaign has ended
     memory.json        what the control between campaigns remembers
     completions/       one parquet file a step and stream: prompts, programs, rewards, outcomes
+    unjudged.jsonl     one SetAside a line: completions that the grader could not judge
     checkpoints/       Orbax, one folder a campaign
     tensorboard/       the metrics again, for TensorBoard
     trajectory.png, report.html, verdict.json
@@ -41,6 +42,7 @@ from selfreg.records import (
 CONFIG, MANIFEST = "config.json", "manifest.json"
 METRICS, PLANS, CAMPAIGNS = "metrics.jsonl", "plans.jsonl", "campaigns.jsonl"
 MEMORY = "memory.json"
+UNJUDGED = "unjudged.jsonl"
 COMPLETIONS, CHECKPOINTS, TENSORBOARD = "completions", "checkpoints", "tensorboard"
 
 
@@ -51,6 +53,31 @@ class Planned:
     campaign: int
     plan: Plan
     answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A completion without a verdict. The run went on without it, and does again when resumed.
+
+    Attributes:
+      campaign: From 0.
+      step: Where it was drawn.
+      stream: "train", or what was measured.
+      problem_id: What it was to solve.
+      text: The completion.
+      program: Its program.
+      outcome: "test_error" or "infra_error".
+      detail: Why.
+    """
+
+    campaign: int
+    step: int
+    stream: str
+    problem_id: str
+    text: str
+    program: str
+    outcome: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +267,9 @@ def _plan(row: dict[str, Any]) -> Plan:
 
 def _scores(row: dict[str, Any]) -> dict[str, PanelScore]:
     return {
-        name: PanelScore(tuple(s["problem_ids"]), np.array(s["pass_rates"]), s["samples"])
+        name: PanelScore(
+            tuple(s["problem_ids"]), np.array(s["pass_rates"], np.float64), s["samples"]
+        )
         for name, s in row.items()
     }
 
@@ -271,8 +300,13 @@ def completions_of(folder: Path, campaign: int) -> list[Path]:
     return sorted((folder / COMPLETIONS).glob(f"campaign_{campaign:02d}_step_*.parquet"))
 
 
+def read_unjudged(folder: Path) -> list[SetAside]:
+    """The completions that the grader could not judge, in the order in which they were drawn."""
+    return [SetAside(**row) for row in read_lines(folder / UNJUDGED)]
+
+
 def write_completions(file: Path, groups: Sequence[Group]) -> None:
-    """One row a completion: problem, sample, prompt and completion ids, text, program, outcome."""
+    """One row a judged completion: problem, sample, token ids, text, program, outcome."""
     columns: dict[str, list[Any]] = {}
     for group in groups:
         rows = zip(group.rollouts, group.programs, group.grades, strict=True)

@@ -46,6 +46,7 @@ class RunLog:
         self.records = rundir.read_records(folder)
         self.planned = {planned.campaign: planned for planned in rundir.read_plans(folder)}
         self.summaries = rundir.read_summaries(folder)
+        self._unjudged = rundir.read_unjudged(folder)
         self._board: SummaryWriter | None = None
 
     def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
@@ -74,9 +75,33 @@ class RunLog:
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:
         """Keep one step's completions of one stream."""
+        known = self.set_aside(campaign, step, stream)
+        for group in groups:
+            for u in group.unjudged:
+                if (group.problem.id, u.program) not in known:
+                    what = (group.problem.id, u.rollout.text, u.program)
+                    why = (u.grade.outcome.value, u.grade.detail)
+                    self._set_aside(rundir.SetAside(campaign, step, stream, *what, *why))
         if self._writes:
             file = rundir.completions_file(self.folder, campaign, step, stream)
             rundir.write_completions(file, groups)
+
+    def set_aside(self, campaign: int, step: int, stream: str) -> frozenset[tuple[str, str]]:
+        """What was set aside of one step's completions: problems' ids and programs.
+
+        A step that is made again leaves out the same ones, whatever the grader says of them now.
+        """
+        place = campaign, step, stream
+        return frozenset(
+            (u.problem_id, u.program)
+            for u in self._unjudged
+            if (u.campaign, u.step, u.stream) == place
+        )
+
+    def _set_aside(self, unjudged: rundir.SetAside) -> None:
+        if self._writes:
+            rundir.append_line(self.folder / rundir.UNJUDGED, unjudged)
+        self._unjudged.append(unjudged)
 
     def keep_plan(self, planned: Planned) -> None:
         """Keep what a campaign is ordered to do, before it begins."""

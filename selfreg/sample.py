@@ -10,7 +10,16 @@ import numpy as np
 
 from selfreg import distributed
 from selfreg.grading import GraderError, GraderPool, extract_program
-from selfreg.records import Grade, Group, Outcome, Problem, Request, Sampling
+from selfreg.records import (
+    Grade,
+    Group,
+    Outcome,
+    Problem,
+    Request,
+    Rollout,
+    Sampling,
+    Unjudged,
+)
 from selfreg.rollout.engine import Engine
 
 
@@ -37,12 +46,15 @@ class Sampler:
       pool: Grades; None in processes but the first, which take its grades.
       sampling: How completions are drawn.
       prompts: int32 token ids of every problem by its id.
+      max_unjudged_share: The largest share of one call's completions that may stay without a
+        verdict. One always may, unless this is 0.
     """
 
     engine: Engine
     pool: GraderPool | None
     sampling: Sampling
     prompts: Mapping[str, np.ndarray]
+    max_unjudged_share: float = 0.0
 
     def groups(
         self,
@@ -50,6 +62,7 @@ class Sampler:
         seeds: Sequence[np.ndarray],
         watch: Stopwatch,
         temperature: float | None = None,
+        set_aside: frozenset[tuple[str, str]] = frozenset(),
     ) -> list[Group]:
         """One group a problem, one graded completion a seed.
 
@@ -58,9 +71,13 @@ class Sampler:
           seeds: uint32 [G] for each problem.
           watch: Takes the seconds of "sample" and "grade".
           temperature: Of the softmax; None: that of `sampling`.
+          set_aside: Problems' ids and programs that are not graded, and stay without a verdict.
+
+        Returns:
+          The groups, in the order of the problems.
 
         Raises:
-          GraderError: The grader failed, or a problem's tests are broken.
+          GraderError: The grader failed: more completions than may be have no verdict.
         """
         wanted = zip(problems, seeds, strict=True)
         sampling = self.sampling
@@ -77,23 +94,54 @@ class Sampler:
             jobs = [
                 (p, program) for p, own in zip(problems, programs, strict=True) for program in own
             ]
-            grades = iter(_check(jobs, distributed.from_first(lambda: self._grade(jobs))))
+            grades = iter(distributed.from_first(lambda: self._grade(jobs, set_aside)))
         return [
-            Group(problem, rollouts, tuple(p or "" for p in own), tuple(next(grades) for _ in own))
+            _group(problem, rollouts, own, [next(grades) for _ in own])
             for problem, rollouts, own in zip(problems, drawn, programs, strict=True)
         ]
 
-    def _grade(self, jobs: Sequence[tuple[Problem, str | None]]) -> list[Grade]:
+    def _grade(
+        self, jobs: Sequence[tuple[Problem, str | None]], set_aside: frozenset[tuple[str, str]]
+    ) -> list[Grade]:
         if self.pool is None:
             raise RuntimeError("this process has no grader: only the first one grades")
-        return self.pool.grade(jobs)
+        left = [job for job in jobs if (job[0].id, job[1]) not in set_aside]
+        graded = iter(self.pool.grade(left))
+        known = Grade(Outcome.INFRA_ERROR, detail="set aside before")
+        grades = [known if (p.id, text) in set_aside else next(graded) for p, text in jobs]
+        _check(jobs, grades, self.max_unjudged_share)
+        return grades
 
 
-def _check(jobs: Sequence[tuple[Problem, str | None]], grades: Sequence[Grade]) -> Sequence[Grade]:
-    for (problem, _), grade in zip(jobs, grades, strict=True):
-        if grade.outcome is Outcome.TEST_ERROR:
-            raise GraderError(
-                f"the tests of {problem.id} are broken, so there is no reward: {grade.detail}. "
-                "Take the problem out of its file"
-            )
-    return grades
+def _check(
+    jobs: Sequence[tuple[Problem, str | None]], grades: Sequence[Grade], most_share: float
+) -> None:
+    """Raise GraderError where too many completions have no verdict."""
+    pairs = zip(jobs, grades, strict=True)
+    without = [(problem, grade) for (problem, _), grade in pairs if not grade.is_verdict]
+    most = max(1, int(most_share * len(jobs))) if most_share else 0
+    if len(without) > most:
+        reasons = {f"{p.id}: {g.outcome.value}, {g.detail}": None for p, g in without}
+        raise GraderError(
+            f"{len(without)} of {len(jobs)} completions have no verdict, more than the {most} of "
+            f"config.grading.max_unjudged_share={most_share:g} ({'; '.join(list(reasons)[:3])}). "
+            "A test_error is the problem's: take it out of its file. An infra_error is the "
+            "machine's: `python -m selfreg.grading.doctor` examines it"
+        )
+
+
+def _group(
+    problem: Problem,
+    rollouts: Sequence[Rollout],
+    programs: Sequence[str | None],
+    grades: Sequence[Grade],
+) -> Group:
+    rows = [(r, p or "", g) for r, p, g in zip(rollouts, programs, grades, strict=True)]
+    judged = [row for row in rows if row[2].is_verdict]
+    return Group(
+        problem,
+        tuple(rollout for rollout, _, _ in judged),
+        tuple(program for _, program, _ in judged),
+        tuple(grade for _, _, grade in judged),
+        tuple(Unjudged(*row) for row in rows if not row[2].is_verdict),
+    )

@@ -125,7 +125,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                 name: Panel(problems, evaluation.report_samples, seed, seeds.CAPABILITY)
                 for name, problems in sets.capabilities.items()
             },
-            sampler=Sampler(engine, pool, sampling, prompts),
+            sampler=Sampler(engine, pool, sampling, prompts, config.grading.max_unjudged_share),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
             learner=learner,

@@ -98,6 +98,7 @@ def panel_difference(after: PanelScore, before: PanelScore) -> Difference:
             f"{len(before.problem_ids)} problems, {shared} in common"
         )
     differences = np.asarray(after.pass_rates) - np.asarray(before.pass_rates)
+    differences = differences[~np.isnan(differences)]  # problems that the grader judged both times
     low, high = t_interval(differences)
     error = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
     return Difference(

@@ -24,9 +24,11 @@ class Panel:
 
 
 def score(groups: Sequence[Group]) -> PanelScore:
-    """pass@1 of graded groups, one a problem."""
+    """pass@1 of graded groups, one a problem; unjudged completions are left out."""
     return PanelScore(
         problem_ids=tuple(group.problem.id for group in groups),
-        pass_rates=np.array([group.rewards.mean() for group in groups], np.float64),
-        samples=len(groups[0].rollouts),
+        pass_rates=np.array(
+            [g.rewards.mean() if g.rollouts else np.nan for g in groups], np.float64
+        ),
+        samples=groups[0].size,
     )

@@ -12,11 +12,12 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfreg.grading import zygote
+from selfreg.grading.namespaces import SCRATCH_MB
 from selfreg.grading.program import LENGTH
-from selfreg.grading.sandbox import Limits
+from selfreg.grading.sandbox import LOAD_FACTOR, Limits
 from selfreg.grading.system import cpu_clock, describe
 
 _STANDARD = ("stdin", "stdout", "stderr")
@@ -79,6 +80,7 @@ class Zygote:
         """
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pool = pool
+        self._has_quota = config["has_quota"]
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
@@ -91,6 +93,20 @@ class Zygote:
         self.control.send(json.dumps(config).encode())
         if self.receive()[0] != b"ready":
             raise JailError("the zygote does not start")
+
+    def space_mb(self) -> int:
+        """MiB that the files of its child take; 0 where their file system has a limit of its own.
+
+        Raises:
+          JailError: The zygote is gone.
+        """
+        if self._has_quota:
+            return 0
+        try:
+            self.control.send(zygote.SPACE)
+        except OSError as error:
+            raise JailError("the zygote died") from error
+        return int(self.receive()[0])
 
     def receive(self) -> tuple[bytes, list[int]]:
         """A message with its descriptors.
@@ -139,7 +155,9 @@ class Child:
           bare: Without Landlock and seccomp, for a probe.
         """
         self._parent, self._limits = parent, limits
-        self._waited_s, self._unseen_s = 0.0, _LOOK_S
+        self._waited_s, self._wall_s, self._kept_s = 0.0, 0.0, 0.0
+        self._unseen_s, self._unlooked_s = _LOOK_S, 0.0
+        self._queued: dict[str, float] = {}
         self.spoiled, self._timed_out, self._over = "", "", False
         self._buffer = bytearray()
         self._pid = 0
@@ -233,14 +251,16 @@ class Child:
         reply, files = answer
         status, cpu_s, peak_mb, killed = json.loads(reply)
         output = files[0] if files else None
-        if not self._buffer.startswith(zygote.CONFINED) and (self._over or self._buffer):
+        heard = self._over or self._buffer or self._timed_out
+        if heard and not self._buffer.startswith(zygote.CONFINED):
             said = self._buffer.decode(errors="replace")
             raise JailError(f"the child could not be jailed: {said or describe(status)}")
-        if status == -signal.SIGKILL and not killed:
-            raise JailError("something killed the program: is the machine short of memory?")
         timed_out = self._timed_out
         if not timed_out and (cpu_s > self._limits.cpu_s or status == -signal.SIGXCPU):
             timed_out = f"used {cpu_s:.1f} CPU seconds of {self._limits.cpu_s:.1f}"
+        # The filter leaves a program no way to send itself this signal, and it is tried again.
+        if status == -signal.SIGKILL and not killed and not timed_out:
+            raise JailError("SIGKILL ended the program: is the machine short of memory?")
         return Ended(status, cpu_s, peak_mb, timed_out, output)
 
     def _read(self) -> None:
@@ -269,13 +289,15 @@ class Child:
         while True:
             started = time.monotonic()
             ready = self._events.poll(1000 * self._unseen_s + 1)
-            self._unseen_s -= time.monotonic() - started
+            took_s = time.monotonic() - started
+            self._unseen_s -= took_s
+            self._unlooked_s += took_s
             if self._unseen_s <= 0:
                 self._unseen_s = _LOOK_S
                 self._look(answered=bool(ready))
             if any(file == self._parent.pool for file, _ in ready):
                 raise ConnectionResetError("the pool hung up")
-            if self._timed_out:
+            if self._timed_out or self.spoiled:
                 raise ChildOver
             if ready:
                 return
@@ -284,24 +306,36 @@ class Child:
         """Count what it used, and whether it waits; it has timed out at its limits.
 
         A look counts for one `_LOOK_S`, however late it comes: a busy machine takes no time away.
+        The limit of wall time counts all in which the judge waits, whatever the child does, but for
+        the seconds in which a thread of it wanted a core and others had them; three times as much
+        is too much on any machine.
 
         Args:
           answered: It waits for the judge, if at all.
         """
         if not self._pid:
             self._pid = self._find()
-        if self._pid < 0:  # it ended before
-            return
         try:
-            cpu_s = time.clock_gettime(cpu_clock(self._pid))
-            waits = not answered and _waits(self._pid)
+            threads = _threads(self._pid) if self._pid > 0 else {}
+            cpu_s = time.clock_gettime(cpu_clock(self._pid)) if threads else 0.0
         except OSError:  # it ended just now
-            return
-        self._waited_s += _LOOK_S * waits
+            threads, cpu_s = {}, 0.0
+        queued = (thread.queued_s - self._queued.get(n, 0.0) for n, thread in threads.items())
+        queued_s = max(queued, default=0.0)
+        self._queued = {number: thread.queued_s for number, thread in threads.items()}
+        self._wall_s += max(0.0, self._unlooked_s - queued_s)
+        self._kept_s += self._unlooked_s
+        self._unlooked_s = 0.0
+        if threads and self._parent.space_mb() > SCRATCH_MB:
+            self.spoiled = f"wrote files of more than {SCRATCH_MB} MiB"
+        if threads and not answered and all(thread.waits for thread in threads.values()):
+            self._waited_s += _LOOK_S
         if cpu_s >= self._limits.cpu_s:
             self._timed_out = f"used its {self._limits.cpu_s:.1f} CPU seconds"
         elif self._waited_s >= self._limits.wait_s:
             self._timed_out = f"waited for {self._waited_s:.1f} s"
+        elif max(self._wall_s, self._kept_s / LOAD_FACTOR) >= self._limits.wall_s:
+            self._timed_out = f"took {self._kept_s:.1f} s"
 
     def _find(self) -> int:
         self._parent.control.send(zygote.PID)
@@ -317,24 +351,40 @@ def _open(path: str) -> Any:
     return open(path, opener=functools.partial(os.open, dir_fd=HOST_PROC))
 
 
-def _waits(pid: int) -> bool:
-    """Whether no thread of a process runs, wants a core, or is at the disk."""
+class _Thread(NamedTuple):
+    """A thread of a child.
+
+    Attributes:
+      waits: Whether it neither runs, wants a core nor is at the disk.
+      queued_s: Seconds in which it wanted a core and had none.
+    """
+
+    waits: bool
+    queued_s: float
+
+
+def _threads(pid: int) -> dict[str, _Thread]:
+    """The threads of a process, by their numbers."""
     folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
     try:
-        threads = os.listdir(folder)
+        numbers = os.listdir(folder)
     finally:
         os.close(folder)
-    return not any(_state(f"{pid}/task/{thread}") in "RD" for thread in threads)
+    return {number: _thread(f"{pid}/task/{number}") for number in numbers}
 
 
-def _state(folder: str) -> str:
-    """A thread's state in one letter; Z when it is gone."""
+def _thread(folder: str) -> _Thread:
+    """A thread; one that is gone waits."""
     try:
         with _open(f"{folder}/stat") as file:
             # The name before it is the program's to choose.
-            return file.read().rpartition(")")[2].split()[0]
+            state = file.read().rpartition(")")[2].split()[0]
     except OSError:
-        return "Z"
+        return _Thread(True, 0.0)
+    queued_s = 0.0
+    with contextlib.suppress(OSError), _open(f"{folder}/schedstat") as file:  # if the kernel counts
+        queued_s = int(file.read().split()[1]) / 1e9
+    return _Thread(state not in "RD", queued_s)
 
 
 @contextlib.contextmanager

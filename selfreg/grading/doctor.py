@@ -95,11 +95,11 @@ def _measure(console: Console) -> None:
             "`python -m benchmarks.grading` measures CPU time, beside other graders.",
             highlight=False,
         )
-        try:
-            pool.grade([(cpp, "")])
+        (grade,) = pool.grade([(cpp, "")])
+        if grade.outcome is Outcome.INFRA_ERROR:
+            console.print(f"C++: does not work. {grade.detail}", markup=False, highlight=False)
+        else:
             console.print("C++: works.", highlight=False)
-        except GraderError as error:
-            console.print(f"C++: does not work. {error}", markup=False, highlight=False)
 
 
 def main(_: list[str]) -> None:

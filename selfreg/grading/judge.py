@@ -37,6 +37,7 @@ from selfreg.grading.program import DETAIL_CHARACTERS
 from selfreg.grading.proxies import Answer
 from selfreg.grading.remote import Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
+from selfreg.grading.system import count_tasks, last_words, powers
 from selfreg.grading.values import dump
 
 _MOST_BYTES = 1 << 30
@@ -45,6 +46,10 @@ _WAIT_EXTRA_S = 1.0
 
 _TESTS_FILE = "tests.py"
 _FIRST_USER = 1 << 24  # far from those that a system gives out
+# Processes and threads of a worker; where its user is not its own, beside those that there are.
+_TASKS, _MORE_TASKS = 256, 1024
+# CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID and CAP_SETUID; CAP_DAC_READ_SEARCH.
+_CHANGE_USER, _READ_ALL = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7, 1 << 2
 
 _Reply = dict[str, Any]
 
@@ -70,22 +75,30 @@ def main(channel: int) -> None:
     if config is None:
         return
     try:
-        scratch, user = _isolate(config)
+        place = _isolate(config)
     except OSError as error:
         wire.send(connection, {"unavailable": str(error)})
         return
-    zygote = _start_zygote(config, channel, scratch, user)
-    held = layers.probe(zygote)
-    toolchain = cpp.Toolchain(Settings(**config["cpp"]), zygote)
-    gc.freeze()
-    with contextlib.suppress(ConnectionError):
+    zygote = _start_zygote(config, channel, place)
+    with last_words(sandbox.OPEN_FILES - 1), contextlib.suppress(ConnectionError):
+        held = layers.probe(zygote)
+        toolchain = cpp.Toolchain(Settings(**config["cpp"]), zygote)
+        gc.freeze()
         wire.send(connection, {"layers": held})
         while (job := wire.receive(connection, _MOST_BYTES)) is not None:
             wire.send(connection, grade(job, zygote, toolchain))
 
 
-def _isolate(config: dict[str, Any]) -> tuple[str, int | None]:
-    """Go into isolation: the scratch folder that there is now, and the user for programs.
+class _Place(NamedTuple):
+    """Where programs run: their scratch folder, their user (None: the judge's), see drop_powers."""
+
+    scratch: str
+    user: int | None
+    reads_all: bool = False
+
+
+def _isolate(config: dict[str, Any]) -> _Place:
+    """Go into isolation.
 
     Raises:
       OSError: This machine has no such isolation.
@@ -93,25 +106,44 @@ def _isolate(config: dict[str, Any]) -> tuple[str, int | None]:
     isolation, settings = config["isolation"], Settings(**config["cpp"])
     if config["core"] is not None:
         os.sched_setaffinity(0, {config["core"]})
+    held, scratch = powers(), config["scratch"]
+    user = _FIRST_USER + os.getpid() if held & _CHANGE_USER == _CHANGE_USER else None
     if isolation not in ("ns", "userns"):
-        return config["scratch"], None
-    user = _FIRST_USER + os.getpid() if isolation == "ns" else None
+        needed = (scratch, settings.compiler or "/")
+        if user is None or not all(map(_is_public, needed)):
+            return _Place(scratch, None)
+        reads_all = not _is_public(os.__file__)
+        if reads_all and not held & _READ_ALL:
+            return _Place(scratch, None)
+        os.chown(scratch, user, user)
+        return _Place(scratch, user, reads_all)
+    if isolation == "userns" and not namespaces.enter_user(user):
+        user = None
     namespaces.enter(
-        config["scratch"],
+        scratch,
         (*sandbox.visible(settings.compiler), boot.FOLDER),
         writable=settings.folder,
-        own_user=isolation == "userns",
         owner=os.geteuid() if user is None else user,
     )
-    return namespaces.SCRATCH, user
+    return _Place(namespaces.SCRATCH, user)
 
 
-def _start_zygote(config: dict[str, Any], channel: int, scratch: str, user: int | None) -> Zygote:
+def _is_public(path: str) -> bool:
+    """Whether all users can reach what has this path."""
+    path = os.path.realpath(path)
+    while path != (path := os.path.dirname(path)):
+        if not os.stat(path).st_mode & 0o001:
+            return False
+    return True
+
+
+def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote:
     """Start the zygote, then give up what only its start took."""
     settings = Settings(**config["cpp"])
     facts = {
-        "scratch": scratch,
-        "user": user,
+        **place._asdict(),
+        "has_quota": place.scratch == namespaces.SCRATCH,
+        "tasks": _TASKS if place.user is not None else _MORE_TASKS + count_tasks(HOST_PROC),
         "compiler": settings.compiler,
         "readable": [settings.headers],
     }
@@ -136,6 +168,10 @@ def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Rep
         return _reply("test_error", str(error))
     except (JailError, cpp.ToolchainError) as error:
         return _reply("infra_error", str(error))
+    except ConnectionError:
+        raise
+    except Exception as error:  # of the judge's own code: the pool finds out whose fault it is
+        return _reply("infra_error", f"the judge failed: {error!r}")
 
 
 # --- Python functions -----------------------------------------------------------------------------
@@ -194,8 +230,10 @@ def _run(
     # What the set-up defines is not for the program to replace.
     wanted = {name for name in tests.names if name not in names or name == tests.entry_point}
     for name in wanted.intersection(loaded["modules"], sys.stdlib_module_names):
-        # Tests that lean on an import of the program get the module, and not the program's.
-        names[name] = importlib.import_module(name)
+        # Tests that lean on an import of the program get the module, and not the program's. Not
+        # every name of a module is one here, and a program can give it to anything.
+        with contextlib.suppress(ImportError):
+            names[name] = importlib.import_module(name)
     given = loaded["names"].items()
     names.update({name: peer.adopt(value) for name, value in given if name in wanted})
     try:
@@ -203,7 +241,7 @@ def _run(
     except (ChildOver, ProtocolError):
         raise
     except BaseException as error:
-        if error is not peer.error:
+        if not any(error is came for came in peer.errors):
             _blame_tests(error, tests)
         return _explain(error, peer)
     if peer.broken or not peer.calls:

@@ -42,6 +42,7 @@ LAYERS = {
     "quota": Layer(
         "what the scratch folder takes is bounded",
         f"os.posix_fallocate(os.open('x', os.O_CREAT | os.O_RDWR), 0, {SCRATCH_MB + 1} << 20)",
+        bare=True,
     ),
 }
 # What must hold in each way of isolation.

@@ -7,6 +7,7 @@
 There is no /proc, /etc, /home or /tmp. Two ways lead here: as root, or through a user namespace.
 """
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -26,25 +27,55 @@ _READ_ONLY = 1
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
-def enter(root: str, visible: Iterable[str], *, writable: str, own_user: bool, owner: int) -> None:
+def enter_user(user: int | None) -> bool:
+    """Move the calling process into a user namespace, where it is who it was, with all powers.
+
+    Args:
+      user: Another user to be there; None for no other.
+
+    Returns:
+      Whether that user is there: more than oneself can be mapped by root alone, from outside.
+
+    Raises:
+      OSError: The kernel, or who runs this process, does not allow it.
+    """
+    mine, group, process = os.geteuid(), os.getegid(), os.getpid()
+    inside, ready = os.pipe()
+    outsider = os.fork() if user is not None else 0
+    if user is not None and outsider == 0:
+        os.close(ready)
+        with contextlib.suppress(OSError):
+            if os.read(inside, 1):
+                _write(f"/proc/{process}/uid_map", f"{mine} {mine} 1\n{user} {user} 1")
+                _write(f"/proc/{process}/gid_map", f"{group} {group} 1\n{user} {user} 1")
+                os._exit(0)
+        os._exit(1)
+    try:
+        call(libc.unshare(_NEWUSER), "unshare(user)")
+        os.write(ready, b"+")
+    finally:
+        os.close(ready)
+        os.close(inside)
+        mapped = bool(outsider) and os.waitpid(outsider, 0)[1] == 0
+    if not mapped:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{mine} {mine} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    return mapped
+
+
+def enter(root: str, visible: Iterable[str], *, writable: str, owner: int) -> None:
     """Move the calling process into namespaces of its own; its children start in a new one of pids.
 
     Args:
       root: An empty folder, where the new root is put together.
       visible: Paths that stay visible, read-only.
       writable: A folder that stays writable for who can write into it now.
-      own_user: Whether to go through a user namespace, which takes no power over the machine.
       owner: The user who owns the scratch folder.
 
     Raises:
       OSError: The kernel, or who runs this process, does not allow it.
     """
-    if own_user:
-        user, group = os.geteuid(), os.getegid()
-        call(libc.unshare(_NEWUSER), "unshare(user)")
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {user} 1")
-        _write("/proc/self/gid_map", f"{group} {group} 1")
     call(libc.unshare(_NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET), "unshare")
     _mount("none", "/", "", _REC | _PRIVATE, "")  # or the mounts would show outside
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")

@@ -10,16 +10,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from selfreg.grading.folder import make_folder, remove_folder
 from selfreg.grading.headers import Headers, Settings
 from selfreg.grading.ladder import LADDER, refusal
-from selfreg.grading.process import Unavailable, WorkerFailed, WorkerProcess
+from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, WorkerProcess
 from selfreg.grading.system import empty_folder
+from selfreg.grading.trials import Task, Trials
 from selfreg.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
@@ -29,8 +31,6 @@ _HUNG_EXTRA_S = 60.0
 _HUNG_FACTOR, _HUNG_COMPILER_S = 40.0, 600.0
 # CPU seconds of the judge itself: tests that do not end, or that what a program answered keeps.
 _JUDGE_EXTRA_S, _JUDGE_LOOK_S = 5.0, 0.5
-
-_Task = tuple[Problem, str]
 
 
 class GraderError(Exception):
@@ -54,7 +54,8 @@ class GraderPool:
     Args:
       workers: How many programs run at a time; 0 for one a core of this process.
       time_limit_scale: Multiplies the CPU limit of every problem.
-      max_retries: How often a program is graded again after the grader, not the program, failed.
+      max_retries: How often a program is graded again after its worker failed. A program that
+        fails them all gets an EXCEPTION where a known-good program passes right afterwards.
       recycle_after: A worker is replaced by a fresh one after so many programs.
       cpp_options: The compiler's options for C++.
       isolation: One of `selfreg.grading.ladder.LADDER`, or "auto" for the first that works here.
@@ -100,6 +101,7 @@ class GraderPool:
         self._max_retries, self._recycle_after = max_retries, recycle_after
         self._counts = Counter(programs=0, timeouts=0, retries=0, worker_restarts=0)
         self._broken: dict[Problem, str] = {}
+        self._sound: set[Problem] = set()
         self._lock = threading.Lock()
         self._failed_starts = 0
         self._selector = selectors.DefaultSelector()
@@ -162,6 +164,13 @@ class GraderPool:
         Equal jobs of one call are graded once and share the grade. The call returns when all are
         done, and a worker has one program at a time: nothing queues up behind a slow one.
 
+        A call ends within sum(p) / workers + (max_retries + 2) (max(p) + 120 s). Here p is the time
+        after which a worker that is at a program counts as hung: 60 s and 40 times the CPU limit of
+        all its cases, and 600 s more for C++. What has no grade by then gets INFRA_ERROR. These are
+        limits for a broken machine: a program is stopped when it has used its CPU limit, has waited
+        for a second more than that, or has kept the judge waiting for six times that and a second;
+        seconds in which others have the cores do not count, up to three times as many in all.
+
         Args:
           jobs: (problem, program) pairs. None for the program is NO_CODE.
 
@@ -169,11 +178,11 @@ class GraderPool:
           One grade a job, in the order of the jobs. Each case of a stdin/stdout problem has the
           whole time limit; outputs are compared by line, whatever the blank lines and the white
           space within lines. TEST_ERROR where the tests do not parse, never mention the entry
-          point, fail in their set-up, or did not let the solution pass in `validate`.
+          point, fail in their set-up, or did not let the solution pass in `validate`. INFRA_ERROR
+          where no verdict could be reached, and a known-good program could not be graded either.
 
         Raises:
-          GraderError: A verdict could not be reached, after `max_retries` tries more. Wrong, slow
-            or malicious programs do not raise.
+          GraderError: The workers no longer start. No program makes this raise.
         """
         wanted = ((p, program) for p, program in jobs if program is not None)
         tasks = [task for task in dict.fromkeys(wanted) if task[0] not in self._broken]
@@ -183,9 +192,7 @@ class GraderPool:
             try:
                 graded = dict(zip(tasks, self._grade(tasks), strict=True))
             except BaseException:
-                # What is under way must not answer into the next call.
-                for worker in [worker for worker in self._workers if worker.task is not None]:
-                    self._replace(worker)
+                self._drop_tasks()
                 raise
         grades = []
         for problem, program in jobs:
@@ -194,10 +201,9 @@ class GraderPool:
             elif problem in self._broken:
                 grades.append(Grade(Outcome.TEST_ERROR, detail=self._broken[problem]))
             else:
-                grades.append(graded[problem, program])
+                grades.append(self._blame(problem, graded[problem, program]))
         verdicts = Counter(grade.outcome for grade in grades)
         assert len(jobs) == verdicts.total()
-        assert not verdicts[Outcome.INFRA_ERROR]
         return grades
 
     def close(self) -> None:
@@ -223,31 +229,32 @@ class GraderPool:
           Why, by the problem's id. Problems without a solution are left as they are.
 
         Raises:
-          GraderError: As in `grade`.
+          GraderError: As in `grade`, or a solution gets INFRA_ERROR.
         """
         solved = [(problem, problem.solution) for problem in problems if problem.solution]
         broken = {}
         for (problem, _), grade in zip(solved, self.grade(solved), strict=True):
+            if grade.outcome is Outcome.INFRA_ERROR:
+                raise GraderError(f"the solution of {problem.id} has no verdict: {grade.detail}")
             if grade.outcome is not Outcome.PASSED:
                 broken[problem] = f"its own solution gets {grade.outcome.value}: {grade.detail}"
         self._broken |= broken
+        self._sound |= {problem for problem, _ in solved if problem not in broken}
         return {problem.id: why for problem, why in broken.items()}
 
-    def _grade(self, tasks: list[_Task]) -> list[Grade]:
-        grades: dict[int, Grade] = {}
-        failures: Counter[int] = Counter()
+    def _grade(self, tasks: list[Task]) -> list[Grade]:
+        trials = Trials(tasks, self._max_retries)
         self._failed_starts = 0
-        queue = deque(range(len(tasks)))
-        while len(grades) < len(tasks):
+        deadline = time.monotonic() + self._most_s(tasks)
+        while not trials.are_over and time.monotonic() < deadline:
             for worker in self._workers:
-                if worker.is_idle and queue:
-                    task = queue.popleft()
-                    worker.submit(task, *self._job(*tasks[task]))
-            for worker in [worker for worker in self._workers if worker.is_stuck]:
-                stuck = worker.task
-                assert stuck is not None
-                grades[stuck] = Grade(Outcome.TIMEOUT, 0.0, "the tests do not end on its answers")
-                self._replace(worker)
+                if worker.is_idle and (trial := trials.next()):
+                    worker.submit(trial, *self._job(*trials.task(trial)))
+            for worker in self._workers.copy():
+                if worker.task is not None and worker.is_stuck:
+                    why = "the tests do not end on its answers"
+                    trials.end(worker.task, Grade(Outcome.TIMEOUT, 0.0, why))
+                    self._replace(worker)
             for worker in self._responsive():
                 if worker.layers is None:
                     self._greet(worker)
@@ -259,17 +266,45 @@ class GraderPool:
                     self._counts["worker_restarts"] += 1
                     self._replace(worker)
                     if running is not None:
-                        failures[running] += 1
-                        self._check_retries(tasks[running][0], failures[running], error)
-                        queue.appendleft(running)
+                        trials.fail(running, str(error))
                     continue
                 assert running is not None
-                grades[running] = grade
+                trials.end(running, grade)
                 if worker.graded >= self._recycle_after:
                     self._replace(worker)
+        self._drop_tasks()
+        grades = trials.grades()
         self._counts["programs"] += len(tasks)
-        self._counts["timeouts"] += sum(g.outcome is Outcome.TIMEOUT for g in grades.values())
-        return [grades[task] for task in range(len(tasks))]
+        self._counts["timeouts"] += sum(grade.outcome is Outcome.TIMEOUT for grade in grades)
+        self._counts["retries"] += trials.retries
+        return grades
+
+    def _blame(self, problem: Problem, grade: Grade) -> Grade:
+        """A grade, of the program and not of the tests where a solution has passed these."""
+        if grade.outcome is Outcome.TEST_ERROR and problem in self._sound:
+            return replace(grade, outcome=Outcome.EXCEPTION)
+        return grade
+
+    def _drop_tasks(self) -> None:
+        """Replace the workers that are at something: it must not answer into the next call."""
+        for worker in self._workers.copy():
+            if worker.task is not None:
+                self._replace(worker)
+
+    def _most_s(self, tasks: list[Task]) -> float:
+        """The most seconds that a call may take: see `grade`."""
+        patience = [self._patience_s(problem) for problem, _ in tasks] or [0.0]
+        tries = self._max_retries + 2
+        return sum(patience) / len(self._workers) + tries * (max(patience) + START_TIMEOUT_S)
+
+    def _patience_s(self, problem: Problem) -> float:
+        """The seconds after which a worker that is at a problem counts as hung."""
+        extra_s = _HUNG_COMPILER_S if problem.language is Language.CPP else 0.0
+        return _HUNG_EXTRA_S + extra_s + _HUNG_FACTOR * self._cpu_s(problem)
+
+    def _cpu_s(self, problem: Problem) -> float:
+        """The CPU limit of all cases of a problem."""
+        return problem.time_limit_s * self._time_limit_scale * max(1, len(problem.tests.stdio))
 
     def _job(self, problem: Problem, program: str) -> tuple[dict[str, Any], float, float]:
         """What a worker is told, the seconds after which it counts as hung, and its judge's."""
@@ -286,18 +321,9 @@ class GraderPool:
             "time_limit_s": time_limit_s,
             "memory_limit_mb": problem.memory_limit_mb,
         }
-        runs_s = time_limit_s * max(1, len(tests.stdio))
-        hung_s = _HUNG_EXTRA_S + _HUNG_FACTOR * runs_s
         if problem.language is Language.CPP:
             job["header"] = self._headers.name(f"{tests.setup}\n{program}")
-            hung_s += _HUNG_COMPILER_S
-        return job, hung_s, _JUDGE_EXTRA_S + runs_s
-
-    def _check_retries(self, problem: Problem, failures: int, error: WorkerFailed) -> None:
-        if failures > self._max_retries:
-            message = f"{problem.id} has no verdict after {failures} tries: {error}"
-            raise GraderError(message) from error
-        self._counts["retries"] += 1
+        return job, self._patience_s(problem), _JUDGE_EXTRA_S + self._cpu_s(problem)
 
     def _responsive(self) -> list[WorkerProcess]:
         """Wait; then the workers that said something, died or are overdue."""

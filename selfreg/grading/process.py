@@ -13,11 +13,12 @@ from typing import Any
 
 from selfreg.grading import boot, wire
 from selfreg.grading.system import cpu_clock, describe
+from selfreg.grading.trials import Trial
 from selfreg.records import Grade, Outcome
 
 _REPLY_BYTES = 65536
 _SEND_TIMEOUT_S = 60.0
-_START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 120.0
 _DEATH_S = 5.0
 
 
@@ -43,8 +44,8 @@ class WorkerProcess:
     def __init__(self, config: dict[str, Any]) -> None:
         self.layers: tuple[str, ...] | None = None
         self.scratch: str = config["scratch"]
-        self.task: int | None = None
-        self.deadline = time.monotonic() + _START_TIMEOUT_S
+        self.task: Trial | None = None
+        self.deadline = time.monotonic() + START_TIMEOUT_S
         self.graded = 0
         self._end = ""
         self._cpu_limit_s = math.inf
@@ -74,11 +75,13 @@ class WorkerProcess:
         """Whether it can take a task."""
         return self.layers is not None and self.task is None
 
-    def submit(self, task: int, job: dict[str, Any], patience_s: float, judge_cpu_s: float) -> None:
+    def submit(
+        self, task: Trial, job: dict[str, Any], patience_s: float, judge_cpu_s: float
+    ) -> None:
         """Give it a task. A failure shows in `receive_grade`.
 
         Args:
-          task: Its number.
+          task: Which one.
           job: What the judge reads.
           patience_s: Seconds after which it counts as hung.
           judge_cpu_s: CPU seconds that the judge may spend on it.
@@ -157,7 +160,9 @@ class WorkerProcess:
             select.select([ending], [], [], timeout_s)
             os.close(ending)
             # Before the process is reaped: until then nobody else can get the group's number.
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # killed before it had a group
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
             errors = self._process.stderr
             assert errors is not None

@@ -15,7 +15,7 @@ from selfreg import rundir
 from selfreg.config import KEYS
 from selfreg.data.sets import load_sets
 from selfreg.grading.patterns import MEANINGS, suspicious
-from selfreg.grading.pool import GraderPool
+from selfreg.grading.pool import GraderError, GraderPool
 from selfreg.records import Grade, Outcome, Problem
 
 STREAMS = ("train", "panel", "report")
@@ -150,6 +150,9 @@ def regrade(pool: GraderPool, sample: Sequence[Stored], repeats: int) -> list[Re
     jobs = [(stored.problem, stored.program) for stored in sample]
     # Equal jobs of one call share a grade: a call each time.
     rounds = [pool.grade(jobs) for _ in range(repeats)]
+    lost = [grade for grades in rounds for grade in grades if grade.outcome is Outcome.INFRA_ERROR]
+    if lost:
+        raise GraderError(f"{len(lost)} programs have no verdict: {lost[0].detail}")
     return [
         Regraded(stored, tuple(grades))
         for stored, grades in zip(sample, zip(*rounds, strict=True), strict=True)

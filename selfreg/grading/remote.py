@@ -90,6 +90,7 @@ class Peer:
       calls: How often this side had something of the other side called.
       broken: What ended the conversation; empty while it goes on.
       error: The exception that came from the other side last, and `error_detail` a line on it.
+      errors: All that came: a test may keep one and raise it when others have come.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Peer:
         self.broken = ""
         self.error: BaseException | None = None
         self.error_detail = ""
+        self.errors: list[BaseException] = []
         self._send, self._receive, self._proxy = send, receive, proxy
         self._permits, self._describe = permits, describe
         self._objects: list[Any] = []
@@ -257,6 +259,7 @@ class Peer:
         if isinstance(error, StopIteration) and error.args:
             error.value = error.args[0]
         self.error, self.error_detail = error, str(detail)
+        self.errors.append(error)
         return error
 
     def _encode_exception_class(self, kind: type[BaseException]) -> list[Any]:

@@ -22,16 +22,18 @@ from selfreg.grading import seccomp
 from selfreg.grading.system import call, libc
 
 OPEN_FILES = 256
-# A child's stack may grow this far: deep recursion in C++ is honest, and 8 MiB ends it early.
+WALL_FACTOR, LOAD_FACTOR = 5.0, 3.0
+# A child's stack may grow this far: deep recursion in C++ is honest, and 8 MiB ends it early. A
+# program may raise this: competition programs begin with it, and the memory's limit holds.
 _STACK_MB = 64
 # What a program's answers may grow to in the judge.
 _JUDGE_MB = 4096
 
 _SIGKILL = int(signal.SIGKILL)  # an enum costs a child pages
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_KEEPCAPS, _PR_SET_CHILD_SUBREAPER = 8, 36
 _SECCOMP_MODE_FILTER = 2
-_CAPABILITY_VERSION = 0x20080522
+_CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = 0x20080522, 1 << 2
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_VERSION, _LANDLOCK_PATH_BENEATH = 1, 1
@@ -57,7 +59,7 @@ _HARD_LIMITS = {
     kind: most if (most := resource.getrlimit(kind)[1]) != resource.RLIM_INFINITY else sys.maxsize
     for kind in (
         *(resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE),
-        *(resource.RLIMIT_NOFILE, resource.RLIMIT_STACK),
+        *(resource.RLIMIT_NOFILE, resource.RLIMIT_STACK, resource.RLIMIT_NPROC),
     )
 }
 
@@ -83,6 +85,15 @@ class Limits:
     wait_s: float
     memory_mb: int
     file_mb: int = 16
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that it may keep the judge waiting, whatever it does meanwhile.
+
+        Those in which others have the cores that it wants do not count, up to LOAD_FACTOR times as
+        many in all.
+        """
+        return self.wait_s + WALL_FACTOR * self.cpu_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,38 +122,52 @@ def compiler_jail(scratch: str, compiler: str | None, readable: Iterable[str]) -
     return Jail(_ruleset(paths, scratch), code)
 
 
-def drop_powers(user: int | None) -> None:
+def drop_powers(user: int | None, *, reads_all: bool = False) -> None:
     """Give up, for good, what a worker's process and its children have no use for.
 
     Args:
       user: The user and group to become; None to stay who it is.
+      reads_all: Whether it goes on to read what its new user may not, until it becomes another
+        program: a library in root's home. Landlock says what that is.
 
     Raises:
       OSError: It could not be done.
     """
     if user is not None:
+        _prctl(_PR_SET_KEEPCAPS, reads_all)
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    call(libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), bytes(24)), "capset")
+    kept = _CAP_DAC_READ_SEARCH if reads_all else 0
+    # Effective, permitted and inheritable; then the upper halves of them.
+    powers = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
+    call(libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), powers), "capset")
     _set_limit(resource.RLIMIT_CORE, 0, 0)
     _set_limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
 
 
-def confine_zygote(scratch: str, user: int | None) -> None:
+def confine_zygote(scratch: str, user: int | None, reads_all: bool, tasks: int) -> None:
     """Put on the calling process what all its children are to inherit, and move to `scratch`.
 
     It dies with the thread that started it.
 
+    Args:
+      scratch: All that its children may write into.
+      user: See `drop_powers`.
+      reads_all: See `drop_powers`.
+      tasks: The most processes and threads of its user. The kernel holds root to none.
+
     Raises:
       OSError: It could not be done.
     """
-    drop_powers(user)
+    drop_powers(user, reads_all=reads_all)
     # The orphans of its children come to it, to be ended.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # behind the change of user, which takes it back
-    _set_limit(resource.RLIMIT_STACK, _STACK_MB << 20, _STACK_MB << 20)
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (min(_STACK_MB << 20, most % (1 << 64)), most))
+    _set_limit(resource.RLIMIT_NPROC, tasks, tasks)
     os.chdir(scratch)
 
 
@@ -161,7 +186,7 @@ def confine_judge(readable: Iterable[str], writable: str, host_proc: int) -> Non
     _set_limit(resource.RLIMIT_AS, _JUDGE_MB << 20, _JUDGE_MB << 20)
     ruleset = _ruleset((*_READABLE, *_interpreter(), *readable), writable, host_proc)
     _filter(seccomp.build_common(os.uname().machine, may_keep_memory_files=True))
-    _put_on(Jail(ruleset, seccomp.build_own(os.uname().machine)))
+    _put_on(Jail(ruleset, seccomp.build_own(os.uname().machine, may_send_files=True)))
 
 
 def seal_zygote() -> None:

@@ -24,8 +24,13 @@ _NEWEST = 462  # mseal, Linux 6.10: later calls are numbered alike everywhere, a
 
 # name: (x86_64, aarch64), None where the architecture lacks the call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
-    # Network. socketpair stays: asyncio wakes itself through one.
+    # Network. socketpair of streams stays: asyncio wakes itself through one.
     "socket": (41, 198),
+    "connect": (42, 203),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "accept": (43, 202),
+    "accept4": (288, 242),
     # Other processes. Without CAP_KILL root still reaches all that root started.
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -33,6 +38,8 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "process_madvise": (440, 440),
     "process_mrelease": (448, 448),
     "kcmp": (312, 272),
+    # A timer may be told to send SIGKILL.
+    "timer_create": (222, 107),
     "pidfd_getfd": (438, 438),
     "pidfd_send_signal": (424, 424),
     "tkill": (200, 130),
@@ -43,7 +50,12 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274),
-    # The kernel and its namespaces. A user namespace would give every capability back.
+    # The host's disks have to write for all that call them.
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    # The kernel and its namespaces. A user namespace would give every capability back. A filter
+    # can have a thread wait for a listener in another, out of reach of all signals but SIGKILL.
+    "seccomp": (317, 277),
     "mount": (165, 40),
     "umount2": (166, 39),
     "pivot_root": (155, 41),
@@ -93,6 +105,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "utimes": (235, None),
     "futimesat": (261, None),
     "utimensat": (280, 88),
+    "open_by_handle_at": (304, 265),
     "truncate": (76, 45),
 }
 # A linker makes its output executable.
@@ -103,6 +116,13 @@ _DENIED_TO_PROGRAMS: dict[str, tuple[int | None, int | None]] = {
     "fchmodat2": (452, 452),
     "fork": (57, None),
     "vfork": (58, None),
+    # Room that costs no time to take.
+    "fallocate": (285, 47),
+}
+# Files on the way count for their user, who may be that of other workers: too many end those.
+_SEND_FILES: dict[str, tuple[int | None, int | None]] = {
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
 }
 _EXEC: dict[str, tuple[int | None, int | None]] = {"execve": (59, 221), "execveat": (322, 281)}
 
@@ -111,10 +131,16 @@ _Condition = tuple[tuple[int, int], int, int, int, bool]
 _CONDITIONS: tuple[_Condition, ...] = (
     ((302, 261), 0, _IF_EQUAL, 0, False),  # prlimit64: 0 is the caller
     ((203, 122), 0, _IF_EQUAL, 0, False),  # sched_setaffinity
+    # A stream cannot be sent to another socket than its own; its kind is 1.
+    ((53, 199), 0, _IF_EQUAL, 1, False),  # socketpair(AF_UNIX)
+    ((53, 199), 1, _IF_ANY_BIT, 0xE, True),
     # The owner of a file gets a signal of the caller's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX.
     ((72, 25), 1, _IF_EQUAL, 8, True),
     ((72, 25), 1, _IF_EQUAL, 10, True),
     ((72, 25), 1, _IF_EQUAL, 15, True),
+    # Others wait for the one who has a lease; F_SETLEASE, F_NOTIFY.
+    ((72, 25), 1, _IF_EQUAL, 1024, True),
+    ((72, 25), 1, _IF_EQUAL, 1026, True),
     ((16, 29), 1, _IF_EQUAL, 0x8901, True),  # ioctl(FIOSETOWN)
     ((16, 29), 1, _IF_EQUAL, 0x8902, True),  # ioctl(SIOCSPGRP)
     ((16, 29), 1, _IF_EQUAL, 0x5412, True),  # ioctl(TIOCSTI)
@@ -126,7 +152,10 @@ _CONDITIONS_OF_CHILDREN: tuple[_Condition, ...] = (
     ((234, 131), 0, _IF_EQUAL, _PID, False),  # tgkill
     ((234, 131), 2, _IF_EQUAL, 9, True),
     ((157, 167), 0, _IF_EQUAL, 1, True),  # prctl(PR_SET_PDEATHSIG)
+    ((157, 167), 0, _IF_EQUAL, 22, True),  # prctl(PR_SET_SECCOMP)
+    ((160, 164), 0, _IF_EQUAL, 0, True),  # setrlimit(RLIMIT_CPU), whose hard limit sends SIGKILL
 )
+_PRLIMIT, _RLIMIT_CPU = (302, 261), 0
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _CLONE_THREAD, _CLONE_NEWUSER = 0x00010000, 0x10000000
 
@@ -161,7 +190,13 @@ def build_common(machine: str, *, may_keep_memory_files: bool = False) -> bytes 
     return b"".join(code)
 
 
-def build_own(machine: str, *, may_exec: bool = False, may_fork: bool = False) -> bytes | None:
+def build_own(
+    machine: str,
+    *,
+    may_exec: bool = False,
+    may_fork: bool = False,
+    may_send_files: bool = False,
+) -> bytes | None:
     """Assemble the filter that a process has on top of the common one; for `for_process`.
 
     Short, for a child puts it on, and the kernel then tries it on every call there is.
@@ -170,6 +205,7 @@ def build_own(machine: str, *, may_exec: bool = False, may_fork: bool = False) -
       machine: `os.uname().machine`.
       may_exec: Whether the process may execute another program.
       may_fork: Whether it may start processes, and make files executable. Threads always work.
+      may_send_files: Whether it may send open files to another process.
 
     Returns:
       Classic BPF instructions, or None for a machine whose call numbers are not known here.
@@ -179,10 +215,14 @@ def build_own(machine: str, *, may_exec: bool = False, may_fork: bool = False) -
     denied = {} if may_fork else dict(_DENIED_TO_PROGRAMS)
     if not may_exec:
         denied |= _EXEC
+    if not may_send_files:
+        denied |= _SEND_FILES
     conditions = list(_CONDITIONS_OF_CHILDREN)
     if not may_fork:
         conditions.append((_CLONE, 0, _IF_ANY_BIT, _CLONE_THREAD, False))
-    calls = _judge(machine, denied, conditions)
+    column = list(_ARCHITECTURES).index(machine)
+    limits = (_PRLIMIT[column], [*_fail_to_limit(_RLIMIT_CPU), _instruction(_RETURN, _ALLOW)])
+    calls = sorted([*_judge(machine, denied, conditions), limits])
     return b"".join([_instruction(_LOAD, _NUMBER), *_search(calls)])
 
 
@@ -230,6 +270,20 @@ def _fail_where(argument: int, comparison: int, value: int, when: bool) -> list[
     return [
         _instruction(_LOAD, _ARGUMENTS + 8 * argument),
         _instruction(comparison, value, *((0, 1) if when else (1, 0))),
+        _fail(errno.EPERM),
+    ]
+
+
+def _fail_to_limit(resource: int) -> list[bytes]:
+    """Deny prlimit64 a resource where it brings a new limit: a pointer that is not null."""
+    second, third = _ARGUMENTS + 8, _ARGUMENTS + 16
+    return [
+        _instruction(_LOAD, second),
+        _instruction(_IF_EQUAL, resource, 0, 5),
+        _instruction(_LOAD, third),
+        _instruction(_IF_EQUAL, 0, 0, 2),
+        _instruction(_LOAD, third + 4),
+        _instruction(_IF_EQUAL, 0, 1, 0),
         _fail(errno.EPERM),
     ]
 

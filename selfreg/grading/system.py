@@ -1,10 +1,15 @@
 """What Python lacks: the C library, other processes' clocks and ends, and emptying any folder."""
 
+import contextlib
 import ctypes
 import os
 import signal
+import traceback
+from collections.abc import Iterator
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+_LAST_WORDS_BYTES = 4096
 
 
 def call(result: int, what: str) -> None:
@@ -21,6 +26,29 @@ def call(result: int, what: str) -> None:
 def cpu_clock(pid: int) -> int:
     """The clock of a process's CPU time, as clock_getcpuclockid makes it."""
     return ~pid << 3 | 2
+
+
+def powers() -> int:
+    """The calling process's effective capabilities, a bit each."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+
+
+def count_tasks(proc: int) -> int:
+    """How many processes and threads the calling process's user has.
+
+    Args:
+      proc: A descriptor of /proc.
+    """
+    count = 0
+    listing = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+    names = os.listdir(listing)
+    os.close(listing)
+    for name in filter(str.isdigit, names):
+        with contextlib.suppress(OSError):
+            if os.stat(name, dir_fd=proc).st_uid == os.getuid():
+                count += os.stat(f"{name}/task", dir_fd=proc).st_nlink - 2
+    return count
 
 
 def describe(status: int) -> str:
@@ -46,3 +74,41 @@ def empty_folder(path: str) -> None:
     os.waitpid(os.posix_spawn(command[0], command, {"PATH": os.defpath}), 0)
     if left := os.listdir(path):
         raise OSError(f"cannot empty {path!r}: a program left {left[:3]} there")
+
+
+def folder_mb(path: str) -> int:
+    """MiB that the files in a folder take, whatever a hostile program made of it."""
+    if not os.listdir(path):
+        return 0
+    # As in `empty_folder`: tools, for the depth of folders that the program chose.
+    inside, outside = os.pipe()
+    script = 'cd "$0" && { chmod -R u+rwx . ; du -sm . ; } 2>/dev/null'
+    command = ["/bin/sh", "-c", script, path]
+    streams = [(os.POSIX_SPAWN_DUP2, outside, 1), (os.POSIX_SPAWN_CLOSE, inside)]
+    pid = os.posix_spawn(command[0], command, {"PATH": os.defpath}, file_actions=streams)
+    os.close(outside)
+    told = os.read(inside, 64)
+    os.close(inside)
+    os.waitpid(pid, 0)
+    return int(told.split()[0]) if told else 0
+
+
+@contextlib.contextmanager
+def last_words(number: int) -> Iterator[None]:
+    """Silence standard error inside, and write to it what exception ended that.
+
+    Whoever started the process reads its standard error only when it is gone. What tests and
+    programs write there would fill the pipe, and then keep their process waiting for ever.
+
+    Args:
+      number: A free file descriptor, which keeps standard error meanwhile.
+    """
+    os.dup2(2, number, inheritable=False)
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 2)
+    os.close(null)
+    try:
+        yield
+    except Exception:
+        os.write(number, traceback.format_exc().encode(errors="replace")[-_LAST_WORDS_BYTES:])
+        os._exit(1)

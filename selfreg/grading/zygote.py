@@ -7,6 +7,7 @@ no program either; a child reads its own. It ends when the judge does.
     judge -> zygote     a job, with file descriptors: fork
                         SEAL: put on the part of the filter that all children share
                         PID: send a pidfd of the child
+                        SPACE: say how many MiB its files take
                         REAP, END: wait for the child (a while, or not at all), end what is left
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
@@ -26,12 +27,12 @@ from typing import Any
 
 from selfreg.grading import program, sandbox
 from selfreg.grading.sandbox import Jail
-from selfreg.grading.system import empty_folder
+from selfreg.grading.system import empty_folder, folder_mb, last_words
 
 # In a child; the zygote's own is out of the way of what arrives for the next.
 CHANNEL_FD, KEPT_FD = 3, 4
 CONTROL_FD = sandbox.OPEN_FILES - 1
-PID, REAP, END, SEAL = b"P", b"R", b"E", b"S"
+PID, SPACE, REAP, END, SEAL = b"P", b"M", b"R", b"E", b"S"
 MESSAGE_BYTES = 1 << 16
 CONFINED = b"+"
 # Between the end of a process's connections and its own lie moments, but it may not get a core.
@@ -54,11 +55,16 @@ def main(control: int) -> None:
     """Serve the judge on the connection that is open with number `control`."""
     os.dup2(control, CONTROL_FD)
     os.closerange(CHANNEL_FD, CONTROL_FD)
+    with last_words(CONTROL_FD - 1):
+        _serve()
+
+
+def _serve() -> None:
     os.environ.clear()
     connection = socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
-    sandbox.confine_zygote(scratch, config["user"])
+    sandbox.confine_zygote(scratch, config["user"], config["reads_all"], config["tasks"])
     jails = {
         "program": sandbox.program_jail(scratch, may_exec=False),
         "binary": sandbox.program_jail(scratch, may_exec=True),
@@ -86,7 +92,10 @@ def main(control: int) -> None:
 
 def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -> bool:
     """Do what the judge wants of a child, until it is reaped; False when the judge is gone."""
-    while (command := connection.recv(1)) == PID:
+    while (command := connection.recv(1)) in (PID, SPACE):
+        if command == SPACE:
+            connection.send(str(folder_mb(scratch)).encode())
+            continue
         process = os.pidfd_open(pid)
         socket.send_fds(connection, [PID], [process])
         os.close(process)

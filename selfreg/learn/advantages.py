@@ -23,7 +23,7 @@ def advantages(
     mean it does not depend on what it is subtracted from, and leaves the gradient unbiased.
 
     Args:
-      rewards: float32 [G], each 0 or 1.
+      rewards: float32 [G], each 0 or 1; fewer where completions are unjudged.
       reward_coding: "zero_one" or "minus_one_one".
       center: Subtract the group's mean.
       normalize: Divide by the group's population standard deviation.
@@ -32,6 +32,8 @@ def advantages(
     Returns:
       float32 [G].
     """
+    if len(rewards) < 1 + leave_one_out:  # nothing to compare with
+        return np.zeros(len(rewards), np.float32)
     coded = rewards if reward_coding == "zero_one" else 2 * rewards - 1
     values = coded - coded.mean() if center else coded
     if leave_one_out:  # R_i - (sum - R_i) / (G - 1)
@@ -41,7 +43,9 @@ def advantages(
     return values.astype(np.float32)
 
 
-def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np.ndarray:
+def token_weights(
+    mask: np.ndarray, aggregation: str, max_new_tokens: int, judged: int | None = None
+) -> np.ndarray:
     """How much each token's loss counts. The choice changes the gradient, not only its scale.
 
     token_mean: 1 / (tokens in the batch): every token counts alike, long completions more
@@ -55,11 +59,12 @@ def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np
       mask: float32 [B, T], 1 on completion tokens.
       aggregation: One of the above.
       max_new_tokens: For constant_length.
+      judged: B, where some of the lines are of unjudged completions; None: all are judged.
 
     Returns:
       float32 [B, T], 0 on padding.
     """
-    rows = len(mask)
+    rows = max(1, len(mask) if judged is None else judged)
     divisor = {
         "token_mean": np.maximum(mask.sum(), 1),
         "sequence_mean": rows * np.maximum(mask.sum(axis=1, keepdims=True), 1),

@@ -23,10 +23,11 @@ def collate(
 ) -> Batch:
     """Lay groups out in arrays and give every token its advantage, its weight and its slot.
 
-    All shapes are those of the run's worst case, so that one program serves every step.
+    All shapes are those of the run's worst case, so that one program serves every step. The lines
+    of unjudged completions come last in their group and are empty: no token, no advantage.
 
     Args:
-      groups: P groups of G completions.
+      groups: P groups of G completions, unjudged ones included.
       prompt_width: The padded length of prompts. A prompt is run once for all its completions, so
         that its padding costs little.
       max_new_tokens: The most tokens a completion may have.
@@ -40,29 +41,34 @@ def collate(
     Returns:
       The batch; B = P * G.
     """
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    lengths = np.array([len(rollout.completion_ids) for rollout in rollouts])
+    rows = [row for group in groups for row in _rows(group)]
+    lengths = np.array([len(ids) for ids, _ in rows])
     mask = (np.arange(max_new_tokens) < lengths[:, None]).astype(np.float32)
-    prompts = [group.rollouts[0].prompt_ids for group in groups]
+    prompts = [_prompt(group) for group in groups]
+    judged = sum(len(group.rollouts) for group in groups)
     return Batch(
         prompt_ids=_padded(prompts, prompt_width, np.int32),
         prompt_lengths=np.array([len(prompt) for prompt in prompts], np.int32),
-        completion_ids=_padded([r.completion_ids for r in rollouts], max_new_tokens, np.int32),
+        completion_ids=_padded([ids for ids, _ in rows], max_new_tokens, np.int32),
         completion_mask=mask,
-        logprobs=_padded([r.logprobs for r in rollouts], max_new_tokens, np.float32),
+        logprobs=_padded([logprobs for _, logprobs in rows], max_new_tokens, np.float32),
         advantages=np.concatenate(
             [
-                advantages(
-                    g.rewards,
-                    reward_coding=reward_coding,
-                    center=center,
-                    normalize=normalize,
-                    leave_one_out=leave_one_out,
+                padded(
+                    advantages(
+                        g.rewards,
+                        reward_coding=reward_coding,
+                        center=center,
+                        normalize=normalize,
+                        leave_one_out=leave_one_out,
+                    ),
+                    g.size,
+                    0.0,
                 )
                 for g in groups
             ]
         ),
-        token_weights=token_weights(mask, aggregation, max_new_tokens),
+        token_weights=token_weights(mask, aggregation, max_new_tokens, judged),
         slots=pack(lengths.reshape(len(groups), -1), max_new_tokens, packing),
     )
 
@@ -86,6 +92,32 @@ def empty_batch(
         token_weights=zeros(np.float32, count, max_new_tokens),
         slots=zeros(np.int32, *slots_shape(count, packing)),
     )
+
+
+def padded(values: np.ndarray, size: int, fill: float) -> np.ndarray:
+    """A group's numbers with `fill` for its unjudged completions.
+
+    Args:
+      values: [completions with a verdict].
+      size: G.
+      fill: What stands for no number.
+
+    Returns:
+      [G], of the same dtype.
+    """
+    return np.append(values, np.full(size - len(values), fill, values.dtype))
+
+
+def _rows(group: Group) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Token ids and logprobs of a group's completions, in the order of `padded`."""
+    nothing: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int32), np.zeros(0, np.float32))
+    judged = [(rollout.completion_ids, rollout.logprobs) for rollout in group.rollouts]
+    return judged + [nothing] * len(group.unjudged)
+
+
+def _prompt(group: Group) -> np.ndarray:
+    rollouts = (*group.rollouts, *(u.rollout for u in group.unjudged))
+    return rollouts[0].prompt_ids
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, dtype: type) -> np.ndarray:

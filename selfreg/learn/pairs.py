@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pair_advantages(
-    passed: np.ndarray, log_ratios: np.ndarray, beta: float
+    passed: np.ndarray, failed: np.ndarray, log_ratios: np.ndarray, beta: float
 ) -> tuple[np.ndarray, dict[str, float]]:
     """What makes a policy-gradient update of summed tokens a DPO update.
 
@@ -19,6 +19,7 @@ def pair_advantages(
 
     Args:
       passed: bool [P, G].
+      failed: bool [P, G]; a completion without a verdict is in neither.
       log_ratios: float [P, G], log pi(y) - log reference(y), each summed over its tokens.
       beta: Above 0.
 
@@ -27,7 +28,7 @@ def pair_advantages(
       `loss`, L (0 without a pair); `dpo/pairs`; and where there are any `dpo/accuracy`, the
       fraction with h > 0, and `dpo/margin`, the mean of h.
     """
-    pairs = passed[:, :, None] & ~passed[:, None, :]
+    pairs = passed[:, :, None] & failed[:, None, :]
     count = int(pairs.sum())
     if not count:
         return np.zeros(passed.size, np.float32), {"loss": 0.0, "dpo/pairs": 0.0}

@@ -1,8 +1,8 @@
 """A corpus of hostile and of odd but honest programs: each gets its verdict, and touches nothing.
 
-attacks.jsonl has one a line: id, category, language, code, test, expect ("pass" or "fail"), and
-must_hold, what to look for. Python defines `solve`, and `test` holds asserts; for C++ it is JSON of
-one case of standard input and output. A lone surrogate in `code` is a byte that is no UTF-8.
+attacks*.jsonl have one a line: id, category, language, code, test, expect ("pass" or "fail"), and
+must_hold, what to look for. Python defines `solve`, and `test` holds asserts; or it is JSON of one
+case of standard input and output. A lone surrogate in `code` is a byte that is no UTF-8.
 SELFREG_ATTACK_ROUNDS=20 runs the corpus that often.
 """
 
@@ -25,7 +25,11 @@ CANARY = Path("/tmp/codegrader_canary")
 PORT = 47653
 ROUNDS = int(os.environ.get("SELFREG_ATTACK_ROUNDS", "1"))
 TIME_LIMIT_S = 1.0
-ATTACKS = [json.loads(line) for line in (Path(__file__).parent / "attacks.jsonl").open()]
+ATTACKS = [
+    json.loads(line)
+    for file in sorted(Path(__file__).parent.glob("attacks*.jsonl"))
+    for line in file.open()
+]
 LEAKS = [row for row in ATTACKS if row["id"] == "prev_job_leak"]
 # Ended by the compiler's own limit of ten seconds, under any isolation: once is enough.
 SLOW = ("cpp_macro_bomb",)
@@ -34,7 +38,8 @@ SLOW = ("cpp_macro_bomb",)
 def read_attack(row):
     """The problem of a row, and its program."""
     language = Language(row["language"])
-    if language is Language.CPP:
+    has_input = row["test"].startswith('{"stdin"')
+    if has_input:
         tests = Tests(stdio=(StdioCase(**json.loads(row["test"])),))
     else:
         tests = Tests(code=row["test"] or "\n")
@@ -43,7 +48,7 @@ def read_attack(row):
         spec="",
         tests=tests,
         language=language,
-        entry_point=None if language is Language.CPP else "solve",
+        entry_point=None if has_input else "solve",
         time_limit_s=TIME_LIMIT_S,
         memory_limit_mb=512,
     )
@@ -85,7 +90,8 @@ def test_attacks(isolation, canary, descendants):
             grades = pool.grade([read_attack(row) for row in rows])
             took_s = time.monotonic() - started
             for row, grade in zip(rows, grades, strict=True):
-                if (grade.outcome is Outcome.PASSED) != (row["expect"] == "pass"):
+                is_right = (grade.outcome is Outcome.PASSED) == (row["expect"] == "pass")
+                if not is_right or grade.is_verdict == (row["category"] == "test-bug"):
                     wrong.append((row["id"], grade))
                 details.append(grade.detail)
             # Some fifty reach a limit of one or two seconds, and some ten compilers one of ten.

@@ -73,6 +73,18 @@ ACTS = {
     "memory file": "os.memfd_create('x')",
     "io_uring": "check(libc.syscall(425, 1, 0))",
     "bpf": "check(libc.syscall(321 if os.uname().machine == 'x86_64' else 280, 0, 0, 0))",
+    "datagrams to a path": "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+    "another end for a stream": "socket.socketpair()[0].connect('x')",
+    "a name for a stream": "socket.socketpair()[0].bind('x')",
+    "send a file": "socket.socketpair()[0].sendmsg([b'x'])",
+    "a timer that kills": "check(libc.timer_create(0, 0, ctypes.create_string_buffer(8)))",
+    "a filter of its own": "check(libc.prctl(22, 2, 0, 0, 0))",
+    "a lease on a library file": "import fcntl; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)",
+    "room that costs no time": "os.posix_fallocate(os.open('x', os.O_CREAT | os.O_RDWR), 0, 1)",
+    "write out the host's disk": "check(libc.syncfs(os.open(os.__file__, 0)))",
+    "limit its own CPU": "import resource\n"
+    "        try: resource.setrlimit(resource.RLIMIT_CPU, (0, 0))\n"
+    "        except ValueError as error: raise OSError from error",
     "a call of the future": "check(libc.syscall(500))",
     "raise its memory limit": "import resource\n"
     "        try: resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n"

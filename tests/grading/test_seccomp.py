@@ -23,15 +23,17 @@ def test_numbers(column):
         name: int(number)
         for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text)
     }
-    tables = (seccomp._DENIED, seccomp._DENIED_TO_PROGRAMS, seccomp._EXEC)
+    tables = (seccomp._DENIED, seccomp._DENIED_TO_PROGRAMS, seccomp._EXEC, seccomp._SEND_FILES)
     ours = {name: pair[column] for table in tables for name, pair in table.items()}
     ours |= {"clone": seccomp._CLONE[column], "clone3": seccomp._CLONE3[column]}
     # None for a call that the architecture lacks; headers may be older than a call that it has.
     wrong = {name for name, number in ours.items() if name in known and known[name] != number}
     wrong |= {name for name, number in ours.items() if name not in known and (number or 999) < 440}
     assert wrong == set()
-    conditional = ("kill", "tgkill", "prctl", "prlimit64", "sched_setaffinity", "fcntl", "ioctl")
+    conditional = ("kill", "tgkill", "prctl", "setrlimit", "prlimit64", "sched_setaffinity")
+    conditional += ("socketpair", "fcntl", "ioctl")
     conditions = (*seccomp._CONDITIONS_OF_CHILDREN, *seccomp._CONDITIONS)
+    assert seccomp._PRLIMIT[column] == known["prlimit64"]
     numbers = list(dict.fromkeys(pair[column] for pair, *_ in conditions))
     assert numbers == [known[name] for name in conditional]
 
@@ -43,7 +45,9 @@ def test_unknown_machines_have_no_filter():
 
 def run(code: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = 0xC000003E) -> int:
     """What a filter answers: a small interpreter of classic BPF."""
-    data = {0: number, 4: arch} | {16 + 8 * i: value for i, value in enumerate(arguments)}
+    data = {0: number, 4: arch}
+    for i, value in enumerate(arguments):
+        data |= {16 + 8 * i: value & 0xFFFFFFFF, 20 + 8 * i: value >> 32}
     at = accumulator = 0
     while True:
         operation, yes, no, value = seccomp.struct.unpack_from("=HBBI", code, 8 * at)
@@ -71,14 +75,14 @@ def test_every_number_is_answered_as_listed(machine):
         (seccomp.build_common(machine), seccomp._DENIED, seccomp._CONDITIONS),
         (
             seccomp.build_own(machine),
-            seccomp._DENIED_TO_PROGRAMS | seccomp._EXEC,
+            seccomp._DENIED_TO_PROGRAMS | seccomp._EXEC | seccomp._SEND_FILES,
             seccomp._CONDITIONS_OF_CHILDREN,
         ),
     )
     for code, denied, conditions in filters:
         denied_numbers = {pair[column] for pair in denied.values()}
         judged = {pair[column] for pair, *_ in conditions}
-        judged |= {seccomp._CLONE[column], seccomp._CLONE3[column]}
+        judged |= {seccomp._CLONE[column], seccomp._CLONE3[column], seccomp._PRLIMIT[column]}
         for number in set(range(seccomp._NEWEST + 1)) - judged:
             allowed = run(code, number, arch=arch) == seccomp._ALLOW
             assert allowed is (number not in denied_numbers), number
@@ -96,6 +100,14 @@ def test_arguments_are_judged():
     assert run(own, 62, (1, 6)) != seccomp._ALLOW
     assert run(common, 72, (0, 3)) == seccomp._ALLOW  # fcntl(F_GETFL)
     assert run(common, 72, (0, 8)) != seccomp._ALLOW
+    assert run(own, 302, (0, 0, 0, 1)) == seccomp._ALLOW  # getrlimit(RLIMIT_CPU)
+    assert run(own, 302, (0, 3, 1)) == seccomp._ALLOW  # setrlimit(RLIMIT_STACK)
+    assert run(own, 302, (0, 0, 1)) != seccomp._ALLOW
+    assert run(own, 302, (0, 0, 1 << 32)) != seccomp._ALLOW
+    assert run(own, 157, (22, 2)) != seccomp._ALLOW  # prctl(PR_SET_SECCOMP)
+    assert run(common, 53, (1, 1 | 0x80000)) == seccomp._ALLOW  # socketpair of streams
+    for kind in (2, 3, 5):
+        assert run(common, 53, (1, kind)) != seccomp._ALLOW
     assert run(own, 56, (0x3D0F00,)) == seccomp._ALLOW  # clone of a thread
     assert run(own, 56, (17,)) != seccomp._ALLOW
     assert run(seccomp.build_own("x86_64", may_fork=True), 56, (17,)) == seccomp._ALLOW

@@ -23,7 +23,7 @@ def plain(log_ratios, passed, beta):
 def test_by_hand():
     # One pair with h = 0.5 (log 3 - log 1): sigmoid(-h) = 1 / (1 + sqrt 3).
     passed, log_ratios = np.array([[True, False]]), np.log([[3.0, 1.0]])
-    got, metrics = pair_advantages(passed, log_ratios, 0.5)
+    got, metrics = pair_advantages(passed, ~passed, log_ratios, 0.5)
     slope = 0.5 / (1 + 3**0.5)
     np.testing.assert_allclose(got, [slope, -slope], rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], np.log(1 + 3**-0.5), rtol=1e-6)
@@ -33,7 +33,7 @@ def test_by_hand():
 
 def test_on_the_reference_itself_every_pair_counts_alike():
     passed = np.array([[True, False, False], [True, True, True], [False, True, True]])
-    got, metrics = pair_advantages(passed, np.zeros((3, 3)), 0.1)
+    got, metrics = pair_advantages(passed, ~passed, np.zeros((3, 3)), 0.1)
     each = 0.1 / 2 / 4  # beta sigmoid(0) / pairs
     np.testing.assert_allclose(got, each * np.array([2, -1, -1, 0, 0, 0, -2, 1, 1]), rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
@@ -41,7 +41,9 @@ def test_on_the_reference_itself_every_pair_counts_alike():
 
 
 def test_without_a_pair_nothing_is_learned():
-    got, metrics = pair_advantages(np.ones((2, 3), bool), np.zeros((2, 3)), 0.1)
+    got, metrics = pair_advantages(
+        np.ones((2, 3), bool), np.zeros((2, 3), bool), np.zeros((2, 3)), 0.1
+    )
     assert got.tolist() == [0] * 6
     assert metrics == {"loss": 0.0, "dpo/pairs": 0.0}
 
@@ -54,6 +56,6 @@ def test_advantages_are_the_gradient_of_the_plain_loss(seed, beta, scale):
     passed[0] = [True, False, False, True]  # one pair at least
     log_ratios = jnp.asarray(scale * generator.normal(size=(3, 4)), jnp.float32)
     value, gradient = jax.value_and_grad(plain)(log_ratios, passed, beta)
-    got, metrics = pair_advantages(passed, np.asarray(log_ratios), beta)
+    got, metrics = pair_advantages(passed, ~passed, np.asarray(log_ratios), beta)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(got, -gradient.reshape(-1), rtol=1e-4, atol=1e-6)

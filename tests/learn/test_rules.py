@@ -144,7 +144,7 @@ def test_dpo_has_the_gradient_of_its_plain_loss():
     )
     passed = np.stack([group.rewards > 0 for group in GROUPS])
     log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
-    advantages, described = pair_advantages(passed, log_ratios, 0.5)
+    advantages, described = pair_advantages(passed, ~passed, log_ratios, 0.5)
     value, wanted = jax.value_and_grad(plain_dpo)(PARAMS, batch, reference, 0.5)
     np.testing.assert_allclose(described["loss"], value, rtol=1e-4)
     got, _ = gradient_of(made, replace(batch, advantages=advantages))

@@ -1,0 +1,46 @@
+"""What scripts expect of a system, and the jail would not give them: made up within the child.
+
+Nothing here keeps a program from anything: it may undo all of it.
+"""
+
+import _thread
+import builtins
+import io
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_STREAMS |= {f"{folder}/{n}": n for folder in ("/dev/fd", "/proc/self/fd") for n in range(3)}
+
+
+def put_in() -> None:
+    """Have standard streams open by their paths, and threads start whatever stack they ask for."""
+    builtins.open = io.open = _by_stream(io.open)
+    _thread.stack_size = _at_most(_thread.stack_size)
+
+
+def _by_stream(opener: Callable[..., Any]) -> Any:
+    """An `open` that takes the paths of standard streams: where programs run there is no /proc."""
+
+    def open_path(file: Any, *arguments: Any, **options: Any) -> Any:
+        if not isinstance(file, int) and os.fspath(file) in _STREAMS:
+            file = os.dup(_STREAMS[os.fspath(file)])
+        return opener(file, *arguments, **options)
+
+    return open_path
+
+
+def _at_most(stack_size: Callable[..., int]) -> Any:
+    """A `threading.stack_size` that keeps within a quarter of the memory.
+
+    The system gives a thread its stack as it is used. A limit on memory counts all of it at once,
+    and would not let the thread start. Calls of Python functions do not need it.
+    """
+
+    def limited(*size: int) -> int:
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return stack_size(*(min(n, most // 4) if most > 0 else n for n in size))
+
+    return limited

@@ -1,0 +1,139 @@
+"""Programs that try to stop the grader, by kind and in variants, and noise on every stream."""
+
+import time
+
+import pytest
+
+from benchmarks.grading_hostile import hostile_programs, noisy_programs
+from selfreg.grading import GraderError, GraderPool
+from selfreg.grading.ladder import LADDER
+from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
+
+RIGHT = "def solve(a, b):\n    return a + b\n"
+PROBLEM = Problem(
+    "test/0",
+    "",
+    Tests(code="nt = winreg = test = 5\nassert solve(2, 3) == nt\nassert solve(10, -4) == 6\n"),
+    entry_point="solve",
+    time_limit_s=0.3,
+    memory_limit_mb=512,
+)
+
+
+@pytest.fixture(scope="module", params=LADDER)
+def jail(request):
+    try:
+        with GraderPool(4, isolation=request.param, max_retries=0) as pool:  # most of them wait
+            yield pool
+    except GraderError as error:
+        pytest.skip(f"not on this machine: {error}")
+
+
+def test_no_variant_stops_a_worker(jail, descendants):
+    before = descendants()
+    programs = list(hostile_programs(jail.isolation.count("e"), 100))
+    grades = jail.grade([(PROBLEM, program) for program in programs])
+    pairs = zip(programs, grades, strict=True)
+    wrong = [(p, g) for p, g in pairs if g.outcome is Outcome.PASSED or not g.is_verdict]
+    assert wrong == []
+    assert jail.counts["worker_restarts"] == 0
+    assert descendants() == before
+    assert jail.grade([(PROBLEM, RIGHT)])[0].outcome is Outcome.PASSED
+
+
+def test_noise_is_nobodys_business(jail):
+    # One pipe for all of a worker's programs would be full after a few, and keep the next waiting.
+    programs = list(noisy_programs(RIGHT, 0, 120))
+    grades = jail.grade([(PROBLEM, program) for program in programs])
+    assert [g for g in grades if g.outcome is not Outcome.PASSED] == []
+
+
+def test_noisy_tests_and_scripts(jail):
+    noise = "import os, sys\nsys.stderr.write('x' * 70_000)\nos.write(2, b'x' * 70_000)\n"
+    noisy = Problem("noisy", "", Tests(code=noise + PROBLEM.tests.code), entry_point="solve")
+    script = Problem("script", "", Tests(stdio=(StdioCase("2 3\n", "5\n"),)))
+    sums = "print(sum(map(int, input().split())))\n"
+    cpp = Problem("cpp", "", script.tests, Language.CPP)
+    shout = 'for (int i = 0; i < 9999; i++) fputs("0123456789", stderr); puts("5");'
+    jobs = [(noisy, f"{RIGHT}# {i}") for i in range(8)]
+    jobs += [(script, f"{noise}{sums}# {i}") for i in range(8)]
+    jobs += [(cpp, f"#include <cstdio>\nint main() {{ {shout} }}\n")]
+    grades = jail.grade(jobs)
+    assert [g for g in grades if g.outcome is not Outcome.PASSED] == []
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "os.write(3, b'\\0\\x0f\\0\\0')\n    while 1: os.write(3, b' '); time.sleep(0.0005)",
+        "while 1: os.fsync(file)",
+        "while 1: time.sleep(0.01)",
+        "return iter(lambda: time.sleep(0.01) or 1, 2)",
+    ],
+    ids=["drips", "flushes", "sleeps", "yields slowly"],
+)
+def test_a_program_has_so_much_wall_time(jail, wait):
+    code = "for x in solve(2, 3): pass\nassert solve(2, 3) == 5\n"
+    problem = Problem("wall", "", Tests(code=code), entry_point="solve", time_limit_s=0.3)
+    program = f"import os, time\nfile = os.open(os.__file__, 0)\ndef solve(a, b):\n    {wait}\n"
+    started = time.monotonic()
+    (grade,) = jail.grade([(problem, program)])
+    assert grade.outcome is Outcome.TIMEOUT
+    # 0.3 s, 1 s more to wait, and five times the first: 2.8 s; up to 8.4 s on a busy machine.
+    assert time.monotonic() - started < 8.4 + 4.0
+
+
+def test_tasks_and_scratch_space_are_bounded(jail):
+    threads = (
+        "import threading, time\nthreading.stack_size(65536)\nn = 0\n"
+        "try:\n    while n < 3000:\n"
+        "        threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); n += 1\n"
+        "except RuntimeError: pass\n"
+        "def solve(a, b):\n    return a + b if 64 <= n < 2000 else n\n"
+    )
+    room = (
+        "import os\ndef solve(a, b):\n    try:\n        for i in range(96):\n"
+        "            f = os.open(str(i), os.O_CREAT | os.O_RDWR)\n"
+        "            os.posix_fallocate(f, 0, 16 << 20); os.close(f)\n"
+        "    except OSError: return a + b\n"
+    )
+    problem = Problem(
+        "bounds", "", Tests(code="assert solve(2, 3) == 5\n"), entry_point="solve", time_limit_s=3.0
+    )
+    grades = jail.grade([(problem, threads), (problem, room)])
+    assert [grade.outcome for grade in grades] == [Outcome.PASSED] * 2, grades
+
+
+def test_what_recursive_scripts_begin_with(jail):
+    problem = Problem("deep", "", Tests(stdio=(StdioCase("2 3\n", "5\n"),)), memory_limit_mb=512)
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << {}, -1))\n"
+    scripts = [
+        f"{limit.format(26)}print(sum(map(int, input().split())))\n",
+        f"{limit.format(29)}print(sum(map(int, input().split())))\n",
+        "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**30)\n"
+        "def f(n): return n and 1 + f(n - 1)\n"
+        "def main(): print(f(20000) - 20000 + sum(map(int, input().split())))\n"
+        "t = threading.Thread(target=main); t.start(); t.join()\n",
+        "print(sum(map(int, open('/dev/stdin').read().split())))\n",
+        "from pathlib import Path\nprint(sum(map(int, Path('/dev/stdin').read_text().split())))\n",
+        "a, b = map(int, open('/proc/self/fd/0').read().split())\n"
+        "open('/dev/stdout', 'w').write(str(a + b))\n",
+    ]
+    grades = jail.grade([(problem, script) for script in scripts])
+    assert [g for g in grades if g.outcome is not Outcome.PASSED] == []
+
+
+def test_files_of_all_sizes_are_bounded_together(jail):
+    # Without a file system of its own a worker's files are looked at now and then.
+    program = (
+        "import os, time\ndef solve(a, b):\n    for i in range(96):\n"
+        "        if i % 8 == 0: os.mkdir('d', 0o300); os.chdir('d')\n"
+        "        with open(str(i), 'wb') as file: file.write(bytes(8 << 20))\n"
+        "        time.sleep(0.03)\n    return a + b\n"
+    )
+    problem = Problem(
+        "bounds", "", Tests(code="assert solve(2, 3) == 5\n"), entry_point="solve", time_limit_s=4.0
+    )
+    (grade,) = jail.grade([(problem, program)])
+    assert grade.outcome is Outcome.EXCEPTION
+    assert "64 MiB" in grade.detail or "No space left" in grade.detail
