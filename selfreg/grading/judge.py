@@ -21,7 +21,18 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
 
-from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, wire
+from selfreg.grading import (
+    boot,
+    calls,
+    cpp,
+    layers,
+    namespaces,
+    outputs,
+    proxies,
+    sandbox,
+    sources,
+    wire,
+)
 from selfreg.grading.child import (
     HOST_PROC,
     Child,
@@ -277,14 +288,30 @@ def _grade_script(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply
 
 
 def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) -> _Reply:
-    binary = toolchain.build(job["setup"], job["program"], job["code"], job["header"])
-    run = functools.partial(toolchain.run, binary, limits)
     if job["stdio"]:
+        binary = toolchain.build_program(job["setup"], job["program"])
+
+        def run(files: dict[str, int]) -> tuple[Ended, bytes, bytes]:
+            with toolchain.run(binary, limits, files) as running:
+                report = running.child.report()
+                return running.child.end(), report, contents(running.stderr)
+
         return _grade_cases(job, run, limits)
-    ended, report, errors = run({})
-    if not ended.timed_out and report == toolchain.token:
-        return _reply("passed", "", ended)
-    outcome, detail = _failure(ended, report, errors) or ("exception", "ended before its tests did")
+    declaration = sources.declare(tuple(job["declares"]), job["entry_point"] or "")
+    if declaration is None:
+        raise TestsError(
+            f"neither the starter nor the solution defines the function {job['entry_point']!r}, "
+            "whose declaration says what its arguments and its result are"
+        )
+    try:
+        tests = toolchain.build_tests(job["setup"], declaration, job["code"])
+    except cpp.CompileError as error:
+        raise TestsError(f"the tests do not compile without a program: {error}") from error
+    program = toolchain.build_function(job["setup"], declaration, job["program"])
+    outcome, detail, ended, errors = calls.run_tests(toolchain, tests, program, limits)
+    if not outcome:
+        failure = _failure(ended, b"", errors)
+        outcome, detail = failure or ("exception", "ended before its tests did")
     return _reply(outcome, detail, ended)
 
 
