@@ -28,15 +28,17 @@ _WORTH_PROGRAMS = 3
 _CACHE_MB = 256
 
 _NATIVE = os.path.join(boot.FOLDER, "native")
-# What is compiled once a pool, and linked with programs or with tests.
-_OBJECTS = ("start", "program", "tests")
-
-# The compiler's parts end under a shell, which makes an exit status of a signal. So what ended them
-# is known from the kernel, and not from messages, in which a source has its say. The linker alone
-# runs below a part that hides its end: it is tried again whatever it failed for, which is cheap.
-_WRAPPER = '"$0" "$@" || case "$0" in *collect2) "$0" "$@";; *) exit $?;; esac; exit $?'
-_OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-pipe", "-o", _OUTPUT)
-_BY_SIGNAL = 128
+# Each part of the compiler runs under a shell, which turns the part's end into an exit status: what
+# ended it is known from the kernel, and not from messages, in which a source has its say. Any other
+# status is that of the compiler's driver, which itself fails for its options or a killed shell.
+# Without -pipe, for of parts that run at once only the first would get a shell. The linker alone runs below a part that hides its end: it is tried once more whatever it failed
+# for, which is cheap.
+_FAILED, _BY_SIGNAL = 3, 128
+_WRAPPER = (
+    '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
+    f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_FAILED}; exit $s"
+)
+_OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
 
 
 class CompileError(Exception):
@@ -93,7 +95,7 @@ class Toolchain:
         See `build_program`.
         """
         unit = sources.tests_unit(setup, declaration, tests)
-        return self._build(unit, (setup, declaration.directives), ("tests",))
+        return self._build(unit, (setup, declaration.directives), ("start", "tests"))
 
     @contextlib.contextmanager
     def run(
@@ -117,7 +119,7 @@ class Toolchain:
         Args:
           unit: Its text.
           begins: The texts that it begins with, which may include standard headers.
-          objects: What is linked with it, of _OBJECTS.
+          objects: The sources in `native` that are linked with it.
         """
         # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
         source = unit.encode(errors="surrogatepass")
@@ -125,7 +127,7 @@ class Toolchain:
         path = os.path.join(self._settings.binaries, name)
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             return file.read()
-        self._make_objects()
+        self._make_objects(objects)
         header = self._header(begins) or ("" if objects == ("start",) else "carry.h")
         command = [word for name in objects for word in ("-xnone", self._path(f"{name}.o"))]
         command += ["-xc++", *(("-include", self._path(header)) if header else ()), "-"]
@@ -139,9 +141,10 @@ class Toolchain:
     def _path(self, name: str) -> str:
         return os.path.join(self._settings.headers, name)
 
-    def _make_objects(self) -> None:
+    def _make_objects(self, names: Sequence[str]) -> None:
         """Compile our own sources, and try all that a program needs: once a pool."""
-        if os.path.exists(self._path(f"{_OBJECTS[-1]}.o")):
+        lacking = [name for name in names if not os.path.exists(self._path(f"{name}.o"))]
+        if not lacking:
             return
         if self._settings.compiler is None:
             raise ToolchainError("no g++ on the PATH: install it to grade C++ programs")
@@ -149,7 +152,7 @@ class Toolchain:
             with open(os.path.join(_NATIVE, name), "rb") as file:
                 _write(self._path(name), file.read())
         try:
-            for name in _OBJECTS:
+            for name in lacking:
                 command = ["-xc++", "-c", self._path(f"{name}.cpp")]
                 compiled = self._compile(b"", command, _COMPILE_LIMITS)
                 if name == "start":
@@ -216,10 +219,13 @@ class Toolchain:
                 binary = file.read()
         if binary:
             return binary
+        reason = _first_error(errors) or ended.timed_out or ended.cause
+        if ended.timed_out or ended.status in (_FAILED, _BY_SIGNAL + signal.SIGXCPU):
+            raise CompileError(reason)
+        # At its own limits a part gets SIGXCPU, or is denied memory.
         if ended.status == _BY_SIGNAL + signal.SIGKILL:
-            # At its own limits it gets another signal, or is denied memory.
-            raise ToolchainError("something killed the compiler: is the machine short of memory?")
-        raise CompileError(_first_error(errors) or ended.timed_out or ended.cause)
+            reason = "something killed the compiler: is the machine short of memory?"
+        raise ToolchainError(f"{compiler} does not work: {reason}")
 
 
 def _first_error(errors: str) -> str:
