@@ -29,14 +29,14 @@ _CACHE_MB = 256
 
 _NATIVE = os.path.join(boot.FOLDER, "native")
 # Each part of the compiler runs under a shell, which turns the part's end into an exit status: what
-# ended it is known from the kernel, and not from messages, in which a source has its say. Any other
-# status is that of the compiler's driver, which itself fails for its options or a killed shell.
-# Without -pipe, for of parts that run at once only the first would get a shell. The linker alone runs below a part that hides its end: it is tried once more whatever it failed
-# for, which is cheap.
-_FAILED, _BY_SIGNAL = 3, 128
+# ended it is known from the kernel, and not from messages, in which a source has its say. The
+# driver's own failures, for its options or a killed shell, have a status apart. There is no -pipe:
+# of parts that run at once only the first would get a shell. The linker alone runs below a part
+# that hides its end: it is tried once more whatever it failed for, which is cheap.
+_DRIVER_FAILED, _PART_FAILED, _BY_SIGNAL = 1, 3, 128
 _WRAPPER = (
     '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
-    f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_FAILED}; exit $s"
+    f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_PART_FAILED}; exit $s"
 )
 _OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
 
@@ -220,12 +220,12 @@ class Toolchain:
         if binary:
             return binary
         reason = _first_error(errors) or ended.timed_out or ended.cause
-        if ended.timed_out or ended.status in (_FAILED, _BY_SIGNAL + signal.SIGXCPU):
-            raise CompileError(reason)
-        # At its own limits a part gets SIGXCPU, or is denied memory.
+        if ended.status == _DRIVER_FAILED:
+            raise ToolchainError(f"{compiler} does not work: {reason}")
+        # At its own limits a part gets another signal, or is denied memory.
         if ended.status == _BY_SIGNAL + signal.SIGKILL:
-            reason = "something killed the compiler: is the machine short of memory?"
-        raise ToolchainError(f"{compiler} does not work: {reason}")
+            raise ToolchainError("something killed the compiler: is the machine short of memory?")
+        raise CompileError(reason)
 
 
 def _first_error(errors: str) -> str:
