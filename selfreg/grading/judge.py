@@ -297,17 +297,21 @@ def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) ->
                 return running.child.end(), report, contents(running.stderr)
 
         return _grade_cases(job, run, limits)
-    declaration = sources.declare(tuple(job["declares"]), job["entry_point"] or "")
+    setup, name = job["setup"], job["entry_point"] or ""
+    declared = sources.declare(tuple(job["declares"]), name)
+    declaration = declared or sources.declare_plainly(job["program"], name)
     if declaration is None:
-        raise TestsError(
-            f"neither the starter nor the solution defines the function {job['entry_point']!r}, "
-            "whose declaration says what its arguments and its result are"
+        raise cpp.CompileError(
+            f"neither the starter nor the solution of the problem declares {name!r}, and the "
+            "program does not declare it with plain types of the standard library"
         )
     try:
-        tests = toolchain.build_tests(job["setup"], declaration, job["code"])
+        tests = toolchain.build_tests(setup, declaration, job["code"])
     except cpp.CompileError as error:
+        if declared is None:
+            raise
         raise TestsError(f"the tests do not compile without a program: {error}") from error
-    program = toolchain.build_function(job["setup"], declaration, job["program"])
+    program = toolchain.build_function(setup, declaration, job["program"])
     outcome, detail, ended, errors = calls.run_tests(toolchain, tests, program, limits)
     if not outcome:
         failure = _failure(ended, b"", errors)

@@ -15,6 +15,25 @@ _TOKEN = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 
+# The types of a function that a problem may leave undeclared, and where the latter are found.
+_CONTAINERS = {
+    "deque": "deque",
+    "list": "list",
+    "map": "map",
+    "pair": "utility",
+    "set": "set",
+    "string": "string",
+    "unordered_map": "unordered_map",
+    "unordered_set": "unordered_set",
+    "vector": "vector",
+}
+_WORDS = (
+    *("bool", "char", "short", "int", "long", "unsigned", "signed", "float", "double", "void"),
+    *("const", "size_t", *_CONTAINERS),
+)
+# The last word of a parameter, unless it belongs to the type.
+_PARAMETER_NAME = re.compile(rf"(?<=[\s&>])(?!(?:{'|'.join(_WORDS)})\b)\w+\s*(?=,|$)")
+
 
 class Declaration(NamedTuple):
     """The entry point as the problem declares it.
@@ -76,6 +95,33 @@ def declare(sources: tuple[str, ...], name: str) -> Declaration | None:
         if found:
             return found
     return None
+
+
+def declare_plainly(program: str, name: str) -> Declaration | None:
+    """The declaration of a function as a program has it, for a problem that declares none.
+
+    Nothing of the program's text is taken but words of a fixed list: types of the language and of
+    the standard library. None where it is made of anything else.
+    """
+    found = declare((program,), name)
+    match = re.fullmatch(r"(.*?)\b(\w+)\s*\((.*)\)", found.signature, re.DOTALL) if found else None
+    if not match or match[2] != name:
+        return None
+    result = _plain(match[1])
+    parameters = _plain(_PARAMETER_NAME.sub("", match[3]))
+    if result is None or parameters is None:
+        return None
+    heads = "".join(f"#include <{head}>\n" for head in _CONTAINERS.values())
+    return Declaration(f"{heads}using namespace std;\n", f"{result} {name}({parameters})", name)
+
+
+def _plain(types: str) -> str | None:
+    """Types in plain words, with the namespace in place; None where other words are among them."""
+    tokens = re.findall(r"\w+|::|[^\w\s]", types)
+    if not all(token in (*_WORDS, "std", "::", "<", ">", ",", "&") for token in tokens):
+        return None
+    words = [token for token in tokens if token not in ("std", "::")]
+    return " ".join(f"std::{word}" if word in _CONTAINERS else word for word in words)
 
 
 def tests_unit(setup: str, declaration: Declaration, tests: str) -> str:

@@ -120,16 +120,18 @@ template <class T> T get() {
     }
 }
 
-template <class A> constexpr bool is_changed = std::is_lvalue_reference_v<A> && !std::is_const_v<std::remove_reference_t<A>>;
+template <class A>
+constexpr bool is_changed =
+    std::is_lvalue_reference_v<A> && !std::is_const_v<std::remove_reference_t<A>>;
 
 // --- In the process of the tests: a function that the program has --------------------------------
 
-template <class A> void take_back(Plain<A>& argument) {
+template <class A> void take_back(std::remove_reference_t<A>& argument) {
     if constexpr (is_changed<A>) argument = get<Plain<A>>();
 }
 
 // A holds the declared types: the stub's own parameters, which may be references, are its arguments.
-template <class R, class... A> R call(Plain<A>&... arguments) {
+template <class R, class... A> R call(std::remove_reference_t<A>&... arguments) {
     static_assert(!std::is_reference_v<R>, "a function that returns a reference cannot be called from another process");
     (put(static_cast<const Plain<A>&>(arguments)), ...);
     selfreg_channel::ask();
