@@ -13,6 +13,7 @@ setup(
     package_data={
         "selfreg.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
+        "selfreg.grading": ["native/*"],
         "selfreg.analysis": ["*.j2", "paper.toml"],
         "selfreg.control.within": ["*.json"],
     },

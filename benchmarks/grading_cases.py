@@ -83,7 +83,7 @@ def mixed_jobs() -> list[Job]:
 
 # --- C++ ------------------------------------------------------------------------------------------
 
-_FUNCTION = """\
+_STARTER = """\
 #include<algorithm>
 #include<iostream>
 #include<map>
@@ -92,7 +92,9 @@ _FUNCTION = """\
 #include<string>
 #include<vector>
 using namespace std;
-vector<string> solve(vector<int> numbers) {{
+vector<string> solve(vector<int> numbers) {
+"""
+_BODY = """\
     map<int, int> counts;
     for (int number : numbers) counts[number % {k}]++;
     set<string> names;
@@ -134,8 +136,9 @@ def cpp_functions(count: int) -> list[Job]:
                 tests=Tests(code=_FUNCTION_TESTS.format(k=k)),
                 language=Language.CPP,
                 entry_point="solve",
+                starter=_STARTER,
             ),
-            _FUNCTION.format(k=k),
+            _STARTER + _BODY.format(k=k),
         )
         for k in range(11, 11 + count)
     ]

@@ -92,6 +92,20 @@ def _convert(row: Row, name: str, shapes: Sequence[str]) -> Problem | None:
 # --- One function a shape -------------------------------------------------------------------------
 
 
+def _from_own(row: Row, _: str) -> Problem:
+    problem = problem_from_json(row)
+    name, sources = problem.entry_point, (problem.starter, problem.solution or "")
+    if problem.language is Language.CPP and problem.tests.code:
+        if not name:
+            raise ValueError("'entry_point' must name the function that the C++ tests call")
+        if not any(re.search(rf"\b{re.escape(name)}\s*\(", source) for source in sources):
+            raise ValueError(
+                f"'starter' or 'solution' must begin to define {name!r}: its declaration says what "
+                "its arguments and its result are"
+            )
+    return problem
+
+
 def _from_humaneval(row: Row, _: str) -> Problem:
     """HumanEval, and HumanEval-XL: the same with the spec in other natural languages."""
     prompt, entry_point = get_value(row, "prompt"), get_value(row, "entry_point")
@@ -111,10 +125,11 @@ def _from_humaneval(row: Row, _: str) -> Problem:
 def _from_humaneval_x(row: Row, _: str) -> Problem:
     """HumanEval-X in C++: the test is a main function."""
     prompt, declaration = get_value(row, "prompt"), get_value(row, "declaration")
-    signature = re.search(r"(\w+)\s*\([^()]*\)\s*\{\s*$", declaration)
+    # The last function that the prompt begins to define; declarations may end within its body.
+    signatures = re.findall(r"^[A-Za-z_][^\n;(){}]*?(\w+)\s*\([^()]*\)\s*\{", prompt, re.MULTILINE)
     comments = re.findall(r"(?s:/\*(.*?)\*/)|//(.*)", prompt)
-    if not signature:
-        raise ValueError("'declaration' must end with the signature of a C++ function and '{'")
+    if not signatures:
+        raise ValueError("'prompt' must end with the signature of a C++ function and '{'")
     if not comments:
         raise ValueError("'prompt' must say in a comment what is asked")
     # The reference leans on includes that the declaration has and the prompt has not.
@@ -124,7 +139,7 @@ def _from_humaneval_x(row: Row, _: str) -> Problem:
         spec="".join(comments[-1]).strip(),
         tests=Tests(setup="".join(includes), code=get_value(row, "test")),
         language=Language.CPP,
-        entry_point=signature[1],
+        entry_point=signatures[-1],
         starter=prompt,
         solution=prompt + get_value(row, "canonical_solution"),
     )
@@ -319,7 +334,7 @@ class Shape(NamedTuple):
 
 # The first shape whose keys are all in a row is the row's.
 SHAPES = {
-    "selfreg": Shape(("id", "spec", "tests"), lambda row, _: problem_from_json(row)),
+    "selfreg": Shape(("id", "spec", "tests"), _from_own),
     "HumanEval-X": Shape(
         ("prompt", "declaration", "canonical_solution", "test"), _from_humaneval_x
     ),

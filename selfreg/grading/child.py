@@ -81,6 +81,7 @@ class Zygote:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pool = pool
         self._has_quota = config["has_quota"]
+        self.children = 0  # that have not been ended
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
@@ -124,7 +125,7 @@ class Zygote:
 
 
 class Child:
-    """A jailed child, from its start to `end`.
+    """A jailed child, from its start to `end`. Of several, the last to start is the first to end.
 
     Attributes:
       spoiled: What it did that no honest child does; empty when it did not.
@@ -182,6 +183,8 @@ class Child:
                 socket.send_fds(parent.control, [marshal.dumps(job)], descriptors)
             except OSError as error:
                 raise JailError("the zygote died") from error
+        self._place = parent.children
+        parent.children += 1
 
     def send(self, body: bytes) -> None:
         """Send a message.
@@ -241,6 +244,7 @@ class Child:
         Raises:
           JailError: The jail could not be put on, or an outsider killed it.
         """
+        self._parent.children -= 1
         try:
             self._parent.control.send(zygote.REAP if self._over else zygote.END)
             while (answer := self._parent.receive())[0] == zygote.PID:
@@ -338,7 +342,7 @@ class Child:
             self._timed_out = f"took {self._kept_s:.1f} s"
 
     def _find(self) -> int:
-        self._parent.control.send(zygote.PID)
+        self._parent.control.send(zygote.PID + bytes([self._place]))
         _, (process,) = self._parent.receive()
         with _open(f"self/fdinfo/{process}") as file:
             lines = dict(line.split(":", 1) for line in file.read().splitlines())

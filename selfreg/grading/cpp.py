@@ -1,38 +1,44 @@
-"""C++: from source to a compiled program, by a compiler that is kept in a jail of its own."""
+"""C++: from source to a compiled program, by a compiler that is kept in a jail of its own.
+
+No compiler, assembler or linker is started anywhere else, whatever the source.
+"""
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from selfreg.grading.child import Child, Ended, Zygote, contents, memory_file
-from selfreg.grading.headers import Settings
+from selfreg.grading import boot, namespaces, sources
+from selfreg.grading.child import Child, Zygote, contents, memory_file
+from selfreg.grading.headers import Settings, choose_family, family_source
 from selfreg.grading.sandbox import Limits
-from selfreg.grading.zygote import CHANNEL_FD, KEPT_FD
+from selfreg.grading.sources import Declaration
+from selfreg.grading.zygote import KEPT_FD
 
-_COMPILE_LIMITS = Limits(cpu_s=10.0, wait_s=120.0, memory_mb=2048, file_mb=24)
+_COMPILE_LIMITS = Limits(cpu_s=10.0, wait_s=120.0, memory_mb=1024, file_mb=24)
+# A precompiled header takes ten times a program's space.
+_HEADER_LIMITS = Limits(cpu_s=60.0, wait_s=300.0, memory_mb=2048, file_mb=namespaces.SCRATCH_MB)
 _CHECK_LIMITS = Limits(cpu_s=3.0, wait_s=10.0, memory_mb=1024)
 _OUTPUT = "program"
+# A precompiled header is worth its compilation when programs begin with it again and again.
+_WORTH_PROGRAMS = 3
 _CACHE_MB = 256
-# What g++ says when one of its parts was killed from outside: at its own limits a part gets SIGXCPU
-# or reports the memory. So often in a row it is taken for the source's doing, for a source can make
-# the compiler say anything, and must not be able to stop the pool.
-_KILLED = ("Killed signal terminated program", "terminated with signal 9")
-_TRIES = 5
 
-# The linker sends the start-up code to this main and leaves the tests' own as it is. The token is
-# written when the tests return: exit(0), before or within them, never comes here.
-_HARNESS = """\
-#include <cstdio>
-#include <unistd.h>
-extern "C" int __real_main(int, char**);
-extern "C" int __wrap_main(int count, char** values) {{
-    int status = __real_main(count, values);
-    if (status == 0) dprintf({channel}, "%s", "{token}");
-    else dprintf({channel}, "failed\\nthe tests returned %d", status);
-    _exit(status);
-}}
-"""
+_NATIVE = os.path.join(boot.FOLDER, "native")
+# Each part of the compiler runs under a shell, which turns the part's end into an exit status: what
+# ended it is known from the kernel, and not from messages, in which a source has its say. The
+# driver's own failures, for its options or a killed shell, have a status apart. There is no -pipe:
+# of parts that run at once only the first would get a shell. The linker alone runs below a part
+# that hides its end: it is tried once more whatever it failed for, which is cheap.
+_DRIVER_FAILED, _PART_FAILED, _BY_SIGNAL = 1, 3, 128
+_WRAPPER = (
+    '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
+    f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_PART_FAILED}; exit $s"
+)
+_OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
 
 
 class CompileError(Exception):
@@ -40,120 +46,186 @@ class CompileError(Exception):
 
 
 class ToolchainError(Exception):
-    """The compiler is missing or does not work: not the program's doing."""
+    """The compiler is missing, was killed or does not work: not the program's doing."""
+
+
+class Running(NamedTuple):
+    """A compiled program that runs, and its standard error."""
+
+    child: Child
+    stderr: int
 
 
 class Toolchain:
-    """Compiles, caches programs by their content for all workers of a pool, and runs them.
-
-    The attribute `token` is what a program of tests reports when it passes.
-    """
+    """Compiles, caches programs by their content for all workers of a pool, and runs them."""
 
     def __init__(self, settings: Settings, zygote: Zygote) -> None:
-        self.token = settings.token.encode()
         self._settings, self._zygote = settings, zygote
-        self._harness = os.path.join(settings.headers, "harness.o")
+        self._seen: Counter[str] = Counter()
 
-    def build(self, setup: str, program: str, tests: str, header: str = "") -> bytes:
-        """Compile a program, one translation unit with its setup and tests.
+    def build_program(self, setup: str, program: str) -> bytes:
+        """Compile a whole program, with a `main` of its own.
 
         Args:
           setup: Comes before the program.
           program: Its source.
-          tests: Come after it, with their `main`; empty for a program that has one itself.
-          header: The name of a precompiled header that holds what setup and program begin with.
 
         Returns:
-          The executable. With tests it reports the pool's token to CHANNEL_FD when they pass.
+          The executable.
 
         Raises:
           CompileError: The source does not compile.
           ToolchainError: Nothing does.
         """
-        # A program's own `#define main` must not rename that of the tests.
-        parts = ['#line 1 "setup.cpp"', setup, '#line 1 "program.cpp"', program]
-        parts += ["#undef main", '#line 1 "tests.cpp"', tests] if tests else []
-        # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
-        source = "\n".join([*parts, ""]).encode(errors="surrogatepass")
-        path = os.path.join(self._settings.binaries, hashlib.sha256(source).hexdigest())
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-            return file.read()
-        self._make_harness()
-        arguments = ["-include", os.path.join(self._settings.headers, header)] if header else []
-        binary = self._compile(source, arguments, _linked(self._harness) if tests else ())
-        _write(path, binary)
-        _shrink(self._settings.binaries, _CACHE_MB << 20)
-        return binary
+        unit = sources.whole_unit(setup, program)
+        return self._build(unit, (setup, program), ("start",))
 
+    def build_function(self, setup: str, declaration: Declaration, program: str) -> bytes:
+        """Compile a program that defines a function: the executable answers calls of it.
+
+        See `build_program`.
+        """
+        unit = sources.program_unit(setup, declaration, program)
+        begins = (setup, declaration.directives, program)
+        return self._build(unit, begins, ("start", "program"))
+
+    def build_tests(self, setup: str, declaration: Declaration, tests: str) -> bytes:
+        """Compile a problem's tests: the executable asks for calls of the function.
+
+        See `build_program`.
+        """
+        unit = sources.tests_unit(setup, declaration, tests)
+        return self._build(unit, (setup, declaration.directives), ("start", "tests"))
+
+    @contextlib.contextmanager
     def run(
-        self, binary: bytes, limits: Limits, files: dict[str, int]
-    ) -> tuple[Ended, bytes, bytes]:
-        """Run a compiled program: how it ended, its report, and what it wrote to standard error."""
+        self, binary: bytes, limits: Limits, files: dict[str, int] | None = None
+    ) -> Iterator[Running]:
+        """Start a compiled program, with standard input and output from `files`."""
         # Executed from memory: no folder that programs could reach needs to allow execution.
         with memory_file(binary) as executable, memory_file() as stderr:
             child = Child(
                 self._zygote,
                 limits,
                 jail="binary",
-                files={**files, "stderr": stderr, "kept": executable},
+                files={**(files or {}), "stderr": stderr, "kept": executable},
                 execute=(KEPT_FD, [_OUTPUT], {}),
             )
-            report = child.report()
-            return child.end(), report, contents(stderr)
+            yield Running(child, stderr)
 
-    def _make_harness(self) -> None:
-        """Compile the harness, and try all that a program needs: once a pool."""
-        if os.path.exists(self._harness):
+    def _build(self, unit: str, begins: Sequence[str], objects: Sequence[str]) -> bytes:
+        """Compile a unit, or take it from the cache.
+
+        Args:
+          unit: Its text.
+          begins: The texts that it begins with, which may include standard headers.
+          objects: The sources in `native` that are linked with it.
+        """
+        # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
+        source = unit.encode(errors="surrogatepass")
+        name = hashlib.sha256(" ".join(objects).encode() + source).hexdigest()
+        path = os.path.join(self._settings.binaries, name)
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            return file.read()
+        self._make_objects(objects)
+        header = self._header(begins) or ("" if objects == ("start",) else "carry.h")
+        command = [word for name in objects for word in ("-xnone", self._path(f"{name}.o"))]
+        command += ["-xc++", *(("-include", self._path(header)) if header else ()), "-"]
+        if objects != ("start",):
+            command.append("-Wl,--wrap=main")
+        binary = self._compile(source, command, _COMPILE_LIMITS)
+        _write(path, binary)
+        _shrink(self._settings.binaries, _CACHE_MB << 20)
+        return binary
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._settings.headers, name)
+
+    def _make_objects(self, names: Sequence[str]) -> None:
+        """Compile our own sources, and try all that a program needs: once a pool."""
+        lacking = [name for name in names if not os.path.exists(self._path(f"{name}.o"))]
+        if not lacking:
             return
-        settings, trial = self._settings, f"{self._harness}.{os.getpid()}"
-        if settings.compiler is None:
+        if self._settings.compiler is None:
             raise ToolchainError("no g++ on the PATH: install it to grade C++ programs")
-        source = _HARNESS.format(channel=CHANNEL_FD, token=settings.token)
+        for name in os.listdir(_NATIVE):
+            with open(os.path.join(_NATIVE, name), "rb") as file:
+                _write(self._path(name), file.read())
         try:
-            _write(trial, self._compile(source.encode(), [], ("-c",)))
-            binary = self._compile(b"int main() {}\n", [], _linked(trial))
+            for name in lacking:
+                command = ["-xc++", "-c", self._path(f"{name}.cpp")]
+                compiled = self._compile(b"", command, _COMPILE_LIMITS)
+                if name == "start":
+                    self._check(compiled)
+                _write(self._path(f"{name}.o"), compiled)
         except CompileError as error:
-            raise ToolchainError(f"{settings.compiler} does not work: {error}") from error
-        ended, report, errors = self.run(binary, _CHECK_LIMITS, {})
-        if report != self.token:
-            reason = errors.decode(errors="replace") or ended.cause
-            raise ToolchainError(f"what {settings.compiler} compiles does not run: {reason}")
-        os.rename(trial, self._harness)
+            raise ToolchainError(f"{self._settings.compiler} does not work: {error}") from error
 
-    def _compile(self, source: bytes, before: Sequence[str], after: Sequence[str]) -> bytes:
+    def _check(self, start: bytes) -> None:
+        trial = f"start.{os.getpid()}.o"
+        _write(self._path(trial), start)
+        command = ["-xnone", self._path(trial), "-xc++", "-"]
+        binary = self._compile(b"int main() {}\n", command, _COMPILE_LIMITS)
+        with self.run(binary, _CHECK_LIMITS) as running:
+            running.child.report()
+            ended = running.child.end()
+            reason = contents(running.stderr).decode(errors="replace")
+        if ended.status != 0:
+            reason = reason or ended.timed_out or ended.cause
+            raise ToolchainError(f"what {self._settings.compiler} compiles does not run: {reason}")
+
+    def _header(self, begins: Sequence[str]) -> str:
+        """The precompiled header for a unit, made if it is worth it; empty for none."""
+        family = choose_family("\n".join(begins))
+        self._seen[family] += 1
+        name = f"{family}.h"
+        if not family or self._seen[family] < _WORTH_PROGRAMS:
+            return ""
+        if os.path.exists(self._path(f"{name}.gch")):
+            return name
+        try:
+            # Whoever makes the header compiles it. The others do without until it is there.
+            with open(self._path(name), "x") as file:
+                file.write(family_source(family))
+            command = ["-xc++-header", self._path(name)]
+            _write(self._path(f"{name}.gch"), self._compile(b"", command, _HEADER_LIMITS))
+        except (FileExistsError, CompileError):
+            return ""
+        return name
+
+    def _compile(self, source: bytes, arguments: Sequence[str], limits: Limits) -> bytes:
+        """Run the compiler, in its jail, on a source from its standard input."""
+        # A source file could be read into the program that it becomes.
         compiler = self._settings.compiler
         assert compiler is not None
-        # From standard input: a source file could be read into the program that it becomes.
-        command = [compiler, "-x", "c++", *before, "-", *after, *self._settings.options]
-        command += ["-pipe", "-o", _OUTPUT]
+        command = [compiler, *arguments, *self._settings.options, *_OPTIONS]
         path = f"{os.path.dirname(compiler)}:{os.defpath}"
         environment = {"PATH": path, "TMPDIR": ".", "LC_ALL": "C"}
-        for _ in range(_TRIES):
-            with memory_file(source) as stdin, memory_file() as stderr:
-                child = Child(
-                    self._zygote,
-                    _COMPILE_LIMITS,
-                    jail="compiler",
-                    files={"stdin": stdin, "stderr": stderr},
-                    execute=(compiler, command, environment),
-                    output=_OUTPUT,
-                )
-                child.report()
-                ended = child.end()
-                errors = contents(stderr).decode(errors="replace")
-            if ended.output is not None or not any(words in errors for words in _KILLED):
-                break
+        with memory_file(source) as stdin, memory_file() as stderr:
+            child = Child(
+                self._zygote,
+                limits,
+                jail="compiler",
+                files={"stdin": stdin, "stderr": stderr},
+                execute=(compiler, command, environment),
+                output=_OUTPUT,
+            )
+            child.report()
+            ended = child.end()
+            errors = contents(stderr).decode(errors="replace").replace(self._path(""), "")
         binary = b""
         if ended.output is not None:
             with open(ended.output, "rb") as file:
                 binary = file.read()
-        if not binary:
-            raise CompileError(_first_error(errors) or ended.timed_out or ended.cause)
-        return binary
-
-
-def _linked(harness: str) -> tuple[str, ...]:
-    return "-x", "none", harness, "-Wl,--wrap=main"
+        if binary:
+            return binary
+        reason = _first_error(errors) or ended.timed_out or ended.cause
+        if ended.status == _DRIVER_FAILED:
+            raise ToolchainError(f"{compiler} does not work: {reason}")
+        # At its own limits a part gets another signal, or is denied memory.
+        if ended.status == _BY_SIGNAL + signal.SIGKILL:
+            raise ToolchainError("something killed the compiler: is the machine short of memory?")
+        raise CompileError(reason)
 
 
 def _first_error(errors: str) -> str:

@@ -82,7 +82,14 @@ def _measure(console: Console) -> None:
         "doctor", "", Tests(code="assert f(1) == 2\nassert f(2) == 3\n" * 2), entry_point="f"
     )
     jobs = [(problem, f"def f(x):\n    return x + 1  # {number}\n") for number in range(_PROGRAMS)]
-    cpp = Problem("doctor/cpp", "", Tests(code="int main() {}"), language=Language.CPP)
+    cpp = Problem(
+        "doctor/cpp",
+        "",
+        Tests(code="int main() { return f(1) - 2; }"),
+        language=Language.CPP,
+        entry_point="f",
+        starter="int f(int x) {\n",
+    )
     with GraderPool() as pool:
         pool.grade(jobs[: _PROGRAMS // 10])
         started = time.monotonic()
@@ -95,11 +102,10 @@ def _measure(console: Console) -> None:
             "`python -m benchmarks.grading` measures CPU time, beside other graders.",
             highlight=False,
         )
-        (grade,) = pool.grade([(cpp, "")])
-        if grade.outcome is Outcome.INFRA_ERROR:
-            console.print(f"C++: does not work. {grade.detail}", markup=False, highlight=False)
-        else:
-            console.print("C++: works.", highlight=False)
+        (grade,) = pool.grade([(cpp, "int f(int x) { return x + 1; }\n")])
+        works = grade.outcome is Outcome.PASSED
+        what = "works." if works else f"does not work. {grade.outcome.value}: {grade.detail}"
+        console.print(f"C++: {what}", markup=False, highlight=False)
 
 
 def main(_: list[str]) -> None:

@@ -21,7 +21,18 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
 
-from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, wire
+from selfreg.grading import (
+    boot,
+    calls,
+    cpp,
+    layers,
+    namespaces,
+    outputs,
+    proxies,
+    sandbox,
+    sources,
+    wire,
+)
 from selfreg.grading.child import (
     HOST_PROC,
     Child,
@@ -315,14 +326,34 @@ def _grade_script(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply
 
 
 def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) -> _Reply:
-    binary = toolchain.build(job["setup"], job["program"], job["code"], job["header"])
-    run = functools.partial(toolchain.run, binary, limits)
     if job["stdio"]:
+        binary = toolchain.build_program(job["setup"], job["program"])
+
+        def run(files: dict[str, int]) -> tuple[Ended, bytes, bytes]:
+            with toolchain.run(binary, limits, files) as running:
+                report = running.child.report()
+                return running.child.end(), report, contents(running.stderr)
+
         return _grade_cases(job, run, limits)
-    ended, report, errors = run({})
-    if not ended.timed_out and report == toolchain.token:
-        return _reply("passed", "", ended)
-    outcome, detail = _failure(ended, report, errors) or ("exception", "ended before its tests did")
+    setup, name = job["setup"], job["entry_point"] or ""
+    declared = sources.declare(tuple(job["declares"]), name)
+    declaration = declared or sources.declare_plainly(job["program"], name)
+    if declaration is None:
+        raise cpp.CompileError(
+            f"neither the starter nor the solution of the problem declares {name!r}, and the "
+            "program does not declare it with plain types of the standard library"
+        )
+    try:
+        tests = toolchain.build_tests(setup, declaration, job["code"])
+    except cpp.CompileError as error:
+        if declared is None:
+            raise
+        raise TestsError(f"the tests do not compile without a program: {error}") from error
+    program = toolchain.build_function(setup, declaration, job["program"])
+    outcome, detail, ended, errors = calls.run_tests(toolchain, tests, program, limits)
+    if not outcome:
+        failure = _failure(ended, b"", errors)
+        outcome, detail = failure or ("exception", "ended before its tests did")
     return _reply(outcome, detail, ended)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import secrets
 import selectors
 import shutil
 import sys
@@ -17,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from selfreg.grading.folder import make_folder, remove_folder
-from selfreg.grading.headers import Headers, Settings
+from selfreg.grading.headers import Settings
 from selfreg.grading.ladder import LADDER, refusal
 from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, WorkerProcess
 from selfreg.grading.system import empty_folder
@@ -43,8 +42,8 @@ class GraderPool:
     Every program is taken for hostile. It has no network and starts no processes, reads libraries
     only, writes into a scratch folder only, which is emptied behind it, and is bounded in CPU time,
     waiting, memory and output. Tests of Python functions run outside of its reach, in a judge that
-    compares plain data: a pass means that they ran to their end there. C++ tests are compiled with
-    the program, and a program that searches its own memory could find what a pass is reported by.
+    compares plain data: a pass means that they ran to their end there. Tests of C++ functions are
+    compiled and run apart from the program, of which they get the values that calls return.
     Programs have the standard library, and the same hashes and random numbers each time. C++ that
     does not compile within ten CPU seconds is a COMPILE_ERROR.
 
@@ -112,7 +111,6 @@ class GraderPool:
             compiler and os.path.abspath(compiler),
             list(cpp_options),
             os.path.join(self._folder, "cpp"),
-            secrets.token_hex(16),
         )
         for folder, mode in (
             (self._cpp.folder, 0o755),
@@ -121,7 +119,6 @@ class GraderPool:
         ):
             os.mkdir(folder)
             os.chmod(folder, mode)  # whatever the umask: programs may be another user's
-        self._headers = Headers(self._cpp)
         cores = sorted(os.sched_getaffinity(0))
         count = workers or len(cores)
         # One on each core has nowhere better to go, and keeps its cache. Fewer can evade others.
@@ -316,13 +313,11 @@ class GraderPool:
             "code": tests.code,
             "entry_point": problem.entry_point,
             "tolerance": tests.tolerance,
-            "header": "",
+            "declares": [source for source in (problem.starter, problem.solution) if source],
             "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
             "time_limit_s": time_limit_s,
             "memory_limit_mb": problem.memory_limit_mb,
         }
-        if problem.language is Language.CPP:
-            job["header"] = self._headers.name(f"{tests.setup}\n{program}")
         return job, self._patience_s(problem), _JUDGE_EXTRA_S + self._cpu_s(problem)
 
     def _responsive(self) -> list[WorkerProcess]:

@@ -4,11 +4,11 @@ It is never forked from the trainer, which may hold gigabytes, and never from th
 the tests: its memory, and so every child's, has nothing in it that a program must not see. It reads
 no program either; a child reads its own. It ends when the judge does.
 
-    judge -> zygote     a job, with file descriptors: fork
+    judge -> zygote     a job, with file descriptors: fork; another may follow before the end of one
                         SEAL: put on the part of the filter that all children share
-                        PID: send a pidfd of the child
-                        SPACE: say how many MiB its files take
-                        REAP, END: wait for the child (a while, or not at all), end what is left
+                         PID and a place: send a pidfd of the child that was started as which of them
+                         SPACE: say how many MiB its files take
+                         REAP, END: wait for the last (a while, or not at all), end what is left
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
 
@@ -80,26 +80,54 @@ def _serve() -> None:
         if header == SEAL:
             sandbox.seal_zygote()
             continue
-        job = marshal.loads(header)
-        pid = _fork()
-        if pid == 0:
-            _enter(job, _BARE if job["bare"] else jails[job["jail"]], parent)
-        for file in files:
-            os.close(file)
-        if not _supervise(connection, pid, scratch, job["output"]):
+        if not _run(connection, header, files, jails, scratch, parent, ()):
             return
 
 
-def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -> bool:
-    """Do what the judge wants of a child, until it is reaped; False when the judge is gone."""
-    while (command := connection.recv(1)) in (PID, SPACE):
-        if command == SPACE:
+def _run(
+    connection: socket.socket,
+    header: bytes,
+    files: list[int],
+    jails: dict[str, Jail],
+    scratch: str,
+    parent: int,
+    beside: tuple[int, ...],
+) -> bool:
+    """Fork the child of a job, and do what the judge wants of it until it is reaped.
+
+    Args:
+      connection: To the judge.
+      header: The job.
+      files: Its descriptors.
+      jails: What a child can put on, by name.
+      scratch: The folder that children write into.
+      parent: The zygote's pid.
+      beside: Children that were started before, and have not been reaped.
+
+    Returns:
+      Whether the judge is there.
+    """
+    job = marshal.loads(header)
+    pid = _fork()
+    if pid == 0:
+        _enter(job, _BARE if job["bare"] else jails[job["jail"]], parent)
+    for file in files:
+        os.close(file)
+    children = (*beside, pid)
+    while True:
+        command, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 5)
+        if command[:1] == PID and len(command) == 2:
+            process = os.pidfd_open(children[command[1]])
+            socket.send_fds(connection, [PID], [process])
+            os.close(process)
+        elif command == SPACE:
             connection.send(str(folder_mb(scratch)).encode())
-            continue
-        process = os.pidfd_open(pid)
-        socket.send_fds(connection, [PID], [process])
-        os.close(process)
-    killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0)
+        elif command in (REAP, END, b""):
+            break
+        elif not _run(connection, command, files, jails, scratch, parent, children):
+            return False
+    killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0, bool(beside))
+    output = job["output"]
     result: list[int] = []
     with contextlib.suppress(OSError):
         if output and status == 0:
@@ -114,8 +142,11 @@ def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -
     return bool(command)
 
 
-def _reap(pid: int, patience_s: float) -> tuple[bool, int, Any]:
-    """Wait for a child, end it if need be, and all that it started: (killed, status, usage)."""
+def _reap(pid: int, patience_s: float, has_company: bool) -> tuple[bool, int, Any]:
+    """Wait for a child, end it if need be: (killed, status, usage).
+
+    With the last of several goes all that any of them started.
+    """
     if patience_s:
         process = os.pidfd_open(pid)
         events = select.poll()
@@ -126,7 +157,7 @@ def _reap(pid: int, patience_s: float) -> tuple[bool, int, Any]:
     if not ended:
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-    while True:
+    while not has_company:
         try:
             found, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
@@ -134,6 +165,7 @@ def _reap(pid: int, patience_s: float) -> tuple[bool, int, Any]:
         if not found:
             _kill_orphans()
             os.waitpid(-1, 0)
+    return not ended, status, usage
 
 
 def _kill_orphans() -> None:

@@ -22,6 +22,7 @@ HUMANEVAL_X = {
     "canonical_solution": "    return max(x + 1, x);\n}\n",
     "test": "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (inc(1)==2);\n}\n",
 }
+CPP_ROW = {"id": "a", "spec": "?", "language": "cpp", "tests": {"code": "int main() {}"}}
 MBPP = {
     "task_id": 7,
     "text": "Write a function to add one.",
@@ -210,7 +211,9 @@ def test_a_row_keeps_its_own_time_limit(limit, seconds):
         (HUMANEVAL | {"entry_point": "dec"}, "'prompt' must define 'dec', the 'entry_point'"),
         (HUMANEVAL | {"prompt": "def inc(x:"}, "'prompt' must be Python: "),
         (HUMANEVAL | {"language": "java"}, "'language' must be python, not 'java'"),
-        (HUMANEVAL_X | {"declaration": "int x;"}, "'declaration' must end with the signature"),
+        (CPP_ROW, "'entry_point' must name the function"),
+        (CPP_ROW | {"entry_point": "f"}, "'starter' or 'solution' must begin to define 'f'"),
+        (HUMANEVAL_X | {"prompt": "// Add.\nint x;"}, "'prompt' must end with the signature"),
         (HUMANEVAL_X | {"prompt": "int inc(int x){"}, "'prompt' must say in a comment"),
         (MBPP | {"test_list": []}, "'test_list' must call a function that 'code' defines"),
         (MBPP | {"test_list": [1]}, "expected a list of strings, but it holds 1"),

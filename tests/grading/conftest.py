@@ -39,8 +39,11 @@ def make_problem() -> Callable[..., Problem]:
         memory_limit_mb: int = 512,
         entry_point: str = "add",
         tolerance: float = 0.0,
+        starter: str = "",
     ) -> Problem:
         tests = SUM_TESTS[language]
+        if language is Language.CPP and not stdio:
+            starter = starter or "int add(int a, int b) {\n"
         if code or stdio:
             tests = Tests(setup, code, tuple(StdioCase(*case) for case in stdio), tolerance)
         return Problem(
@@ -49,6 +52,7 @@ def make_problem() -> Callable[..., Problem]:
             tests=tests,
             language=language,
             entry_point=None if stdio else entry_point,
+            starter=starter,
             time_limit_s=time_limit_s,
             memory_limit_mb=memory_limit_mb,
         )

@@ -38,7 +38,7 @@ CPP_CASES = [
     ("int add(int a, int b) { return a + b }", Outcome.COMPILE_ERROR),
     ("int sub(int a, int b) { return a + b; }", Outcome.COMPILE_ERROR),
     ("int add(int a, int b); ", Outcome.COMPILE_ERROR),
-    ("int add(int a, int b) { return a + b; }\nint main() {}", Outcome.COMPILE_ERROR),
+    ("int add(int a, int b) { return a + b; }\nint main() { return 1; }", Outcome.PASSED),
 ]
 
 
@@ -63,9 +63,10 @@ def test_a_source_that_speaks_of_killing_compiles_once(grade):
 
 
 def test_cpp_options_are_the_callers(make_problem):
-    problem = make_problem(Language.CPP, code="int main() { return VALUE; }")
-    with GraderPool(1, cpp_options=["-DVALUE=0"]) as pool:
-        assert pool.grade([(problem, "")])[0].outcome is Outcome.PASSED
+    problem = make_problem(Language.CPP)
+    program = "int add(int a, int b) { return a + b + EXTRA; }"
+    with GraderPool(1, cpp_options=["-DEXTRA=0"]) as pool:
+        assert pool.grade([(problem, program)])[0].outcome is Outcome.PASSED
 
 
 SUMS = (("2 3\n", "5\n"), ("10 -4\n", "6\n"))
