@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
 
-from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, wire
+from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, streams, wire
 from selfreg.grading.child import (
     HOST_PROC,
     Child,
@@ -34,7 +34,6 @@ from selfreg.grading.child import (
 )
 from selfreg.grading.headers import Settings
 from selfreg.grading.program import DETAIL_CHARACTERS
-from selfreg.grading.proxies import Answer
 from selfreg.grading.remote import Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
 from selfreg.grading.values import dump
@@ -143,6 +142,7 @@ def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Rep
 
 def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply:
     tests = _parse(job["setup"], job["code"], job["entry_point"])
+    held = streams.standing()
     names = _begin(tests)
     child = Child(zygote, limits)
     verdict: tuple[str, str] | None = None
@@ -152,7 +152,8 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
         if "failure" in loaded:
             verdict = _split(loaded["failure"])
         else:
-            peer = Peer(child.send, child.receive, Answer, proxies.permits, repr)
+            peer = Peer(child.send, child.receive, proxies.JUDGE, repr)
+            peer.before_message = streams.Substitution(peer, names).tell
             verdict = _run(tests, names, peer, loaded)
             # Tests may catch whatever a program's end raised in them.
             if verdict[0] == "passed" and not child.is_done_well():
@@ -164,6 +165,7 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
         verdict = "exception", "the program sent nonsense"
     finally:
+        streams.restore(held)
         names.clear()
         ended = child.end()
     if ended.timed_out:
@@ -197,13 +199,14 @@ def _run(
         # Tests that lean on an import of the program get the module, and not the program's.
         names[name] = importlib.import_module(name)
     given = loaded["names"].items()
-    names.update({name: peer.adopt(value) for name, value in given if name in wanted})
+    adopted = {name: peer.adopt(value) for name, value in given}
+    names.update({name: value for name, value in adopted.items() if name in wanted})
     try:
         exec(tests.code, names)
     except (ChildOver, ProtocolError):
         raise
     except BaseException as error:
-        if error is not peer.error:
+        if id(error) not in peer.errors:
             _blame_tests(error, tests)
         return _explain(error, peer)
     if peer.broken or not peer.calls:

@@ -21,8 +21,10 @@ from functools import partial
 from typing import Any
 
 from selfreg.grading import values
-from selfreg.grading.proxies import Given
+from selfreg.grading.operations import OPERATIONS
+from selfreg.grading.proxies import PROGRAM as SIDE
 from selfreg.grading.remote import Peer
+from selfreg.grading.streams import Stand
 
 CHANNEL_FD = 3
 PROGRAM = "program.py"
@@ -86,10 +88,22 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
         _send(channel, values.dump({"failure": _failure(stage, error)}))
         return
     send, receive = partial(_send, channel), partial(_receive, channel)
-    peer = Peer(send, receive, Given, lambda *_: True, _describe)
+    stand = Stand()
+    operations = OPERATIONS | {"substitute": stand.substitute}
+    peer = Peer(send, receive, SIDE, _describe, operations)
+    peer.before_message = stand.flush
     found = {name: namespace[name] for name in names if name in namespace}
     modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
-    exported = {name: peer.export(value) for name, value in found.items() if name not in modules}
+    exported = {
+        # A builtin type by a name of the program's is its function: solve = list.
+        name: peer.export_object(value)
+        if isinstance(value, type)
+        and values.TYPES.get(value.__name__) is value
+        and value.__name__ != name
+        else peer.export(value)
+        for name, value in found.items()
+        if name not in modules
+    }
     send(values.dump({"names": exported, "modules": modules}))
     with contextlib.suppress(EOFError):
         while True:
@@ -184,7 +198,7 @@ _REHEARSAL = (
         "program": "def f(*x):\n    return [i for i in x][0]\ndef g():\n    raise OSError\n",
         "names": ["f", "g"],
     },
-    ["call", 1, 0, [1, 2.5, "a", None, True], {}],
-    ["call", 2, 0, [["l", 1, ["d", "a", 2]], ["t", 1, 2], ["s", 1]], {}],
-    ["call", 3, 1, [], {}],
+    ["call", 1, 0, [1, 2.5, "a", None, True], {}, []],
+    ["call", 2, 0, [["l", 1, ["d", "a", 2]], ["t", 1, 2], ["s", 1]], {}, []],
+    ["call", 3, 1, [], {}, []],
 )
