@@ -21,7 +21,18 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, NamedTuple
 
-from selfreg.grading import boot, cpp, layers, namespaces, outputs, proxies, sandbox, streams, wire
+from selfreg.grading import (
+    boot,
+    cpp,
+    layers,
+    namespaces,
+    outputs,
+    proxies,
+    reach,
+    sandbox,
+    streams,
+    wire,
+)
 from selfreg.grading.child import (
     HOST_PROC,
     Child,
@@ -242,6 +253,8 @@ def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
 def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
     compiled = _compile(code, _TESTS_FILE)
+    if reason := reach.out_of_reach(setup, code):
+        raise TestsError(reason)
     used = _names(compiled)
     own = vars(builtins).keys() - {entry_point}
     names = [name for name in dict.fromkeys(used) if name not in own]

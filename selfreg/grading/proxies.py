@@ -19,12 +19,16 @@ TESTS_MODULE = "tests"
 
 _CONVERSIONS = {"bool": bool, "int": int, "float": float, "complex": complex, "len": int}
 _TEXTS = ("str", "repr", "format")
-_ITEMS = ("getattr", "setattr", "delattr", "getitem", "setitem", "delitem")
+_ITEMS = ("setattr", "delattr", "getitem", "setitem", "delitem")
 _SIMPLE = (
     *("next", "reversed", "enter", "exit", "round", "copy", "deepcopy", "dir", "aiter"),
     *_ITEMS,
     *UNARY,
 )
+_COMPARING = frozenset(
+    f"__{name}__"
+    for name in (*BINARY, *IN_PLACE, *(f"r{name}" for name in BINARY), *ORDER, "eq", "ne")
+) | {"__contains__", "__instancecheck__", "__subclasscheck__"}
 _AWAITED = ("anext", "aenter", "aexit")
 # What every object has of its own, and must not take from the proxy's class.
 _OF_ALL = ("__doc__", "__module__", "__annotations__")
@@ -62,6 +66,12 @@ def _forward_between(operation: str, otherwise: Any = None) -> Callable[..., Any
         return NotImplemented if otherwise is None else otherwise(self, other)
 
     return method
+
+
+def _get_attribute(self: Any, name: str, /) -> Any:
+    if name in _COMPARING:  # called by name with plain data, it would decide all the same
+        raise AttributeError(name)
+    return _ask("getattr", self, name)
 
 
 def _forward_awaited(operation: str) -> Callable[..., Any]:
@@ -121,6 +131,7 @@ _SHARED = {
     **{f"__{name}__": _forward_checked(name, str) for name in _TEXTS},
     **{f"__{name}__": _forward_awaited(name) for name in _AWAITED},
     "__await__": _await,
+    "__getattr__": _get_attribute,
     "__deepcopy__": _deep_copy,
     "__reduce_ex__": _refuse_pickling,
 }
@@ -252,15 +263,24 @@ def _given_methods(base: type, names: list[str]) -> dict[str, Any]:
     return _image_methods(base, names, compare)
 
 
+_ALWAYS = ("call", "iter", "next", "eq", "ne", "hash", "bool")
+_NEVER = ("dir", "signature", "await", "aiter", "anext", "aenter", "aexit")
+_OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
+
+
 def permits(subject: object, operation: str, operands: tuple[Any, ...]) -> bool:
     """Whether a program may do an operation to an object of the tests that it was given.
 
     Functions can be called and iterators advanced. Of instances of the tests' own classes a program
-    sees attributes and methods; of anything else no attribute, for by way of frames and globals
-    they lead to what is expected.
+    sees attributes and methods; of functions their name; of anything else no attribute, for by way
+    of frames and globals they lead to what is expected.
     """
-    if operation in ("call", "iter", "next", "eq", "ne", "hash", "bool"):
+    if operation in _ALWAYS:
         return True
+    if operation in _NEVER:
+        return False
+    if operation == "getattr" and type(subject) is types.FunctionType:
+        return type(operands[0]) is str and operands[0] in _OF_FUNCTIONS
     if type(subject).__module__ != TESTS_MODULE:
         return False
     if not operation.endswith("attr"):

@@ -349,9 +349,9 @@ class Peer:
         number: int | None,
         own: dict[str, Any],
     ) -> BaseException:
-        found = self._resolve(kind)
-        if BaseException in _mro(type(found)):
-            return found
+        if kind[0] == "h" and BaseException in _mro(type(self.own(kind[1]))):
+            return self.own(kind[1])
+        found = self._images.decode_exception_class(*kind)
         decoded = list(map(decoder.decode, arguments))
         attributes = {name: decoder.decode(value) for name, value in own.items()}
         error = self._images.make_exception(found, number, decoded, attributes)

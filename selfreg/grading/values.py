@@ -86,7 +86,7 @@ class Encoder:
         if kind in _SCALARS:
             return _SCALARS[kind](value)
         if kind in _VIEWS:
-            return ["k" if kind is _VIEWS[0] else "p", *map(self.encode, value)]
+            return [_VIEWS[kind], *map(self.encode, value)]
         if kind is type and value in _TYPE_NAMES:
             return ["T", _TYPE_NAMES[value]]
         name = f"{kind.__module__}.{kind.__name__}"
@@ -184,7 +184,9 @@ class Decoder:
         if kind is collections.deque:
             collections.deque.__init__(container, (), self.decode(contents.pop(0)))
         elif kind is collections.defaultdict:
-            container.default_factory = self.decode(contents.pop(0))
+            container.default_factory = factory = self.decode(contents.pop(0))
+            if factory is not None and not callable(factory):
+                raise ValueError("a default factory that cannot be called")
         self.fill(container, contents)
         return container
 
@@ -291,7 +293,12 @@ _OPTIONS: dict[type, Callable[[Any], Any]] = {
     collections.deque: vars(collections.deque)["maxlen"].__get__,
     collections.defaultdict: vars(collections.defaultdict)["default_factory"].__get__,
 }
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))  # those that compare like sets
+# Views that compare like sets, and their tags.
+_ORDERED: Any = collections.OrderedDict()
+_VIEWS: dict[type, str] = {
+    **dict.fromkeys((type({}.keys()), type(_ORDERED.keys())), "k"),
+    **dict.fromkeys((type({}.items()), type(_ORDERED.items())), "p"),
+}
 _SCALARS: dict[type, Callable[[Any], list[Any]]] = {
     bytes: lambda v: ["b", v.hex()],
     complex: lambda v: ["c", v.real, v.imag],
