@@ -10,7 +10,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import json
 import os
 import random
 import signal
@@ -47,7 +46,7 @@ from selfreg.grading.headers import Settings
 from selfreg.grading.program import DETAIL_CHARACTERS
 from selfreg.grading.remote import Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
-from selfreg.grading.values import dump
+from selfreg.grading.values import dump, load
 
 _MOST_BYTES = 1 << 30
 # A program that only waits (it sleeps, or is deadlocked) has its CPU limit and this to end.
@@ -159,7 +158,7 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
     verdict: tuple[str, str] | None = None
     try:
         child.send(dump({"setup": job["setup"], "program": job["program"], "names": tests.names}))
-        loaded = json.loads(child.receive())
+        loaded = load(child.receive())
         if "failure" in loaded:
             verdict = _split(loaded["failure"])
         else:

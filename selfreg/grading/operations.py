@@ -5,6 +5,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from selfreg.grading.streams import substitute
+
 _loop: Any = None
 
 
@@ -78,6 +80,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "dir": dir,
+    "substitute": substitute,
     "signature": _describe_signature,
     "await": _complete,
     "aiter": aiter,

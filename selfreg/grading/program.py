@@ -9,7 +9,6 @@ import atexit
 import builtins
 import contextlib
 import gc
-import json
 import os
 import random
 import socket
@@ -21,10 +20,9 @@ from functools import partial
 from typing import Any
 
 from selfreg.grading import values
-from selfreg.grading.operations import OPERATIONS
 from selfreg.grading.proxies import PROGRAM as SIDE
 from selfreg.grading.remote import Peer
-from selfreg.grading.streams import Stand
+from selfreg.grading.streams import flush
 
 CHANNEL_FD = 3
 PROGRAM = "program.py"
@@ -45,7 +43,7 @@ def run() -> None:
     A task is JSON: `program`, and for one whose functions are called `setup`, which runs before it,
     and `names`, those of its global names that the tests may use.
     """
-    task = json.loads(_receive(CHANNEL_FD))
+    task = values.load(_receive(CHANNEL_FD))
     if "names" in task:
         _answer(CHANNEL_FD, **task)
         _leave(1)
@@ -65,7 +63,7 @@ def rehearse() -> None:
             for message in _REHEARSAL:
                 _send(judge.fileno(), values.dump(message))
             judge.shutdown(socket.SHUT_WR)
-            _answer(child.fileno(), **json.loads(_receive(child.fileno())))
+            _answer(child.fileno(), **values.load(_receive(child.fileno())))
     del sys.modules["program"]
     sys.modules["__main__"] = main
     # One program, one verdict: chance must not decide. The hash seed is fixed, too.
@@ -88,10 +86,8 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
         _send(channel, values.dump({"failure": _failure(stage, error)}))
         return
     send, receive = partial(_send, channel), partial(_receive, channel)
-    stand = Stand()
-    operations = OPERATIONS | {"substitute": stand.substitute}
-    peer = Peer(send, receive, SIDE, _describe, operations)
-    peer.before_message = stand.flush
+    peer = Peer(send, receive, SIDE, _describe)
+    peer.before_message = flush
     found = {name: namespace[name] for name in names if name in namespace}
     modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
     exported = {

@@ -264,7 +264,7 @@ def _given_methods(base: type, names: list[str]) -> dict[str, Any]:
 
 
 _ALWAYS = ("call", "iter", "next", "eq", "ne", "hash", "bool")
-_NEVER = ("dir", "signature", "await", "aiter", "anext", "aenter", "aexit")
+_NEVER = ("substitute", "dir", "signature", "await", "aiter", "anext", "aenter", "aexit")
 _OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
 
 

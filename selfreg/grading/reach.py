@@ -6,6 +6,7 @@ it. A problem whose tests need those is refused with the reason, and no program 
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -60,6 +61,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
 }
 _NAMES = {name: what for what, (_, names) in REFUSED.items() for name in names.split()}
+# Without one of these words, and without imports in the set-up, tests need nothing of it.
+_TELLING = re.compile(r"\b(?:import|open|globals|type|class)\b")
 _PATH_METHODS = (
     *("write_text", "write_bytes", "read_text", "read_bytes", "touch", "mkdir", "unlink", "rmdir"),
     *("exists", "iterdir"),
@@ -80,6 +83,8 @@ def out_of_reach(setup: str, code: str) -> str:
       setup: Source that runs before the program.
       code: Source of the tests.
     """
+    if not ("import" in setup or _TELLING.search(code)):
+        return ""  # most tests, in no time
     try:
         trees = [ast.parse(source) for source in (setup, code)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -11,7 +11,6 @@ Containers that belong to an object (its attributes, its items) are shared: both
 and each message says what became of those that were changed, arguments of the call among them.
 """
 
-import json
 import operator
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +80,9 @@ class Side(NamedTuple):
     permits: Callable[[Any, str, tuple[Any, ...]], bool]
 
 
+def _nothing() -> None: ...
+
+
 class Peer:
     """One side of a conversation.
 
@@ -98,7 +100,6 @@ class Peer:
         receive: Callable[[], bytes],
         side: Side,
         describe: Callable[[BaseException], str],
-        operations: Mapping[str, Callable[..., Any]] = OPERATIONS,
     ) -> None:
         """Take part in a conversation.
 
@@ -107,16 +108,15 @@ class Peer:
           receive: Receives one.
           side: Which side this is.
           describe: A line on an exception that goes to the other side.
-          operations: What the other side can ask of an object.
         """
         self.calls = 0
         self.broken = ""
         self.error: BaseException | None = None
         self.error_detail = ""
         self.errors: dict[int, BaseException] = {}
-        self.before_message: Callable[[], None] = lambda: None
+        self.before_message: Callable[[], None] = _nothing
         self._send, self._receive, self._side = send, receive, side
-        self._describe, self._operations = describe, operations
+        self._describe = describe
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._images = ImageMaker(self, side.methods)
@@ -168,7 +168,7 @@ class Peer:
 
     def serve(self) -> None:
         """Receive a request, do it and reply."""
-        self._serve(*json.loads(self._receive()))
+        self._serve(*values.load(self._receive()))
 
     def export(self, value: Any) -> Any:
         """A value as the other side's `adopt` takes it."""
@@ -250,7 +250,7 @@ class Peer:
 
     def _await_reply(self, number: int) -> list[Any]:
         while True:
-            message = json.loads(self._receive())
+            message = values.load(self._receive())
             if type(message) is not list or not message:
                 raise ValueError("no message")
             if type(message[0]) is str:
@@ -278,7 +278,7 @@ class Peer:
             self._synced[index] = values.items(container)
         operands = tuple(map(decoder.decode, sent))
         keywords = {name: decoder.decode(value) for name, value in named.items()}
-        subject, work = self.own(target), self._operations[operation]
+        subject, work = self.own(target), OPERATIONS[operation]
         known = decoder.known
         before = self._synced[:held] + [values.items(container) for container in known[held:]]
         encoder, error, result = Encoder(self._opaque, known, self._images), None, None

@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from selfreg.grading import seccomp
 from selfreg.grading.system import call, libc
@@ -68,8 +68,7 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a child may use.
 
     Attributes:
@@ -85,8 +84,7 @@ class Limits:
     file_mb: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Jail:
+class Jail(NamedTuple):
     """Made once by the zygote, put on by each child.
 
     Attributes:

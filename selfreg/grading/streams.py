@@ -9,9 +9,10 @@ import builtins
 import io
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selfreg.grading.remote import Peer, Proxy
+if TYPE_CHECKING:
+    from selfreg.grading.remote import Peer
 
 _OUTPUTS, _FUNCTIONS = ("stdout", "stderr"), ("input", "print")
 _PLACES: dict[str, Any] = dict.fromkeys(("stdin", *_OUTPUTS), sys) | dict.fromkeys(
@@ -33,7 +34,7 @@ def restore(held: dict[str, Any]) -> None:
 class Substitution:
     """The judge's side: tells the program's process what the tests replaced."""
 
-    def __init__(self, peer: Peer, names: dict[str, Any]) -> None:
+    def __init__(self, peer: "Peer", names: dict[str, Any]) -> None:
         """Begin when nothing is replaced; `names` are the variables of the tests."""
         self._peer, self._names = peer, names
         self._first = self._told = standing()
@@ -59,7 +60,7 @@ class Substitution:
         for name in _FUNCTIONS:
             # A function of that name; many tests have a variable `input`.
             own = self._names.get(name)
-            if callable(own) and not issubclass(type(own), (Proxy, type)):
+            if callable(own) and not isinstance(own, type) and self._peer.address(own) is None:
                 now[name] = own
         return now
 
@@ -111,25 +112,25 @@ class _Reader(io.TextIOBase):
         return line
 
 
-class Stand:
-    """The program's side."""
+# What the interpreter has in each place, once something was put there, and writers to be flushed.
+_first: dict[str, Any] = {}
+_writers: dict[str, _Writer] = {}
 
-    def __init__(self) -> None:
-        """Begin with what the interpreter has."""
-        self._first = standing()
-        self._writers: dict[str, _Writer] = {}
 
-    def substitute(self, _: object, name: str, *given: Callable[..., Any]) -> None:
-        """Put what the tests gave in a place, or back what was there first."""
-        value = self._first[name]
-        self._writers.pop(name, None)
-        if given and name in _OUTPUTS:
-            value = self._writers[name] = _Writer(*given)
-        elif given:
-            value = _Reader(*given) if name == "stdin" else given[0]
-        setattr(_PLACES[name], name, value)
+def substitute(_: object, name: str, *given: Callable[..., Any]) -> None:
+    """Put, in the program's process, what the tests gave in a place; nothing: what was first."""
+    if not _first:
+        _first.update(standing())
+    value = _first[name]
+    _writers.pop(name, None)
+    if given and name in _OUTPUTS:
+        value = _writers[name] = _Writer(*given)
+    elif given:
+        value = _Reader(*given) if name == "stdin" else given[0]
+    setattr(_PLACES[name], name, value)
 
-    def flush(self) -> None:
-        """Give the tests what was written."""
-        for writer in list(self._writers.values()):
-            writer.flush()
+
+def flush() -> None:
+    """Give the tests what the program wrote."""
+    for writer in list(_writers.values()):
+        writer.flush()
