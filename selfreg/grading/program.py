@@ -5,13 +5,13 @@ that the program does here makes a verdict: the judge takes answers for data, an
 """
 
 import _sitebuiltins
+import _socket
 import atexit
 import builtins
 import contextlib
 import gc
 import os
 import random
-import socket
 import struct
 import sys
 import traceback
@@ -58,12 +58,13 @@ def rehearse() -> None:
     """
     main = sys.modules["__main__"]
     for _ in range(_REHEARSALS):
-        judge, child = socket.socketpair()
-        with judge, child:
-            for message in _REHEARSAL:
-                _send(judge.fileno(), values.dump(message))
-            judge.shutdown(socket.SHUT_WR)
-            _answer(child.fileno(), **values.load(_receive(child.fileno())))
+        judge, child = _socket.socketpair()
+        for message in _REHEARSAL:
+            _send(judge.fileno(), values.dump(message))
+        judge.shutdown(_socket.SHUT_WR)
+        _answer(child.fileno(), **values.load(_receive(child.fileno())))
+        judge.close()
+        child.close()
     del sys.modules["program"]
     sys.modules["__main__"] = main
     # One program, one verdict: chance must not decide. The hash seed is fixed, too.

@@ -9,7 +9,6 @@ Every layer works alone and a missing one is left out; `layers.py` finds out whi
 """
 
 import ctypes
-import fcntl
 import os
 import resource
 import signal
@@ -246,9 +245,18 @@ def _ruleset(readable: Iterable[str], scratch: str, host_proc: int | None = None
     if host_proc is not None:
         _allow(ruleset, host_proc, _READ_FILE | _READ_DIR)
     # Out of the way of the descriptors that a child gets.
-    number = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, OPEN_FILES // 2)
+    number = next(n for n in range(OPEN_FILES // 2, OPEN_FILES) if not _is_open(n))
+    os.dup2(ruleset, number, inheritable=False)
     os.close(ruleset)
     return number
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _allow(ruleset: int, folder: int, rights: int) -> None:

@@ -11,6 +11,7 @@ no program either; a child reads its own. It ends when the judge does.
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
 
+import _socket
 import ctypes
 import gc
 import importlib
@@ -19,7 +20,6 @@ import marshal
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 from typing import Any
@@ -33,7 +33,7 @@ CHANNEL_FD, KEPT_FD = 3, 4
 CONTROL_FD = sandbox.OPEN_FILES - 1
 PID, REAP, END, SEAL = b"P", b"R", b"E", b"S"
 MESSAGE_BYTES = 1 << 16
-_RIGHTS = socket.CMSG_SPACE(5 * struct.calcsize("i"))
+_RIGHTS = _socket.CMSG_SPACE(5 * struct.calcsize("i"))
 CONFINED = b"+"
 # Between the end of a process's connections and its own lie moments, but it may not get a core.
 _GRACE_S = 2.0
@@ -47,6 +47,7 @@ _fork = ctypes.PyDLL(None).fork
 _WARM = """
 bisect collections.abc copy enum functools heapq itertools math operator random re string typing
 """
+# `socket` itself is `_socket` and a thousand constants: every child would carry them.
 _BARE = Jail(None, None)
 _leave = os._exit
 
@@ -56,7 +57,7 @@ def main(control: int) -> None:
     os.dup2(control, CONTROL_FD)
     os.closerange(CHANNEL_FD, CONTROL_FD)
     os.environ.clear()
-    connection = socket.socket(fileno=CONTROL_FD)
+    connection = _socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
     sandbox.confine_zygote(scratch, config["user"])
@@ -70,7 +71,6 @@ def main(control: int) -> None:
     connection.send(b"ready")
     while True:
         header, rights, _, _ = connection.recvmsg(MESSAGE_BYTES, _RIGHTS)
-        # As socket.recv_fds would, with fewer objects.
         files = [file for _, _, data in rights for file in memoryview(data).cast("i")]
         if not header:
             return
@@ -87,11 +87,11 @@ def main(control: int) -> None:
             return
 
 
-def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -> bool:
+def _supervise(connection: _socket.socket, pid: int, scratch: str, output: str) -> bool:
     """Do what the judge wants of a child, until it is reaped; False when the judge is gone."""
     while (command := connection.recv(1)) == PID:
         process = os.pidfd_open(pid)
-        socket.send_fds(connection, [PID], [process])
+        _send_files(connection, PID, [process])
         os.close(process)
     killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0)
     result = _open_output(output) if output and status == 0 else []
@@ -101,13 +101,15 @@ def _supervise(connection: socket.socket, pid: int, scratch: str, output: str) -
         # Written by hand: the encoder's objects are pages that a child would have to copy.
         ended = os.waitstatus_to_exitcode(status)
         reply = f"[{ended},{cpu_s},{peak_mb},{'true' if killed else 'false'}]".encode()
-        if result:
-            socket.send_fds(connection, [reply], result)
-        else:
-            connection.send(reply)
+        _send_files(connection, reply, result)
     for file in result:
         os.close(file)
     return bool(command)
+
+
+def _send_files(connection: _socket.socket, message: bytes, files: list[int]) -> None:
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(files)}i", *files))]
+    connection.sendmsg([message], rights if files else ())
 
 
 def _open_output(path: str) -> list[int]:
