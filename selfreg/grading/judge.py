@@ -51,6 +51,8 @@ from selfreg.grading.values import dump, load
 _MOST_BYTES = 1 << 30
 # A program that only waits (it sleeps, or is deadlocked) has its CPU limit and this to end.
 _WAIT_EXTRA_S = 1.0
+# What a script may write beyond the output that is wanted of it.
+_OUTPUT_EXTRA_MB = 16
 
 _TESTS_FILE = "tests.py"
 _FIRST_USER = 1 << 24  # far from those that a system gives out
@@ -132,7 +134,9 @@ def _start_zygote(config: dict[str, Any], channel: int, scratch: str, user: int 
 def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Reply:
     """Grade one job of the pool: a reply with `outcome`, `time_s`, `peak_mb` and `detail`."""
     cpu_s = job["time_limit_s"]
-    limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"])
+    longest = max((len(wanted) for _, wanted in job["stdio"]), default=0)
+    output_mb = _OUTPUT_EXTRA_MB + (longest >> 20)
+    limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"], output_mb)
     try:
         if job["language"] == "cpp":
             return _grade_cpp(job, limits, toolchain)
