@@ -23,7 +23,7 @@ def read_features():
         yield pytest.param(code, right, right.replace(old, new.removesuffix("\n")), id=name)
 
 
-@pytest.mark.parametrize(("code", "right", "wrong"), read_features())
+@pytest.mark.parametrize(("code", "right", "wrong"), list(read_features()))
 def test_feature(pool, make_problem, code, right, wrong):
     problem = make_problem(code=code, entry_point="f", time_limit_s=5.0)
     good, bad = pool.grade([(problem, right), (problem, wrong)])
