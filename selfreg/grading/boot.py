@@ -7,7 +7,7 @@ import os
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 # One arena for malloc, as each that a thread gets takes 64 MiB of the address space.
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
 
 # The packages without their __init__, which import what is not there.
 _CODE = """\
@@ -20,7 +20,7 @@ importlib.import_module("selfreg.grading." + sys.argv[2]).main(int(sys.argv[3]))
 """
 # Not -I, which ignores the hash seed: with a random one the order of a set, and with it a verdict,
 # would change from process to process.
-_OPTIONS = ("-S", "-s", "-P", "-B", "-X", "utf8")
+_OPTIONS = ("-S", "-s", "-P", "-X", "utf8")
 
 
 def command(interpreter: str, part: str) -> list[str]:

@@ -23,7 +23,7 @@ from selfreg.grading.system import cpu_clock, describe
 _STANDARD = ("stdin", "stdout", "stderr")
 _REPORT_BYTES = 65536
 # An answer longer than this is not read: the judge's memory is not the program's to fill.
-_ANSWER_MB = 16
+_ANSWER_MB = 64
 
 # How often one looks at a child that keeps the judge waiting: does a thread of it run, or want to?
 # The kernel's own counts would be exact, but they go with the thread that they are of.
@@ -212,7 +212,7 @@ class Child:
             self._read()
         (length,) = LENGTH.unpack_from(self._buffer, 1)
         if length > _ANSWER_MB << 20:
-            self.spoiled = f"answered with more than {_ANSWER_MB} MiB"
+            self.spoiled = f"answered with {length >> 20} MiB; the most is {_ANSWER_MB} MiB"
             raise ChildOver
         end = 1 + LENGTH.size + length
         while len(self._buffer) < end:

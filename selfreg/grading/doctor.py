@@ -1,4 +1,4 @@
-"""The command line: what keeps programs in on this machine, and how fast it grades.
+"""The command line: what keeps programs in on this machine, what tests may use, and how fast it is.
 
     python -m selfreg.grading.doctor
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from selfreg.grading.ladder import LADDER, LAYERS, NEEDED
 from selfreg.grading.pool import GraderError, GraderPool
+from selfreg.grading.reach import REFUSED
 from selfreg.records import Language, Outcome, Problem, Tests
 
 _PROGRAMS = 400
@@ -55,6 +56,7 @@ def examine(console: Console) -> bool:
     console.print(f"The grader uses {best}: {', '.join(held[best])}.", highlight=False)
     if missing:
         console.print(f"Not there: {', '.join(missing)}.", highlight=False)
+    console.print(_refused())
     _measure(console)
     return True
 
@@ -73,6 +75,16 @@ def _table(held: dict[str, tuple[str, ...]]) -> Table:
             else:
                 cells.append("MISSING" if name in NEEDED[isolation] else "no")
         table.add_row(name, layer.meaning, *cells)
+    return table
+
+
+def _refused() -> Table:
+    title = "Problems whose tests need any of this are refused (tests of Python functions)"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
+    for name in ("what", "why", "shown by"):
+        table.add_column(name)
+    for what, (why, names) in REFUSED.items():
+        table.add_row(what, why, names)
     return table
 
 

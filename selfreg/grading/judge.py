@@ -10,7 +10,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import json
 import os
 import random
 import signal
@@ -29,8 +28,10 @@ from selfreg.grading import (
     namespaces,
     outputs,
     proxies,
+    reach,
     sandbox,
     sources,
+    streams,
     wire,
 )
 from selfreg.grading.child import (
@@ -45,15 +46,16 @@ from selfreg.grading.child import (
 )
 from selfreg.grading.headers import Settings
 from selfreg.grading.program import DETAIL_CHARACTERS
-from selfreg.grading.proxies import Answer
 from selfreg.grading.remote import Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
 from selfreg.grading.system import count_tasks, last_words, powers
-from selfreg.grading.values import dump
+from selfreg.grading.values import dump, load
 
 _MOST_BYTES = 1 << 30
 # A program that only waits (it sleeps, or is deadlocked) has its CPU limit and this to end.
 _WAIT_EXTRA_S = 1.0
+# What a script may write beyond the output that is wanted of it.
+_OUTPUT_EXTRA_MB = 16
 
 _TESTS_FILE = "tests.py"
 _FIRST_USER = 1 << 24  # far from those that a system gives out
@@ -166,7 +168,9 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
 def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Reply:
     """Grade one job of the pool: a reply with `outcome`, `time_s`, `peak_mb` and `detail`."""
     cpu_s = job["time_limit_s"]
-    limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"])
+    longest = max((len(wanted) for _, wanted in job["stdio"]), default=0)
+    output_mb = _OUTPUT_EXTRA_MB + (longest >> 20)
+    limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"], output_mb)
     try:
         if job["language"] == "cpp":
             return _grade_cpp(job, limits, toolchain)
@@ -190,16 +194,18 @@ def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> _Rep
 
 def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Reply:
     tests = _parse(job["setup"], job["code"], job["entry_point"])
+    held = streams.standing()
     names = _begin(tests)
     child = Child(zygote, limits)
     verdict: tuple[str, str] | None = None
     try:
         child.send(dump({"setup": job["setup"], "program": job["program"], "names": tests.names}))
-        loaded = json.loads(child.receive())
+        loaded = load(child.receive())
         if "failure" in loaded:
             verdict = _split(loaded["failure"])
         else:
-            peer = Peer(child.send, child.receive, Answer, proxies.permits, repr)
+            peer = Peer(child.send, child.receive, proxies.JUDGE, repr)
+            peer.before_message = streams.Substitution(peer, names).tell
             verdict = _run(tests, names, peer, loaded)
             # Tests may catch whatever a program's end raised in them.
             if verdict[0] == "passed" and not child.is_done_well():
@@ -211,6 +217,7 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError):
         verdict = "exception", "the program sent nonsense"
     finally:
+        streams.restore(held)
         names.clear()
         ended = child.end()
     if ended.timed_out:
@@ -246,13 +253,14 @@ def _run(
         with contextlib.suppress(ImportError):
             names[name] = importlib.import_module(name)
     given = loaded["names"].items()
-    names.update({name: peer.adopt(value) for name, value in given if name in wanted})
+    adopted = {name: peer.adopt(value) for name, value in given}
+    names.update({name: value for name, value in adopted.items() if name in wanted})
     try:
         exec(tests.code, names)
     except (ChildOver, ProtocolError):
         raise
     except BaseException as error:
-        if not any(error is came for came in peer.errors):
+        if id(error) not in peer.errors:
             _blame_tests(error, tests)
         return _explain(error, peer)
     if peer.broken or not peer.calls:
@@ -288,6 +296,8 @@ def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
 def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
     compiled = _compile(code, _TESTS_FILE)
+    if reason := reach.out_of_reach(setup, code):
+        raise TestsError(reason)
     used = _names(compiled)
     own = vars(builtins).keys() - {entry_point}
     names = [name for name in dict.fromkeys(used) if name not in own]

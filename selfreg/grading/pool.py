@@ -19,6 +19,7 @@ from selfreg.grading.folder import make_folder, remove_folder
 from selfreg.grading.headers import Settings
 from selfreg.grading.ladder import LADDER, refusal
 from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, WorkerProcess
+from selfreg.grading.reach import out_of_reach
 from selfreg.grading.system import empty_folder
 from selfreg.grading.trials import Task, Trials
 from selfreg.records import Grade, Language, Outcome, Problem
@@ -220,16 +221,20 @@ class GraderPool:
                 self._folder = ""
 
     def validate(self, problems: Iterable[Problem]) -> dict[str, str]:
-        """Grade the problems' own solutions; programs for those that fail get TEST_ERROR from now.
+        """Find problems that cannot be graded; their programs get TEST_ERROR from now.
+
+        Those are problems whose tests a proxy cannot serve (`selfreg.grading.reach`), and those
+        whose own solution fails.
 
         Returns:
-          Why, by the problem's id. Problems without a solution are left as they are.
+          Why, by the problem's id.
 
         Raises:
           GraderError: As in `grade`, or a solution gets INFRA_ERROR.
         """
-        solved = [(problem, problem.solution) for problem in problems if problem.solution]
-        broken = {}
+        problems = list(problems)
+        broken = {problem: why for problem in problems if (why := _refusal(problem))}
+        solved = [(p, p.solution) for p in problems if p.solution and p not in broken]
         for (problem, _), grade in zip(solved, self.grade(solved), strict=True):
             if grade.outcome is Outcome.INFRA_ERROR:
                 raise GraderError(f"the solution of {problem.id} has no verdict: {grade.detail}")
@@ -399,3 +404,10 @@ class GraderPool:
         with contextlib.suppress(FileNotFoundError):
             empty_folder(worker.scratch)
             os.rmdir(worker.scratch)
+
+
+def _refusal(problem: Problem) -> str:
+    """Why a problem's tests cannot be run against a program; empty when they may."""
+    if problem.language is not Language.PYTHON or problem.tests.stdio:
+        return ""
+    return out_of_reach(problem.tests.setup, problem.tests.code)

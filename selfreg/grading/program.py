@@ -5,14 +5,13 @@ that the program does here makes a verdict: the judge takes answers for data, an
 """
 
 import _sitebuiltins
+import _socket
 import atexit
 import builtins
 import contextlib
 import gc
-import json
 import os
 import random
-import socket
 import struct
 import sys
 import traceback
@@ -21,8 +20,9 @@ from functools import partial
 from typing import Any
 
 from selfreg.grading import shims, values
-from selfreg.grading.proxies import Given
+from selfreg.grading.proxies import PROGRAM as SIDE
 from selfreg.grading.remote import Peer
+from selfreg.grading.streams import flush
 
 CHANNEL_FD = 3
 PROGRAM = "program.py"
@@ -43,7 +43,7 @@ def run() -> None:
     A task is JSON: `program`, and for one whose functions are called `setup`, which runs before it,
     and `names`, those of its global names that the tests may use.
     """
-    task = json.loads(_receive(CHANNEL_FD))
+    task = values.load(_receive(CHANNEL_FD))
     if "names" in task:
         _answer(CHANNEL_FD, **task)
         _leave(1)
@@ -58,12 +58,13 @@ def rehearse() -> None:
     """
     main = sys.modules["__main__"]
     for _ in range(_REHEARSALS):
-        judge, child = socket.socketpair()
-        with judge, child:
-            for message in _REHEARSAL:
-                _send(judge.fileno(), values.dump(message))
-            judge.shutdown(socket.SHUT_WR)
-            _answer(child.fileno(), **json.loads(_receive(child.fileno())))
+        judge, child = _socket.socketpair()
+        for message in _REHEARSAL:
+            _send(judge.fileno(), values.dump(message))
+        judge.shutdown(_socket.SHUT_WR)
+        _answer(child.fileno(), **values.load(_receive(child.fileno())))
+        judge.close()
+        child.close()
     del sys.modules["program"]
     sys.modules["__main__"] = main
     # One program, one verdict: chance must not decide. The hash seed is fixed, too.
@@ -86,10 +87,20 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
         _send(channel, values.dump({"failure": _failure(stage, error)}))
         return
     send, receive = partial(_send, channel), partial(_receive, channel)
-    peer = Peer(send, receive, Given, lambda *_: True, _describe)
+    peer = Peer(send, receive, SIDE, _describe)
+    peer.before_message = flush
     found = {name: namespace[name] for name in names if name in namespace}
     modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
-    exported = {name: peer.export(value) for name, value in found.items() if name not in modules}
+    exported = {
+        # A builtin type by a name of the program's is its function: solve = list.
+        name: peer.export_object(value)
+        if isinstance(value, type)
+        and values.TYPES.get(value.__name__) is value
+        and value.__name__ != name
+        else peer.export(value)
+        for name, value in found.items()
+        if name not in modules
+    }
     send(values.dump({"names": exported, "modules": modules}))
     with contextlib.suppress(EOFError):
         while True:
@@ -185,7 +196,7 @@ _REHEARSAL = (
         "program": "def f(*x):\n    return [i for i in x][0]\ndef g():\n    raise OSError\n",
         "names": ["f", "g"],
     },
-    ["call", 1, 0, [1, 2.5, "a", None, True], {}],
-    ["call", 2, 0, [["l", 1, ["d", "a", 2]], ["t", 1, 2], ["s", 1]], {}],
-    ["call", 3, 1, [], {}],
+    ["call", 1, 0, [1, 2.5, "a", None, True], {}, []],
+    ["call", 2, 0, [["l", 1, ["d", "a", 2]], ["t", 1, 2], ["s", 1]], {}, []],
+    ["call", 3, 1, [], {}, []],
 )

@@ -12,25 +12,43 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from selfreg.grading.remote import BINARY, ORDER, UNARY, Proxy
+from selfreg.grading.operations import BINARY, IN_PLACE, ORDER, UNARY
+from selfreg.grading.remote import Proxy, Side, locate
 
 TESTS_MODULE = "tests"
 
 _CONVERSIONS = {"bool": bool, "int": int, "float": float, "complex": complex, "len": int}
 _TEXTS = ("str", "repr", "format")
-_ITEMS = ("getattr", "setattr", "delattr", "getitem", "setitem", "delitem")
+_ITEMS = ("setattr", "delattr", "getitem", "setitem", "delitem")
+_SIMPLE = (
+    *("next", "reversed", "enter", "exit", "round", "copy", "deepcopy", "dir", "aiter"),
+    *_ITEMS,
+    *UNARY,
+)
+_COMPARING = frozenset(
+    f"__{name}__"
+    for name in (*BINARY, *IN_PLACE, *(f"r{name}" for name in BINARY), *ORDER, "eq", "ne")
+) | {"__contains__", "__instancecheck__", "__subclasscheck__"}
+_AWAITED = ("anext", "aenter", "aexit")
+# What every object has of its own, and must not take from the proxy's class.
+_OF_ALL = ("__doc__", "__module__", "__annotations__")
+
+
+def _ask(operation: str, proxy: Any, /, *operands: Any, **keywords: Any) -> Any:
+    peer, number = locate(proxy)
+    return peer.request(operation, number, *operands, keywords=keywords)
 
 
 def _forward(operation: str) -> Callable[..., Any]:
-    def method(self: Proxy, *operands: Any) -> Any:
-        return self._peer.request(operation, self, *operands)
+    def method(self: Any, /, *operands: Any) -> Any:
+        return _ask(operation, self, *operands)
 
     return method
 
 
 def _forward_checked(operation: str, kind: type) -> Callable[..., Any]:
-    def method(self: Proxy, *operands: Any) -> Any:
-        result = self._peer.request(operation, self, *operands)
+    def method(self: Any, /, *operands: Any) -> Any:
+        result = _ask(operation, self, *operands)
         if type(result) is not kind:
             raise TypeError(f"{operation} gave {type(result).__name__}, not {kind.__name__}")
         return result
@@ -38,32 +56,84 @@ def _forward_checked(operation: str, kind: type) -> Callable[..., Any]:
     return method
 
 
-def _forward_between(operation: str) -> Callable[..., Any]:
-    def method(self: Proxy, other: Any) -> Any:
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._peer.request(operation, self, other)
+def _forward_between(operation: str, otherwise: Any = None) -> Callable[..., Any]:
+    """A method that asks the program about two of its objects, and never about plain data."""
+
+    def method(self: Any, other: Any, /) -> Any:
+        peer, _ = locate(self)
+        if peer.address(other) is not None:
+            return _ask(operation, self, other)
+        return NotImplemented if otherwise is None else otherwise(self, other)
 
     return method
 
 
-def _call(self: Proxy, *operands: Any, **keywords: Any) -> Any:
-    return self._peer.request("call", self, *operands, keywords=keywords)
+def _get_attribute(self: Any, name: str, /) -> Any:
+    if name in _COMPARING:  # called by name with plain data, it would decide all the same
+        raise AttributeError(name)
+    return _ask("getattr", self, name)
 
 
-def _iterate(self: Proxy) -> Any:
-    iterator = self._peer.request("iter", self)
-    return iterator if type(iterator) is type(self) else iter(iterator)
+def _forward_awaited(operation: str) -> Callable[..., Any]:
+    async def method(self: Any, /, *operands: Any) -> Any:
+        return _ask(operation, self, *operands)
+
+    return method
+
+
+def _await(self: Any, /) -> Any:
+    return _ask("await", self)
+    yield  # which makes it what __await__ must be
+
+
+def _sign(self: Any, /) -> Any:
+    import inspect  # which the tests have imported by now
+
+    parameters, returns = _ask("signature", self)
+    made = [
+        inspect.Parameter(
+            name,
+            inspect._ParameterKind(kind),
+            **({"default": default[0]} if default else {}),
+            **({"annotation": annotation[0]} if annotation else {}),
+        )
+        for name, kind, default, annotation in parameters
+    ]
+    return inspect.Signature(made, return_annotation=(*returns, inspect.Signature.empty)[0])
+
+
+def _attribute(name: str) -> property:
+    return property(lambda self: _ask("getattr", self, name))
+
+
+def _call(self: Any, /, *operands: Any, **keywords: Any) -> Any:
+    return _ask("call", self, *operands, **keywords)
+
+
+def _iterate(self: Any, /) -> Any:
+    iterator = _ask("iter", self)
+    return iterator if issubclass(type(iterator), Proxy) else iter(iterator)
+
+
+def _deep_copy(self: Any, _: Any, /) -> Any:
+    return _ask("deepcopy", self)
+
+
+def _refuse_pickling(self: Any, _: Any, /) -> Any:
+    raise TypeError("tests cannot pickle an object of the program")
 
 
 _SHARED = {
-    "__slots__": (),
     "__call__": _call,
     "__iter__": _iterate,
-    **{f"__{name}__": _forward(name) for name in ("next", "reversed", "enter", "exit", "round")},
-    **{f"__{name}__": _forward(name) for name in (*_ITEMS, *UNARY)},
+    **{f"__{name}__": _forward(name) for name in _SIMPLE},
     **{f"__{name}__": _forward_checked(name, kind) for name, kind in _CONVERSIONS.items()},
     **{f"__{name}__": _forward_checked(name, str) for name in _TEXTS},
+    **{f"__{name}__": _forward_awaited(name) for name in _AWAITED},
+    "__await__": _await,
+    "__getattr__": _get_attribute,
+    "__deepcopy__": _deep_copy,
+    "__reduce_ex__": _refuse_pickling,
 }
 
 
@@ -73,20 +143,47 @@ class Answer(Proxy):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is Answer and self._peer.request("eq", self, other) is True
+        peer, _ = locate(self)
+        return peer.address(other) is not None and _ask("eq", self, other) is True
 
     def __hash__(self) -> int:
-        number = self._peer.request("hash", self)
+        number = _ask("hash", self)
         return number if type(number) is int else 0
 
     def __contains__(self, value: object) -> bool:
         return any(item is value or item == value for item in self)  # type: ignore[attr-defined]
 
     def __instancecheck__(self, value: object) -> bool:
-        return type(value) is Answer and self._peer.request("isinstance", self, value) is True
+        peer, _ = locate(self)
+        return peer.address(value) is not None and _ask("isinstance", self, value) is True
 
     def __subclasscheck__(self, value: object) -> bool:
-        return type(value) is Answer and self._peer.request("issubclass", self, value) is True
+        peer, _ = locate(self)
+        return peer.address(value) is not None and _ask("issubclass", self, value) is True
+
+
+class Coroutine(Answer):
+    """The judge's proxy of a coroutine of the program, which runs there, from its start to its end.
+
+    `asyncio.run` takes whatever has these methods for a coroutine.
+    """
+
+    __slots__ = ()
+
+    def send(self, _: object) -> None:
+        """Run it."""
+        raise StopIteration(_ask("await", self))
+
+    def __next__(self) -> None:  # what a task prefers to `send`, where there is one
+        self.send(None)
+
+    def throw(self, *error: Any) -> None:
+        """Throw an exception into it."""
+        _ask("getattr", self, "throw")(*error)
+
+    def close(self) -> None:
+        """End it."""
+        _ask("getattr", self, "close")()
 
 
 class Given(Proxy):
@@ -97,28 +194,93 @@ class Given(Proxy):
 
 def _complete(proxy: type[Proxy], methods: dict[str, Any]) -> None:
     for name, method in methods.items():
-        if name not in vars(proxy):
+        if name not in vars(proxy) or name in _OF_ALL:
             setattr(proxy, name, method)
 
 
-_complete(Answer, _SHARED)
-_complete(Answer, {f"__{name}__": _forward_between(name) for name in (*BINARY, *ORDER)})
-_complete(Given, _SHARED)
-_complete(
-    Given,
-    {f"__{name}__": _forward(name) for name in (*BINARY, *ORDER, "eq", "ne", "contains", "hash")},
-)
+_BETWEEN = (*BINARY, *IN_PLACE, *ORDER)
+_TO_ALL = (*BINARY, *ORDER, "eq", "ne", "contains", "hash")
+for _kind in (Answer, Given):
+    _complete(_kind, _SHARED | {name: _attribute(name) for name in _OF_ALL})
+Answer.__signature__ = property(_sign)  # type: ignore[attr-defined]
+_complete(Answer, {f"__{name}__": _forward_between(name) for name in _BETWEEN})
+_complete(Given, {f"__{name}__": _forward(name) for name in _TO_ALL})
+
+
+# --- Methods of images: what a class adds to the plain type that it extends, or overrides ---------
+
+
+def _set_attribute(self: Any, name: str, value: Any, /) -> None:
+    if name.startswith("__"):  # the interpreter's own, such as an exception's __traceback__
+        BaseException.__setattr__(self, name, value)
+    else:
+        _ask("setattr", self, name, value)
+
+
+def _hash_of(base: Any) -> Callable[..., int]:
+    """Equal plain data must have an equal hash; what has none by its base may have its own."""
+    return base.__hash__ or _forward_checked("hash", int)
+
+
+def _image_methods(base: type, names: list[str], compare: dict[str, Any]) -> dict[str, Any]:
+    methods: dict[str, Any] = {
+        "__getattr__": _SHARED["__getattr__"],
+        "__setattr__": _set_attribute,
+        "__delattr__": _forward("delattr"),
+        "__copy__": _forward("copy"),
+        "__deepcopy__": _deep_copy,
+        "__reduce_ex__": _refuse_pickling,
+    }
+    for name in names:
+        if name in _OF_ALL:
+            continue
+        if not (name.startswith("__") and name.endswith("__")):
+            methods[name] = _attribute(name)
+        elif name in _SHARED:
+            methods[name] = _SHARED[name]
+        elif name in compare:
+            methods[name] = compare[name]
+        elif name == "__missing__":
+            methods[name] = _forward("getitem")
+    if "__eq__" in methods:
+        methods["__hash__"] = _hash_of(base)
+    return methods
+
+
+def _answer_methods(base: type, names: list[str]) -> dict[str, Any]:
+    """Those of an image in the judge: plain data is compared with the plain contents."""
+    compare = {
+        f"__{name}__": _forward_between(name, getattr(base, f"__{name}__", None))
+        for name in (*_BETWEEN, "eq", "ne")
+    }
+    compare["__hash__"] = _hash_of(base)
+    return _image_methods(base, names, compare)
+
+
+def _given_methods(base: type, names: list[str]) -> dict[str, Any]:
+    """Those of an image in the program."""
+    compare = {f"__{name}__": _forward(name) for name in (*_TO_ALL, *IN_PLACE)}
+    return _image_methods(base, names, compare)
+
+
+_ALWAYS = ("call", "iter", "next", "eq", "ne", "hash", "bool")
+_NEVER = ("substitute", "dir", "signature", "await", "aiter", "anext", "aenter", "aexit")
+_OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
 
 
 def permits(subject: object, operation: str, operands: tuple[Any, ...]) -> bool:
     """Whether a program may do an operation to an object of the tests that it was given.
 
     Functions can be called and iterators advanced. Of instances of the tests' own classes a program
-    sees attributes and methods; of anything else no attribute, for by way of frames and globals
-    they lead to what is expected.
+    sees attributes and methods; of functions their name; of anything else no attribute, for by way
+    of frames and globals they lead to what is expected.
     """
-    if operation in ("call", "iter", "next", "eq", "ne", "hash", "bool"):
+    if operation in _ALWAYS:
         return True
+    if operation in _NEVER:
+        return False
+    if operation == "getattr" and type(subject) is types.FunctionType:
+        return type(operands[0]) is str and operands[0] in _OF_FUNCTIONS
     if type(subject).__module__ != TESTS_MODULE:
         return False
     if not operation.endswith("attr"):
@@ -130,3 +292,7 @@ def permits(subject: object, operation: str, operands: tuple[Any, ...]) -> bool:
         return True
     method = getattr(type(subject), name, None)
     return isinstance(method, (types.FunctionType, property)) or not callable(method)
+
+
+JUDGE = Side(Answer, Coroutine, _answer_methods, permits)
+PROGRAM = Side(Given, Given, _given_methods, lambda *_: True)

@@ -1,69 +1,31 @@
 """Objects across a process boundary: each side calls the other's, and answers for its own.
 
-    request   [operation, number, object, operands, keywords]
-    reply     [number, exception or null, result, changed arguments]
+    request   [operation, number, object, operands, keywords, changes]
+    reply     [number, exception or null, result, changes, changes of what came to be shared since]
 
 While a side waits for its reply it serves requests, so that a callback can call back. An object
 that is no plain data stays where it is and travels as ["o", number]; on its way home it is
 ["h", number]. What no honest side sends is a ProtocolError, and ends the conversation.
+
+Containers that belong to an object (its attributes, its items) are shared: both sides hold a copy,
+and each message says what became of those that were changed, arguments of the call among them.
 """
 
-import builtins
-import json
 import operator
+import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from selfreg.grading import values
+from selfreg.grading.images import ImageMaker, maker_of
+from selfreg.grading.operations import OPERATIONS
 from selfreg.grading.values import Decoder, Encoder
 
-_EXCEPTIONS: dict[str, type[BaseException]] = {
-    name: kind
-    for name, kind in vars(builtins).items()
-    if isinstance(kind, type) and issubclass(kind, BaseException)
-}
 _mro = type.__dict__["__mro__"].__get__
 
-BINARY = (
-    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift"),
-    *("and", "or", "xor", "divmod"),
-)
-ORDER = ("lt", "le", "gt", "ge")
-UNARY = ("neg", "pos", "abs", "invert", "index")
-# What can be asked of an object. Bound here, before a program could replace any of it.
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    **{
-        name: getattr(operator, f"__{name}__")
-        for name in (*BINARY, *ORDER, *UNARY, "eq", "ne")
-        if name != "divmod"
-    },
-    "divmod": divmod,
-    "call": lambda target, *operands, **keywords: target(*operands, **keywords),
-    "getattr": getattr,
-    "setattr": setattr,
-    "delattr": delattr,
-    "getitem": operator.getitem,
-    "setitem": operator.setitem,
-    "delitem": operator.delitem,
-    "contains": operator.contains,
-    "len": len,
-    "iter": iter,
-    "reversed": reversed,
-    "next": next,
-    "bool": bool,
-    "int": int,
-    "float": float,
-    "complex": complex,
-    "round": round,
-    "str": str,
-    "repr": repr,
-    "format": format,
-    "hash": hash,
-    "isinstance": lambda target, value: isinstance(value, target),
-    "issubclass": lambda target, value: issubclass(value, target),
-    "enter": lambda target: type(target).__enter__(target),
-    "exit": lambda target, *error: type(target).__exit__(target, *error),
-}
+# What these give of an object's containers stays its own, and is shared.
+_SHARING = ("getattr", "getitem")
+_KNOWN = 2  # parts of what names a class that both sides have
 _BAD = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
@@ -75,12 +37,50 @@ class Proxy:
     """Stands for an object of the other side; subclasses say what can be done to it."""
 
     __slots__ = ("_number", "_peer")
-    _number: int
-    _peer: "Peer"
 
-    def __init__(self, peer: "Peer", number: int) -> None:
-        object.__setattr__(self, "_peer", peer)
-        object.__setattr__(self, "_number", number)
+
+# Their own names are free for the program's.
+_slots = vars(Proxy)["_peer"], vars(Proxy)["_number"]
+_peer_of, _number_of = (slot.__get__ for slot in _slots)
+del Proxy._peer, Proxy._number  # type: ignore[attr-defined]
+
+
+def make_proxy(kind: type[Proxy], peer: "Peer", number: int) -> Proxy:
+    """What stands for the object of the other side that has a number."""
+    proxy = object.__new__(kind)
+    for slot, value in zip(_slots, (peer, number), strict=True):
+        slot.__set__(proxy, value)
+    return proxy
+
+
+def locate(value: Any) -> tuple["Peer", int]:
+    """A proxy's or an image's side of the conversation, and the number of its object."""
+    if issubclass(type(value), Proxy):
+        return _peer_of(value), _number_of(value)
+    maker = maker_of(value)
+    number = None if maker is None else maker.address(value)
+    if maker is None or number is None:
+        raise TypeError(f"{type(value).__name__} stands for nothing")
+    return maker.peer, number
+
+
+class Side(NamedTuple):
+    """What one side of a conversation makes of the other's objects, and lets it do to its own.
+
+    Attributes:
+      proxy: The class of what stands for an object of the other side.
+      methods: The methods of an image (`images.py`).
+      coroutine: The same for a coroutine.
+      permits: Whether the other side may do an operation to an object of this one.
+    """
+
+    proxy: type[Proxy]
+    coroutine: type[Proxy]
+    methods: Callable[[type, list[str]], dict[str, Any]]
+    permits: Callable[[Any, str, tuple[Any, ...]], bool]
+
+
+def _nothing() -> None: ...
 
 
 class Peer:
@@ -89,16 +89,16 @@ class Peer:
     Attributes:
       calls: How often this side had something of the other side called.
       broken: What ended the conversation; empty while it goes on.
-      error: The exception that came from the other side last, and `error_detail` a line on it.
-      errors: All that came: a test may keep one and raise it when others have come.
+      error: The exception that the other side raised last, and `error_detail` a line on it.
+      errors: All exceptions that came from there, by id.
+      before_message: Called before a request, or a reply, is written.
     """
 
     def __init__(
         self,
         send: Callable[[bytes], None],
         receive: Callable[[], bytes],
-        proxy: type[Proxy],
-        permits: Callable[[Any, str, tuple[Any, ...]], bool],
+        side: Side,
         describe: Callable[[BaseException], str],
     ) -> None:
         """Take part in a conversation.
@@ -106,30 +106,34 @@ class Peer:
         Args:
           send: Sends a message.
           receive: Receives one.
-          proxy: The class of what stands for objects of the other side.
-          permits: Whether the other side may do an operation to an object of this one.
+          side: Which side this is.
           describe: A line on an exception that goes to the other side.
         """
         self.calls = 0
         self.broken = ""
         self.error: BaseException | None = None
         self.error_detail = ""
-        self.errors: list[BaseException] = []
-        self._send, self._receive, self._proxy = send, receive, proxy
-        self._permits, self._describe = permits, describe
+        self.errors: dict[int, BaseException] = {}
+        self.before_message: Callable[[], None] = _nothing
+        self._send, self._receive, self._side = send, receive, side
+        self._describe = describe
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
-        self._proxies: dict[int, Any] = {}
+        self._images = ImageMaker(self, side.methods)
         self._requests = 0
+        # Containers that both sides hold, and what the other side knows to be in them.
+        self._shared: list[Any] = []
+        self._synced: list[list[Any]] = []
 
     def request(
         self,
         operation: str,
-        target: Proxy,
+        number: int,
+        /,
         *operands: Any,
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Do an operation to an object of the other side.
+        """Do an operation to the object of the other side that has a number.
 
         Raises:
           ProtocolError: The other side misbehaves, or did before.
@@ -137,34 +141,45 @@ class Peer:
         """
         if self.broken:
             raise ProtocolError(self.broken)
-        encoder = Encoder(self._opaque)
+        self.before_message()
+        held = len(self._shared)
+        encoder = Encoder(self._opaque, self._shared, self._images)
         self._requests += 1
         self.calls += operation == "call"
+        changes = self._changes(encoder, self._shared, self._synced)
         sent = [encoder.encode(operand) for operand in operands]
         named = {name: encoder.encode(value) for name, value in (keywords or {}).items()}
-        self._send(values.dump([operation, self._requests, target._number, sent, named]))
+        self._send(values.dump([operation, self._requests, number, sent, named, changes]))
         try:
-            reply = self._await_reply(self._requests)
-            decoder = Decoder(self._resolve, encoder.known)
-            error, result, changes = reply
+            error, result, changes, later = self._await_reply(self._requests)
+            decoder = Decoder(self._resolve, encoder.known, self._images)
             result = decoder.decode(result)
-            error = error and self._decode_error(decoder, *error)
+            raised = error and self._decode_error(decoder, *error)
             for index, contents in changes:
                 decoder.fill(decoder.known[operator.index(index)], contents)
+            for index, contents in later:
+                decoder.fill(self._shared[operator.index(index)], contents)
         except _BAD as failure:
-            self.broken = f"the program sent nonsense: {failure!r:.100}"
-            raise ProtocolError(self.broken) from None
-        if error is not None:
-            raise error
+            self._break(failure)
+        self._settle(decoder.known, held, len(encoder.known), operation)
+        if raised is not None:
+            raise raised
         return result
 
     def serve(self) -> None:
         """Receive a request, do it and reply."""
-        self._serve(*json.loads(self._receive()))
+        self._serve(*values.load(self._receive()))
 
     def export(self, value: Any) -> Any:
         """A value as the other side's `adopt` takes it."""
-        return Encoder(self._opaque).encode(value)
+        encoder = Encoder(self._opaque, self._shared, self._images)
+        encoded = encoder.encode(value)
+        self._settle(encoder.known, len(self._shared), 0, "getattr")
+        return encoded
+
+    def export_object(self, value: Any) -> list[Any]:
+        """An object by reference, whatever it is, as `adopt` takes it."""
+        return ["o", self.number(value)]
 
     def adopt(self, value: Any) -> Any:
         """The value that the other side exported.
@@ -173,14 +188,69 @@ class Peer:
           ProtocolError: It is none.
         """
         try:
-            return Decoder(self._resolve).decode(value)
+            decoder = Decoder(self._resolve, self._shared, self._images)
+            decoded = decoder.decode(value)
         except _BAD as failure:
-            self.broken = f"the program sent nonsense: {failure!r:.100}"
-            raise ProtocolError(self.broken) from None
+            self._break(failure)
+        self._settle(decoder.known, len(self._shared), 0, "getattr")
+        return decoded
+
+    def address(self, value: Any) -> int | None:
+        """The number at the other side of the object that a value stands for, if it does."""
+        if issubclass(type(value), Proxy):
+            return _number_of(value) if _peer_of(value) is self else None
+        return self._images.address(value) if maker_of(value) is self._images else None
+
+    def number(self, value: Any) -> int:
+        """The number of an object of this side."""
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)  # which also keeps its id from being used again
+        return number
+
+    def own(self, number: Any) -> Any:
+        """The object of this side with a number."""
+        return self._objects[operator.index(number)]
+
+    def _break(self, failure: BaseException) -> NoReturn:
+        self.broken = f"the program sent nonsense: {failure!r:.100}"
+        raise ProtocolError(self.broken) from None
+
+    def _changes(
+        self,
+        encoder: Encoder,
+        containers: Sequence[Any],
+        before: Sequence[list[Any]],
+        first: int = 0,
+    ) -> list[Any]:
+        """What became of containers since `before`, by number; `first` is that of the first."""
+        pairs = list(zip(containers, before, strict=False))
+        return [
+            [number, encoder.contents(container)]
+            for number, (container, past) in enumerate(pairs, first)
+            if not values.same(past, values.items(container))
+        ]
+
+    def _settle(self, known: Sequence[Any], held: int, sent: int, operation: str) -> None:
+        """Note, after a request and its reply, what is in containers that are shared from now on.
+
+        Args:
+          known: The containers of both messages.
+          held: How many of them were shared before.
+          sent: How many the request had.
+          operation: What was asked.
+        """
+        self._synced = list(map(values.items, self._shared))
+        brought, given = known[held:sent], known[max(held, sent) :]
+        new = [c for c in brought if values.is_extended(c)]
+        new += given if operation in _SHARING else [c for c in given if values.is_extended(c)]
+        self._shared += new
+        self._synced += map(values.items, new)
 
     def _await_reply(self, number: int) -> list[Any]:
         while True:
-            message = json.loads(self._receive())
+            message = values.load(self._receive())
             if type(message) is not list or not message:
                 raise ValueError("no message")
             if type(message[0]) is str:
@@ -192,89 +262,104 @@ class Peer:
             return reply
 
     def _serve(
-        self, operation: str, number: int, target: int, sent: list[Any], named: dict[str, Any]
+        self,
+        operation: str,
+        number: int,
+        target: int,
+        sent: list[Any],
+        named: dict[str, Any],
+        changed: list[Any],
     ) -> None:
-        decoder = Decoder(self._resolve)
+        held = len(self._shared)
+        decoder = Decoder(self._resolve, self._shared, self._images)
+        for index, contents in changed:
+            container = self._shared[operator.index(index)]
+            decoder.fill(container, contents)
+            self._synced[index] = values.items(container)
         operands = tuple(map(decoder.decode, sent))
         keywords = {name: decoder.decode(value) for name, value in named.items()}
-        subject, work = self._objects[operator.index(target)], OPERATIONS[operation]
+        subject, work = self.own(target), OPERATIONS[operation]
         known = decoder.known
-        before = [values.items(container) for container in known]
-        encoder, error, result = Encoder(self._opaque, known), None, None
+        before = self._synced[:held] + [values.items(container) for container in known[held:]]
+        encoder, error, result = Encoder(self._opaque, known, self._images), None, None
         try:
-            if not self._permits(subject, operation, operands):
+            if not self._side.permits(subject, operation, operands):
                 raise AttributeError(f"a program cannot do {operation} here")
             result = encoder.encode(work(subject, *operands, **keywords))
         except ProtocolError:
             raise
         except BaseException as raised:
-            encoder = Encoder(self._opaque, known)
-            error = self._encode_error(encoder, raised)
-        changes = [
-            [index, encoder.contents(container)]
-            for index, container in enumerate(known)
-            if not values.same(before[index], values.items(container))
-        ]
-        self._send(values.dump([number, error, result, changes]))
+            encoder, result = Encoder(self._opaque, known, self._images), None
+            error = [*self._encode_exception(encoder, raised), self._describe(raised)]
+        changes = self._changes(encoder, encoder.known, before)
+        later = self._changes(encoder, self._shared[held:], self._synced[held:], held)
+        self.before_message()
+        self._send(values.dump([number, error, result, changes, later]))
+        self._settle(encoder.known, held, len(known), operation)
 
     def _opaque(self, value: Any) -> list[Any]:
-        if type(value) is self._proxy:
-            return ["h", value._number]
+        number = self.address(value)
+        if number is not None:
+            return ["h", number]
+        kind = type(value)
+        if BaseException in _mro(kind):
+            return ["X", *self._encode_exception(Encoder(self._opaque), value)]
         if isinstance(value, type) and BaseException in _mro(value):
-            return self._encode_exception_class(value)
-        return ["o", self._number(value)]
-
-    def _number(self, value: Any) -> int:
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._numbers[id(value)] = len(self._objects)
-            self._objects.append(value)  # which also keeps its id from being used again
-        return number
+            return self._images.encode_exception_class(value)
+        if kind is types.CoroutineType:
+            return ["o", self.number(value), "coroutine"]
+        return ["o", self.number(value)]
 
     def _resolve(self, value: Sequence[Any]) -> Any:
         tag = value[0]
         if tag == "h":
-            return self._objects[operator.index(value[1])]
-        if tag == "E":
-            return self._decode_exception_class(*value[1:])
+            return self.own(value[1])
+        if tag in ("E", "L"):
+            return self._images.decode_exception_class(*value)
+        if tag == "X":
+            return self._decode_exception(Decoder(self._resolve), *value[1:])
         if tag != "o":
             raise ValueError(f"no value begins with {tag!r:.20}")
         number = operator.index(value[1])
-        if number not in self._proxies:
-            self._proxies[number] = self._proxy(self, number)
-        return self._proxies[number]
+        found = self._images.found
+        if number not in found:
+            kind = self._side.coroutine if value[2:] == ["coroutine"] else self._side.proxy
+            found[number] = make_proxy(kind, self, number)
+        return found[number]
 
-    # An exception arrives as one that the other side's `except` can catch: of the same builtin
-    # class, or of a class made in the image of the one that a program defined.
+    def _encode_exception(self, encoder: Encoder, error: BaseException) -> list[Any]:
+        """A class, `args`, a number where the class has an image, and attributes."""
+        home = self.address(error)
+        if home is not None:
+            return [["h", home], [], None, {}]
+        kind = self._images.encode_exception_class(type(error))
+        is_own = kind[0] == "E" and len(kind) > _KNOWN
+        own = {} if is_own else dict(object.__getattribute__(error, "__dict__"))
+        if error.__cause__ is not None and error.__cause__ is not error:
+            own["__cause__"] = error.__cause__
+        arguments = list(map(encoder.encode, error.args))
+        attributes = {name: encoder.encode(value) for name, value in own.items()}
+        return [kind, arguments, self.number(error) if is_own else None, attributes]
 
-    def _encode_error(self, encoder: Encoder, error: BaseException) -> list[Any]:
-        kind = self._encode_exception_class(type(error))
-        return [kind, [encoder.encode(part) for part in error.args], self._describe(error)]
-
-    def _decode_error(
-        self, decoder: Decoder, kind: list[Any], sent: list[Any], detail: str
+    def _decode_exception(
+        self,
+        decoder: Decoder,
+        kind: list[Any],
+        arguments: list[Any],
+        number: int | None,
+        own: dict[str, Any],
     ) -> BaseException:
-        made = self._decode_exception_class(*kind[1:])
-        error = made.__new__(made, *map(decoder.decode, sent))
-        if isinstance(error, StopIteration) and error.args:
-            error.value = error.args[0]
-        self.error, self.error_detail = error, str(detail)
-        self.errors.append(error)
+        if kind[0] == "h" and BaseException in _mro(type(self.own(kind[1]))):
+            return self.own(kind[1])
+        found = self._images.decode_exception_class(*kind)
+        decoded = list(map(decoder.decode, arguments))
+        attributes = {name: decoder.decode(value) for name, value in own.items()}
+        error = self._images.make_exception(found, number, decoded, attributes)
+        self.errors[id(error)] = error
         return error
 
-    def _encode_exception_class(self, kind: type[BaseException]) -> list[Any]:
-        name = kind.__name__
-        if _EXCEPTIONS.get(name) is kind:
-            return ["E", name]
-        base = next(base for base in _mro(kind)[1:] if BaseException in _mro(base))
-        return ["E", name, self._number(kind), self._encode_exception_class(base)]
-
-    def _decode_exception_class(
-        self, name: str, number: int | None = None, base: Sequence[Any] = ()
-    ) -> type[BaseException]:
-        if number is None:
-            return _EXCEPTIONS[name]
-        if number not in self._proxies:
-            parent = self._decode_exception_class(*base[1:])
-            self._proxies[number] = type(str(name), (parent,), {})
-        return self._proxies[number]
+    def _decode_error(self, decoder: Decoder, *parts: Any) -> BaseException:
+        *exception, detail = parts
+        error = self._decode_exception(decoder, *exception)
+        self.error, self.error_detail = error, str(detail)
+        return error

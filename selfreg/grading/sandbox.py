@@ -9,14 +9,13 @@ Every layer works alone and a missing one is left out; `layers.py` finds out whi
 """
 
 import ctypes
-import fcntl
 import os
 import resource
 import signal
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from selfreg.grading import seccomp
 from selfreg.grading.system import call, libc
@@ -70,8 +69,7 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a child may use.
 
     Attributes:
@@ -96,8 +94,7 @@ class Limits:
         return self.wait_s + WALL_FACTOR * self.cpu_s
 
 
-@dataclass(frozen=True, slots=True)
-class Jail:
+class Jail(NamedTuple):
     """Made once by the zygote, put on by each child.
 
     Attributes:
@@ -273,9 +270,18 @@ def _ruleset(readable: Iterable[str], scratch: str, host_proc: int | None = None
     if host_proc is not None:
         _allow(ruleset, host_proc, _READ_FILE | _READ_DIR)
     # Out of the way of the descriptors that a child gets.
-    number = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, OPEN_FILES // 2)
+    number = next(n for n in range(OPEN_FILES // 2, OPEN_FILES) if not _is_open(n))
+    os.dup2(ruleset, number, inheritable=False)
     os.close(ruleset)
     return number
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _allow(ruleset: int, folder: int, rights: int) -> None:

@@ -10,12 +10,18 @@ cycles arrive, and a reply can say what became of each argument.
 
 import collections
 import importlib
+import itertools
 import json
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-_dumps = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+# The library's own C functions, without the objects that json makes around them for each call:
+# in a child each such object is a page to copy.
+_scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)
 _SMALL = 1 << 63
 
 # Types that stand for themselves in whatever process.
@@ -33,6 +39,22 @@ _Opaque = Callable[[Any], list[Any]]
 _Resolve = Callable[[list[Any]], Any]
 
 
+class Images(Protocol):
+    """How objects travel whose class extends a plain type: with whose they are, and as what."""
+
+    def head(self, value: Any) -> list[Any]:
+        """What stands before the contents: ["V", number, class, what to know of the class].
+
+        Anything else stands for the value alone.
+        """
+
+    def find(self, number: Any, class_number: Any, about: Any) -> tuple[Any, type]:
+        """What stands for an object already, or None, and the class to make it of."""
+
+    def keep(self, number: int, made: Any) -> None:
+        """Note what stands for an object from now on."""
+
+
 class Encoder:
     """Encodes the values of one message.
 
@@ -40,10 +62,20 @@ class Encoder:
       known: The message's mutable containers, by number.
     """
 
-    def __init__(self, opaque: _Opaque, known: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, opaque: _Opaque, known: Sequence[Any] = (), images: Images | None = None
+    ) -> None:
+        """Begin a message.
+
+        Args:
+          opaque: Encodes what is no plain data.
+          known: The containers that both sides know already.
+          images: Heads values of classes that extend a plain type; without it they become values
+            of that type.
+        """
         self.known = list(known)
         self._numbers = {id(value): number for number, value in enumerate(known)}
-        self._opaque = opaque
+        self._opaque, self._images = opaque, images
 
     def encode(self, value: Any) -> Any:
         """A value as JSON data; `opaque` encodes what is no plain data."""
@@ -53,31 +85,48 @@ class Encoder:
         if kind is int:
             return value if -_SMALL < value < _SMALL else ["i", hex(value)]
         if kind in _CONTAINERS:
-            number = self._numbers.get(id(value))
-            if number is not None:
-                return ["#", number]
-            self._numbers[id(value)] = len(self.known)
-            self.known.append(value)
-            return [_CONTAINERS[kind][0], *self.contents(value)]
+            return self._encode_container(value, kind)
         if kind is tuple or kind is frozenset:
-            return ["t" if kind is tuple else "f", *map(self.encode, value)]
+            return ["t" if kind is tuple else "f", *self._encode_all(value)]
         if kind in _SCALARS:
             return _SCALARS[kind](value)
         if kind in _VIEWS:
-            return ["k" if kind is _VIEWS[0] else "p", *map(self.encode, value)]
+            return [_VIEWS[kind], *map(self.encode, value)]
         if kind is type and value in _TYPE_NAMES:
             return ["T", _TYPE_NAMES[value]]
         name = f"{kind.__module__}.{kind.__name__}"
         if name in _LIBRARY:
-            return [name, *map(self.encode, value.__reduce__()[1])]
-        for base, flatten in _BASES:
-            if isinstance(value, base):
-                return self.encode(flatten(value))
-        return self._opaque(value)
+            return [name, *map(self.encode, _LIBRARY[name](value))]
+        base = plain_base(kind)
+        return self._opaque(value) if base is None else self._encode_extended(value, base)
+
+    def _encode_container(self, value: Any, kind: type) -> list[Any]:
+        number = self._numbers.get(id(value))
+        if number is not None:
+            return ["#", number]
+        self._numbers[id(value)] = len(self.known)
+        self.known.append(value)
+        option = [self.encode(_OPTIONS[kind](value))] if kind in _OPTIONS else []
+        return [_CONTAINERS[kind], *option, *self.contents(value)]
+
+    def _encode_extended(self, value: Any, base: type) -> Any:
+        if id(value) in self._numbers:
+            return ["#", self._numbers[id(value)]]
+        if self._images is None:
+            return self.encode(_FLATTEN[base](value))
+        head = self._images.head(value)
+        if head[0] != "V":
+            return head
+        if base in _CONTAINERS:
+            return [*head, self._encode_container(value, base)]
+        return [*head, self.encode(_FLATTEN[base](value))]
+
+    def _encode_all(self, values: Any) -> Iterable[Any]:
+        return values if _stand_for_themselves(values) else map(self.encode, values)
 
     def contents(self, container: Any) -> list[Any]:
         """What is in a mutable container, encoded."""
-        return [self.encode(item) for item in items(container)]
+        return list(self._encode_all(items(container)))
 
 
 class Decoder:
@@ -87,9 +136,18 @@ class Decoder:
       known: The message's mutable containers, by number.
     """
 
-    def __init__(self, resolve: _Resolve, known: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, resolve: _Resolve, known: Sequence[Any] = (), images: Images | None = None
+    ) -> None:
+        """Begin a message.
+
+        Args:
+          resolve: Decodes what `Encoder.opaque` encoded.
+          known: The containers that both sides know already.
+          images: Those of the encoder.
+        """
         self.known = list(known)
-        self._resolve = resolve
+        self._resolve, self._images = resolve, images
 
     def decode(self, value: Any) -> Any:
         """The value of some JSON data; `resolve` decodes what `opaque` encoded.
@@ -103,16 +161,14 @@ class Decoder:
             return value
         tag = value[0]
         if tag == "t":
-            return tuple(map(self.decode, value[1:]))
-        if tag in _EMPTY:
-            container = _EMPTY[tag]()
-            self.known.append(container)
-            self.fill(container, value[1:])
-            return container
+            return tuple(self._decode_all(value[1:]))
+        if tag in _KINDS:
+            kind = _KINDS[tag]
+            return self._decode_container(kind.__new__(kind), kind, value)
         if tag == "#":
             return self.known[operator.index(value[1])]
         if tag == "f":
-            return frozenset(map(self.decode, value[1:]))
+            return frozenset(self._decode_all(value[1:]))
         if tag == "T":
             return TYPES[value[1]]
         if tag == "k" or tag == "p":
@@ -123,31 +179,82 @@ class Decoder:
         if tag in _LIBRARY:
             module, _, name = tag.rpartition(".")
             return getattr(importlib.import_module(module), name)(*map(self.decode, value[1:]))
+        if tag == "V" and self._images:
+            return self._decode_extended(*value)
         return self._resolve(value)
 
-    def fill(self, container: Any, contents: Iterable[Any]) -> None:
+    def _decode_container(self, container: Any, kind: type, value: list[Any]) -> Any:
+        self.known.append(container)
+        contents = value[1:]
+        if kind is collections.deque:
+            collections.deque.__init__(container, (), self.decode(contents.pop(0)))
+        elif kind is collections.defaultdict:
+            container.default_factory = factory = self.decode(contents.pop(0))
+            if factory is not None and not callable(factory):
+                raise ValueError("a default factory that cannot be called")
+        self.fill(container, contents)
+        return container
+
+    def _decode_extended(self, _: str, number: int, kind: Any, about: Any, contents: Any) -> Any:
+        assert self._images
+        made, image = self._images.find(number, kind, about)
+        base = plain_base(image)
+        if base in _CONTAINERS:
+            if _KINDS[contents[0]] is not base:
+                raise ValueError("an extension of another type")
+            if made is None:
+                made = base.__new__(image)
+                self._images.keep(number, made)
+            return self._decode_container(made, base, contents)
+        plain = self.decode(contents)
+        if made is None:
+            if base is None or type(plain) is not base:
+                raise ValueError("an extension of another type")
+            made = base.__new__(image, plain)
+            self._images.keep(number, made)
+        return made
+
+    def _decode_all(self, values: list[Any]) -> Iterable[Any]:
+        return values if _stand_for_themselves(values) else map(self.decode, values)
+
+    def fill(self, container: Any, contents: list[Any]) -> None:
         """Make a mutable container hold what `Encoder.contents` encoded."""
-        new = [self.decode(item) for item in contents]
-        kind = type(container)
+        new = list(self._decode_all(contents))
+        kind: Any = _own_base(container)
         if kind is list or kind is bytearray:
-            container[:] = new
-        elif kind is set:
-            container.clear()
-            container.update(new)
+            kind.__setitem__(container, slice(None), new)
+            return
+        kind.clear(container)
+        if kind is set:
+            set.update(container, new)
         elif kind is collections.deque:
-            container.clear()
-            container.extend(new)
+            kind.extend(container, new)
         else:
-            container.clear()
             for key, item in zip(new[::2], new[1::2], strict=True):
-                container[key] = item
+                kind.__setitem__(container, key, item)
+
+
+def plain_base(kind: type) -> type | None:
+    """The plain type that a class extends, or is; None where it does not."""
+    return next((base for base in _mro(kind) if base in _FLATTEN), None)
+
+
+def is_extended(container: Any) -> bool:
+    """Whether a mutable container is more than plain data."""
+    return type(container) not in _CONTAINERS
+
+
+def _own_base(container: Any) -> type:
+    kind = type(container)
+    return kind if kind in _CONTAINERS else plain_base(kind) or kind
 
 
 def items(container: Any) -> list[Any]:
     """A mutable container's items in a flat list, by which it can be compared with its past."""
-    if isinstance(container, dict):
-        return [part for pair in container.items() for part in pair]
-    return list(container)
+    kind: Any = _own_base(container)  # whose methods a subclass may have replaced
+    if issubclass(kind, dict):
+        return list(itertools.chain.from_iterable(kind.items(container)))
+    return list(kind.__iter__(container))
 
 
 def same(before: list[Any], after: list[Any]) -> bool:
@@ -157,22 +264,62 @@ def same(before: list[Any], after: list[Any]) -> bool:
 
 def dump(message: Any) -> bytes:
     """JSON data as bytes."""
-    return _dumps(message).encode()
+    return "".join(_write(message, 0)).encode()
 
 
-# type: (tag, what makes an empty one). A default factory is code, and stays where it is.
-_CONTAINERS: dict[type, tuple[str, Callable[[], Any]]] = {
-    list: ("l", list),
-    dict: ("d", dict),
-    set: ("s", set),
-    bytearray: ("B", bytearray),
-    collections.deque: ("q", collections.deque),
-    collections.Counter: ("C", collections.Counter),
-    collections.OrderedDict: ("O", collections.OrderedDict),
-    collections.defaultdict: ("D", collections.defaultdict),
+def load(body: bytes) -> Any:
+    """The JSON data of `dump`.
+
+    Raises:
+      ValueError: It is none.
+    """
+    text = body.decode()
+    try:
+        message, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    if end != len(text):
+        raise ValueError("no JSON")
+    return message
+
+
+def _stand_for_themselves(values: Any) -> bool:
+    """Whether JSON has all values as they are: long answers of numbers must not take long."""
+    if len(values) < _LONG:
+        return False
+    kinds = set(map(type, values))
+    if not kinds <= _AS_THEY_ARE:
+        return False
+    numbers = values if kinds == {int} else [v for v in values if type(v) is int]
+    return int not in kinds or -_SMALL < min(numbers) <= max(numbers) < _SMALL
+
+
+_AS_THEY_ARE = {str, bool, float, int, type(None)}
+_LONG = 16  # below it the look costs more than it saves
+_mro = type.__dict__["__mro__"].__get__
+
+_CONTAINERS: dict[type, str] = {
+    list: "l",
+    dict: "d",
+    set: "s",
+    bytearray: "B",
+    collections.deque: "q",
+    collections.Counter: "C",
+    collections.OrderedDict: "O",
+    collections.defaultdict: "D",
 }
-_EMPTY = dict(_CONTAINERS.values())
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()))  # those that compare like sets
+_KINDS: dict[str, Any] = {tag: kind for kind, tag in _CONTAINERS.items()}
+# What a container has beside its items.
+_OPTIONS: dict[type, Callable[[Any], Any]] = {
+    collections.deque: vars(collections.deque)["maxlen"].__get__,
+    collections.defaultdict: vars(collections.defaultdict)["default_factory"].__get__,
+}
+# Views that compare like sets, and their tags.
+_ORDERED: Any = collections.OrderedDict()
+_VIEWS: dict[type, str] = {
+    **dict.fromkeys((type({}.keys()), type(_ORDERED.keys())), "k"),
+    **dict.fromkeys((type({}.items()), type(_ORDERED.items())), "p"),
+}
 _SCALARS: dict[type, Callable[[Any], list[Any]]] = {
     bytes: lambda v: ["b", v.hex()],
     complex: lambda v: ["c", v.real, v.imag],
@@ -184,21 +331,39 @@ _REBUILD: dict[str, Callable[..., Any]] = {
     "c": complex,
     "r": lambda *parts: range(*(int(part, 16) for part in parts)),
 }
-# By name, as few programs use them. They are made again from what pickle would note of them.
-_LIBRARY = frozenset(
-    ("decimal.Decimal", "fractions.Fraction", "datetime.date", "datetime.time", "datetime.datetime")
-) | {"datetime.timedelta", "datetime.timezone"}
-# The methods of the base, as a subclass may have replaced its own.
-_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (int, lambda v: int.__add__(v, 0)),
-    (float, float.__pos__),
-    (str, str.__str__),
-    (bytes, lambda v: bytes.__getitem__(v, slice(None))),
-    (bytearray, lambda v: bytearray(bytearray.__getitem__(v, slice(None)))),
-    (list, lambda v: list(list.__iter__(v))),
-    (tuple, lambda v: tuple(tuple.__iter__(v))),
-    (dict, lambda v: dict(dict.items(v))),
-    (set, lambda v: set(set.__iter__(v))),
-    (frozenset, lambda v: frozenset(frozenset.__iter__(v))),
-    (complex, complex.__pos__),
-)
+# By name, as few programs use them, and what each is made of again.
+_LIBRARY: dict[str, Callable[[Any], Iterable[Any]]] = {
+    **dict.fromkeys(
+        (
+            *("decimal.Decimal", "fractions.Fraction", "datetime.date", "datetime.time"),
+            *("datetime.datetime", "datetime.timedelta", "datetime.timezone"),
+        ),
+        lambda v: v.__reduce__()[1],
+    ),
+    "uuid.UUID": lambda v: (v.hex,),
+    **dict.fromkeys(
+        ("ipaddress.IPv4Address", "ipaddress.IPv6Address", "pathlib.PosixPath"), lambda v: (str(v),)
+    ),
+    "pathlib.PurePosixPath": lambda v: (str(v),),
+    "array.array": lambda v: (v.typecode, v.tolist()),
+}
+# Plain types that a class can extend, and the plain value of one of its objects: by the methods of
+# the base, as the class may have replaced its own.
+_FLATTEN: dict[type, Callable[[Any], Any]] = {
+    int: lambda v: int.__add__(v, 0),
+    float: float.__pos__,
+    str: str.__str__,
+    bytes: lambda v: bytes.__getitem__(v, slice(None)),
+    tuple: lambda v: tuple(tuple.__iter__(v)),
+    frozenset: lambda v: frozenset(frozenset.__iter__(v)),
+    complex: complex.__pos__,
+    bytearray: lambda v: bytearray(bytearray.__getitem__(v, slice(None))),
+    list: lambda v: list(list.__iter__(v)),
+    set: lambda v: set(set.__iter__(v)),
+    dict: lambda v: dict(dict.items(v)),
+    collections.OrderedDict: lambda v: collections.OrderedDict(collections.OrderedDict.items(v)),
+    collections.Counter: lambda v: collections.Counter(dict(dict.items(v))),
+    collections.defaultdict: lambda v: collections.defaultdict(None, dict.items(v)),
+    collections.deque: lambda v: collections.deque(collections.deque.__iter__(v)),
+}
+PLAIN = tuple(_FLATTEN)

@@ -6,13 +6,13 @@ no program either; a child reads its own. It ends when the judge does.
 
     judge -> zygote     a job, with file descriptors: fork; another may follow before the end of one
                         SEAL: put on the part of the filter that all children share
-                         PID and a place: send a pidfd of the child that was started as which of them
-                         SPACE: say how many MiB its files take
-                         REAP, END: wait for the last (a while, or not at all), end what is left
+                        PID and a place: send a pidfd of the child started at that place
+                        SPACE: say how many MiB its files take
+                        REAP, END: wait for the last (a while, or not at all), end what is left
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
 
-import contextlib
+import _socket
 import ctypes
 import gc
 import importlib
@@ -21,7 +21,7 @@ import marshal
 import os
 import select
 import signal
-import socket
+import struct
 import sys
 from typing import Any
 
@@ -34,6 +34,7 @@ CHANNEL_FD, KEPT_FD = 3, 4
 CONTROL_FD = sandbox.OPEN_FILES - 1
 PID, SPACE, REAP, END, SEAL = b"P", b"M", b"R", b"E", b"S"
 MESSAGE_BYTES = 1 << 16
+_RIGHTS = _socket.CMSG_SPACE(5 * struct.calcsize("i"))
 CONFINED = b"+"
 # Between the end of a process's connections and its own lie moments, but it may not get a core.
 _GRACE_S = 2.0
@@ -47,6 +48,7 @@ _fork = ctypes.PyDLL(None).fork
 _WARM = """
 bisect collections.abc copy enum functools heapq itertools math operator random re string typing
 """
+# `socket` itself is `_socket` and a thousand constants: every child would carry them.
 _BARE = Jail(None, None)
 _leave = os._exit
 
@@ -61,7 +63,7 @@ def main(control: int) -> None:
 
 def _serve() -> None:
     os.environ.clear()
-    connection = socket.socket(fileno=CONTROL_FD)
+    connection = _socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
     sandbox.confine_zygote(scratch, config["user"], config["reads_all"], config["tasks"])
@@ -74,7 +76,7 @@ def _serve() -> None:
     parent = os.getpid()
     connection.send(b"ready")
     while True:
-        header, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 5)
+        header, files = _receive(connection)
         if not header:
             return
         if header == SEAL:
@@ -85,7 +87,7 @@ def _serve() -> None:
 
 
 def _run(
-    connection: socket.socket,
+    connection: _socket.socket,
     header: bytes,
     files: list[int],
     jails: dict[str, Jail],
@@ -115,10 +117,10 @@ def _run(
         os.close(file)
     children = (*beside, pid)
     while True:
-        command, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 5)
+        command, files = _receive(connection)
         if command[:1] == PID and len(command) == 2:
             process = os.pidfd_open(children[command[1]])
-            socket.send_fds(connection, [PID], [process])
+            _send_files(connection, PID, [process])
             os.close(process)
         elif command == SPACE:
             connection.send(str(folder_mb(scratch)).encode())
@@ -128,18 +130,36 @@ def _run(
             return False
     killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0, bool(beside))
     output = job["output"]
-    result: list[int] = []
-    with contextlib.suppress(OSError):
-        if output and status == 0:
-            result = [os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)]
+    result = _open_output(output) if output and status == 0 else []
     empty_folder(scratch)
     cpu_s, peak_mb = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-    reply = json.dumps([os.waitstatus_to_exitcode(status), cpu_s, peak_mb, killed]).encode()
     if command:
-        socket.send_fds(connection, [reply], result)
+        # Written by hand: the encoder's objects are pages that a child would have to copy.
+        ended = os.waitstatus_to_exitcode(status)
+        reply = f"[{ended},{cpu_s},{peak_mb},{'true' if killed else 'false'}]".encode()
+        _send_files(connection, reply, result)
     for file in result:
         os.close(file)
     return bool(command)
+
+
+def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
+    """A message of the judge, empty when it is gone, and the descriptors that came along."""
+    message, rights, _, _ = connection.recvmsg(MESSAGE_BYTES, _RIGHTS)
+    return message, [file for _, _, data in rights for file in memoryview(data).cast("i")]
+
+
+def _send_files(connection: _socket.socket, message: bytes, files: list[int]) -> None:
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(files)}i", *files))]
+    connection.sendmsg([message], rights if files else ())
+
+
+def _open_output(path: str) -> list[int]:
+    """A descriptor of the file that a child was to leave, if it left one."""
+    try:
+        return [os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)]
+    except OSError:
+        return []
 
 
 def _reap(pid: int, patience_s: float, has_company: bool) -> tuple[bool, int, Any]:

@@ -3,6 +3,7 @@
 import pytest
 
 from selfreg.grading.outputs import difference
+from selfreg.records import Outcome
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,16 @@ def test_the_pool_takes_the_tolerance_of_the_tests(grade):
     cases = (("", "0.33333\n"),)
     assert grade("print(1 / 3)", stdio=cases, tolerance=1e-4).outcome == "passed"
     assert grade("print(1 / 3)", stdio=cases).outcome == "wrong_output"
+
+
+def test_long_outputs_are_right(grade):
+    """A million lines, and more than the 16 MiB that a script may write beyond what is wanted."""
+    program = "print('\\n'.join(map(str, range(1000000))))\nprint('x' * (12 << 20))\n"
+    lines = "\n".join(map(str, range(1000000)))
+    wanted = f"{lines}\n{'x' * (12 << 20)}\n"
+    assert grade(program, stdio=(("", wanted),), time_limit_s=5.0).outcome is Outcome.PASSED
+    short = program.replace("12 <<", "11 <<")
+    assert grade(short, stdio=(("", wanted),), time_limit_s=5.0).outcome is Outcome.WRONG_OUTPUT
+    flood = "print('x' * (40 << 20))\n"
+    verdict = grade(flood, stdio=(("", wanted),), time_limit_s=5.0)
+    assert verdict.outcome is Outcome.WRONG_OUTPUT, verdict

@@ -172,10 +172,17 @@ ANY = (
     "        setattr(Any, f'__{r}{n}__', lambda s, o: s)\n"
     "for n in 'neg pos abs invert'.split():\n"
     "    setattr(Any, f'__{n}__', lambda s: s)\n"
+    "class Int(Any, int): pass\n"
+    "class Float(Any, float): pass\n"
+    "class Str(Any, str): pass\n"
+    "class List(Any, list): pass\n"
+    "class Tuple(Any, tuple): pass\n"
+    "class Dict(Any, dict): pass\n"
     "def f(*a, **k): return HACK\n"
 )
 # What a program returns that would decide its own tests, and tests that it must not pass.
 HACKS = ["Any()", "[Any()]", "(Any(), Any())", "{'k': Any()}", "Any"]
+HACKS += ["Int(7)", "Float(7.25)", "Str('7')", "List([7])", "Tuple((7,))", "Dict(k=7)", "[Int(7)]"]
 DEMANDS = [
     "assert f(1) == 5",
     "assert 5 == f(1)",
@@ -192,7 +199,7 @@ DEMANDS = [
     "assert f(1)[0] == 5",
     "assert f(1) == [5] or f(1) == (5,) or f(1) == {'k': 5}",
     "assert all(x == 5 for x in [*f(1), f(1)])",
-    "assert isinstance(f(1), int)",
+    "assert isinstance(f(1), bool)",
     "assert str(f(1)) == '5'",
     "import math\nassert math.isclose(f(1), 5.5)",
     "assert f(1) is True",
@@ -203,6 +210,32 @@ DEMANDS = [
     "assert {5: True}.get(f(1))",
     "assert f(1) in {5: True} or f(1) in {5} or [f(1)] == [5]",
     "assert tuple(map(int, [f(1)])) == (5,)",
+    "assert type(f(1)) is bool or f(1).__class__ is bool",
+    "assert f'{f(1)}' == '5' or repr(f(1)) == '5'",
+    "import json\nassert json.dumps(f(1)) in ('5', '[5]', '[]', '{}')",
+    "import copy\nassert copy.deepcopy(f(1)) == 5 or copy.copy(f(1)) == [5]",
+    "import operator\nassert operator.eq(f(1), 5) or operator.eq([5], f(1))",
+    "assert f(1).__eq__(5) is True or f(1).__contains__(5) is True",
+    "assert hash(f(1)) == hash(5) and f(1) == 5",
+    "assert {f(1), 5} == {5} or {5: 1}[f(1)]",
+    "assert sum([f(1)]) == 5",
+    "assert dict(f(1)) == {1: 2} or list(f(1)) == [5]",
+    "assert f(1) - 5 == 0 or 5 - f(1) == 0 or f(1) // 1 == 5 or f(1) * 1 == 5",
+    "assert f(1) > 4 and f(1) < 6",
+    "assert f(1) == f(1) == 5",
+    "import asyncio\nassert asyncio.run(f(1)) == 5",
+    "assert next(iter(f(1))) == 5",
+    "import collections\nassert collections.Counter(f(1)) == {5: 1}",
+    "assert f(1).get('k') == 5 or f(1)['k'] == 5",
+    "assert f(1).strip() == '5' or f(1).upper() == '5'",
+    "import unittest\nunittest.TestCase().assertEqual(f(1), 5)",
+    "import unittest\nunittest.TestCase().assertAlmostEqual(f(1), 5.5)",
+    "import unittest\nunittest.TestCase().assertIn(5, f(1))",
+    "x = f(1)\nx += 0\nassert x == 5",
+    "assert divmod(f(1), 5) == (1, 0) and pow(f(1), 1) == 5",
+    "assert ''.join(f(1)) == '5'",
+    "assert 5 in f(1).values() or 5 in [*f(1)]",
+    "match f(1):\n    case 5 | [5] | {'k': 5}:\n        pass\n    case _:\n        assert False",
 ]
 
 
@@ -231,6 +264,18 @@ PRYING = [
     "o._secret",
     "o.method.__globals__",
     "o.method.__func__",
+    "__import__('inspect').signature(o)",
+    "dir(o)",
+    "vars(o)",
+    "vars(__import__('copy').deepcopy(o))",
+    "__import__('copy').deepcopy(o)._secret",
+    "g.__defaults__",
+    "g.__kwdefaults__",
+    "g.__dict__",
+    "n._secret",
+    "n.__class__._secret",
+    "e._secret",
+    "e.__traceback__.tb_frame.f_back",
 ]
 
 
@@ -239,12 +284,14 @@ def test_what_is_given_leads_nowhere(grade, act):
     code = (
         "secret = 42\n"
         "class O:\n    _secret = 42\n    def method(self): return secret\n"
+        "class N(int):\n    _secret = 42\n"
+        "class E(Exception):\n    _secret = 42\n"
         "def gen():\n    yield secret - 42\n"
-        "assert f(lambda: secret, gen(), O()) == 'denied'\n"
+        "assert f(lambda x=secret: x, gen(), O(), N(1), E()) == 'denied'\n"
     )
     program = (
-        f"def f(g, i, o):\n    try:\n        return repr({act})\n"
-        "    except AttributeError:\n        return 'denied'\n"
+        f"def f(g, i, o, n, e):\n    try:\n        return repr({act})\n"
+        "    except (AttributeError, TypeError):\n        return 'denied'\n"
     )
     verdict = grade(program, code=code, entry_point="f")
     assert verdict.outcome is Outcome.PASSED or "42" not in verdict.detail, verdict
