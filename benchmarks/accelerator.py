@@ -19,7 +19,8 @@ from selfreg.learn.packing import make_packing
 from selfreg.mesh import make_mesh
 from selfreg.models.policy import Policy, count_parameters
 from selfreg.plan.job import make_job
-from selfreg.plan.memory import Split, estimate
+from selfreg.plan.memory import estimate
+from selfreg.plan.weights import Split
 from selfreg.plan.work import pair_flops, token_flops
 from selfreg.records import Request, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
