@@ -62,9 +62,13 @@ def main(_: list[str]) -> None:
         sys.exit(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     chosen = [CASES[name] for name in _CASES.value] or list(CASES.values())
     records = {} if _AGAIN.value else read_records()
-    tasks = [
-        (case, name, records.get((case.name, name))) for case in chosen for name in case.programs
+    wanted = [
+        (case, name)
+        for case in chosen
+        for name in case.programs
+        if name in (_PROGRAMS.value or case.programs)
     ]
+    tasks = [(case, name, records.get((case.name, name))) for case, name in wanted]
     with ProcessPoolExecutor(_JOBS.value, get_context("spawn"), max_tasks_per_child=1) as pool:
         for record in pool.map(_compile, *zip(*tasks, strict=True)):
             records[record.case, record.program] = record

@@ -226,7 +226,7 @@ def _print_compiled(console: Console, config: Any, job: Any, split: Any, devices
         "arguments", "temporaries", "on the host",
     )  # fmt: skip
     work = _table("What they run", "program", "attention", "s to compile", "sent, GB a device")
-    planned, mesh = of_programs(job, split), make_mesh(*split, devices=devices)
+    planned, mesh = of_programs(job, split), make_mesh(**split._asdict(), devices=devices)
     for name, found in compile_programs(config, job, mesh):
         memory.add_row(
             PROGRAMS[name], _gb(planned[name]), _gb(found.peak),
