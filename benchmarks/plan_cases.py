@@ -17,8 +17,17 @@ MODELS = {
     "32b": "Qwen/Qwen2.5-32B-Instruct",
 }
 DECODE = ("prefill", "segment")
-LONG = {"rollout.max_prompt_tokens": 1024, "rollout.max_new_tokens": 4096}
-SHORT = {"rollout.max_prompt_tokens": 512, "rollout.max_new_tokens": 1024}
+# Rows of one width, but where a case says `widths`: each would have a loop of its own to compile.
+SHORT = {
+    "rollout.max_prompt_tokens": 512,
+    "rollout.max_new_tokens": 1024,
+    "learn.row_tokens": (1024,),
+}
+LONG = {
+    "rollout.max_prompt_tokens": 1024,
+    "rollout.max_new_tokens": 4096,
+    "learn.row_tokens": (4096,),
+}
 LORA = {"model.lora_rank": 32}
 KL = {"learn.kl_schedule": (0.01,)}
 
@@ -71,6 +80,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "none": {"model.remat": "none"},
     "dots": {"model.remat": "dots"},
     "long": LONG,
+    "widths": {"learn.row_tokens": ()},
     "bfloat16": {"optimizer.state_dtype": "bfloat16"},
     "int8": {"optimizer.state_dtype": "int8"},
     "offload": {"optimizer.offload": True},
@@ -98,6 +108,7 @@ CASES: dict[str, Case] = {
         _case("3b", "H100", "2x8x1", "", *BOTH),
         _case("3b", "H100", "1x4x2", "dots", *BOTH),
         _case("7b", "H100", "1x8x1", "", *BOTH),
+        _case("7b", "H100", "1x8x1", "widths"),
         _case("7b", "H100", "1x8x1", "long", *BOTH),
         _case("7b", "H100", "1x4x2", "", *BOTH),
         _case("7b", "H100", "2x8x1", "", *BOTH),

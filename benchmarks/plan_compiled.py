@@ -1,7 +1,7 @@
 """The memory that a plan says beside what XLA's CUDA compiler asks of GPUs that are not there.
 
     python -m benchmarks.plan_compiled                     # what is not recorded yet, and the table
-    python -m benchmarks.plan_compiled --cases=3b,gemma-8 --again --jobs=2
+    python -m benchmarks.plan_compiled --cases=3b-1x1x1:update,gemma-1x8x1 --check --jobs=2
     python -m benchmarks.plan_compiled --write             # the table into docs/performance.md
 
 It needs the extra `gpu-compile` and no GPU. Programs of whole models are compiled, each once: what
@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,9 +24,8 @@ from absl import app, flags
 
 from benchmarks.plan_cases import CASES, Case, configure
 
-_CASES = flags.DEFINE_list("cases", [], "Which cases, by name; none: all.")
-_PROGRAMS = flags.DEFINE_list("programs", [], "Which of update, prefill, segment; none: all.")
-_AGAIN = flags.DEFINE_bool("again", False, "Compile what is recorded too.")
+_CASES = flags.DEFINE_list("cases", [], "Which: NAME or NAME:PROGRAM; none: all.")
+_CHECK = flags.DEFINE_bool("check", False, "Compile what is recorded too, and record nothing.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Programs compiled beside each other; 2 to 4 GB each.", 1)
 _WRITE = flags.DEFINE_bool("write", False, "Put the table into docs/performance.md.")
 ROOT = Path(__file__).parent.parent
@@ -57,30 +56,31 @@ class Record(NamedTuple):
 
 def main(_: list[str]) -> None:
     """Compile, record, compare."""
-    unknown = set(_CASES.value) - set(CASES)
-    if unknown:
-        sys.exit(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    chosen = [CASES[name] for name in _CASES.value] or list(CASES.values())
-    records = {} if _AGAIN.value else read_records()
-    wanted = [
-        (case, name)
-        for case in chosen
-        for name in case.programs
-        if name in (_PROGRAMS.value or case.programs)
-    ]
-    tasks = [(case, name, records.get((case.name, name))) for case, name in wanted]
+    wanted = [*_wanted(_CASES.value or CASES)]
+    records = {} if _CHECK.value else read_records()
+    tasks = [(case, program, records.get((case.name, program))) for case, program in wanted]
     with ProcessPoolExecutor(_JOBS.value, get_context("spawn"), max_tasks_per_child=1) as pool:
         for record in pool.map(_compile, *zip(*tasks, strict=True)):
             records[record.case, record.program] = record
             print(line(record), flush=True)
-            _save(read_records() | records)
-    shown = [records[case.name, name] for case, name in wanted]
+            if not _CHECK.value:
+                _save(read_records() | records)
+    shown = [records[case.name, program] for case, program in wanted]
     if _WRITE.value:
         _write(shown)
     worst = max(shown, key=lambda record: abs(off(record)))
     print(f"The farthest off is {worst.case}'s {worst.program}: {off(worst):+.1%}.")
     if abs(off(worst)) > WITHIN:
         sys.exit(1)
+
+
+def _wanted(names: Iterable[str]) -> Iterator[tuple[Case, str]]:
+    """Cases and programs of each."""
+    for name, _, program in (each.partition(":") for each in names):
+        if name not in CASES or program not in ("", *CASES[name].programs):
+            sys.exit(f"no case {name} with a program {program}; there are {', '.join(CASES)}")
+        for each in (program,) if program else CASES[name].programs:
+            yield CASES[name], each
 
 
 def read_records() -> dict[tuple[str, str], Record]:

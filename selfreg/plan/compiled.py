@@ -100,7 +100,8 @@ def report(
       turns: How often its loops of unknown length run.
       seconds: That compiling it took.
     """
-    memory, text = program.memory_analysis(), program.as_text() or ""
+    memory: Any = program.memory_analysis()
+    text = program.as_text() or ""
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         # What is donated is counted among the arguments.

@@ -9,6 +9,7 @@ from selfreg.plan.weights import MASTER, Pass, Split, divisor, scores_of, traine
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
 # log-softmax, and the gradient.
 LOGITS_COPIES = 3
+TURNED = ("q", "k", "v", "gate", "up", "head")
 
 
 def learning(job: Job, split: Split, moments: float) -> dict[str, float]:
@@ -22,18 +23,28 @@ def learning(job: Job, split: Split, moments: float) -> dict[str, float]:
     learns = trained(job, split)
     count = sum(weight.shard for weight in learns)
     largest = max(weight.shard for weight in learns)
-    one_pass = sum(w.shard for w in learns if w.in_blocks)
     numbers = sum(weight.size for weight in weights(job.decoder, split))
     platform = "gpu" if job.gpu else "cpu"
     beside = 2 if in_halves(platform, math.prod(split), numbers) else 1
-    learnt = _most(
-        _loop(job, split) | {"a microbatch's gradients": one_pass * MASTER},
-        _prompts_backward(job, split) | {"the prompts' gradients": one_pass * MASTER},
-    )
+    turned = {"weights, turned to be gathered": _turned(job, split)}
+    learnt = _most(turned | _loop(job, split), turned | _prompts_backward(job, split))
     return {"gradients, summed": beside * count * MASTER} | _most(
         {part: beside * size for part, size in learnt.items()},
         {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
     )
+
+
+def _turned(job: Job, split: Split) -> float:
+    """Weights that a GPU's update holds a second time, in bytes a device.
+
+    Devices gather along the outermost axis. Of most matrices fsdp splits the innermost one: XLA
+    turns their stacks round once, before the loops.
+    """
+    if not job.gpu or split.fsdp == 1:
+        return 0.0
+    size = job.dtype_bytes if job.lora_rank else MASTER
+    owned = weights(job.decoder, split)
+    return sum(w.shard for w in owned if w.name in TURNED) * size
 
 
 def scoring(job: Job, split: Split) -> dict[str, float]:
@@ -73,6 +84,10 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
     narrow = job.dtype_bytes < MASTER and not job.lora_rank
     head = {
         "head, compute copy": vocabulary * decoder.width * c if narrow or split.fsdp > 1 else 0.0,
+        # Summed over the chunks; of one chunk it goes where it belongs.
+        "head's gradient": 0.0
+        if job.lora_rank or chunk >= rows.tokens
+        else vocabulary * decoder.width * c,
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
     }
     kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}

@@ -18,56 +18,36 @@ class Target:
     """What the compiler is told of a GPU.
 
     Attributes:
-      capability: The compute capability.
+      capability: The compute capability, which says what one core holds.
       cores: Streaming multiprocessors.
-      float32_units: Of one core.
-      core_threads: The most threads that one core holds.
-      core_shared: Bytes of shared memory of one core; a block may ask for 1 KiB less.
       l2_cache: Bytes.
       bandwidth: Bytes a second, from its own memory.
       clock_ghz: Boost clock.
       memory: Bytes.
-      name: As the driver calls it.
+      name: For messages.
     """
 
     capability: tuple[int, int]
     cores: int
-    float32_units: int
-    core_threads: int
-    core_shared: int
     l2_cache: int
-    bandwidth: int
+    bandwidth: float
     clock_ghz: float
     memory: int
     name: str
 
 
-_HOPPER = {"capability": (9, 0), "cores": 132, "float32_units": 128, "core_threads": 2048}
-_ADA = {"capability": (8, 9), "float32_units": 128, "core_threads": 1536, "core_shared": 102_400}
+HOPPER, AMPERE, ADA = (9, 0), (8, 0), (8, 9)  # compute capabilities
+SHARED = {HOPPER: 233_472, AMPERE: 167_936, ADA: 102_400}  # bytes of one core
+THREADS = {HOPPER: 2048, AMPERE: 2048, ADA: 1536}  # the most of one core
+FLOAT32_UNITS = {HOPPER: 128, AMPERE: 64, ADA: 128}  # of one core
 
 TARGETS: dict[str, Target] = {
-    "H200": Target(
-        **_HOPPER, core_shared=233_472, l2_cache=52_428_800, bandwidth=4_800_000_000_000,
-        clock_ghz=1.98, memory=151_397_597_184, name="NVIDIA H200",
-    ),
-    "H100": Target(
-        **_HOPPER, core_shared=233_472, l2_cache=52_428_800, bandwidth=3_352_320_000_000,
-        clock_ghz=1.98, memory=84_942_979_072, name="NVIDIA H100 80GB HBM3",
-    ),
-    "A100-80G": Target(
-        capability=(8, 0), cores=108, float32_units=64, core_threads=2048, core_shared=167_936,
-        l2_cache=41_943_040, bandwidth=2_039_040_000_000, clock_ghz=1.41, memory=85_100_068_864,
-        name="NVIDIA A100-SXM4-80GB",
-    ),
-    "L40S": Target(
-        **_ADA, cores=142, l2_cache=98_304 * 1024, bandwidth=864_000_000_000, clock_ghz=2.52,
-        memory=48 * GIB, name="NVIDIA L40S",
-    ),
-    "RTX4090": Target(
-        **_ADA, cores=128, l2_cache=73_728 * 1024, bandwidth=1_008_000_000_000, clock_ghz=2.52,
-        memory=24 * GIB, name="NVIDIA GeForce RTX 4090",
-    ),
-}  # fmt: skip
+    "H200": Target(HOPPER, 132, 52_428_800, 4.8e12, 1.98, 151_397_597_184, "NVIDIA H200"),
+    "H100": Target(HOPPER, 132, 52_428_800, 3.35232e12, 1.98, 84_942_979_072, "NVIDIA H100"),
+    "A100-80G": Target(AMPERE, 108, 41_943_040, 2.03904e12, 1.41, 85_100_068_864, "NVIDIA A100"),
+    "L40S": Target(ADA, 142, 98_304 * 1024, 0.864e12, 2.52, 48 * GIB, "NVIDIA L40S"),
+    "RTX4090": Target(ADA, 128, 73_728 * 1024, 1.008e12, 2.52, 24 * GIB, "NVIDIA RTX 4090"),
+}
 
 
 def describe(target: Target, cuda: tuple[int, int], cudnn: tuple[int, int]) -> str:
@@ -78,24 +58,24 @@ def describe(target: Target, cuda: tuple[int, int], cudnn: tuple[int, int]) -> s
       cuda: Version of the CUDA libraries that will be there.
       cudnn: Version of cuDNN.
     """
-    major, minor = target.capability
+    major, minor = own = target.capability
     return f"""
 gpu_device_info {{
   threads_per_block_limit: 1024
   threads_per_warp: 32
   shared_memory_per_block: 49152
-  shared_memory_per_core: {target.core_shared}
-  threads_per_core_limit: {target.core_threads}
+  shared_memory_per_core: {SHARED[own]}
+  threads_per_core_limit: {THREADS[own]}
   core_count: {target.cores}
-  fpus_per_core: {target.float32_units}
+  fpus_per_core: {FLOAT32_UNITS[own]}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  memory_bandwidth: {target.bandwidth}
+  memory_bandwidth: {target.bandwidth:.0f}
   l2_cache_size: {target.l2_cache}
   clock_rate_ghz: {target.clock_ghz}
   device_memory_size: {target.memory}
-  shared_memory_per_block_optin: {target.core_shared - 1024}
+  shared_memory_per_block_optin: {SHARED[own] - 1024}
   cuda_compute_capability {{ major: {major} minor: {minor} }}
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
