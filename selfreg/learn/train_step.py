@@ -163,7 +163,10 @@ def step(
         updates, metrics["update_capped_fraction"] = cap_updates(
             updates, state.params, settings.max_update_ratio
         )
-    params = optax.apply_updates(state.params, updates)
     metrics |= {"grad_norm": optax.tree.norm(gradient), "update_norm": optax.tree.norm(updates)}
-    metrics |= weight_change(bind(policy, base), state.params, updates, params)
-    return TrainState(params, moments), metrics
+    moved = optax.apply_updates(state.params, updates)
+    metrics |= weight_change(bind(policy, base), state.params, updates, moved)
+    # The barrier: metrics first, which read the old weights, and then the new ones in their place.
+    # XLA would else keep a copy of the old ones.
+    old, updates, metrics = jax.lax.optimization_barrier((state.params, updates, metrics))
+    return TrainState(optax.apply_updates(old, updates), moments), metrics
