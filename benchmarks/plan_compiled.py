@@ -1,8 +1,8 @@
 """The memory that a plan says beside what XLA's CUDA compiler asks of GPUs that are not there.
 
-    python -m benchmarks.plan_compiled                     # what is not recorded yet, and the table
+    python -m benchmarks.plan_compiled                     # compiles what is not recorded yet
     python -m benchmarks.plan_compiled --cases=3b-1x1x1:update,gemma-1x8x1 --check --jobs=2
-    python -m benchmarks.plan_compiled --write             # the table into docs/performance.md
+    python -m benchmarks.plan_compiled --write             # what is recorded, into the docs' table
 
 It needs the extra `gpu-compile` and no GPU. Programs of whole models are compiled, each once: what
 the compiler said is recorded in benchmarks/plan_compiled.json, with a digest of the program as XLA
@@ -27,7 +27,7 @@ from benchmarks.plan_cases import CASES, Case, configure
 _CASES = flags.DEFINE_list("cases", [], "Which: NAME or NAME:PROGRAM; none: all.")
 _CHECK = flags.DEFINE_bool("check", False, "Compile what is recorded too, and record nothing.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Programs compiled beside each other; 2 to 4 GB each.", 1)
-_WRITE = flags.DEFINE_bool("write", False, "Put the table into docs/performance.md.")
+_WRITE = flags.DEFINE_bool("write", False, "Only put what is recorded into docs/performance.md.")
 ROOT = Path(__file__).parent.parent
 RECORDS, PAGE = Path(__file__).with_suffix(".json"), ROOT / "docs/performance.md"
 BEGIN, END = "<!-- plan_compiled -->\n", "<!-- /plan_compiled -->\n"
@@ -55,23 +55,33 @@ class Record(NamedTuple):
 
 
 def main(_: list[str]) -> None:
-    """Compile, record, compare."""
+    """Compile, record, compare; or write the table of what is recorded."""
     wanted = [*_wanted(_CASES.value or CASES)]
     records = {} if _CHECK.value else read_records()
-    tasks = [(case, program, records.get((case.name, program))) for case, program in wanted]
-    with ProcessPoolExecutor(_JOBS.value, get_context("spawn"), max_tasks_per_child=1) as pool:
-        for record in pool.map(_compile, *zip(*tasks, strict=True)):
-            records[record.case, record.program] = record
-            print(line(record), flush=True)
-            if not _CHECK.value:
-                _save(read_records() | records)
-    shown = [records[case.name, program] for case, program in wanted]
     if _WRITE.value:
-        _write(shown)
-    worst = max(shown, key=lambda record: abs(off(record)))
+        found = [
+            records[key] for key in ((c.name, program) for c, program in wanted) if key in records
+        ]
+        _write(found)
+    else:
+        found = [*_compiled(wanted, records)]
+    worst = max(found, key=lambda record: abs(off(record)))
     print(f"The farthest off is {worst.case}'s {worst.program}: {off(worst):+.1%}.")
     if abs(off(worst)) > WITHIN:
         sys.exit(1)
+
+
+def _compiled(
+    wanted: list[tuple[Case, str]], known: dict[tuple[str, str], Record]
+) -> Iterator[Record]:
+    """What the compiler says, recorded as soon as it is there."""
+    tasks = [(case, program, known.get((case.name, program))) for case, program in wanted]
+    with ProcessPoolExecutor(_JOBS.value, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for record in pool.map(_compile, *zip(*tasks, strict=True)):
+            print(line(record), flush=True)
+            if not _CHECK.value:
+                _save(read_records() | {(record.case, record.program): record})
+            yield record
 
 
 def _wanted(names: Iterable[str]) -> Iterator[tuple[Case, str]]:
