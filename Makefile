@@ -10,7 +10,11 @@ RUNS := runs/tiny
 # What every test worker imports and would else compile for itself at the same time as the others.
 LARGE := jax matplotlib numpy scipy sympy torch
 
-.PHONY: run test sglang check smollm2 clean
+# Compiling for GPUs that are not there: an environment of its own, whose plugin others do not meet.
+GPU_PIP := $(subst .venv/,.venv-gpu/,$(PIP))
+GPU_CASES := 3b-1x1x1:update,7b-1x1x1-LoRA:update,gemma-1x8x1:update,3b-1x1x1:segment
+
+.PHONY: run test sglang check gpu-compile smollm2 clean
 
 run: .venv/run  ## the embedded default: naive (A0), then early stop with peak roll-forward (ES)
 	$(RUN) --config.condition=A0 --workdir=$(RUNS)/A0/seed_7
@@ -30,6 +34,9 @@ check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+gpu-compile: .venv-gpu/compile  ## programs of the paper's size compiled for GPUs, without one
+	.venv-gpu/bin/python -m benchmarks.plan_compiled --check --jobs=2 --cases=$(GPU_CASES)
 
 smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 minutes on 2 cores
 	.venv/bin/python -m selfreg.main --config=configs/smollm2.py
@@ -57,5 +64,11 @@ smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 
 	.venv/bin/python -m compileall -q -j 0 -x /testing/ $(LARGE:%=.venv/lib/python3*/site-packages/%)
 	touch .venv/run .venv/smollm2 $@
 
+.venv-gpu/compile: constraints.txt setup.py
+	$(PYTHON) -m venv .venv-gpu
+	$(GPU_PIP) pip
+	$(GPU_PIP) --editable .[gpu-compile]
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-gpu

@@ -39,6 +39,13 @@ setup(
     extras_require={
         "botorch": ["botorch>=0.15", "torch>=2.6"],  # condition M2
         "gpu": ["jax[cuda13]>=0.10,<0.12"],
+        # Compiles for GPUs that are not there, in an environment of its own: the plugin, and of
+        # NVIDIA's libraries those that compilation asks; `gpu` brings all, of another CUDA.
+        "gpu-compile": [
+            "jax[cuda12-local]>=0.10,<0.12",
+            "nvidia-cuda-nvcc-cu12>=12.6",
+            "nvidia-cudnn-cu12>=9.8,<10",
+        ],
         # The rollout server runs in an environment of its own and is reached over HTTP.
         "sglang": ["sglang>=0.5.5"],
         # From 5.18 on transformers converts a GGUF file's tokenizer without torch.

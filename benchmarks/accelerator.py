@@ -1,44 +1,98 @@
-"""What only an accelerator can show: utilization, decoding against its floor, a snapshot."""
+"""What only an accelerator can show: utilization, decoding against its floor, a real chain.
+
+    python -m benchmarks.accelerator                            # at most 8 minutes on one H200
+    python -m benchmarks.accelerator --compile --device=H200    # its programs, without a GPU
+
+3B and 7B shapes with random weights: an update's share of what products reach, decoding against
+reading the weights, handing weights over, a snapshot. Then a short chain of the tiny policy, on the
+GPU and on the CPU, whose curves should agree within their standard errors. --compile needs the
+extra `gpu-compile`; it shows that the programs of the first half compile, and what they ask.
+"""
 
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl import app, flags
 
-from benchmarks.batch import CHUNK_TOKENS, RANDOM, Updates, named_policy, random_batch
-from benchmarks.peer import matmul_ceiling, read_bandwidth
+from benchmarks.accelerator_job import COMPLETION, DECODED_ROWS, PROMPT, ROWS, first_that_fits
+from benchmarks.batch import LR, TEMPERATURE, of_shape, random_batch
+from benchmarks.ceiling import matmul_ceiling, read_bandwidth
 from benchmarks.table import show
+from selfreg import rundir, xla
 from selfreg.checkpoint import Checkpoints
-from selfreg.config import default
-from selfreg.learn.packing import make_packing
 from selfreg.mesh import make_mesh
-from selfreg.models.policy import Policy, count_parameters
-from selfreg.plan.job import make_job
-from selfreg.plan.memory import Split, estimate
+from selfreg.models.lora import random_adapters
+from selfreg.models.policy import Policy, count_parameters, random_params
+from selfreg.models.presets import shape_of
+from selfreg.plan.compiled import PROGRAMS, compile_programs
+from selfreg.plan.deviceless import described_devices
+from selfreg.plan.devices import DEVICES
+from selfreg.plan.memory import of_programs
+from selfreg.plan.weights import Split
 from selfreg.plan.work import pair_flops, token_flops
 from selfreg.records import Request, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.validate import resolve
+from selfreg.stages import learner_of, packing_of
 
 MODELS = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
-ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
-AT_ONCE = 4
-DECODED_ROWS, DECODED = 64, 256
+_MODELS = flags.DEFINE_list("models", list(MODELS), "Shapes, by their names on the hub.")
+_COMPILE = flags.DEFINE_bool("compile", False, "Compile for --device, which need not be there.")
+_DEVICE = flags.DEFINE_string("device", "H200", f"Of {', '.join(DEVICES)}.")
+_STEPS = flags.DEFINE_integer("steps", 16, "Updates of the chain on either side; 0: no chain.", 0)
+DECODED, SEGMENT = 256, 16
 ROUNDS = 3
-# What Adam's moments are kept in, the fastest first; offloaded where even 8 bits are too many.
-MOMENTS = (("float32", False), ("bfloat16", False), ("int8", False), ("int8", True))
 
 
-def show_accelerator(models: tuple[str, ...], remat: str) -> None:
-    """Measure on the device that jax has, or say that there is none."""
-    if jax.default_backend() != "gpu":
-        print("Utilization, decoding and snapshots of 3B and 7B shapes: not run: no GPU.\n")
-        return
+def main(_: list[str]) -> None:
+    """Measure on the GPU that jax has, or compile for one."""
+    xla.set_up()
+    if _COMPILE.value:
+        _show_compiled()
+    elif jax.default_backend() != "gpu":
+        print("Utilization, decoding, snapshots of 3B and 7B shapes, a chain: not run: no GPU.")
+    else:
+        _show_measured()
+        if _STEPS.value:
+            _show_chains()
+
+
+def _show_compiled() -> None:
+    """What the compiler asks of a card for the programs that would be measured."""
+    device = DEVICES[_DEVICE.value]
+    mesh = make_mesh(1, 1, 1, devices=described_devices(_DEVICE.value, 1))
+    rows = []
+    for name in _MODELS.value:
+        chosen = first_that_fits(shape_of(name), device.memory_gb * 1e9 * device.memory_fraction)
+        if chosen is None:
+            print(f"{name}: nothing that is planned fits: not compiled.")
+            continue
+        planned = of_programs(chosen.job, Split(1, 1, 1))
+        programs = ("update", "unstack", "prefill", "segment")
+        for program, found in compile_programs(chosen.config, chosen.job, mesh, programs):
+            sizes = planned[program], found.peak
+            rows.append([
+                name, chosen.words, PROGRAMS[program], *(f"{size / 1e9:.1f}" for size in sizes),
+                found.attention, f"{found.seconds:.0f}",
+            ])  # fmt: skip
+    show(
+        f"Compiled for {_DEVICE.value}: GB, and seconds to compile",
+        ["model", "moments", "program", "planned", "compiled", "attention", "s"],
+        rows,
+        "No kernel was run or timed.",
+    )
+
+
+def _show_measured() -> None:
     size = 8192
     ceiling, bandwidth = matmul_ceiling("bfloat16", size), read_bandwidth("bfloat16", 2**30)
     show(
@@ -46,85 +100,83 @@ def show_accelerator(models: tuple[str, ...], remat: str) -> None:
         f"tokens; decoding {DECODED_ROWS} rows",
         [
             "model", "moments", "update s", "of ceiling", "decode tok/s", "of floor",
-            "snapshot s", "peak GB", "planned",
+            "hand-over s", "snapshot s", "peak GB", "planned",
         ],
-        [measure(model, remat, ceiling, bandwidth) for model in models],
+        [measure(model, ceiling, bandwidth) for model in _MODELS.value],
         f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, a {size}-square bfloat16 product. Counted are the "
         "model's own FLOPs, the shared prompt once, nothing that is computed again. Floor: the "
         f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum). Moments "
-        "are the first of float32, bfloat16, int8 and int8 in the host's memory that the planner "
-        f"lets fit, here with remat {remat}.",
+        "are the first of those in benchmarks.accelerator_job with which an update is planned to "
+        "fit.",
     )  # fmt: skip
 
 
-def measure(name: str, remat: str, ceiling: float, bandwidth: float) -> list[str]:
+def measure(name: str, ceiling: float, bandwidth: float) -> list[str]:
     """One model's row."""
-    policy, params = named_policy(RANDOM + name, remat=remat)
+    decoder = shape_of(name)
     stats = jax.devices()[0].memory_stats() or {}
-    moments, offload, planned = _fitting(policy, remat, stats.get("bytes_limit", math.inf))
-    decode_s, floor_s = _decode(policy, params, bandwidth)
-    packing = make_packing((), AT_ONCE, COMPLETION, AT_ONCE, devices=1)
-    batch = random_batch(policy.config.vocab_size, PROMPT, COMPLETION, ROWS, packing)
-    update = Updates(
-        policy, params, batch, dtype="bfloat16", packing=packing, moments=moments, offload=offload
-    )
-    del params
+    chosen = first_that_fits(decoder, stats.get("bytes_limit", math.inf))
+    if chosen is None:
+        return [name, "none fits", *["-"] * 8]
+    policy, mesh = of_shape(decoder, remat=chosen.config.model.remat), make_mesh(-1, 1, 1)
+    params = random_params(decoder, seed=0)
+    handed_s, decode_s, floor_s = _decode(policy, params, bandwidth)
+    rank, packing = chosen.config.model.lora_rank, packing_of(chosen.config, mesh)
+    learner = learner_of(chosen.config, policy, mesh, packing, params if rank else None)
+    trained = random_adapters(policy, rank, np.random.default_rng(0)) if rank else params
+    state = learner.init(trained)
+    del params, trained
+    batch = random_batch(decoder.vocab_size, PROMPT, COMPLETION, ROWS, packing)
+
+    def update() -> Any:
+        nonlocal state
+        state, metrics = learner.update(state, batch, None, LR, 0.0, TEMPERATURE)
+        return metrics
+
     update_s = _seconds(update)
     stats = jax.devices()[0].memory_stats() or {}
     tokens = DECODED_ROWS * DECODED
     return [
-        name, moments + (", offloaded" if offload else ""),
-        f"{update_s:.2f}", f"{_flops(policy) / update_s / ceiling:.0%}",
-        f"{tokens / decode_s:,.0f}", f"{floor_s / decode_s:.0%}", _snapshot(update.state),
-        f"{stats.get('peak_bytes_in_use', math.nan) / 1e9:.1f}", f"{planned / 1e9:.1f}",
+        name, chosen.words, f"{update_s:.2f}", f"{_flops(policy, rank) / update_s / ceiling:.0%}",
+        f"{tokens / decode_s:,.0f}", f"{floor_s / decode_s:.0%}", f"{handed_s:.2f}",
+        _snapshot(state), f"{stats.get('peak_bytes_in_use', math.nan) / 1e9:.1f}",
+        f"{of_programs(chosen.job, Split(1, 1, 1))['update'] / 1e9:.1f}",
     ]  # fmt: skip
 
 
-def _fitting(policy: Policy, remat: str, room: float) -> tuple[str, bool, float]:
-    """The first of MOMENTS with which an update fits, or the last, and the bytes it is planned."""
-    config = default()
-    config.model.remat, config.model.dtype = remat, "bfloat16"
-    config.rollout.group_size, config.learn.microbatch_rows = ROWS, AT_ONCE
-    config.learn.logprob_chunk_tokens = CHUNK_TOKENS
-    config.rollout.max_prompt_tokens, config.rollout.max_new_tokens = PROMPT, COMPLETION
-    job = make_job(resolve(config), policy.config, gpu=jax.default_backend() == "gpu")
-    for moments, offload in MOMENTS:
-        tried = replace(job, moments=moments, offload=offload)
-        memory = estimate(tried, Split(1, 1, 1))
-        # No engine stands beside the update here.
-        own = {part: size for part, size in memory.stays.items() if not part.startswith("engine")}
-        planned = sum(own.values()) + sum(memory.update.values())
-        if planned <= room:
-            break
-    return moments, offload, planned
-
-
-def _flops(policy: Policy) -> float:
-    """Of an update, forward and backward."""
+def _flops(policy: Policy, rank: int) -> float:
+    """Of an update, forward and backward; frozen weights have no gradient."""
     matrices, head = token_flops(policy.config)
     tokens = PROMPT + ROWS * COMPLETION
     pairs = pair_flops(policy.config, 0, PROMPT)
     pairs += ROWS * pair_flops(policy.config, PROMPT, COMPLETION)
-    return 3 * (tokens * matrices + ROWS * COMPLETION * head + pairs)
+    return (2 if rank else 3) * (tokens * matrices + ROWS * COMPLETION * head) + 3 * pairs
 
 
-def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float]:
-    """Seconds to decode a group, prefill left out, and those of reading what it must."""
+def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float, float]:
+    """Seconds to hand weights over, to decode a group without its prefill, and the floor of that.
+
+    The floor is reading what must be read.
+    """
     config = policy.config
     forever = replace(policy, stop_ids=(-2,))  # never drawn
     engine = JaxEngine(forever, make_mesh(-1, 1, 1), dtype="bfloat16", max_sequences=DECODED_ROWS)
-    engine.load_params(params)
     request = Request(np.ones(PROMPT, np.int32), np.arange(DECODED_ROWS, dtype=np.uint32))
-    segment = 16
+
+    def hand_over() -> Any:
+        engine.load_params(params)
+        return engine._weights
+
+    handed_s = _seconds(hand_over)
 
     def draw(tokens: int) -> float:
-        sampling = Sampling(0.7, 1.0, 0, tokens)
+        sampling = Sampling(TEMPERATURE, 1.0, 0, tokens)
         return _seconds(lambda: engine.generate([request], sampling))
 
-    seconds = (draw(DECODED) - draw(segment)) * DECODED / (DECODED - segment)
+    seconds = (draw(DECODED) - draw(SEGMENT)) * DECODED / (DECODED - SEGMENT)
     column = 4 * config.layers * config.kv_heads * config.head_dim
     cache = DECODED_ROWS * (PROMPT + DECODED / 2) * column
-    return seconds, DECODED * (2 * count_parameters(params) + cache) / bandwidth
+    return handed_s, seconds, DECODED * (2 * count_parameters(params) + cache) / bandwidth
 
 
 def _snapshot(state: Any) -> str:
@@ -138,7 +190,7 @@ def _snapshot(state: Any) -> str:
         return f"{held:.1f} ({time.perf_counter() - begun:.1f} on disk)"
 
 
-def _seconds(action: Any) -> float:
+def _seconds(action: Callable[[], Any]) -> float:
     """The fastest of a few runs after one that warms up."""
     times = []
     for _ in range(ROUNDS + 1):
@@ -146,3 +198,48 @@ def _seconds(action: Any) -> float:
         jax.block_until_ready(action())
         times.append(time.perf_counter() - begun)
     return min(times[1:])
+
+
+def _show_chains() -> None:
+    """Panel scores of the same short chain on the GPU and on the CPU, and how far they differ."""
+    gpu, cpu = (_curve(platform) for platform in ("cuda", "cpu"))
+    rows, off = [], []
+    for step in sorted(gpu):
+        (a, a_se), (b, b_se) = gpu[step], cpu[step]
+        off.append(abs(a - b) / max(math.hypot(a_se, b_se), 1e-9))
+        words = [f"{score:.3f} ± {error:.3f}" for score, error in (gpu[step], cpu[step])]
+        rows.append([str(step), *words, f"{off[-1]:.1f}"])
+    show(
+        f"The tiny policy under A0, seed 7, {_STEPS.value} updates: panel pass@1",
+        ["step", "GPU", "CPU", "differ by SE"],
+        rows,
+        f"The most that they differ by is {max(off):.1f} standard errors of the difference. Both "
+        "start from the same weights and seeds; what rounds otherwise draws other tokens.",
+    )
+
+
+def _curve(platform: str) -> dict[int, tuple[float, float]]:
+    """Panel pass@1 and its standard error by step, of a chain in a process of its own."""
+    # This process may hold three quarters of the GPU.
+    settings = {"JAX_PLATFORMS": platform, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "selfreg.main", "--config=configs/tiny.py", "--config.seed=7",
+            "--config.condition=A0", "--config.campaigns=1",
+            f"--config.campaign_budget_steps={_STEPS.value}", f"--workdir={folder}/run",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, env=os.environ | settings, stdout=subprocess.DEVNULL)
+        records = rundir.read_records(Path(folder, "run"))
+    names = "panel_pass_at_1", "panel_pass_at_1_se"
+    return {
+        record.step: (record.metrics[names[0]], record.metrics[names[1]])
+        for record in records
+        if names[0] in record.metrics
+    }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if any(argument.startswith("--compile") for argument in sys.argv):
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    app.run(main)

@@ -29,7 +29,8 @@ from selfreg.config import default
 from selfreg.mesh import make_mesh
 from selfreg.plan.fit import Place
 from selfreg.plan.job import Draws, Job, make_job, packing_of
-from selfreg.plan.memory import Split, estimate
+from selfreg.plan.memory import estimate
+from selfreg.plan.weights import Split
 from selfreg.records import Request, Sampling
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.validate import resolve

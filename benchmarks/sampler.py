@@ -16,13 +16,8 @@ import numpy as np
 import torch
 from absl import app, flags
 
-from benchmarks.peer import (
-    MATMUL_SIZE,
-    alternate,
-    in_transformers,
-    matmul_ceiling,
-    read_bandwidth,
-)
+from benchmarks.ceiling import MATMUL_SIZE, matmul_ceiling, read_bandwidth
+from benchmarks.peer import alternate, in_transformers
 from benchmarks.table import show
 from selfreg import xla
 from selfreg.data.problems import load_problems

@@ -1,4 +1,4 @@
-"""The train step beside the same one in torch, in one run: pace, memory, compilation, utilization.
+"""The train step beside the same one in torch, in one run: pace, memory, compilation.
 
     python -m benchmarks.train_step --model=tiny
     python -m benchmarks.train_step --model=random:smollm2 --rounds=2 --lengths=128:96
@@ -25,9 +25,9 @@ from typing import NamedTuple
 import jax
 from absl import app, flags
 
-from benchmarks.accelerator import MODELS, show_accelerator
 from benchmarks.batch import Updates, learner_of, named_policy, of_shape, random_batch
-from benchmarks.peer import MATMUL_SIZE, alternate, in_transformers, matmul_ceiling
+from benchmarks.ceiling import MATMUL_SIZE, matmul_ceiling
+from benchmarks.peer import alternate, in_transformers
 from benchmarks.table import Aim, load_average, show, show_aims
 from benchmarks.torch_step import has_trl, torch_update, trl_update
 from selfreg import xla
@@ -35,7 +35,7 @@ from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import REMAT
 from selfreg.models.policy import count_parameters
 
-PARTS = ("update", "memory", "compile", "accelerator")
+PARTS = ("update", "memory", "compile")
 SIDES = ("selfreg", "torch", "trl")
 # glibc keeps of freed memory what chance leaves it. So it gives all back: what is in use counts.
 GIVE_BACK = {
@@ -62,10 +62,7 @@ def main(_: list[str]) -> None:
         _print_peak(_SIDE.value)
         return
     xla.set_up()
-    parts = {
-        "update": _show_update, "memory": _show_memory, "compile": _show_compile,
-        "accelerator": lambda: show_accelerator(MODELS, _REMAT.value),
-    }  # fmt: skip
+    parts = {"update": _show_update, "memory": _show_memory, "compile": _show_compile}
     for part in _PARTS.value:
         parts[part]()
     print(load_average())

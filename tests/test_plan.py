@@ -25,7 +25,8 @@ from selfreg.models.presets import shape_of
 from selfreg.plan.devices import DEVICES, parse_devices
 from selfreg.plan.fit import Place, advise, enough_devices, fit, splits
 from selfreg.plan.job import make_job
-from selfreg.plan.memory import Split, estimate, parameters, weights
+from selfreg.plan.memory import estimate
+from selfreg.plan.weights import Split, parameters, weights
 from selfreg.plan.work import estimate_work, pair_flops, token_flops
 from selfreg.records import Batch, Sampling
 from selfreg.rollout.decode import unstack

@@ -2,9 +2,12 @@
 
     python -m selfreg.plan --config=configs/w17.py --devices=8xH100
     python -m selfreg.plan --config=configs/w17.py:7b --devices=8xH200 --config.optimizer.lr=2e-6
+    python -m selfreg.plan --config=configs/w17.py:7b --devices=8xH100 --compile
 
 No weights are needed: a folder's config.json says the shape, or the hub's name of a known model.
-Exit code 2, and a line that says what to change, when the config cannot fit.
+--compile sets beside the plan what XLA's CUDA compiler asks of each device, program by program; it
+takes minutes, needs the extra `gpu-compile` and no GPU. Exit code 2, and a line that says what to
+change, when the config cannot fit.
 """
 
 import os
@@ -27,6 +30,7 @@ _DEVICES = flags.DEFINE_string("devices", "1xCPU", f"Such as 8xH100; of {', '.jo
 _LENGTHS = flags.DEFINE_string("lengths", "", "PROMPT:COMPLETION tokens; '': the config's limits.")
 _MFU = flags.DEFINE_float("mfu", 0.4, "Fraction of FLOP/s that products reach.", 0.001, 1)
 _MBU = flags.DEFINE_float("mbu", 0.6, "Fraction of bandwidth that decoding reaches.", 0.001, 1)
+_COMPILE = flags.DEFINE_bool("compile", False, "Compile the programs too, for GPUs not there.")
 _FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 MOST = 0.92  # of a GPU's memory that JAX can be given; the rest is the driver's and libraries'
 
@@ -39,9 +43,11 @@ def main(_: list[str]) -> None:
         # Only now: a mistake in a flag should not wait for jax to load.
         from selfreg.models.decoder import REMAT
         from selfreg.models.presets import shape_of
+        from selfreg.plan.deviceless import described_devices
         from selfreg.plan.fit import Place, advise, enough_devices, fit
         from selfreg.plan.job import make_job
-        from selfreg.plan.memory import estimate, parameters
+        from selfreg.plan.memory import estimate
+        from selfreg.plan.weights import parameters
         from selfreg.plan.work import estimate_work
 
         device, lengths, decoder = DEVICES[kind], _lengths(), shape_of(config.model.path)
@@ -57,6 +63,7 @@ def main(_: list[str]) -> None:
             name: (estimate(each, fitted.split), work_of(each))
             for name, each in ((name, replace(job, remat=name)) for name in REMAT)
         }
+        described = described_devices(kind, count) if _COMPILE.value else []
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)
 
@@ -85,6 +92,8 @@ def main(_: list[str]) -> None:
             f"The config's mesh is not of {count} devices: set {_flags(fitted.mesh_settings)}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+    if described:
+        _print_compiled(console, config, job, fitted.split, described)
     if not fitted.fits:
         change = advise(config, decoder, place, lengths)
         more = enough_devices(config, decoder, place, lengths)
@@ -128,6 +137,8 @@ def _flags(settings: dict[str, Any]) -> str:
 
 
 def _gb(count: float) -> str:
+    if count < 1e6:
+        return "0"
     return f"{count / 1e9:,.3g}" if count < 10e9 else f"{count / 1e9:,.1f}"
 
 
@@ -200,6 +211,36 @@ def _print_work(console: Console, work: Any, device: Device) -> None:
         f"in bfloat16, {device.float32_tflops:g} in float32, x --mfu={_MFU.value:g}); decoding at "
         f"least bytes / ({device.bandwidth_gb_s:g} GB/s x --mbu={_MBU.value:g}). Grading, snapshots"
         f" and the exchange between devices come on top. Device: {device.source}.\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _print_compiled(console: Console, config: Any, job: Any, split: Any, devices: list) -> None:
+    """Each program's memory as planned and as XLA's CUDA compiler has it."""
+    from selfreg.mesh import make_mesh
+    from selfreg.plan.compiled import PROGRAMS, compile_programs
+    from selfreg.plan.memory import of_programs
+
+    memory = _table(
+        "Compiled for these GPUs: GB a device", "program", "planned", "compiled", "off",
+        "arguments", "temporaries", "on the host",
+    )  # fmt: skip
+    work = _table("What they run", "program", "attention", "s to compile", "sent, GB a device")
+    planned, mesh = of_programs(job, split), make_mesh(**split._asdict(), devices=devices)
+    for name, found in compile_programs(config, job, mesh):
+        memory.add_row(
+            PROGRAMS[name], _gb(planned[name]), _gb(found.peak),
+            f"{planned[name] / found.peak - 1:+.0%}", _gb(found.arguments), _gb(found.temporaries),
+            _gb(found.host),
+        )  # fmt: skip
+        sent = ", ".join(f"{kind} {_gb(size)}" for kind, size in found.sent.items() if size)
+        work.add_row(PROGRAMS[name], found.attention, f"{found.seconds:.0f}", sent)
+    console.print(memory)
+    console.print(work)
+    console.print(
+        "Each program alone: arguments, what it makes, and its temporaries, before cuDNN's "
+        "workspaces and NCCL's buffers. Sent: by collectives, in a step with every completion at "
+        "its limit; in decoding, for a token. No kernel was timed.\n",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 

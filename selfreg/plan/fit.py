@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 from selfreg.models.decoder import DecoderConfig
 from selfreg.plan.job import Job, make_job, packing_of
-from selfreg.plan.memory import Memory, Split, estimate
+from selfreg.plan.memory import Memory, estimate
+from selfreg.plan.weights import Split
 from selfreg.rollout.jax_engine import decoding_threads
 from selfreg.validate import resolve
 

@@ -35,6 +35,14 @@ class Draws:
         """Rows decoded at a time."""
         return self.turn * self.beside
 
+    def prompts(self, parts: int) -> float:
+        """Prompts that one of so many parts reads at a time: its own, or all if they do not divide.
+
+        Turns that are served beside each other seldom read theirs at the same moment, but can.
+        """
+        count = self.turn // self.group
+        return self.beside * (count / parts if count % parts == 0 else count)
+
     def held(self, parts: int, *, packed: bool = False) -> tuple[float, float]:
         """Rows decoded at once, and caches of prompts that they share: of one of so many parts.
 
@@ -142,9 +150,9 @@ def make_job(
 
     def draws(problems: int, group: int) -> Draws:
         turn, beside = turns(rollout.max_sequences, group, threads)
-        return Draws(
-            problems, group, min(problems, turn) * group, min(beside, -(-problems // turn))
-        )
+        # A turn is filled up to one of few sizes, which have a program.
+        size = min(turn, 1 << (problems - 1).bit_length())
+        return Draws(problems, group, size * group, min(beside, -(-problems // turn)))
 
     steps, learn = config.campaign_budget_steps, config.learn
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))

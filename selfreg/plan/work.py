@@ -14,7 +14,7 @@ from selfreg.learn.packing import computed_slots, pack
 from selfreg.models.decoder import DecoderConfig
 from selfreg.plan.devices import Device
 from selfreg.plan.job import Draws, Job, packing_of
-from selfreg.plan.memory import Split, weights
+from selfreg.plan.weights import Split, weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,56 @@
+"""The job that benchmarks.accelerator measures and compiles: one config for both."""
+
+from typing import Any, NamedTuple
+
+from selfreg.config import default
+from selfreg.models.decoder import DecoderConfig
+from selfreg.plan.job import Job, make_job
+from selfreg.plan.memory import of_programs
+from selfreg.plan.weights import Split
+from selfreg.validate import resolve
+
+ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
+AT_ONCE = 4
+DECODED_ROWS = 64
+# What an update keeps, the fastest first; adapters where all weights do not fit.
+KEPT: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"optimizer.state_dtype": "bfloat16"},
+    "int8": {"optimizer.state_dtype": "int8"},
+    "LoRA 32": {"model.lora_rank": 32},
+}
+
+
+class Chosen(NamedTuple):
+    """A job that fits, and what to call it."""
+
+    words: str
+    config: Any
+    job: Job
+
+
+def first_that_fits(decoder: DecoderConfig, room: float) -> Chosen | None:
+    """The first of KEPT whose programs are all planned to fit by themselves; None: none does.
+
+    Args:
+      decoder: The shape of the policy.
+      room: Bytes that JAX may take.
+    """
+    for words, changes in KEPT.items():
+        config = default()
+        config.update_from_flattened_dict(
+            {
+                "model.remat": "layer", "model.dtype": "bfloat16", "rollout.group_size": ROWS,
+                "rollout.max_prompt_tokens": PROMPT, "rollout.max_new_tokens": COMPLETION,
+                "rollout.max_sequences": DECODED_ROWS, "learn.microbatch_rows": AT_ONCE,
+                "learn.row_tokens": (COMPLETION,), "learn.logprob_chunk_tokens": 1024,
+                "problems.panel_count": 1, "problems.report_count": 1,
+                "evaluation.panel_samples": DECODED_ROWS,
+                "evaluation.report_samples": DECODED_ROWS,
+            } | changes
+        )  # fmt: skip
+        resolved = resolve(config)
+        job = make_job(resolved, decoder, gpu=True)
+        if max(of_programs(job, Split(1, 1, 1)).values()) <= room:
+            return Chosen(words, resolved, job)
+    return None
