@@ -42,7 +42,7 @@ class GraderPool:
 
     Every program is taken for hostile. It has no network and starts no processes, reads libraries
     only, writes into a scratch folder only, which is emptied behind it, and is bounded in CPU time,
-    waiting, memory and output. Tests of Python functions run outside of its reach, in a judge that
+    waiting, time on the clock, memory, threads, files and output. Tests of Python functions run outside of its reach, in a judge that
     compares plain data: a pass means that they ran to their end there. C++ tests are compiled with
     the program, and a program that searches its own memory could find what a pass is reported by.
     Programs have the standard library, and the same hashes and random numbers each time. C++ that
