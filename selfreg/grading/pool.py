@@ -42,9 +42,10 @@ class GraderPool:
 
     Every program is taken for hostile. It has no network and starts no processes, reads libraries
     only, writes into a scratch folder only, which is emptied behind it, and is bounded in CPU time,
-    waiting, memory and output. Tests of Python functions run outside of its reach, in a judge that
-    compares plain data: a pass means that they ran to their end there. Tests of C++ functions are
-    compiled and run apart from the program, of which they get the values that calls return.
+    waiting, time on the clock, memory, threads, files and output. Tests of Python functions run
+    outside of its reach, in a judge that compares plain data: a pass means that they ran to their
+    end there. Tests of C++ functions are compiled and run apart from the program, of which they get
+    the values that calls return.
     Programs have the standard library, and the same hashes and random numbers each time. C++ that
     does not compile within ten CPU seconds is a COMPILE_ERROR.
 

@@ -267,6 +267,16 @@ def test_validation_finds_the_solutions_that_do_not_pass(make_problem):
     assert [grade.outcome for grade in grades] == wanted
 
 
+def test_tests_that_a_solution_passed_are_not_to_blame(make_problem):
+    code = "if add(1, 1) != 2: import no_such_module\nassert add(1, 1) == 2\n"
+    problem = replace(make_problem(code=code), solution=ADD)
+    wrong = "def add(a, b):\n    return 3\n"
+    with GraderPool(1) as pool:
+        assert pool.grade([(problem, wrong)])[0].outcome is Outcome.TEST_ERROR
+        assert pool.validate([problem]) == {}
+        assert pool.grade([(problem, wrong)])[0].outcome is Outcome.EXCEPTION
+
+
 def test_tests_that_do_not_end_on_an_answer_are_a_timeout(make_problem, monkeypatch):
     monkeypatch.setattr("selfreg.grading.pool._JUDGE_EXTRA_S", 0.5)
     loops = make_problem(code="while add(1, 1) != 2: pass\n" + "assert add(1, 1) == 2\n")
