@@ -1,12 +1,9 @@
 """C++ functions: the program supplies values, and the tests alone say whether they are right."""
 
-import contextlib
 import json
 import os
 import re
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,79 +19,11 @@ ASSERTS = (
     "#undef NDEBUG\n#include <assert.h>\n"
     "int main() { assert(solve(2, 3) == 5); assert(solve(10, -4) == 6); }\n"
 )
-# What an attack in the place of `int solve(int, int)` could make the tests believe.
-LIES = {
-    "equal": "struct L { bool operator==(int) const { return true; } }; L solve(int, int) { return {}; }",
-    "unequal": "struct L { bool operator!=(int) const { return false; } bool operator==(int) const "
-    "{ return true; } }; L solve(int, int) { return {}; }",
-    "free equal": "struct L {}; bool operator==(L, int) { return true; } L solve(int, int) { return {}; }",
-    "any equal": "struct L {}; template <class T> bool operator==(const L&, const T&) { return true; }\n"
-    "L solve(int, int) { return {}; }",
-    "conversion": "int n; struct L { operator int() const { return n; } }; L solve(int, int) { return {}; }",
-    "template conversion": "struct L { template <class T> operator T() const { return T(); } };\n"
-    "L solve(int, int) { return {}; }",
-    "macro": "#define solve(a, b) 5, 5 == 5 || 6\nint f;",
-    "macro of the name": "#define solve(...) true || 0\nint f;",
-    "macro of assert": "#include <cassert>\n#undef assert\n#define assert(x)\nint solve(int, int) { return 0; }",
-    "macro of int": "struct L { L(int = 0) {} bool operator==(L) const { return true; } };\n"
-    "#define int L\nint solve(int, int) { return {}; }",
-    "macro of return": "int solve(int, int) { return 0; }\n#define return if (false) return",
-    "macro of equality": "#define assert(x) (x || true)\nint solve(int, int) { return 0; }",
-    "comma": "struct L { template <class T> bool operator,(T) { return true; } bool operator==(int) "
-    "{ return true; } };\nL solve(int, int) { return {}; }",
-    "wrong for each": "int solve(int a, int b) { return a == 2 ? 5 : 0; }",
-    "own channel": '#include <unistd.h>\nint solve(int, int) { write(3, "\\0\\0\\0\\1p", 5); return 0; }',
-    "early channel": "#include <unistd.h>\n__attribute__((constructor)) void f() "
-    '{ for (int i = 3; i < 64; i++) write(i, "\\0\\0\\0\\1p", 5); _exit(0); }\nint solve(int, int);',
-    "early answers": "#include <unistd.h>\n__attribute__((constructor)) void f() {\n"
-    '  write(3, "\\0\\0\\0\\21" "\\0\\0\\0\\0\\0\\0\\0\\0" "r" "\\5\\0\\0\\0\\0\\0\\0\\0", 21); }\n'
-    "int solve(int, int) { return 0; }",
-    "own driver": "void selfreg_answer() {}\nint solve(int, int) { return 0; }",
-    "own main": "int solve(int, int) { return 0; }\nint main() { return 0; }",
-    "own wrapped main": 'extern "C" int __wrap_main(int, char**) { return 0; }\nint solve(int, int);',
-    "own channel functions": "namespace selfreg_channel { void ask() {} void done() {} }\n"
-    "int solve(int, int) { return 0; }",
-    "own carry": "namespace selfreg_carry { template <> void put<int>(const int&) {} }\n"
-    "int solve(int, int) { return 0; }",
-    "own assert": 'extern "C" void __assert_fail(const char*, const char*, unsigned, const char*) '
-    "noexcept { for (;;); }\nint solve(int, int) { return 0; }",
-    "abort handler": "#include <csignal>\n#include <cstdlib>\nint solve(int, int) "
-    "{ signal(SIGABRT, [](int) { _Exit(0); }); abort(); }",
-    "exit": "#include <cstdlib>\nint solve(int, int) { exit(0); }",
-    "hard exit": "#include <unistd.h>\nint solve(int, int) { _exit(0); }",
-    "at exit": "#include <cstdlib>\nint solve(int, int) { atexit([] { _Exit(0); }); exit(0); }",
-    "static object": "#include <cstdlib>\nstruct S { S() { exit(0); } } s;\nint solve(int, int) { return 0; }",
-    "throw": "int solve(int, int) { throw 5; }",
-    "long jump": "#include <csetjmp>\njmp_buf b;\nint solve(int, int) { longjmp(b, 1); }",
-    "close": "#include <unistd.h>\nint solve(int, int) { for (int i = 0; i < 64; i++) close(i); return 0; }",
-    "closed answer": "#include <unistd.h>\nint solve(int, int) { dup2(0, 3); return 0; }",
-    "own write": '#include <sys/types.h>\nextern "C" ssize_t write(int, const void*, size_t n) '
-    "{ return n; }\nint solve(int, int) { return 0; }",
-    "own allocation": "#include <cstdlib>\n#include <new>\nvoid* operator new(size_t n) { static char "
-    "b[1 << 20]; return b; }\nvoid operator delete(void*) noexcept {}\nint solve(int, int) { return 0; }",
-    "scan of memory": next(row["code"] for row in RECORDS if row["id"] == "x_cpp_token_scan"),
-    "scan of files": "#include <unistd.h>\nint solve(int, int) { char b[4096]; for (int i = 0; i < 256; i++) "
-    "{ if (i == 3) continue; long n = pread(i, b, sizeof b, 0); if (n > 0) write(3, b, n); } return 0; }",
-    "huge answer": '#include <unistd.h>\nint solve(int, int) { write(3, "\\177\\377\\377\\377", 4); for (;;) '
-    'write(3, "x", 1); }',
-}
-RIGHT = {
-    "plain": "int solve(int a, int b) { return a + b; }",
-    "long": "long long solve(long long a, long long b) { return a + b; }",
-    "double": "double solve(double a, double b) { return a + b; }",
-    "own idea of int": "#define int long long\nint solve(int a, int b) { return a + b; }",
-    "references": "int solve(const int& a, const int& b) { return a + b; }",
-    "template": "template <class T> T solve(T a, T b) { return a + b; }",
-    "overloads": "int solve(int a) { return a; }\nint solve(int a, int b) { return solve(a) + b; }",
-    "lambda": "auto solve = [](int a, int b) { return a + b; };",
-    "default": "int solve(int a, int b, int c = 0) { return a + b + c; }",
-    "static": "static inline int solve(int a, int b) { return a + b; }",
-    "a namespace": "namespace mine { int solve(int a, int b) { return a + b; } }\nusing namespace mine;",
-    "own main": "int solve(int a, int b) { return a + b; }\nint main() { return 1; }",
-    "noise": '#include <iostream>\nint solve(int a, int b) { std::cout << "x"; std::cerr << "y"; return a + b; }',
-    "macros": "#define n 5\n#define x first\n#define a p\nint solve(int a, int b) { return a + b; }",
-    "kept between calls": "int calls = 0;\nint solve(int a, int b) { return ++calls ? a + b : 0; }",
-}
+# "lie": what an attack in the place of `int solve(int, int)` could make the tests believe; "right":
+# honest definitions of it; "type": a starter, tests, and a right and a wrong program.
+ROWS = [json.loads(line) for line in (Path(__file__).parent / "functions_cpp.jsonl").open()]
+LIES = {row["id"]: row["code"] for row in ROWS if row["kind"] == "lie"}
+RIGHT = {row["id"]: row["code"] for row in ROWS if row["kind"] == "right"}
 
 
 def problem(test=ASSERTS, starter="int solve(int a, int b) {\n", **options):
@@ -142,82 +71,16 @@ def test_what_is_right_passes(pool):
     assert outcome(pool, RIGHT["plain"], ASSERTS, "") is Outcome.PASSED
 
 
-# (starter, right program, wrong program, tests)
 INCLUDES = "#include <bits/stdc++.h>\nusing namespace std;\n"
-TYPES = {
-    "vectors": (
-        "vector<vector<int>> solve(vector<int> x, string s) {",
-        "vector<vector<int>> solve(vector<int> x, string s) { return {x, {int(s.size())}, {}}; }",
-        "vector<vector<int>> solve(vector<int> x, string s) { return {x, {int(s.size())}}; }",
-        'assert((solve({1, 2}, "abc") == vector<vector<int>>{{1, 2}, {3}, {}}));',
-    ),
-    "maps": (
-        "map<string, vector<double>> solve(map<char, int> x) {",
-        "map<string, vector<double>> solve(const map<char, int>& x) { map<string, vector<double>> y; "
-        "for (auto& [k, v] : x) y[string(1, k)] = {v / 2.0}; return y; }",
-        "map<string, vector<double>> solve(map<char, int> x) { return {}; }",
-        "assert((solve({{'a', 1}}) == map<string, vector<double>>{{\"a\", {0.5}}}));",
-    ),
-    "pairs and sets": (
-        "set<pair<int, bool>> solve(unordered_map<int, string> x, vector<bool> y) {",
-        "set<pair<int, bool>> solve(unordered_map<int, string> x, vector<bool> y) "
-        "{ return {{x.begin()->first, y[0]}}; }",
-        "set<pair<int, bool>> solve(unordered_map<int, string> x, vector<bool> y) { return {}; }",
-        'assert((solve({{7, "x"}}, {true}) == set<pair<int, bool>>{{7, true}}));',
-    ),
-    "changed arguments": (
-        "void solve(vector<int>& x, string& s, const int& n) {",
-        "void solve(vector<int>& x, string& s, const int& n) { x.push_back(n); s += 'x'; }",
-        "void solve(vector<int>& x, string& s, int n) { x.push_back(n); }",
-        'vector<int> x{1}; string s; solve(x, s, 2); assert((x == vector<int>{1, 2})); assert(s == "x");',
-    ),
-    "own idea of int in a vector": (
-        "vector<int> solve(vector<int> x) {",
-        "#define int long long\nvector<int> solve(vector<int> x) { x.push_back(1); return x; }",
-        "#define int long long\nvector<int> solve(vector<int> x) { x.push_back(1LL << 40); return x; }",
-        "assert((solve({5}) == vector<int>{5, 1}));",
-    ),
-    "exceptions": (
-        "int solve(int x) {",
-        'int solve(int x) { if (x < 0) throw std::invalid_argument("negative"); return x; }',
-        "int solve(int x) { if (x < 0) throw 1; return x; }",
-        "assert(solve(1) == 1); try { solve(-1); return 1; } catch (const invalid_argument& e) "
-        '{ assert(string("negative") == e.what()); }',
-    ),
-    "wide numbers": (
-        "unsigned long long solve(long x, unsigned char c, float f) {",
-        "unsigned long long solve(long x, unsigned char c, float f) { return -x + c + (f == 0.1f); }",
-        "unsigned long long solve(long x, unsigned char c, float f) { return 0; }",
-        "assert(solve(LONG_MIN, 255, 0.1f) == (1ull << 63) + 256);",
-    ),
-    "optional and array": (
-        "optional<array<int, 2>> solve(deque<int> x) {",
-        "optional<array<int, 2>> solve(deque<int> x) { if (x.empty()) return {}; return {{{x[0], 2}}}; }",
-        "optional<array<int, 2>> solve(deque<int> x) { return {}; }",
-        "assert(!solve({})); assert((*solve({1}) == array<int, 2>{1, 2}));",
-    ),
-    "bytes": (
-        "string solve(string x) {",
-        "string solve(string x) { return x + '\\0' + '\\xff'; }",
-        "string solve(string x) { return x; }",
-        'assert((solve(string("\\0\\n\\x80", 3)) == string("\\0\\n\\x80\\0\\xff", 5)));',
-    ),
-    "a name of the library": (
-        "int solve(string s) { return 1; }\nbool is_sorted(vector<int> x) {",
-        "int solve(string s) { return 1; }\n",
-        "",
-        "",
-    ),
-}
-del TYPES["a name of the library"]
 
 
 def test_types_are_carried(pool):
     jobs, wanted = [], []
-    for starter, right, wrong, body in TYPES.values():
+    for row in (row for row in ROWS if row["kind"] == "type"):
+        body = row["tests"]
         tests = f"#undef NDEBUG\n#include <cassert>\nint main() {{ {body} return 0; }}\n"
-        one = problem(tests, f"{INCLUDES}{starter}\n")
-        jobs += [(one, INCLUDES + right), (one, INCLUDES + wrong)]
+        one = problem(tests, f"{INCLUDES}{row['starter']}\n")
+        jobs += [(one, INCLUDES + row["right"]), (one, INCLUDES + row["wrong"])]
         wanted += [True, False]
     grades = pool.grade(jobs)
     odd = [
@@ -278,3 +141,216 @@ def test_tests_that_do_not_end_on_an_answer_are_the_programs_failure(pool):
     )
     tests = "int main() { return *(volatile int*)(long(solve(0, 0))); }"
     assert outcome(pool, "int solve(int, int) { return 0; }", tests) is Outcome.EXCEPTION
+
+
+# --- The compiler, which is run in a jail only ----------------------------------------------------
+
+WHOLE = "int main() { return 0; }\n"
+# In each of them the compiler is told to read what it must not, or to make more than it may.
+HOSTILE = {
+    "comment": f"// \\\n#include <PATH>\n{WHOLE}",
+    "trigraph": f"// ??/\n#include <PATH>\n{WHOLE}",
+    "long comment": f"/* *\\\n/\n#include <PATH>\n{WHOLE}",
+    "spliced": f"#inc\\\nlude <PATH>\n{WHOLE}",
+    "digraph": f"%:include <PATH>\n{WHOLE}",
+    "macro": f"#define P <PATH>\n#include P\n{WHOLE}",
+    "quotes": f'#include "PATH"\n{WHOLE}',
+    "climbing": f"#include <../../../../../../../..PATH>\n{WHOLE}",
+    "next": f"#include_next <PATH>\n{WHOLE}",
+    "import": f"#import <PATH>\n{WHOLE}",
+    "behind a header": f"#include <vector>\n#include <PATH>\n{WHOLE}",
+    "has include": f"#if __has_include(<PATH>)\n{WHOLE}#endif\n",
+    "embed": f"const char x[] = {{\n#embed <PATH>\n}};\n{WHOLE}",
+    "incbin": f'asm(".incbin \\"PATH\\"");\n{WHOLE}',
+    "include of the assembler": f'asm(".include \\"PATH\\"");\n{WHOLE}',
+    "dependency": f'#pragma GCC dependency "PATH"\n#error\n{WHOLE}',
+    "pragma": f'_Pragma("GCC dependency \\"PATH\\"")\n#error\n{WHOLE}',
+    "precompiled": f'#pragma GCC pch_preprocess "PATH"\n#error\n{WHOLE}',
+    "line": f'#line 1 "PATH"\n#include __FILE__\n{WHOLE}',
+    "raw string": f'R"(\n#include <PATH>\n)";\n{WHOLE}',
+}
+ENDLESS = {
+    "zero": f"#include </dev/zero>\n{WHOLE}",
+    "message": '#pragma message "Killed signal terminated program cc1plus"\n'
+    "template <int n> struct A { static const int v = A<n + 1>::v; };\nint x = A<0>::v;\n",
+    "itself": f"#include __FILE__\n{WHOLE}",
+    "flood of the assembler": f'asm(".fill 1000000000, 8, 1");\n{WHOLE}',
+    "space": f'asm(".org 0x7ffffffff");\n{WHOLE}',
+    "large": f"char x[1 << 28] = {{1}};\n{WHOLE}",
+}
+
+
+def whole(program):
+    tests = Tests(stdio=(StdioCase("", ""),))
+    one = Problem("whole", "", tests, Language.CPP, time_limit_s=5.0, memory_limit_mb=512)
+    return one, program
+
+
+@pytest.fixture(scope="module", params=LADDER)
+def pool_in_each_way(request):
+    try:
+        pool = GraderPool(2, isolation=request.param)
+    except GraderError as error:
+        pytest.skip(f"not on this machine: {error}")
+    with pool:
+        yield pool
+
+
+def test_compilers_are_jailed_and_read_no_host_file(pool_in_each_way, descendants, tmp_path):
+    pool, seen, free = pool_in_each_way, set(), []
+    secret = tmp_path / "secret.h"
+    secret.write_text("int canary_of_the_host;\n")
+    os.chmod(tmp_path, 0o755)
+    done = threading.Event()
+
+    def watch():
+        while not done.is_set():
+            for process in descendants():
+                try:
+                    name = Path(f"/proc/{process}/comm").read_text().strip()
+                    if name in ("g++", "cc1plus", "as", "collect2", "ld"):
+                        seen.add(name)
+                        if reason := out_of_jail(process, pool.isolation):
+                            free.append((name, reason))
+                except OSError:
+                    continue  # it ended
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        programs = [text.replace("PATH", str(secret)) for text in HOSTILE.values()] + list(
+            ENDLESS.values()
+        )
+        # Often enough for a header to be compiled for them, were it to come from their text.
+        grades = pool.grade([whole(f"{text}//{i}\n") for text in programs for i in range(2)])
+    finally:
+        done.set()
+        watcher.join()
+    assert free == []
+    assert {"g++", "cc1plus"} <= seen
+    names = [name for name in (*HOSTILE, *ENDLESS) for _ in range(2)]
+    passed = {n for n, g in zip(names, grades, strict=True) if g.outcome is Outcome.PASSED}
+    assert passed <= {"long comment", "comment", "trigraph", "raw string", "large"}
+    assert not any("canary_of_the_host" in grade.detail for grade in grades)
+    assert pool.counts["retries"] == 0
+
+
+def out_of_jail(process, isolation):
+    """What of the jail a process lacks; empty for nothing."""
+    status = Path(f"/proc/{process}/status").read_text()
+    limits = Path(f"/proc/{process}/limits").read_text()
+    if not re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE):
+        return "it can gain privileges"
+    if not re.search(r"^Seccomp:\s*2$", status, re.MULTILINE):
+        return "it has no filter"
+    if not re.search(r"^CapEff:\s*0+$", status, re.MULTILINE):
+        return "it has capabilities"
+    for limit in ("cpu time", "file size", "address space"):
+        if re.search(rf"^Max {limit}\s+unlimited", limits, re.MULTILINE):
+            return f"its {limit} has no limit"
+    for kind in ("mnt", "pid", "net") if isolation != "landlock" else ():
+        if os.readlink(f"/proc/{process}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"):
+            return f"its {kind} namespace is the host's"
+    return ""
+
+
+def test_compilers_are_named_in_one_place_alone():
+    # Whoever starts a process has to name what it is, or how.
+    for path in GRADING.glob("*.py"):
+        source = path.read_text()
+        if path.name not in ("process.py", "child.py", "zygote.py", "system.py"):
+            assert not re.search(r"subprocess\.|posix_spawn|os\.exec|popen", source), path
+        if path.name != "cpp.py":
+            assert not re.search(r"settings\.options|cc1plus|collect2", source), path
+    assert 'jail="compiler"' in (GRADING / "cpp.py").read_text()
+
+
+def test_headers_come_from_a_fixed_list():
+    assert choose_family("#include <bits/stdc++.h>\nint main() {}") == "everything"
+    assert choose_family(
+        "// sum\n\n#include <vector>\r\nusing namespace std;\n#include<string>"
+    ) == ("strings")
+    for source in (
+        "// \\\n#include <iostream>\n",
+        "// ??/\n#include <iostream>\n",
+        "/* */\n#include <iostream>\n",
+        "#define x\n#include <iostream>\n",
+        '#include "iostream"\n',
+        "#include <iostream> // \\\n",
+        "int x;\n#include <bits/stdc++.h>\n",
+    ):
+        assert choose_family(source) == ""
+    assert all(re.fullmatch(r"[a-z0-9/+.]+", head) for heads in FAMILIES.values() for head in heads)
+
+
+def test_the_records(pool_in_each_way, tmp_path):
+    jobs, expected = [], []
+    for row in RECORDS:
+        test = json.loads(row["test"])
+        if "code" in test:
+            job = problem(test["code"], ""), row["code"]
+        else:
+            job = whole(row["code"])
+            tests = Tests(stdio=(StdioCase(**test),))
+            job = (
+                Problem("x", "", tests, Language.CPP, time_limit_s=1.0, memory_limit_mb=512),
+                job[1],
+            )
+        jobs.append(job)
+        expected.append(row["expect"] == "pass")
+    for _ in range(int(os.environ.get("SELFREG_ATTACK_ROUNDS", "1"))):
+        grades = pool_in_each_way.grade(jobs)
+        wrong = [
+            (row["id"], grade)
+            for row, grade, passes in zip(RECORDS, grades, expected, strict=True)
+            if (grade.outcome is Outcome.PASSED) is not passes and row["category"] != "threads"
+        ]
+        assert wrong == []
+
+
+def test_threads_and_deep_recursion_are_honest(pool):
+    eight = (
+        "#include <thread>\n#include <vector>\nint main() { std::vector<std::thread> all; "
+        "for (int i = 0; i < 8; i++) all.emplace_back([] {}); for (auto& t : all) t.join(); }"
+    )
+    deep = (
+        "#include <sys/resource.h>\n"
+        "int f(int n) { volatile int x = n; return n ? f(n - 1) + x - x : 0; }\n"
+        "int main() { rlimit l{256 << 20, 256 << 20}; setrlimit(RLIMIT_STACK, &l); "
+        "return f(2000000); }"
+    )
+    grades = pool.grade([whole(eight), whole(deep)])
+    assert [grade.outcome for grade in grades] == [Outcome.PASSED] * 2, grades
+
+
+def test_a_killed_compiler_is_nobodys_verdict(make_problem, descendants):
+    # Each of its parts is killed once, as where a machine is short of memory.
+    victims, done = {"cc1plus", "as", "sh", "g++"}, threading.Event()
+
+    def kill():
+        while not done.is_set() and victims:
+            for process in descendants():
+                try:
+                    name = Path(f"/proc/{process}/comm").read_text().strip()
+                    if name in victims:
+                        os.kill(process, 9)
+                        victims.discard(name)
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+
+    with GraderPool(1, max_retries=100) as pool:
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            for i in range(12):
+                one = make_problem(Language.CPP)
+                program = f"int add(int a, int b) {{ return a + b; }} // {i}"
+                (grade,) = pool.grade([(one, program)])
+                assert grade.outcome is Outcome.PASSED, grade
+                if not victims:
+                    break
+        finally:
+            done.set()
+            killer.join()
+        assert "cc1plus" not in victims
+        assert pool.counts["retries"] > 0
