@@ -256,7 +256,7 @@ def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
 def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
     compiled = _compile(code, _TESTS_FILE)
-    if reason := reach.out_of_reach(setup, code):
+    if reason := reach.out_of_reach(setup, code, entry_point):
         raise TestsError(reason)
     used = _names(compiled)
     own = vars(builtins).keys() - {entry_point}
