@@ -44,7 +44,7 @@ from selfreg.grading.child import (
 )
 from selfreg.grading.headers import Settings
 from selfreg.grading.program import DETAIL_CHARACTERS
-from selfreg.grading.remote import Peer, ProtocolError
+from selfreg.grading.remote import DEEP, Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
 from selfreg.grading.values import dump, load
 
@@ -75,6 +75,7 @@ class _Tests(NamedTuple):
 
 def main(channel: int) -> None:
     """Serve the pool on the connection that is open with number `channel`."""
+    sys.setrecursionlimit(DEEP)
     os.umask(0o022)  # its zygote, who may be another user, reads what it writes
     connection = socket.socket(fileno=channel)
     config = wire.receive(connection, _MOST_BYTES)
