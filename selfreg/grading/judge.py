@@ -46,7 +46,7 @@ from selfreg.grading.child import (
 )
 from selfreg.grading.headers import Settings
 from selfreg.grading.program import DETAIL_CHARACTERS
-from selfreg.grading.remote import Peer, ProtocolError
+from selfreg.grading.remote import DEEP, Peer, ProtocolError
 from selfreg.grading.sandbox import Limits
 from selfreg.grading.system import count_tasks, last_words, powers
 from selfreg.grading.values import dump, load
@@ -82,6 +82,7 @@ class _Tests(NamedTuple):
 
 def main(channel: int) -> None:
     """Serve the pool on the connection that is open with number `channel`."""
+    sys.setrecursionlimit(DEEP)
     os.umask(0o022)  # its zygote, who may be another user, reads what it writes
     connection = socket.socket(fileno=channel)
     config = wire.receive(connection, _MOST_BYTES)
@@ -296,7 +297,7 @@ def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
 def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
     compiled = _compile(code, _TESTS_FILE)
-    if reason := reach.out_of_reach(setup, code):
+    if reason := reach.out_of_reach(setup, code, entry_point):
         raise TestsError(reason)
     used = _names(compiled)
     own = vars(builtins).keys() - {entry_point}

@@ -411,4 +411,4 @@ def _refusal(problem: Problem) -> str:
     """Why a problem's tests cannot be run against a program; empty when they may."""
     if problem.language is not Language.PYTHON or problem.tests.stdio:
         return ""
-    return out_of_reach(problem.tests.setup, problem.tests.code)
+    return out_of_reach(problem.tests.setup, problem.tests.code, problem.entry_point)

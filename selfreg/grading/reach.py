@@ -76,12 +76,13 @@ class _Scope(NamedTuple):
     bound: set[str]
 
 
-def out_of_reach(setup: str, code: str) -> str:
+def out_of_reach(setup: str, code: str, entry_point: str | None = None) -> str:
     """Why tests cannot work against proxies; empty when nothing shows that they cannot.
 
     Args:
       setup: Source that runs before the program.
       code: Source of the tests.
+      entry_point: What the program defines for them, whatever else has that name.
     """
     if not ("import" in setup or _TELLING.search(code)):
         return ""  # most tests, in no time
@@ -91,6 +92,7 @@ def out_of_reach(setup: str, code: str) -> str:
         return ""  # it is told where they are compiled
     nodes = [list(ast.walk(tree)) for tree in trees]
     scope = _scope([node for part in nodes for node in part])
+    scope.bound.add(entry_point or "")
     # Set-ups import for the program, too: only what the tests do counts.
     for node in nodes[1]:
         for what, shown in _needs(node, scope):
@@ -149,7 +151,9 @@ def _dotted(node: ast.AST, scope: _Scope) -> str:
         above = _dotted(node.value, scope)
         return f"{above}.{node.attr}" if above else ""
     if isinstance(node, ast.Name):
-        return scope.imported.get(node.id, "" if node.id in scope.bound else node.id)
+        # Neither imported nor a builtin: it is the program's, and may be called glob or signal.
+        own = node.id in scope.bound or node.id not in vars(builtins)
+        return scope.imported.get(node.id, "" if own else node.id)
     return ""
 
 

@@ -12,6 +12,7 @@ and each message says what became of those that were changed, arguments of the c
 """
 
 import operator
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -25,6 +26,8 @@ _mro = type.__dict__["__mro__"].__get__
 
 # What these give of an object's containers stays its own, and is shared.
 _SHARING = ("getattr", "getitem")
+# Calls within each other while a value is encoded or decoded: lists a thousand levels deep.
+DEEP = 4000
 _KNOWN = 2  # parts of what names a class that both sides have
 _BAD = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
@@ -281,11 +284,11 @@ class Peer:
         subject, work = self.own(target), OPERATIONS[operation]
         known = decoder.known
         before = self._synced[:held] + [values.items(container) for container in known[held:]]
-        encoder, error, result = Encoder(self._opaque, known, self._images), None, None
+        error, result = None, None
         try:
             if not self._side.permits(subject, operation, operands):
                 raise AttributeError(f"a program cannot do {operation} here")
-            result = encoder.encode(work(subject, *operands, **keywords))
+            encoder, result = self._encode(work(subject, *operands, **keywords), known)
         except ProtocolError:
             raise
         except BaseException as raised:
@@ -296,6 +299,20 @@ class Peer:
         self.before_message()
         self._send(values.dump([number, error, result, changes, later]))
         self._settle(encoder.known, held, len(known), operation)
+
+    def _encode(self, value: Any, known: Sequence[Any]) -> tuple[Encoder, Any]:
+        encoder = Encoder(self._opaque, known, self._images)
+        try:
+            return encoder, encoder.encode(value)
+        except RecursionError:
+            # The limit is for the program's own calls; here a level of a list takes three.
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(max(limit, DEEP))
+            try:
+                encoder = Encoder(self._opaque, known, self._images)
+                return encoder, encoder.encode(value)
+            finally:
+                sys.setrecursionlimit(limit)
 
     def _opaque(self, value: Any) -> list[Any]:
         number = self.address(value)

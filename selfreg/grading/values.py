@@ -331,6 +331,7 @@ _REBUILD: dict[str, Callable[..., Any]] = {
     "c": complex,
     "r": lambda *parts: range(*(int(part, 16) for part in parts)),
 }
+_PATHS = ("PosixPath", "PurePosixPath")
 # By name, as few programs use them, and what each is made of again.
 _LIBRARY: dict[str, Callable[[Any], Iterable[Any]]] = {
     **dict.fromkeys(
@@ -342,9 +343,13 @@ _LIBRARY: dict[str, Callable[[Any], Iterable[Any]]] = {
     ),
     "uuid.UUID": lambda v: (v.hex,),
     **dict.fromkeys(
-        ("ipaddress.IPv4Address", "ipaddress.IPv6Address", "pathlib.PosixPath"), lambda v: (str(v),)
+        (
+            *("ipaddress.IPv4Address", "ipaddress.IPv6Address"),
+            # Python 3.13 has them in a module of its own.
+            *(f"{m}.{n}" for m in ("pathlib", "pathlib._local") for n in _PATHS),
+        ),
+        lambda v: (str(v),),
     ),
-    "pathlib.PurePosixPath": lambda v: (str(v),),
     "array.array": lambda v: (v.typecode, v.tolist()),
 }
 # Plain types that a class can extend, and the plain value of one of its objects: by the methods of

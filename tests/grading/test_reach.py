@@ -43,6 +43,9 @@ NEED = {
     "cancelling coroutines": ["import asyncio\nasyncio.run(asyncio.wait_for(f(), 1))\n"],
 }
 SERVED = [
+    "assert glob('a*', 'ab') and signal([1]) == [1] and resource.left == 2\n",
+    "assert pickle('cucumber') == 'gherkin' and open(1) == 2\n",
+    "import logging, threading, tempfile\nassert f()\n",
     "def open(x):\n    return x\nassert f(open(1)) == 1\n",
     "import os\nassert f(os.path.join('a', 'b')) == 'a/b'\n",
     "assert type(f()) is dict and type(f()) == type({})\n",
@@ -78,4 +81,4 @@ def test_a_pool_that_did_not_validate_refuses_too(grade):
 
 @pytest.mark.parametrize("code", SERVED)
 def test_what_can_be_served_is_not_refused(code):
-    assert out_of_reach("import os, tempfile\n", code) == ""
+    assert out_of_reach("import os, tempfile\n", code, "open" if "open(1)" in code else "f") == ""
