@@ -165,6 +165,7 @@ def _print_memory(console: Console, memory: Any, room: float, fraction: float) -
     sections = (
         ("all through the run", memory.stays),
         ("while it learns", memory.update),
+        ("while weights are handed over", memory.hand_over),
         ("while it samples", memory.sample),
     )
     for title, parts in sections:

@@ -7,7 +7,7 @@ memory analysis. Everything is an upper bound in lengths: every row is as long a
 import math
 from dataclasses import dataclass
 
-from selfreg.plan.decoding import busiest, decoding, engine_weights, most
+from selfreg.plan.decoding import busiest, decoding, engine_weights, hand_over, most
 from selfreg.plan.job import Job
 from selfreg.plan.learning import learning, scoring
 from selfreg.plan.weights import MASTER, Split, moment_bytes, trained, weights
@@ -23,19 +23,21 @@ class Memory:
     Attributes:
       stays: All through a run.
       update: While weights learn.
+      hand_over: While the engine is given new weights.
       sample: While completions are drawn.
       host: Of the host's memory, for all its devices together.
     """
 
     stays: dict[str, float]
     update: dict[str, float]
+    hand_over: dict[str, float]
     sample: dict[str, float]
     host: dict[str, float]
 
     @property
     def peak(self) -> float:
         """The most that a device holds at one time."""
-        phases = (self.update, self.sample)
+        phases = (self.update, self.hand_over, self.sample)
         return sum(self.stays.values()) + max(sum(phase.values()) for phase in phases)
 
 
@@ -70,7 +72,7 @@ def estimate(job: Job, split: Split) -> Memory:
         "weights for the servers": numbers * job.dtype_bytes if job.served else 0.0,
     }
     sample = most(decoding(job, split, busiest(job, split)))
-    return Memory(stays, update, sample, host)
+    return Memory(stays, update, hand_over(job, split), sample, host)
 
 
 def of_programs(job: Job, split: Split) -> dict[str, float]:
@@ -93,6 +95,8 @@ def of_programs(job: Job, split: Split) -> dict[str, float]:
     return {
         "update": state + learns,
         "logprobs": policy + sum(scoring(job, split).values()),
-        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS) + engine,
+        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS)
+        + engine
+        + memory.hand_over.get("weights, gathered", 0.0),
         **{name: beside[name] + sum(parts.values()) for name, parts in turns.items()},
     }
