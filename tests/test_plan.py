@@ -370,3 +370,15 @@ def test_decodings_plan_is_the_compilers(prompt, completion):
     job = make_job(config, policy.config, gpu=False, lengths=(prompt, completion))
     planned = estimate(job, Split(1, 1, 1)).sample
     assert sum(planned.values()) == pytest.approx(most, rel=0.15)
+
+
+def test_attention_is_fused_where_cudnn_takes_the_heads():
+    config, decoder = small_job(**{"model.dtype": "bfloat16"}), shape_of("google/gemma-3-4b-it")
+
+    def fused(kind):
+        head = DEVICES[kind].largest_head
+        return make_job(config, decoder, gpu=True, largest_head=head).fused_attention
+
+    assert decoder.head_dim == 256
+    assert fused("H100")
+    assert not fused("A100-80G")

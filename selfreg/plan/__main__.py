@@ -44,17 +44,17 @@ def main(_: list[str]) -> None:
         from selfreg.models.decoder import REMAT
         from selfreg.models.presets import shape_of
         from selfreg.plan.deviceless import described_devices
-        from selfreg.plan.fit import Place, advise, enough_devices, fit
-        from selfreg.plan.job import make_job
+        from selfreg.plan.fit import Place, advise, enough_devices, fit, job_at
         from selfreg.plan.memory import estimate
         from selfreg.plan.weights import parameters
         from selfreg.plan.work import estimate_work
 
         device, lengths, decoder = DEVICES[kind], _lengths(), shape_of(config.model.path)
         fraction = float(os.environ.get(_FRACTION, device.memory_fraction))
-        place = Place(count, fraction * device.memory_gb * 1e9, kind != "CPU")
+        room = fraction * device.memory_gb * 1e9
+        place = Place(count, room, kind != "CPU", device.largest_head)
         fitted = fit(config, decoder, place, lengths)
-        job = make_job(config, decoder, gpu=place.gpu, threads=place.threads, lengths=lengths)
+        job = job_at(config, decoder, place, lengths)
         work_of = partial(
             estimate_work, split=fitted.split, device=device, mfu=_MFU.value, mbu=_MBU.value
         )
@@ -165,6 +165,7 @@ def _print_memory(console: Console, memory: Any, room: float, fraction: float) -
     sections = (
         ("all through the run", memory.stays),
         ("while it learns", memory.update),
+        ("while weights are handed over", memory.hand_over),
         ("while it samples", memory.sample),
     )
     for title, parts in sections:

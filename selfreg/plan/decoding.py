@@ -16,6 +16,28 @@ def engine_weights(job: Job, split: Split) -> float:
     return sum(weight.shard for weight in weights(job.decoder, whole)) * job.dtype_bytes
 
 
+def hand_over(job: Job, split: Split) -> Parts:
+    """What handing weights to the engine holds beside the trainer's and the engine's.
+
+    Adapters are merged first. Over fsdp most matrices are gathered along their innermost axis: what
+    XLA gathers it has still to turn round, and it holds the largest matrix of every layer, and the
+    largest table, so at one time.
+    """
+    if job.served:
+        return {}
+    owned = weights(job.decoder, split)
+    merged = sum(weight.shard for weight in owned) if job.lora_rank else 0
+    gathered = 0.0
+    if job.gpu and split.fsdp > 1:
+        whole = weights(job.decoder, Split(split.rows, 1, split.tensor))
+        gathered += max(weight.shard for weight in whole if weight.in_blocks)
+        gathered += max(weight.shard for weight in whole if not weight.in_blocks)
+    return {
+        "weights, merged": merged * job.dtype_bytes,
+        "weights, gathered": gathered * job.dtype_bytes,
+    }
+
+
 def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
     """What the programs of one turn hold beside the engine's weights, by program; {} where served.
 

@@ -16,6 +16,7 @@ class Device:
       bandwidth_gb_s: From its own memory.
       memory_fraction: What JAX may take of the memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says
         otherwise.
+      largest_head: Elements of a head that cuDNN's attention takes there; 0: there is no cuDNN.
       source: Where the numbers are from.
     """
 
@@ -24,6 +25,7 @@ class Device:
     float32_tflops: float
     bandwidth_gb_s: float
     memory_fraction: float
+    largest_head: int
     source: str
 
 
@@ -32,14 +34,14 @@ def _here_gb() -> float:
 
 
 DEVICES: dict[str, Device] = {
-    "H200": Device(141, 989, 494, 4800, 0.75, "NVIDIA H200 datasheet (SXM)"),
-    "H100": Device(80, 989, 494, 3350, 0.75, "NVIDIA H100 datasheet (SXM)"),
-    "A100-80G": Device(80, 312, 156, 2039, 0.75, "NVIDIA A100 datasheet (SXM 80 GB)"),
-    "A100-40G": Device(40, 312, 156, 1555, 0.75, "NVIDIA A100 datasheet (SXM 40 GB)"),
-    "L40S": Device(48, 362, 183, 864, 0.75, "NVIDIA L40S datasheet"),
-    "RTX4090": Device(24, 165, 82.6, 1008, 0.75, "NVIDIA Ada GPU architecture whitepaper"),
+    "H200": Device(141, 989, 494, 4800, 0.75, 256, "NVIDIA H200 datasheet (SXM)"),
+    "H100": Device(80, 989, 494, 3350, 0.75, 256, "NVIDIA H100 datasheet (SXM)"),
+    "A100-80G": Device(80, 312, 156, 2039, 0.75, 128, "NVIDIA A100 datasheet (SXM 80 GB)"),
+    "A100-40G": Device(40, 312, 156, 1555, 0.75, 128, "NVIDIA A100 datasheet (SXM 40 GB)"),
+    "L40S": Device(48, 362, 183, 864, 0.75, 128, "NVIDIA L40S datasheet"),
+    "RTX4090": Device(24, 165, 82.6, 1008, 0.75, 128, "NVIDIA Ada GPU architecture whitepaper"),
     # Not a vendor's: what two shared server cores reached in docs/performance.md.
-    "CPU": Device(_here_gb(), 0.3, 0.3, 40, 1.0, "docs/performance.md, two cores; this memory"),
+    "CPU": Device(_here_gb(), 0.3, 0.3, 40, 1.0, 0, "docs/performance.md, two cores; this memory"),
 }
 
 

@@ -37,16 +37,30 @@ class Fit(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a job shall run: how many devices, bytes of each that JAX may take, and their kind."""
+    """Where a job shall run: how many devices, bytes of each that JAX may take, and their kind.
+
+    `largest_head` is as in make_job.
+    """
 
     devices: int
     room: float
     gpu: bool
+    largest_head: int = 256
 
     @property
     def threads(self) -> int:
         """Threads that would decode there; of a CPU, as many as this machine has cores."""
         return decoding_threads("gpu" if self.gpu else "cpu", self.devices)
+
+
+def job_at(
+    config: Any, decoder: DecoderConfig, place: Place, lengths: tuple[int, int] | None = None
+) -> Job:
+    """The job of a config there: see make_job."""
+    return make_job(
+        config, decoder, gpu=place.gpu, largest_head=place.largest_head, threads=place.threads,
+        lengths=lengths,
+    )  # fmt: skip
 
 
 def own_split(config: Any, devices: int) -> Split | None:
@@ -80,7 +94,7 @@ def fit(
     Raises:
       ValueError: The config's own mesh cannot split the rows of its microbatches.
     """
-    job = make_job(config, decoder, gpu=place.gpu, threads=place.threads, lengths=lengths)
+    job = job_at(config, decoder, place, lengths)
     own = own_split(config, place.devices)
     if own is not None:
         memory = estimate(job, own)
@@ -133,11 +147,11 @@ def advise(
 
     everything: dict[str, Any] = {}
     least = peak(everything) or float("inf")
-    for settings in _remedies(config, place.devices, place.gpu):
+    for settings in _remedies(config, place.devices):
         alone = peak(settings)
         if alone is not None and alone <= place.room:
             return Change(settings, alone)
-    for settings in _remedies(config, place.devices, place.gpu):
+    for settings in _remedies(config, place.devices):
         added = peak(everything | settings)
         if added is not None and added < least:
             everything, least = everything | settings, added
@@ -146,8 +160,11 @@ def advise(
     return Change(everything, least)
 
 
-def _remedies(config: Any, devices: int, gpu: bool) -> Iterator[dict[str, Any]]:
-    """Settings that need less memory, cheapest first."""
+def _remedies(config: Any, devices: int) -> Iterator[dict[str, Any]]:
+    """Settings that need less memory, cheapest first.
+
+    Not optimizer.offload: no compiled program has shown yet that moments leave the device.
+    """
     group, longest = config.rollout.group_size, config.rollout.max_new_tokens
     yield from ({f"mesh.{a}": n for a, n in s._asdict().items()} for s in splits(devices))
     candidates: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -157,7 +174,6 @@ def _remedies(config: Any, devices: int, gpu: bool) -> Iterator[dict[str, Any]]:
         ("learn.row_tokens", ((longest,),)),
         ("learn.logprob_chunk_tokens", (256,)),
         ("rollout.max_sequences", (4 * group, group)),
-        ("optimizer.offload", (True,) if gpu else ()),
         ("optimizer.state_dtype", ("bfloat16", "int8")),
         ("model.lora_rank", (32,)),
     )

@@ -120,6 +120,7 @@ def make_job(
     decoder: DecoderConfig,
     *,
     gpu: bool,
+    largest_head: int = 256,
     threads: int = 0,
     lengths: tuple[int, int] | None = None,
 ) -> Job:
@@ -129,6 +130,7 @@ def make_job(
       config: The config.
       decoder: The shape of its policy.
       gpu: The devices are GPUs, on which bfloat16 attention is cuDNN's.
+      largest_head: Elements of a head that cuDNN's attention takes there.
       threads: As selfreg.rollout.jax_engine.decoding_threads.
       lengths: Tokens of prompts and completions; None: the most that the config allows.
 
@@ -145,7 +147,10 @@ def make_job(
     dtype_bytes = BYTES[config.model.dtype]
     attention = config.model.attention
     fused = attention == "cudnn" or (
-        attention == "auto" and gpu and config.model.dtype == "bfloat16"
+        attention == "auto"
+        and gpu
+        and config.model.dtype == "bfloat16"
+        and decoder.head_dim <= largest_head
     )
 
     def draws(problems: int, group: int) -> Draws:

@@ -4,7 +4,17 @@ import math
 
 from selfreg.learn.packing import in_halves
 from selfreg.plan.job import Job, packing_of
-from selfreg.plan.weights import MASTER, Pass, Split, divisor, scores_of, trained, weights, widths
+from selfreg.plan.weights import (
+    MASTER,
+    Pass,
+    Split,
+    divisor,
+    moment_bytes,
+    scores_of,
+    trained,
+    weights,
+    widths,
+)
 
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
 # log-softmax, and the gradient.
@@ -12,14 +22,8 @@ LOGITS_COPIES = 3
 TURNED = ("q", "k", "v", "gate", "up", "head")
 
 
-def learning(job: Job, split: Split, moments: float) -> dict[str, float]:
-    """What an update holds beside weights and moments, at the most.
-
-    Args:
-      job: The job.
-      split: The mesh.
-      moments: Bytes of the optimizer's moments, which are fetched where they are offloaded.
-    """
+def learning(job: Job, split: Split) -> dict[str, float]:
+    """What an update holds beside weights and moments, at the most."""
     learns = trained(job, split)
     count = sum(weight.shard for weight in learns)
     largest = max(weight.shard for weight in learns)
@@ -30,7 +34,17 @@ def learning(job: Job, split: Split, moments: float) -> dict[str, float]:
     learnt = _most(turned | _loop(job, split), turned | _prompts_backward(job, split))
     return {"gradients, summed": beside * count * MASTER} | _most(
         {part: beside * size for part, size in learnt.items()},
-        {"a weight's step": largest * MASTER, "moments, fetched": moments if job.offload else 0.0},
+        {"a weight's step": largest * MASTER, "moments, fetched": _fetched(job, split)},
+    )
+
+
+def _fetched(job: Job, split: Split) -> float:
+    """Offloaded moments that lie on the device at one time: a layer's, or of another weight all."""
+    if not job.offload:
+        return 0.0
+    return max(
+        weight.shard * moment_bytes(job, weight) / (weight.shape[0] if weight.in_blocks else 1)
+        for weight in trained(job, split)
     )
 
 

@@ -7,11 +7,10 @@ memory analysis. Everything is an upper bound in lengths: every row is as long a
 import math
 from dataclasses import dataclass
 
-from selfreg.learn.moments import block_size
-from selfreg.plan.decoding import busiest, decoding, engine_weights, most
-from selfreg.plan.job import BYTES, Job
+from selfreg.plan.decoding import busiest, decoding, engine_weights, hand_over, most
+from selfreg.plan.job import Job
 from selfreg.plan.learning import learning, scoring
-from selfreg.plan.weights import MASTER, Split, Weight, trained, weights
+from selfreg.plan.weights import MASTER, Split, moment_bytes, trained, weights
 
 AHEAD = "drawn ahead: "
 WEIGHTS = ("weights, float32", "frozen weights")
@@ -24,19 +23,21 @@ class Memory:
     Attributes:
       stays: All through a run.
       update: While weights learn.
+      hand_over: While the engine is given new weights.
       sample: While completions are drawn.
       host: Of the host's memory, for all its devices together.
     """
 
     stays: dict[str, float]
     update: dict[str, float]
+    hand_over: dict[str, float]
     sample: dict[str, float]
     host: dict[str, float]
 
     @property
     def peak(self) -> float:
         """The most that a device holds at one time."""
-        phases = (self.update, self.sample)
+        phases = (self.update, self.hand_over, self.sample)
         return sum(self.stays.values()) + max(sum(phase.values()) for phase in phases)
 
 
@@ -47,7 +48,7 @@ def estimate(job: Job, split: Split) -> Memory:
     learns = trained(job, split)
     count = sum(weight.shard for weight in learns)
     devices, numbers = math.prod(split), sum(weight.size for weight in owned)
-    moments = sum(weight.shard * _moment_bytes(job, weight) for weight in learns)
+    moments = sum(weight.shard * moment_bytes(job, weight) for weight in learns)
     # A campaign's first snapshot holds the Fisher information too.
     saved = count * MASTER * (2 if job.uses_ewc else 1)
     # Frozen weights are kept in what layers compute in, adapters in float32.
@@ -59,7 +60,7 @@ def estimate(job: Job, split: Split) -> Memory:
         "reference policy": count * MASTER if job.scorings else 0.0,
         "EWC's start and Fisher": 2 * count * MASTER if job.uses_ewc else 0.0,
     }
-    update = learning(job, split, moments)
+    update = learning(job, split)
     if job.overlap:
         update |= {
             f"{AHEAD}{part}": size for part, size in most(decoding(job, split, job.train)).items()
@@ -71,7 +72,7 @@ def estimate(job: Job, split: Split) -> Memory:
         "weights for the servers": numbers * job.dtype_bytes if job.served else 0.0,
     }
     sample = most(decoding(job, split, busiest(job, split)))
-    return Memory(stays, update, sample, host)
+    return Memory(stays, update, hand_over(job, split), sample, host)
 
 
 def of_programs(job: Job, split: Split) -> dict[str, float]:
@@ -94,13 +95,8 @@ def of_programs(job: Job, split: Split) -> dict[str, float]:
     return {
         "update": state + learns,
         "logprobs": policy + sum(scoring(job, split).values()),
-        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS) + engine,
+        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS)
+        + engine
+        + memory.hand_over.get("weights, gathered", 0.0),
         **{name: beside[name] + sum(parts.values()) for name, parts in turns.items()},
     }
-
-
-def _moment_bytes(job: Job, weight: Weight) -> float:
-    """Of both moments of one number of a weight; in 8 bits every block has a float32 scale too."""
-    if job.moments == "int8":
-        return 2 * (1 + MASTER / block_size(weight.shape[-1]))
-    return 2.0 * BYTES[job.moments]

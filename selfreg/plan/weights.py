@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh
 
+from selfreg.learn.moments import block_size
 from selfreg.mesh import AXES
 from selfreg.models.decoder import MATRICES, Decoder, DecoderConfig, layout
-from selfreg.plan.job import Job
+from selfreg.plan.job import BYTES, Job
 
 MASTER = 4  # bytes of float32
 KINDS = {"embedding": "embedding", "head": "head", "norm": "norms", "bias": "biases"}
@@ -129,3 +130,10 @@ def widths(job: Job, split: Split) -> tuple[float, float, float]:
 def divisor(size: int, parts: int) -> int:
     """The parts that an axis is really split into: all, or none where they do not divide it."""
     return parts if size % parts == 0 else 1
+
+
+def moment_bytes(job: Job, weight: Weight) -> float:
+    """Of both moments of one number of a weight; in 8 bits every block has a float32 scale too."""
+    if job.moments == "int8":
+        return 2 * (1 + MASTER / block_size(weight.shape[-1]))
+    return 2.0 * BYTES[job.moments]
