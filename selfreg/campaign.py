@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from selfreg import distributed, interrupt, seeds
+from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
@@ -18,7 +19,6 @@ from selfreg.learn.collate import collate
 from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
 from selfreg.learn.packing import padding_fraction
-from selfreg.learn.pairs import pair_advantages
 from selfreg.learn.train_step import TrainState
 from selfreg.measure import REPORT, measure, measure_campaign
 from selfreg.records import (

@@ -233,7 +233,7 @@ KEYS: dict[str, Key] = {
     "learn.dpo_beta": Key(0.1, "how strongly DPO holds on to the reference", ABOVE_ZERO),
     "learn.token_aggregation": Key(
         by_algorithm(str),
-        "how tokens are weighed: selfreg/learn/advantages.py",
+        "how tokens are weighed: selfreg/algorithms/parts/advantages.py",
         one_of("token_mean", "sequence_mean", "constant_length", "sum"),
     ),
     "learn.entropy_coef": Key(0.0, "weight of the entropy bonus", at_least(0)),

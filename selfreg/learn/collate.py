@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from selfreg.learn.advantages import advantages, token_weights
+from selfreg.algorithms.parts.advantages import advantages, token_weights
 from selfreg.learn.packing import Packing, pack
 from selfreg.records import Batch, Group
 

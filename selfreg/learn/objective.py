@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from selfreg.learn.losses import completion_mean, is_clipped, k3, policy_gradient
+from selfreg.algorithms.parts.losses import completion_mean, is_clipped, k3, policy_gradient
 
 Array = jax.Array
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.learn.advantages import advantages, token_weights
+from selfreg.algorithms.parts.advantages import advantages, token_weights
 
 REWARDS = np.array([1, 0, 0, 1], np.float32)
 MASK = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.learn.pairs import pair_advantages
+from selfreg.algorithms.parts.pairs import pair_advantages
 
 
 def plain(log_ratios, passed, beta):

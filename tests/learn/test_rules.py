@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.learn.collate import collate
 from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
 from selfreg.learn.optim import cap_updates, make_optimizer
 from selfreg.learn.packing import Packing
-from selfreg.learn.pairs import pair_advantages
 from selfreg.learn.train_step import LearnSettings
 from selfreg.mesh import make_mesh
 from selfreg.models.lora import Lora, random_adapters

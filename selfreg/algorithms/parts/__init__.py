@@ -1,0 +1,1 @@
+"""What algorithms are built from: advantages, ratios and clips, pairs of completions."""
