@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from selfreg import distributed, interrupt, seeds
+from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
@@ -120,7 +121,7 @@ def run_campaign(
                 engine.release()
                 ahead.begin(partial(_rollouts, stages, plan, campaign, step + 1, Stopwatch()))
                 rates = control.rates(watched)
-                if reference is None and (rates.kl_coef or config.learn.algorithm == "dpo"):
+                if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
                     reference = _reference(stages, plan)
                 with watch("update"):
                     state, learned = _update(
@@ -216,17 +217,13 @@ def _anchor(
 
 
 def _collate(stages: Stages, groups: Sequence[Group]) -> Batch:
-    learn = stages.config.learn
     return collate(
         groups,
+        algorithm=stages.algorithm,
+        reward_coding=stages.config.learn.reward_coding,
         prompt_width=stages.prompt_width,
         max_new_tokens=stages.config.rollout.max_new_tokens,
         packing=stages.packing,
-        reward_coding=learn.reward_coding,
-        center=learn.use_score_centering,
-        leave_one_out=learn.use_leave_one_out,
-        normalize=learn.use_std_normalization,
-        aggregation=learn.token_aggregation,
     )
 
 
@@ -248,9 +245,9 @@ def _update(
     if reference is not None:
         scores = learner.logprobs(reference, batch, temperature)
     described: dict[str, float] = {}
-    if config.learn.algorithm == "dpo":
+    if stages.algorithm.needs_own_logprobs:
         own = learner.logprobs(state.params, batch, temperature)
-        batch, described = _paired(batch, groups, own, scores, config.learn.dpo_beta)
+        batch, described = _paired(stages.algorithm, batch, groups, own, scores)
     lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
     held = scores if rates.kl_coef else None
     state, learned = learner.update(state, batch, held, lr, rates.kl_coef, temperature, anchor)
@@ -266,13 +263,13 @@ def _update(
 
 
 def _paired(
-    batch: Batch, groups: Sequence[Group], own: jax.Array, reference: Any, beta: float
+    algorithm: Algorithm, batch: Batch, groups: Sequence[Group], own: jax.Array, reference: Any
 ) -> tuple[Batch, dict[str, float]]:
-    """The batch with DPO's advantages, given the logprobs of its tokens, and DPO's metrics."""
+    """The batch with a pair loss's advantages, given the logprobs of its tokens, and metrics."""
     own, reference = jax.device_get((own, reference))
     passed = np.stack([group.rewards > 0 for group in groups])
     log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
-    advantages, metrics = pair_advantages(passed, log_ratios, beta)
+    advantages, metrics = pair_advantages(algorithm, passed, log_ratios)
     return replace(batch, advantages=advantages), metrics
 
 
@@ -342,7 +339,7 @@ def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]
 
 
 def _reference(stages: Stages, plan: Plan) -> Any:
-    """The frozen weights that the KL penalty or DPO holds on to."""
+    """The frozen weights that the KL penalty or a pair loss holds on to."""
     if plan.start is None or stages.config.learn.kl_reference == "base":
         return stages.initial()
     return _read(stages, plan.start, "params")["params"]

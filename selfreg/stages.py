@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from selfreg import distributed, seeds
+from selfreg.algorithms import configure, find_algorithm
+from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.checkpoint import restore
 from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
@@ -54,6 +56,7 @@ class Stages:
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       packing: The rows that the learner is compiled for.
+      algorithm: What the update descends, with the config's settings.
       learner: Updates weights.
       initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
         mesh, float32; or adapters; or either as config.init_checkpoint left it.
@@ -70,6 +73,7 @@ class Stages:
     sampler: Sampler
     prompt_width: int
     packing: Packing
+    algorithm: Algorithm
     learner: Learner
     initial: Callable[[], Any]
     log: RunLog
@@ -105,7 +109,8 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
         rollout.problems_per_step * rollout.group_size,
         mesh.shape["data"] * mesh.shape["fsdp"],
     )
-    learner, initial = _learner(config, policy, mesh, packing, weights)
+    algorithm = configure(find_algorithm(config.learn.algorithm), config.learn)
+    learner, initial = _learner(config, algorithm, policy, mesh, packing, weights)
     with ExitStack() as opened:
         pool = _open_in_first(opened, lambda: _grader(config, sets))
 
@@ -137,6 +142,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             sampler=Sampler(engine, pool, sampling, prompts),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
+            algorithm=algorithm,
             learner=learner,
             initial=initial,
             log=log,
@@ -216,7 +222,12 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
 
 
 def _learner(
-    config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, weights: Any
+    config: Any,
+    algorithm: Algorithm,
+    policy: Policy,
+    mesh: jax.sharding.Mesh,
+    packing: Packing,
+    weights: Any,
 ) -> tuple[Learner, Callable[[], Any]]:
     """The learner, and what makes its start: weights, adapters beside them, or a checkpoint's."""
     learn, optimizer = config.learn, config.optimizer
@@ -224,14 +235,7 @@ def _learner(
         dtype=config.model.dtype,
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
-        objective=Objective(
-            use_ratio=learn.use_importance_sampling_ratio,
-            ratio_level=learn.ratio_level,
-            ratio_cap=learn.importance_ratio_cap,
-            clip_low=learn.clip_low,
-            clip_high=learn.clip_high,
-            entropy_coef=learn.entropy_coef,
-        ),
+        objective=Objective(algorithm, learn.entropy_coef),
         offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,

@@ -7,9 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from selfreg.algorithms import ALGORITHMS, REINFORCE
+from selfreg.algorithms import configure, defaults, find_algorithm, rules
 from selfreg.conditions import CONDITIONS, DEFAULTS
-from selfreg.config import KEYS, Rule, at_least
+from selfreg.config import KEYS
+from selfreg.keys import Rule, at_least
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -47,8 +48,9 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     config = config.copy_and_resolve_references()
     _check(config, {name: key.rule for name, key in KEYS.items()})
     _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
-    flags = ALGORITHMS[config.learn.algorithm]
-    _fill_open(config, {f"learn.{flag}": value for flag, value in flags.items()})
+    algorithm = find_algorithm(config.learn.algorithm)
+    _fill_open(config, {f"learn.{name}": value for name, value in defaults(algorithm).items()})
+    _check(config, rules(configure(algorithm, config.learn)))
     _check(config, _rules_across_keys(config))
     return FrozenConfigDict(config)
 
@@ -82,12 +84,6 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
     sglang = config.sglang
     servers = bool(sglang.urls) + sglang.launch
     learn = config.learn
-    ratio = learn.use_importance_sampling_ratio
-    compares = learn.use_score_centering or learn.algorithm == "dpo"
-    clip_rule = Rule(
-        lambda clip: clip == 0 or (ratio and not learn.importance_ratio_cap),
-        "0 unless learn.use_importance_sampling_ratio=True and learn.importance_ratio_cap=0",
-    )
     in_draws = Rule(
         lambda steps: steps % learn.updates_per_batch == 0,
         f"a multiple of learn.updates_per_batch={learn.updates_per_batch}: a run resumes only "
@@ -107,34 +103,12 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
             lambda gpus: not gpus or len(gpus.split(";")) == sglang.servers,
             f"'' or one list for each of sglang.servers={sglang.servers}, separated by semicolons",
         ),
-        "rollout.group_size": Rule(
-            lambda size: size > 1 or not compares,
-            "at least 2 where learn.use_score_centering=True or learn.algorithm='dpo': the "
-            "completions of a group are compared",
-        ),
         "campaign_budget_steps": Rule(
             lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
             "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
         "evaluation.every_steps": in_draws,
         "checkpoint.every_steps": in_draws,
-        "learn.algorithm": Rule(
-            lambda name: name != "dpo" or all(learn[k] == v for k, v in ALGORITHMS["dpo"].items()),
-            f"another where one of {', '.join(REINFORCE)} is set to what dpo does not set it to",
-        ),
-        "learn.use_leave_one_out": Rule(
-            lambda on: not on or learn.use_score_centering,
-            "False unless learn.use_score_centering=True",
-        ),
-        "learn.ratio_level": Rule(
-            lambda level: ratio or level == "token",
-            "token unless learn.use_importance_sampling_ratio=True",
-        ),
-        "learn.importance_ratio_cap": Rule(
-            lambda cap: cap == 0 or ratio, "0 unless learn.use_importance_sampling_ratio=True"
-        ),
-        "learn.clip_low": clip_rule,
-        "learn.clip_high": clip_rule,
         "rollout.max_sequences": at_least(group),
         "learn.row_tokens": Rule(
             holds_every_completion,

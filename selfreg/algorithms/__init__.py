@@ -1,44 +1,123 @@
-"""The algorithms: what each name sets of the section `learn` where a config leaves it open.
+"""Algorithms: one file each, which defines ALGORITHM, found by name.
 
-reinforce  Williams 1992
-rloo       Ahmadian et al. 2024, arXiv:2402.14740
-grpo       Shao et al. 2024, arXiv:2402.03300
-dr_grpo    Liu et al. 2025, arXiv:2503.20783
-ppo        Schulman et al. 2017, arXiv:1707.06347, with GRPO's advantages
-gspo       Zheng et al. 2025, arXiv:2507.18071
-dpo        Rafailov et al. 2023, arXiv:2305.18290, on graded pairs
+Nothing outside of this package names one: a config does, and whoever needs to know something of the
+algorithm asks it. docs/add_an_algorithm.md shows how to add one.
 """
 
+import ast
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
-# A config decides each of these itself where it sets it: see selfreg/config.py for what they mean.
-REINFORCE: dict[str, Any] = {
-    "use_score_centering": False,
-    "use_leave_one_out": False,
-    "use_std_normalization": False,
-    "use_importance_sampling_ratio": False,
-    "ratio_level": "token",
-    "clip_low": 0.0,
-    "clip_high": 0.0,
-    "token_aggregation": "token_mean",
-}
-_GRPO = REINFORCE | {"use_score_centering": True, "use_std_normalization": True}
-_RATIO = {"use_importance_sampling_ratio": True}
-# What an algorithm's name says of the keys of `learn` that a config leaves open.
-ALGORITHMS: dict[str, dict[str, Any]] = {
-    "reinforce": REINFORCE,
-    "rloo": REINFORCE | {"use_score_centering": True, "use_leave_one_out": True},
-    "grpo": _GRPO,
-    "dr_grpo": REINFORCE | {"use_score_centering": True},
-    "ppo": _GRPO | _RATIO | {"clip_low": 0.2, "clip_high": 0.2},
-    # The clip range of the paper, section 5.1: a mean over tokens moves little.
-    "gspo": _GRPO
-    | _RATIO
-    | {
-        "ratio_level": "sequence",
-        "clip_low": 3e-4,
-        "clip_high": 4e-4,
-        "token_aggregation": "sequence_mean",
-    },
-    "dpo": REINFORCE | {"token_aggregation": "sum"},
-}
+from selfreg.algorithms.parts.algorithm import Algorithm
+from selfreg.algorithms.parts.settings import Settings, keys_of
+from selfreg.find import find, known
+from selfreg.keys import Key, Rule
+
+
+def names() -> tuple[str, ...]:
+    """The algorithms of this package."""
+    return known(sys.modules[__name__])
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm that config.learn.algorithm names, with the settings that are its own.
+
+    Args:
+      name: A module of this package, or the path of a Python file; both define ALGORITHM.
+
+    Raises:
+      ValueError: There is none of that name, or its file defines no Algorithm.
+    """
+    key = "config.learn.algorithm"
+    found: Algorithm = find(name, sys.modules[__name__], "ALGORITHM", Algorithm, key)
+    return replace(found, name=name)
+
+
+@cache
+def setting_keys() -> Mapping[str, Key]:
+    """The settings of all algorithms of this package, as keys of config.learn."""
+    keys = keys_of(Settings)
+    for name in names():
+        keys = {**keys_of(find_algorithm(name).settings), **keys}
+    return keys
+
+
+def defaults(algorithm: Algorithm) -> dict[str, Any]:
+    """What an algorithm sets of config.learn where a config leaves it open.
+
+    A setting that it does not read has the value at which it changes nothing.
+    """
+    read = keys_of(algorithm.settings)
+    return {
+        name: getattr(algorithm.settings, name) if name in read else key.default
+        for name, key in setting_keys().items()
+    }
+
+
+def configure(algorithm: Algorithm, learn: Any) -> Algorithm:
+    """The algorithm with its settings as a config's section `learn` has them.
+
+    Args:
+      algorithm: From `find_algorithm`.
+      learn: The section, with nothing left open.
+
+    Raises:
+      ValueError: One of learn.options is no setting of the algorithm, or not of its type.
+    """
+    options = _options(algorithm, learn.options)
+    shared = {name: learn[name] for name in keys_of(algorithm.settings) if name in setting_keys()}
+    return replace(algorithm, settings=replace(algorithm.settings, **shared, **options))
+
+
+def rules(algorithm: Algorithm) -> dict[str, Rule]:
+    """What a configured algorithm allows a config's keys to be, by dotted name."""
+    unread = setting_keys().keys() - keys_of(algorithm.settings).keys()
+    left_alone = {name: setting_keys()[name].default for name in sorted(unread)}
+    return {
+        **{
+            f"learn.{name}": Rule(
+                lambda value, default=default: value == default,  # type: ignore[misc]
+                f"{default!r}: learn.algorithm={algorithm.name!r} does not read it",
+            )
+            for name, default in left_alone.items()
+        },
+        **algorithm.check(algorithm.settings),
+    }
+
+
+def _options(algorithm: Algorithm, options: Sequence[str]) -> dict[str, Any]:
+    """The values of settings that are no keys of the config, from NAME=VALUE."""
+    own = {n: k for n, k in keys_of(algorithm.settings).items() if n not in setting_keys()}
+    values = {}
+    for option in options:
+        name, given, text = option.partition("=")
+        if not given or name not in own:
+            there = ", ".join(own) or "none"
+            raise ValueError(
+                f"config.learn.options: {option!r} must be NAME=VALUE with a setting of "
+                f"{algorithm.name!r} that is no key of its own ({there})"
+            )
+        key = own[name]
+        values[name] = _parsed(option, text, type(key.default))
+        if not key.rule.holds(values[name]):
+            raise ValueError(
+                f"config.learn.options: {option!r} is not possible: must be {key.rule.words}"
+            )
+    return values
+
+
+def _parsed(option: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"config.learn.options: {option!r} is no {kind.__name__}")
+    return value

@@ -1,27 +1,26 @@
 """What an update minimizes: the loss of each token of a microbatch, and what describes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 
-from selfreg.algorithms.parts.losses import completion_mean, is_clipped, k3, policy_gradient
+from selfreg.algorithms.parts.algorithm import Algorithm, Tokens
+from selfreg.algorithms.parts.losses import k3
 
 Array = jax.Array
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a token's loss is made of; each as the key of config.learn that it is named after.
+    """What a token's loss is made of.
 
-    `use_ratio` is use_importance_sampling_ratio, and `ratio_cap` importance_ratio_cap.
+    Attributes:
+      algorithm: Configured: gives the loss of each token. REINFORCE by default.
+      entropy_coef: As config.learn.entropy_coef.
     """
 
-    use_ratio: bool = False
-    ratio_level: str = "token"
-    ratio_cap: float = 0.0
-    clip_low: float = 0.0
-    clip_high: float = 0.0
+    algorithm: Algorithm = field(default_factory=lambda: Algorithm("Williams 1992"))
     entropy_coef: float = 0.0
 
 
@@ -33,7 +32,7 @@ def token_loss(
     kl_coef: Array,
     count: int,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of each token: policy gradient, - entropy_coef x entropy, + kl_coef x k3.
+    """The loss of each token: the algorithm's, - entropy_coef x entropy, + kl_coef x k3.
 
     The entropy bonus (Williams & Peng 1991; Mnih et al. 2016, arXiv:1602.01783, section 4) rewards
     the policy for staying undecided. k3 is there where `part` has a reference's logprobs.
@@ -49,17 +48,14 @@ def token_loss(
     Returns:
       float32 [rows, T], and metrics by token, 0 on padding, to be summed.
     """
-    mask, advantages = part["completion_mask"], part["advantages"]
     sums = _mismatch(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy}
-    log_ratio = None
-    if objective.use_ratio:
-        log_ratio = logprobs - part["logprobs"]
-        if objective.ratio_level == "sequence":
-            log_ratio = completion_mean(log_ratio, part["completion"], mask, count)
-    clip = {"clip_low": objective.clip_low, "clip_high": objective.clip_high}
-    loss = policy_gradient(logprobs, log_ratio, advantages, ratio_cap=objective.ratio_cap, **clip)
-    if log_ratio is not None and any(clip.values()):
-        sums["clip_fraction"] = is_clipped(log_ratio, advantages, **clip) * mask
+    algorithm = objective.algorithm
+    tokens = Tokens(
+        logprobs, part["logprobs"], part["advantages"], part["completion_mask"],
+        part["completion"], count,
+    )  # fmt: skip
+    loss, described = algorithm.token_loss(algorithm.settings, tokens)
+    sums |= described
     if objective.entropy_coef:
         loss = loss - objective.entropy_coef * entropy
     if "reference" in part:

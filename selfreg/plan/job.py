@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from selfreg.algorithms import find_algorithm
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.jax_engine import batch_sizes, turns
@@ -64,8 +65,8 @@ class Job:
       moments: Their type, as config.optimizer.state_dtype.
       offload: Moments lie in the host's memory between updates.
       lora_rank: 0: all weights learn.
-      scorings: Forward passes a step that only score completions: one of the reference policy for
-        a KL penalty, for DPO another one of the policy itself.
+      scorings: Forward passes a step that only score completions: of the reference policy for a
+        KL penalty, and of both policies where the algorithm needs that, as DPO does.
       uses_ewc: The campaign's start and its Fisher information are held.
       served: SGLang servers draw, with memory of their own.
       overlap: The next step's completions are drawn while weights learn.
@@ -147,6 +148,7 @@ def make_job(
         )
 
     steps, learn = config.campaign_budget_steps, config.learn
+    algorithm = find_algorithm(learn.algorithm)
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
     return Job(
         decoder=decoder,
@@ -160,7 +162,7 @@ def make_job(
         offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
         chunk_tokens=learn.logprob_chunk_tokens,
-        scorings=2 if learn.algorithm == "dpo" else int(uses_kl),
+        scorings=algorithm.needs_own_logprobs + (algorithm.needs_reference or uses_kl),
         uses_ewc=learn.ewc_coef > 0,
         served=rollout.engine == "sglang",
         overlap=rollout.overlap,

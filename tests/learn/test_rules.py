@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from selfreg.algorithms import find_algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
+from selfreg.algorithms.parts.policy_gradient import policy_gradient
+from selfreg.algorithms.parts.settings import Settings
 from selfreg.learn.collate import collate
 from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
@@ -33,8 +36,10 @@ PACKING = Packing((16,), 2)
 GROUPS = make_groups(3, 2, 4, [1, 7, 10, 3, 10, 1, 1, 6])
 TEMPERATURE = 0.7
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
-PPO = Objective(use_ratio=True, **CLIP)
-GSPO = replace(PPO, ratio_level="sequence", entropy_coef=0.05)
+PPO = Objective(policy_gradient("", Settings(use_importance_sampling_ratio=True, **CLIP)))
+BY_SEQUENCE = replace(PPO.algorithm.settings, ratio_level="sequence")
+GSPO = Objective(replace(PPO.algorithm, settings=BY_SEQUENCE), entropy_coef=0.05)
+DPO = find_algorithm("dpo")
 RANK, ALPHA = 4, 8.0
 
 
@@ -47,7 +52,8 @@ def learner(objective=Objective(), **changes):  # noqa: B008 frozen
 
 def moved_sampler(aggregation="token_mean", seed=0):
     """A batch whose sampler differs from the policy by up to 0.9 nats a token, both ways."""
-    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "aggregation": aggregation})
+    algorithm = policy_gradient("", Settings(token_aggregation=aggregation))
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "algorithm": algorithm})
     logprobs = np.zeros_like(batch.logprobs)
     generator = np.random.default_rng(seed)
     for row, own in zip(logprobs, plain_logprobs(PARAMS, batch), strict=True):
@@ -85,15 +91,16 @@ def plain_entropy(params, batch):
 
 def plain_clipped(params, batch, objective):
     """The clipped loss and the fraction of clipped tokens, one completion after another."""
+    settings = objective.algorithm.settings
     total, clipped = 0.0, 0.0
     entropies = plain_entropy(params, batch)
     for row, own in enumerate(plain_logprobs(params, batch)):
         weights, advantage = batch.token_weights[row][: len(own)], batch.advantages[row]
         log_ratio = own - batch.logprobs[row][: len(own)]
-        if objective.ratio_level == "sequence":
+        if settings.ratio_level == "sequence":
             log_ratio = jnp.full(len(own), log_ratio.mean())
         ratio = jnp.exp(log_ratio)
-        held = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+        held = jnp.clip(ratio, 1 - settings.clip_low, 1 + settings.clip_high)
         total -= jnp.sum(weights * jnp.minimum(ratio * advantage, held * advantage))
         if objective.entropy_coef:
             total -= objective.entropy_coef * jnp.sum(weights * next(entropies))
@@ -135,7 +142,7 @@ def plain_dpo(params, batch, reference, beta):
 
 
 def test_dpo_has_the_gradient_of_its_plain_loss():
-    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "aggregation": "sum"})
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "algorithm": DPO})
     made = learner()
     params = made.init(PARAMS).params
     other = made.init(random_params(POLICY.config, seed=2)).params
@@ -143,8 +150,9 @@ def test_dpo_has_the_gradient_of_its_plain_loss():
         np.asarray(made.logprobs(each, batch, TEMPERATURE)) for each in (params, other)
     )
     passed = np.stack([group.rewards > 0 for group in GROUPS])
+    dpo = replace(DPO, settings=replace(DPO.settings, dpo_beta=0.5))
     log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
-    advantages, described = pair_advantages(passed, log_ratios, 0.5)
+    advantages, described = pair_advantages(dpo, passed, log_ratios)
     value, wanted = jax.value_and_grad(plain_dpo)(PARAMS, batch, reference, 0.5)
     np.testing.assert_allclose(described["loss"], value, rtol=1e-4)
     got, _ = gradient_of(made, replace(batch, advantages=advantages))

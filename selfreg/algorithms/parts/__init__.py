@@ -1,1 +1,1 @@
-"""What algorithms are built from: advantages, ratios and clips, pairs of completions."""
+"""Parts of algorithms: settings, advantages, ratios and clips, pairs of completions."""

@@ -2,42 +2,38 @@
 
 import numpy as np
 
+from selfreg.algorithms.parts.settings import Settings
+
 STD_FLOOR = 1e-6  # as TRL and verl add it; a group without spread has advantage 0 in any case
 
 
-def advantages(
-    rewards: np.ndarray,
-    *,
-    reward_coding: str,
-    center: bool,
-    normalize: bool,
-    leave_one_out: bool = False,
-) -> np.ndarray:
+def coded(rewards: np.ndarray, reward_coding: str) -> np.ndarray:
+    """Rewards of 0 and 1 as config.learn.reward_coding has them: {0, 1} or {-1, +1}."""
+    return rewards if reward_coding == "zero_one" else 2 * rewards - 1
+
+
+def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
     """The advantage of each completion of one group.
 
-    R is the reward, coded {0, 1} or {-1, +1}. REINFORCE (Williams 1992) uses R itself: A = R. GRPO
-    (Shao et al. 2024, arXiv:2402.03300, eq. 3) centers by the group and divides by its spread:
+    REINFORCE (Williams 1992) uses the reward itself: A = R. GRPO (Shao et al. 2024,
+    arXiv:2402.03300, eq. 3) centers by the group and divides by its spread:
     A = (R - mean(R)) / std(R). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only centers. RLOO
     (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, section 3.2) takes the mean of the
     others as each one's baseline, A_i = R_i - sum_{j != i} R_j / (G - 1): unlike the group's own
     mean it does not depend on what it is subtracted from, and leaves the gradient unbiased.
 
     Args:
-      rewards: float32 [G], each 0 or 1.
-      reward_coding: "zero_one" or "minus_one_one".
-      center: Subtract the group's mean.
-      normalize: Divide by the group's population standard deviation.
-      leave_one_out: With `center`: leave each completion out of its own mean.
+      settings: use_score_centering, use_leave_one_out and use_std_normalization are read.
+      rewards: float32 [G], coded.
 
     Returns:
       float32 [G].
     """
-    coded = rewards if reward_coding == "zero_one" else 2 * rewards - 1
-    values = coded - coded.mean() if center else coded
-    if leave_one_out:  # R_i - (sum - R_i) / (G - 1)
-        values = values * len(coded) / (len(coded) - 1)
-    if normalize:
-        values = values / (coded.std() + STD_FLOOR)
+    values = rewards - rewards.mean() if settings.use_score_centering else rewards
+    if settings.use_leave_one_out:  # R_i - (sum - R_i) / (G - 1)
+        values = values * len(rewards) / (len(rewards) - 1)
+    if settings.use_std_normalization:  # by the population's standard deviation
+        values = values / (rewards.std() + STD_FLOOR)
     return values.astype(np.float32)
 
 

@@ -1,45 +1,47 @@
-"""DPO on graded pairs, as one number a completion. Pure NumPy."""
+"""A pair loss as one number a completion. Pure NumPy."""
 
 import numpy as np
 
+from selfreg.algorithms.parts.algorithm import Algorithm
+
 
 def pair_advantages(
-    passed: np.ndarray, log_ratios: np.ndarray, beta: float
+    algorithm: Algorithm, passed: np.ndarray, log_ratios: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """What makes a policy-gradient update of summed tokens a DPO update.
+    """Advantages that make a policy-gradient update of summed tokens the update of a pair loss.
 
-    DPO (Rafailov et al. 2023, arXiv:2305.18290, eq. 7), here over every pair of a completion w that
-    passed and one l of the same group that did not:
-
-        L = mean over pairs of -log sigmoid(h),  h = beta (log r_w - log r_l),  r = pi / reference.
+    The pairs are every completion w that passed with every one l of the same group that did not.
+    The loss is L = mean over pairs of f(d), d = log r_w - log r_l, r = pi / reference; f is the
+    algorithm's `pair_loss`, for DPO -log sigmoid(beta d).
 
     A completion's logprob enters L through its pairs only, so that with N pairs
-    dL / d log pi(y_w) = -sum over its l of beta sigmoid(-h) / N, and the opposite for l. With
-    the advantage A_i = -dL / d log pi(y_i) the gradient of -sum_i A_i log pi(y_i) is that of L.
+    dL / d log pi(y_w) = sum over its l of f'(d) / N, and the opposite for l. With the advantage
+    A_i = -dL / d log pi(y_i) the gradient of -sum_i A_i log pi(y_i) is that of L.
 
     Args:
+      algorithm: Has a pair_loss.
       passed: bool [P, G].
       log_ratios: float [P, G], log pi(y) - log reference(y), each summed over its tokens.
-      beta: Above 0.
 
     Returns:
       Advantages float32 [P * G], zero where a group has no pair, and what describes the update:
-      `loss`, L (0 without a pair); `dpo/pairs`; and where there are any `dpo/accuracy`, the
-      fraction with h > 0, and `dpo/margin`, the mean of h.
+      `loss`, L (0 without a pair); NAME/pairs; and where there are any NAME/accuracy, the fraction
+      with a margin above 0, and NAME/margin, its mean. NAME is the algorithm's.
     """
+    if algorithm.pair_loss is None:
+        raise ValueError(f"learn.algorithm={algorithm.name!r} has no pair_loss")
     pairs = passed[:, :, None] & ~passed[:, None, :]
-    count = int(pairs.sum())
+    count, name = int(pairs.sum()), algorithm.name
     if not count:
-        return np.zeros(passed.size, np.float32), {"loss": 0.0, "dpo/pairs": 0.0}
+        return np.zeros(passed.size, np.float32), {"loss": 0.0, f"{name}/pairs": 0.0}
     log_ratios = log_ratios.astype(np.float64)
-    h = beta * (log_ratios[:, :, None] - log_ratios[:, None, :])
-    # sigmoid(-h) = exp(-log(1 + exp(h))), without overflow.
-    slope = pairs * beta * np.exp(-np.logaddexp(0, h)) / count
-    advantages = slope.sum(axis=2) - slope.sum(axis=1)
+    each = algorithm.pair_loss(algorithm.settings, log_ratios[:, :, None] - log_ratios[:, None, :])
+    push = pairs * -each.slope / count
+    advantages = push.sum(axis=2) - push.sum(axis=1)
     metrics = {
-        "loss": float(np.logaddexp(0, -h)[pairs].mean()),
-        "dpo/pairs": float(count),
-        "dpo/accuracy": float((h > 0)[pairs].mean()),
-        "dpo/margin": float(h[pairs].mean()),
+        "loss": float(each.loss[pairs].mean()),
+        f"{name}/pairs": float(count),
+        f"{name}/accuracy": float((each.margin > 0)[pairs].mean()),
+        f"{name}/margin": float(each.margin[pairs].mean()),
     }
     return advantages.reshape(-1).astype(np.float32), metrics
