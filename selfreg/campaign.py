@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from selfreg import distributed, interrupt, seeds
+from selfreg import distributed, interrupt
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
-from selfreg.learn.collate import collate
+from selfreg.draw import Drawn, draw
+from selfreg.learn.collate import collate, learned_from
 from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
 from selfreg.learn.packing import padding_fraction
@@ -83,8 +84,8 @@ def run_campaign(
     peak, peak_step = _peak(config, records)
 
     engine, first = stages.sampler.engine, step
-    ahead: Ahead[list[Group]] = Ahead(config.rollout.overlap)
-    groups: list[Group] = []
+    ahead: Ahead[Drawn] = Ahead(config.rollout.overlap)
+    groups: Sequence[Group] = []
     drawn_at = step
     while True:
         last = watched.verdict is Verdict.STOP
@@ -101,10 +102,10 @@ def run_campaign(
                 with watch("eval"):
                     metrics |= _measure_panel(stages, campaign, step)
             if draws:
-                groups = drawn or _rollouts(stages, plan, campaign, step, watch)
+                samples = drawn or draw(stages, plan, campaign, step, watch)
                 drawn_at = step - 1 if drawn else step
-                stages.log.completions(campaign, step, "train", groups)
-                metrics |= _describe(groups)
+                groups = samples.learned
+                metrics |= _describe(samples.first) | _keep(stages, campaign, step, samples)
             trees = state._asdict()
             if config.learn.ewc_coef and step == 0:
                 anchor = anchor or _anchor(stages, state, groups, plan, watch)
@@ -119,7 +120,7 @@ def run_campaign(
                 peak, peak_step = value, step
             if not last:
                 engine.release()
-                ahead.begin(partial(_rollouts, stages, plan, campaign, step + 1, Stopwatch()))
+                ahead.begin(partial(draw, stages, plan, campaign, step + 1, Stopwatch()))
                 rates = control.rates(watched)
                 if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
                     reference = _reference(stages, plan)
@@ -171,22 +172,13 @@ def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]
     return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 
-def _rollouts(
-    stages: Stages, plan: Plan, campaign: int, step: int, watch: Stopwatch
-) -> list[Group]:
-    """This step's problems, sampled and graded."""
-    seed, rollout = stages.config.seed, stages.config.rollout
-    train = stages.sets.of_campaign(campaign)
-    chosen = seeds.generator(seed, seeds.CHOICE, campaign, step).choice(
-        len(train), rollout.problems_per_step, replace=False
-    )
-    problems = [train[i] for i in chosen]
-    group_size = plan.group_size or rollout.group_size
-    drawn = [
-        seeds.completion_seeds(seed, seeds.TRAIN, p.id, group_size, campaign, step)
-        for p in problems
-    ]
-    return stages.sampler.groups(problems, drawn, watch, plan.temperature)
+def _keep(stages: Stages, campaign: int, step: int, samples: Drawn) -> Mapping[str, float]:
+    """Keep a step's completions; what they cost, where groups are drawn anew or left out."""
+    stages.log.completions(campaign, step, "train", samples.first)
+    if samples.redrawn:
+        stages.log.completions(campaign, step, "redrawn", samples.redrawn)
+    config = stages.config
+    return samples.cost if config.rollout.redraws or config.learn.drop_without_signal else {}
 
 
 def _is_saved(checkpoint: Any, step: int) -> bool:
@@ -217,10 +209,12 @@ def _anchor(
 
 
 def _collate(stages: Stages, groups: Sequence[Group]) -> Batch:
+    learn = stages.config.learn
     return collate(
         groups,
         algorithm=stages.algorithm,
-        reward_coding=stages.config.learn.reward_coding,
+        reward_coding=learn.reward_coding,
+        learned=learned_from(groups, drop_without_signal=learn.drop_without_signal),
         prompt_width=stages.prompt_width,
         max_new_tokens=stages.config.rollout.max_new_tokens,
         packing=stages.packing,

@@ -82,6 +82,9 @@ KEYS: dict[str, Key] = {
     "model.lora_alpha": Key(32.0, "LoRA adds alpha / rank times its adapters", ABOVE_ZERO),
     "rollout.problems_per_step": Key(1, "problems drawn a step", at_least(1)),
     "rollout.group_size": Key(16, "completions a problem", at_least(1)),
+    "rollout.redraws": Key(
+        0, "times a step that groups whose rewards are all alike give way to others", at_least(0)
+    ),
     "rollout.temperature": Key(0.7, "of the softmax", ABOVE_ZERO),
     "rollout.top_p": Key(1.0, "nucleus; 1: off", Rule(lambda v: 0 < v <= 1, "in (0, 1]")),
     "rollout.top_k": Key(0, "likeliest tokens kept; 0: off", at_least(0)),
@@ -186,6 +189,9 @@ KEYS: dict[str, Key] = {
     "learn.options": Key((), "settings that such a file adds, as ('tau=0.5',)"),
     "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
     **SETTINGS,
+    "learn.drop_without_signal": Key(
+        False, "leave groups whose rewards are all alike out of the update; none left: no update"
+    ),
     "learn.updates_per_batch": Key(
         1, "steps that learn from one draw of completions, an update each", at_least(1)
     ),

@@ -276,7 +276,11 @@ def _warm_up(stages: Stages, engine: Engine) -> None:
     sampling, rollout = stages.sampler.sampling, config.rollout
     # Any problems may be drawn together; the longest prompt of a call says what it costs.
     any_of_train = {lengths[problem.id] for problem in stages.sets.train}
-    calls = [[longest] * rollout.problems_per_step for longest in any_of_train]
+    # A group that is drawn anew may be alone, or with any number of others.
+    counts = range(
+        1 if rollout.redraws else rollout.problems_per_step, rollout.problems_per_step + 1
+    )
+    calls = [[longest] * count for longest in any_of_train for count in counts]
     engine.warm_up(calls, rollout.group_size, sampling)
     for panel in (stages.panel, stages.report, *stages.capabilities.values()):
         own = [lengths[problem.id] for problem in panel.problems]

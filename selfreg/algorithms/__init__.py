@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from selfreg.algorithms.parts.algorithm import Algorithm
@@ -33,7 +34,7 @@ def find_algorithm(name: str) -> Algorithm:
     """
     key = "config.learn.algorithm"
     found: Algorithm = find(name, sys.modules[__name__], "ALGORITHM", Algorithm, key)
-    return replace(found, name=name)
+    return replace(found, name=Path(name).stem)
 
 
 @cache

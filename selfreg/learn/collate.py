@@ -18,6 +18,7 @@ def collate(
     prompt_width: int,
     max_new_tokens: int,
     packing: Packing,
+    learned: np.ndarray | None = None,
 ) -> Batch:
     """Lay groups out in arrays and give every token its advantage, its weight and its slot.
 
@@ -31,6 +32,8 @@ def collate(
         that its padding costs little.
       max_new_tokens: The most tokens a completion may have.
       packing: The rows that the update is compiled for.
+      learned: bool [B], which completions the update learns from; the others' tokens weigh nothing
+        and are not counted where weights are divided by counts. None: from all.
 
     Returns:
       The batch; B = P * G.
@@ -52,9 +55,22 @@ def collate(
                 for group in groups
             ]
         ),
-        token_weights=token_weights(mask, settings.token_aggregation, max_new_tokens),
+        token_weights=token_weights(mask, settings.token_aggregation, max_new_tokens, learned),
         slots=pack(lengths.reshape(len(groups), -1), max_new_tokens, packing),
     )
+
+
+def learned_from(groups: Sequence[Group], *, drop_without_signal: bool) -> np.ndarray | None:
+    """Which completions an update learns from: bool [B]; None: from all.
+
+    Args:
+      groups: P groups of G completions.
+      drop_without_signal: Leave out groups whose rewards are all alike (the filter of DAPO,
+        arXiv:2503.14476, eq. 11).
+    """
+    if not drop_without_signal:
+        return None
+    return np.concatenate([np.full(len(g.rollouts), g.has_signal) for g in groups])
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, dtype: type) -> np.ndarray:

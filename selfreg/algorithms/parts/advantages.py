@@ -37,7 +37,9 @@ def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np.ndarray:
+def token_weights(
+    mask: np.ndarray, aggregation: str, max_new_tokens: int, learned: np.ndarray | None = None
+) -> np.ndarray:
     """How much each token's loss counts. The choice changes the gradient, not only its scale.
 
     token_mean: 1 / (tokens in the batch): every token counts alike, long completions more
@@ -51,11 +53,15 @@ def token_weights(mask: np.ndarray, aggregation: str, max_new_tokens: int) -> np
       mask: float32 [B, T], 1 on completion tokens.
       aggregation: One of the above.
       max_new_tokens: For constant_length.
+      learned: bool [B], the completions that count; the others weigh nothing, and neither they nor
+        their tokens are in B or the batch above. None: all.
 
     Returns:
       float32 [B, T], 0 on padding.
     """
     rows = len(mask)
+    if learned is not None:
+        mask, rows = mask * learned[:, None], max(int(learned.sum()), 1)
     divisor = {
         "token_mean": np.maximum(mask.sum(), 1),
         "sequence_mean": rows * np.maximum(mask.sum(axis=1, keepdims=True), 1),

@@ -73,7 +73,7 @@ class Algorithm:
         log r of the completion that passed less log r of the other, r = policy / reference. The
         update descends its mean over pairs, and `advantages` are not asked. None: no pairs.
       check: settings -> rules for keys of the config, by dotted name.
-      name: What the config calls it.
+      name: What metrics and messages call it: the name of its file.
     """
 
     paper: str
