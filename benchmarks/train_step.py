@@ -210,7 +210,8 @@ def _show_compile() -> None:
         packing = _packing(completion, ())
         batch = random_batch(config.vocab_size, prompt, completion, _ROWS.value, packing)
         begun = time.perf_counter()
-        programs = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch, None)
+        lowers = learner_of(policy, dtype=_DTYPE.value, packing=packing).lower(batch)
+        programs = [lowers[name]() for name in ("update", "gradient", "step") if name in lowers]
         traced = time.perf_counter()
         for program in programs:
             program.compile()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -108,11 +109,36 @@ def weight_shardings(
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
+_device: ContextVar[jax.Device | None] = ContextVar("device in force", default=None)
+
+
+def with_shardings(tree: Any, shardings: Any) -> Any:
+    """Arrays or shapes, as shapes alone that say how they lie on devices: to lower programs by."""
+
+    def leaf(a: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
+
+    return jax.tree.map(leaf, tree, shardings)
+
+
 @contextmanager
 def in_force(mesh: Mesh) -> Iterator[None]:
     """While a function is traced for this mesh, `constrain` and its like speak of it."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        yield
+    before = _device.set(mesh.devices.flat[0])
+    try:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            yield
+    finally:
+        _device.reset(before)
+
+
+def device_in_force() -> jax.Device:
+    """The first device of the mesh in force; JAX's first device where there is no mesh.
+
+    A program may be compiled for devices that this machine does not have: what a program contains
+    depends on the mesh's devices, and not on the local ones.
+    """
+    return _device.get() or jax.devices()[0]
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
@@ -128,8 +154,15 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    axes = [name and _fit(mesh, name, size) for name, size in zip(logical, x.shape, strict=True)]
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+    return jax.lax.with_sharding_constraint(x, sharding_of(mesh, x.shape, *logical))
+
+
+def sharding_of(
+    mesh: Mesh | AbstractMesh, shape: Sequence[int], *logical: str | None
+) -> NamedSharding:
+    """The sharding of an array whose axes have these names of RULES, or None for a whole one."""
+    axes = [name and _fit(mesh, name, size) for name, size in zip(logical, shape, strict=True)]
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 def constrain_weights(

@@ -91,26 +91,16 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
       ValueError: The problems, the policy, the mesh or the run folder cannot be used.
       GraderError: The grader cannot work on this machine.
     """
-    rollout = config.rollout
     mesh = make_mesh(**config.mesh)
     model = config.model
     policy, weights = open_policy(model.path, remat=model.remat, attention=model.attention)
-    choose_attention(model.attention, model.dtype, policy.config.head_dim)
+    choose_attention(model.attention, model.dtype, policy.config.head_dim, mesh.devices.flat[0])
     sets = load_sets(config.problems, config.evaluation.capabilities)
     prompts = _prompts(config, policy, sets)
-    sampling = Sampling(
-        rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
-        rollout.num_alter_tokens,
-    )  # fmt: skip
-    packing = make_packing(
-        config.learn.row_tokens,
-        config.learn.microbatch_rows,
-        rollout.max_new_tokens,
-        rollout.problems_per_step * rollout.group_size,
-        mesh.shape["data"] * mesh.shape["fsdp"],
-    )
+    sampling = sampling_of(config)
+    packing = packing_of(config, mesh)
     algorithm = configure(find_algorithm(config.learn.algorithm), config.learn)
-    learner, initial = _learner(config, algorithm, policy, mesh, packing, weights)
+    learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
         pool = _open_in_first(opened, lambda: _grader(config, sets))
 
@@ -221,21 +211,46 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
         )
 
 
-def _learner(
-    config: Any,
-    algorithm: Algorithm,
-    policy: Policy,
-    mesh: jax.sharding.Mesh,
-    packing: Packing,
-    weights: Any,
-) -> tuple[Learner, Callable[[], Any]]:
-    """The learner, and what makes its start: weights, adapters beside them, or a checkpoint's."""
-    learn, optimizer = config.learn, config.optimizer
+def sampling_of(config: Any) -> Sampling:
+    """How a run draws completions."""
+    rollout = config.rollout
+    return Sampling(
+        rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
+        rollout.num_alter_tokens,
+    )  # fmt: skip
+
+
+def packing_of(config: Any, mesh: jax.sharding.Mesh) -> Packing:
+    """The rows that a run's update is compiled for."""
+    learn, rollout = config.learn, config.rollout
+    return make_packing(
+        learn.row_tokens,
+        learn.microbatch_rows,
+        rollout.max_new_tokens,
+        rollout.problems_per_step * rollout.group_size,
+        mesh.shape["data"] * mesh.shape["fsdp"],
+    )
+
+
+def learner_of(
+    config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, base: Any
+) -> Learner:
+    """The learner of a run.
+
+    Args:
+      config: The resolved config.
+      policy: What learns.
+      mesh: The devices.
+      packing: See `packing_of`.
+      base: The weights that LoRA's adapters are for; None without LoRA, or as long as only shapes
+        matter.
+    """
+    learn, optimizer, rank = config.learn, config.optimizer, config.model.lora_rank
     settings = LearnSettings(
         dtype=config.model.dtype,
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
-        objective=Objective(algorithm, learn.entropy_coef),
+        objective=Objective(configure(find_algorithm(learn.algorithm), learn), learn.entropy_coef),
         offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,
@@ -248,10 +263,17 @@ def _learner(
         clip_norm=optimizer.clip_norm,
         state_dtype=optimizer.state_dtype,
     )
+    lora = Lora(rank, config.model.lora_alpha, base) if rank else None
+    return make_learner(policy, mesh, rule, settings, lora)
+
+
+def _learner(
+    config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, weights: Any
+) -> tuple[Learner, Callable[[], Any]]:
+    """The learner, and what makes its start: weights, adapters beside them, or a checkpoint's."""
     read = partial(place, weights, layout(policy.config, mesh, weights))
     rank = config.model.lora_rank
-    lora = Lora(rank, config.model.lora_alpha, read()) if rank else None
-    learner = make_learner(policy, mesh, rule, settings, lora)
+    learner = learner_of(config, policy, mesh, packing, read() if rank else None)
 
     def restored() -> Any:
         return restore(run / CHECKPOINTS, checkpoint, {"params": learner.like.params})["params"]

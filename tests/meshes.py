@@ -130,8 +130,7 @@ def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, bool, list[int
 def compiled_update(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """What XLA made of an update."""
     made = learner(POLICIES[name], shape)
-    (lowered,) = made.lower(make_batch(), None)
-    compiled = lowered.compile()
+    compiled = made.lower(make_batch())["update"]().compile()
     memory = compiled.memory_analysis()
     whole = jax.tree.leaves(made.like)
     return {
@@ -176,7 +175,7 @@ def temporary_bytes() -> dict[str, int]:
     )
     policy, found = make_policy(config, TOKENIZER), {}
     for kind in ("data", "fsdp"):
-        (lowered,) = learner(policy, KINDS[kind]).lower(make_batch(), None)
+        lowered = learner(policy, KINDS[kind]).lower(make_batch())["update"]()
         found[kind] = lowered.compile().memory_analysis().temp_size_in_bytes
     weights = jax.tree.leaves(abstract_params(policy))
     return found | {"parameters": sum(leaf.size for leaf in weights)}

@@ -82,7 +82,8 @@ def lowered_update(policy, split, packing, sizes, config):
         token_weights=ones,
         slots=pack(np.full((problems, group), completion), completion, packing),
     )
-    return learner.lower(batch, None, anchored)
+    lowers = learner.lower(batch, anchored=anchored)
+    return [lowers[name]() for name in ("update", "gradient", "step") if name in lowers]
 
 
 def compiled_bytes(config, decoder, split):

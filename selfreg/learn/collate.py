@@ -6,7 +6,7 @@ import numpy as np
 
 from selfreg.algorithms.parts.advantages import coded, token_weights
 from selfreg.algorithms.parts.algorithm import Algorithm
-from selfreg.learn.packing import Packing, pack
+from selfreg.learn.packing import Packing, pack, slots_shape
 from selfreg.records import Batch, Group
 
 
@@ -71,6 +71,27 @@ def learned_from(groups: Sequence[Group], *, drop_without_signal: bool) -> np.nd
     if not drop_without_signal:
         return None
     return np.concatenate([np.full(len(g.rollouts), g.has_signal) for g in groups])
+
+
+def empty_batch(
+    problems: int, group: int, prompt_width: int, max_new_tokens: int, packing: Packing
+) -> Batch:
+    """A batch of zeros in the shapes and types of `collate`, which takes no memory: to lower by."""
+
+    def zeros(dtype: type, *shape: int) -> np.ndarray:
+        return np.broadcast_to(dtype(0), shape)
+
+    count = problems * group
+    return Batch(
+        prompt_ids=zeros(np.int32, problems, prompt_width),
+        prompt_lengths=zeros(np.int32, problems),
+        completion_ids=zeros(np.int32, count, max_new_tokens),
+        completion_mask=zeros(np.float32, count, max_new_tokens),
+        logprobs=zeros(np.float32, count, max_new_tokens),
+        advantages=zeros(np.float32, count),
+        token_weights=zeros(np.float32, count, max_new_tokens),
+        slots=zeros(np.int32, *slots_shape(count, packing)),
+    )
 
 
 def _padded(rows: Sequence[np.ndarray], width: int, dtype: type) -> np.ndarray:

@@ -7,7 +7,7 @@ the step by their gradients after them; else an update is one program.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from selfreg.learn.train_step import (
     score_options,
     step,
 )
-from selfreg.mesh import in_force, place, replicated
+from selfreg.mesh import in_force, place, replicated, with_shardings
 from selfreg.models.decoder import layout
 from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze, merge
 from selfreg.models.policy import Policy, abstract_params, count_parameters
@@ -60,9 +60,7 @@ class Learner(NamedTuple):
         Fisher information on the batch.
       merged: What is trained -> the policy's full weights, for an engine. With LoRA a copy, in the
         type that layers compute in; without, the very same arrays.
-      lower: (batch, reference logprobs, anchored) -> the update's programs as XLA is given them, in
-        the order in which they run, with nothing computed: to look at memory and collectives.
-        `anchored`, False where it is left out: with EWC's penalty.
+      lower: See `Lower`.
 
     With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
     """
@@ -73,7 +71,30 @@ class Learner(NamedTuple):
     logprobs: Callable[[Any, Batch, float], Array]
     anchor: Callable[[Any, Batch, float], Anchor]
     merged: Callable[[Any], Any]
-    lower: Callable[..., tuple[jax.stages.Lowered, ...]]
+    lower: "Lower"
+
+
+class Lower(Protocol):
+    """Lowers a learner's programs from shapes alone, to look at memory, collectives and errors.
+
+    Nothing is computed and no device is asked: a learner on a mesh of devices that are not there,
+    or of a LoRA without a base, can lower what it cannot run.
+    """
+
+    def __call__(
+        self, batch: Batch, *, reference: bool = False, anchored: bool = False
+    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
+        """The programs by name, each lowered when it is called.
+
+        Args:
+          batch: Arrays, or their shapes and types alone.
+          reference: With a KL penalty.
+          anchored: With EWC's penalty.
+
+        Returns:
+          `update`, or where a batch is halved `gradient` and `step`, which run in this order;
+          `moments` (the optimizer's zeros), `logprobs`, `anchor`, and with LoRA `merge`.
+        """
 
 
 class _Programs(NamedTuple):
@@ -81,6 +102,7 @@ class _Programs(NamedTuple):
 
     Attributes:
       like: As in Learner.
+      base: The shapes, types and shardings of a LoRA base; None without LoRA.
       copy: Weights -> a copy of them on the mesh.
       zero_moments: Weights -> moments at zero.
       halved: Both halves of a batch run beside each other, and an update is `gradient` of each and
@@ -96,16 +118,17 @@ class _Programs(NamedTuple):
     """
 
     like: TrainState
+    base: Any
     copy: Callable[[Any], Any]
-    zero_moments: Callable[[Any], optax.OptState]
+    zero_moments: Any
     halved: bool
     update: Any
     gradient: Any
     step: Any
-    logprobs: Callable[..., Array]
-    anchor: Callable[..., Anchor]
-    freeze: Callable[[Any], Any]
-    merge: Callable[[Any, Any], Any]
+    logprobs: Any
+    anchor: Any
+    freeze: Any
+    merge: Any
 
 
 def make_learner(
@@ -124,7 +147,7 @@ def make_learner(
     """
     rank, alpha = (lora.rank, lora.alpha) if lora else (0, 0.0)
     programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
-    base = programs.freeze(lora.base) if lora else None
+    base = programs.freeze(lora.base) if lora and lora.base is not None else None
 
     def on_mesh(batch: Batch) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
@@ -173,20 +196,32 @@ def make_learner(
         return programs.merge(base, params) if lora else params
 
     def lower(
-        batch: Batch, reference: Array | None, anchored: bool = False
-    ) -> tuple[jax.stages.Lowered, ...]:
-        like, numbers = programs.like, Numbers(*[jnp.float32(1)] * 3)
+        batch: Batch, *, reference: bool = False, anchored: bool = False
+    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
+        def shaped(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
+
+        like, base = programs.like, programs.base
+        fields = {name: getattr(batch, name) for name in Batch.__slots__}
+        arrays = {name: shaped(array.shape, array.dtype) for name, array in fields.items()}
+        mask, number = arrays["completion_mask"], shaped(())
+        scores = shaped(mask.shape) if reference else None
         held = Anchor(like.params, like.params) if anchored else None
-        arrays = on_mesh(batch)
-        if not programs.halved:
-            return (programs.update.lower(like, base, arrays, reference, held, numbers),)
-        arguments = like.params, base, arrays, reference, numbers
-        gradients = (jax.eval_shape(programs.gradient, *arguments),) * 2
-        mask = arrays["completion_mask"]
-        return (
-            programs.gradient.lower(*arguments),
-            programs.step.lower(like, gradients, base, mask, held, numbers),
-        )
+        of_rows = like.params, base, arrays, scores, Numbers(number, number, number)
+
+        def step() -> jax.stages.Lowered:
+            halves = (jax.eval_shape(programs.gradient, *of_rows),) * 2
+            return programs.step.lower(like, halves, base, mask, held, of_rows[-1])
+
+        whole = {"update": partial(programs.update.lower, like, *of_rows[1:4], held, of_rows[-1])}
+        halved = {"gradient": partial(programs.gradient.lower, *of_rows), "step": step}
+        return {
+            **(halved if programs.halved else whole),
+            "moments": partial(programs.zero_moments.lower, like.params),
+            "logprobs": partial(programs.logprobs.lower, like.params, base, arrays, number),
+            "anchor": partial(programs.anchor.lower, like.params, base, arrays, number),
+            **({"merge": partial(programs.merge.lower, base, like.params)} if lora else {}),
+        }
 
     return Learner(programs.like, init, update, logprobs, anchor, merged, lower)
 
@@ -213,17 +248,16 @@ def _programs(
     def shardings(tree: Any) -> Any:
         return layout(policy.config, mesh, tree)
 
-    def with_shardings(tree: Any, shardings: Any) -> Any:
-        def leaf(a: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
-
-        return jax.tree.map(leaf, tree, shardings)
-
     weights = abstract_params(policy)
-    full = shardings(weights)
+    full, base = shardings(weights), None
     platform = mesh.devices.flat[0].platform
     halved = in_halves(platform, mesh.size, count_parameters(weights))
+
+    def frozen(params: Any) -> Any:
+        return freeze(params, jnp.dtype(settings.dtype))
+
     if rank:
+        base = with_shardings(jax.eval_shape(frozen, weights), full)
         policy = adapt(policy, rank, alpha)
         weights = abstract_adapters(policy, rank)
     moments = jax.eval_shape(optimizer.init, weights)
@@ -269,6 +303,7 @@ def _programs(
     as_state = partial(jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
     return _Programs(
         like=with_shardings(TrainState(weights, moments), placed_as),
+        base=base,
         # A copy always: the update donates it, and the caller keeps its own.
         copy=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params),
         zero_moments=jax.jit(optimizer.init, out_shardings=placed_as.moments),
@@ -278,6 +313,6 @@ def _programs(
         step=as_state(stepped),
         logprobs=logprobs,
         anchor=anchor,
-        freeze=jax.jit(partial(freeze, dtype=jnp.dtype(settings.dtype)), out_shardings=full),
+        freeze=jax.jit(frozen, out_shardings=full),
         merge=jax.jit(partial(merge, alpha=alpha), out_shardings=full),
     )

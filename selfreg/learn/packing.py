@@ -60,9 +60,15 @@ def make_packing(
       devices: That split the rows.
 
     Raises:
-      ValueError: The devices cannot split a microbatch evenly.
+      ValueError: The devices cannot split a microbatch evenly, or the batch has too many tokens.
     """
     two = 2 * longest <= TOKENS_AT_ONCE and 2 * devices <= completions
+    if longest * completions > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{completions} completions of up to {longest} tokens are more than the 2,147,483,647 "
+            "tokens that a batch's slots can name: lower config.rollout.problems_per_step, "
+            "group_size or max_new_tokens"
+        )
     rows = microbatch_rows or devices * (1 + two)
     if rows % devices:
         raise ValueError(
@@ -107,7 +113,7 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
         for together in dict.fromkeys((1, at_once))
     )
     best = min(packed, key=lambda rows: _computed([width for width, _ in rows], at_once))
-    slots = np.full((len(widths), -(-lengths.size // at_once) * at_once, max(widths)), EMPTY)
+    slots = np.full(slots_shape(lengths.size, packing), EMPTY)
     filled = [0] * len(widths)
     for width, completions in best:
         kind = widths.index(width)
@@ -116,6 +122,12 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
         slots[kind, filled[kind], : len(row)] = row
         filled[kind] += 1
     return slots.astype(np.int32)
+
+
+def slots_shape(completions: int, packing: Packing) -> tuple[int, int, int]:
+    """The shape of `slots` for so many completions, each in a row of its own in the worst case."""
+    widths, at_once = packing.row_tokens, packing.microbatch_rows
+    return len(widths), -(-completions // at_once) * at_once, max(widths)
 
 
 def in_halves(platform: str, devices: int, parameters: int) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from selfreg.mesh import device_in_force
+
 Array = jax.Array
 
 
@@ -53,14 +55,14 @@ def choose_attention(name: str, dtype: Any, head_dim: int, device: Any = None) -
       name: `plain`, `cudnn`, or `auto`: cudnn where it can run, plain elsewhere.
       dtype: What the layers compute in.
       head_dim: Elements of a head.
-      device: Where it will run; None: JAX's first device.
+      device: Where it will run; None: the mesh in force says it, see `device_in_force`.
 
     Raises:
       ValueError: cudnn is asked for where it cannot run.
     """
     if name == "plain":
         return name
-    lacking = _cudnn_lacks(jnp.dtype(dtype), head_dim, device or jax.devices()[0])
+    lacking = _cudnn_lacks(jnp.dtype(dtype), head_dim, device or device_in_force())
     if name == "cudnn" and lacking:
         raise ValueError(f"config.model.attention='cudnn' {lacking}; auto takes plain there")
     return "plain" if lacking else "cudnn"

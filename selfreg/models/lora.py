@@ -26,7 +26,8 @@ class Lora(NamedTuple):
     Attributes:
       rank: r, the columns of B and rows of A.
       alpha: The scale of the adapters' part is alpha / rank.
-      base: The frozen weights, nested as the decoder's, on the host or the mesh.
+      base: The frozen weights, nested as the decoder's, on the host or the mesh; None as long as
+        only shapes matter.
     """
 
     rank: int

@@ -8,8 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
-from selfreg.mesh import constrain, constrain_weights
+from selfreg.mesh import (
+    constrain,
+    constrain_weights,
+    device_in_force,
+    sharding_of,
+    weight_shardings,
+    with_shardings,
+)
 from selfreg.models.attention import (
     KeyValue,
     attend,
@@ -128,8 +136,24 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
     return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
 
 
+def weights_like(
+    mesh: Mesh, policy: Policy, unstack: Callable[[Any], Weights], params: Any
+) -> Weights:
+    """The shapes, types and shardings of what `unstack` makes of such weights on a mesh."""
+    shapes = jax.eval_shape(unstack, params)
+    over = weight_shardings(mesh, shapes, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
+    return with_shardings(shapes, over)
+
+
+def rows_like(mesh: Mesh, prefill: Callable[..., Rows], *given: Any, **options: Any) -> Rows:
+    """The shapes, types and shardings of what `prefill` makes of such arguments on a mesh."""
+    shapes = jax.eval_shape(partial(prefill, **options), *given)
+    lie = jax.tree.map(lambda a: sharding_of(mesh, a.shape, *_row_axes(a)), shapes)
+    return with_shardings(shapes, lie)
+
+
 def _linear() -> Callable[[Array, Array], Array]:
-    return linear_of_few if jax.default_backend() == "cpu" else linear
+    return linear_of_few if device_in_force().platform == "cpu" else linear
 
 
 @lru_cache
@@ -196,12 +220,11 @@ def prefill(
 
 def _on_rows(tree: Any) -> Any:
     """Every device holds its own rows, and of caches, which alone have four axes, its own heads."""
+    return jax.tree.map(lambda a: constrain(a, *_row_axes(a)), tree)
 
-    def leaf(a: Array) -> Array:
-        axes = ("kv_heads", None, None) if a.ndim == 4 else (None,) * (a.ndim - 1)
-        return constrain(a, "rows", *axes)
 
-    return jax.tree.map(leaf, tree)
+def _row_axes(a: Any) -> tuple[str | None, ...]:
+    return ("rows", "kv_heads", None, None) if a.ndim == 4 else ("rows", *(None,) * (a.ndim - 1))
 
 
 def pack(rows: Rows, kept: Array, *, lane: int) -> Rows:

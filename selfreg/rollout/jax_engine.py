@@ -165,6 +165,50 @@ class JaxEngine:
                 turn = turn._replace(rows=self._advance(turn.rows, 0, sampling)[0])
                 turn = self._packed(turn, np.zeros(0, int))
 
+    def lower(
+        self, params: Any, requests: int, group: int, prompt: int, sampling: Sampling
+    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
+        """The programs of a turn, from shapes alone, each lowered when it is called.
+
+        Args:
+          params: The trainer's weights, or their shapes, types and shardings.
+          requests: Of a call; of which a turn takes as many as it can.
+          group: Completions of a request.
+          prompt: Tokens of the longest prompt.
+          sampling: How to draw.
+
+        Returns:
+          `unstack`, `prefill`, `segment`, and `pack` where there is a smaller batch.
+        """
+        mesh, most = self._mesh, self._turns(group)[0]
+        count = _size(min(requests, most), most)
+        size, width = count * group, _prompt_width(prompt)
+        parts = split_rows(mesh, size)
+        options = {"lane": lanes.width(size, size, group, parts), "new_tokens": _room(sampling)}
+
+        def shaped(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape[0]))
+
+        arrays = (
+            shaped((count, width), jnp.int32), shaped((count,), jnp.int32),
+            shaped((size,), jnp.uint32), shaped((size,), bool),
+        )  # fmt: skip
+        weights = decode.weights_like(mesh, self._policy, self._programs.unstack, params)
+        rows = decode.rows_like(mesh, self._programs.prefill, weights, *arrays, **options)
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        programs = {
+            "unstack": partial(self._programs.unstack.lower, params),
+            "prefill": partial(self._programs.prefill.lower, weights, *arrays, **options),
+            "segment": partial(
+                self._programs.segment.lower, weights, rows, number, number, sampling=sampling
+            ),
+        }
+        for smaller in batch_sizes(size, parts)[1:2]:
+            kept = np.zeros((parts, smaller // parts), int)
+            lane = lanes.width(smaller, size, group, parts)
+            programs["pack"] = partial(self._programs.pack.lower, rows, kept, lane=lane)
+        return programs
+
     def _serve(
         self, requests: Sequence[Request], most: int, sampling: Sampling
     ) -> list[tuple[Rollout, ...]]:

@@ -191,9 +191,8 @@ def test_offloaded_moments_change_no_bit_and_lie_in_host_memory():
     equal(train(there, there.init(PARAMS), 3), train(here, here.init(PARAMS), 3))
 
 
-def test_devices_that_cannot_offload_are_refused(monkeypatch):
+def test_devices_that_cannot_offload_are_refused():
     memories = partial(list, [SimpleNamespace(kind="unpinned_host")])
-    device = SimpleNamespace(addressable_memories=memories)
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(addressable_memories=memories)]))
     with pytest.raises(ValueError, match=r"config.optimizer.offload=True .* unpinned_host"):
-        in_host_memory(None, None)
+        in_host_memory([SimpleNamespace(mesh=mesh)], [np.zeros(1)])

@@ -201,7 +201,7 @@ def test_halves_make_what_one_program_makes(monkeypatch):
     monkeypatch.setattr("selfreg.learn.learner.in_halves", lambda *_: False)
     whole = Packing((10, 12), 2)  # programs of equal packings are shared
     batch = collate(make_groups(), **COLLATE | {"packing": whole})
-    assert len(learner(whole).lower(batch, None)) == 1
+    assert "update" in learner(whole).lower(batch)
     np.testing.assert_allclose(learner(whole).logprobs(state.params, batch, 0.7), scores, atol=1e-5)
     in_one, again = gradient_of(batch, whole)
     close(in_two, in_one)
@@ -210,7 +210,8 @@ def test_halves_make_what_one_program_makes(monkeypatch):
 
 
 def test_a_cpus_program_transposes_neither_what_an_ffn_makes_nor_scores():
-    (program, _), config = learner().lower(collate(make_groups(), **COLLATE), None), POLICY.config
+    lowers, config = learner().lower(collate(make_groups(), **COLLATE)), POLICY.config
+    program = lowers["gradient"]()
     moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|transpose)\(", program.compile().as_text())
     assert moved
     width = PACKING.row_tokens[0]  # where nothing else has as many elements as these
