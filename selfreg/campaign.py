@@ -214,7 +214,12 @@ def _collate(stages: Stages, groups: Sequence[Group]) -> Batch:
         groups,
         algorithm=stages.algorithm,
         reward_coding=learn.reward_coding,
-        learned=learned_from(groups, drop_without_signal=learn.drop_without_signal),
+        overlong_tokens=learn.overlong_tokens,
+        learned=learned_from(
+            groups,
+            drop_without_signal=learn.drop_without_signal,
+            mask_truncated=learn.mask_truncated,
+        ),
         prompt_width=stages.prompt_width,
         max_new_tokens=stages.config.rollout.max_new_tokens,
         packing=stages.packing,

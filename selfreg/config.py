@@ -192,6 +192,12 @@ KEYS: dict[str, Key] = {
     "learn.drop_without_signal": Key(
         False, "leave groups whose rewards are all alike out of the update; none left: no update"
     ),
+    "learn.overlong_tokens": Key(
+        0, "last tokens of rollout.max_new_tokens in which the reward falls by up to 1", at_least(0)
+    ),
+    "learn.mask_truncated": Key(
+        False, "learn nothing from completions cut off at rollout.max_new_tokens"
+    ),
     "learn.updates_per_batch": Key(
         1, "steps that learn from one draw of completions, an update each", at_least(1)
     ),

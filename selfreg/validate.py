@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from selfreg.algorithms import configure, defaults, find_algorithm, rules
+from selfreg.algorithms import defaults, find_algorithm, rules
 from selfreg.conditions import CONDITIONS, DEFAULTS
 from selfreg.config import KEYS
 from selfreg.keys import Rule, at_least
@@ -50,7 +50,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
     algorithm = find_algorithm(config.learn.algorithm)
     _fill_open(config, {f"learn.{name}": value for name, value in defaults(algorithm).items()})
-    _check(config, rules(configure(algorithm, config.learn)))
+    _check(config, rules(algorithm, config.learn))
     _check(config, _rules_across_keys(config))
     return FrozenConfigDict(config)
 
@@ -110,6 +110,9 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
         "evaluation.every_steps": in_draws,
         "checkpoint.every_steps": in_draws,
         "rollout.max_sequences": at_least(group),
+        "learn.overlong_tokens": Rule(
+            lambda tokens: tokens <= new_tokens, f"at most rollout.max_new_tokens={new_tokens}"
+        ),
         "learn.row_tokens": Rule(
             holds_every_completion,
             f"ascending widths above 0, the last at least rollout.max_new_tokens={new_tokens}",

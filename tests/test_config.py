@@ -86,7 +86,7 @@ def test_algorithms_differ_in_what_their_papers_do():
         ),
         (
             {"learn.algorithm": "dpo", "learn.use_std_normalization": True},
-            "std_normalization=True .*algorithm='dpo' does not read it",
+            "std_normalization=True .*algorithm='dpo' reads no other",
         ),
         ({"learn.algorithm": "dpo", "rollout.group_size": 1}, "group_size=1 .* at least 2"),
         ({"learn.updates_per_batch": 2}, "evaluation.every_steps=5 .* a multiple of .*batch=2"),

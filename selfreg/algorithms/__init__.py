@@ -73,20 +73,28 @@ def configure(algorithm: Algorithm, learn: Any) -> Algorithm:
     return replace(algorithm, settings=replace(algorithm.settings, **shared, **options))
 
 
-def rules(algorithm: Algorithm) -> dict[str, Rule]:
-    """What a configured algorithm allows a config's keys to be, by dotted name."""
+def rules(algorithm: Algorithm, learn: Any) -> dict[str, Rule]:
+    """What an algorithm allows a config's keys to be, by dotted name.
+
+    Args:
+      algorithm: From `find_algorithm`.
+      learn: The config's section, with nothing left open.
+
+    Raises:
+      ValueError: As `configure`.
+    """
+    own = defaults(algorithm)
     unread = setting_keys().keys() - keys_of(algorithm.settings).keys()
-    left_alone = {name: setting_keys()[name].default for name in sorted(unread)}
-    return {
-        **{
-            f"learn.{name}": Rule(
-                lambda value, default=default: value == default,  # type: ignore[misc]
-                f"{default!r}: learn.algorithm={algorithm.name!r} does not read it",
-            )
-            for name, default in left_alone.items()
-        },
-        **algorithm.check(algorithm.settings),
+    fixed = {
+        f"learn.{name}": Rule(
+            lambda value, wanted=own[name]: value == wanted,  # type: ignore[misc]
+            f"{own[name]!r}: learn.algorithm={algorithm.name!r} reads no other",
+        )
+        for name in sorted({*unread, *algorithm.fixed})
     }
+    settings = configure(algorithm, learn).settings
+    others = {key: rule for key, rule in algorithm.check(settings).items() if key not in fixed}
+    return {**fixed, **others}
 
 
 def _options(algorithm: Algorithm, options: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from selfreg.algorithms.parts.advantages import coded, token_weights
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.learn.packing import Packing, pack, slots_shape
-from selfreg.records import Batch, Group
+from selfreg.records import Batch, FinishReason, Group
 
 
 def collate(
@@ -18,6 +18,7 @@ def collate(
     prompt_width: int,
     max_new_tokens: int,
     packing: Packing,
+    overlong_tokens: int = 0,
     learned: np.ndarray | None = None,
 ) -> Batch:
     """Lay groups out in arrays and give every token its advantage, its weight and its slot.
@@ -32,6 +33,7 @@ def collate(
         that its padding costs little.
       max_new_tokens: The most tokens a completion may have.
       packing: The rows that the update is compiled for.
+      overlong_tokens: See overlong_penalty.
       learned: bool [B], which completions the update learns from; the others' tokens weigh nothing
         and are not counted where weights are divided by counts. None: from all.
 
@@ -41,6 +43,7 @@ def collate(
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lengths = np.array([len(rollout.completion_ids) for rollout in rollouts])
     mask = (np.arange(max_new_tokens) < lengths[:, None]).astype(np.float32)
+    penalties = overlong_penalty(lengths, max_new_tokens, overlong_tokens).reshape(len(groups), -1)
     prompts = [group.rollouts[0].prompt_ids for group in groups]
     settings = algorithm.settings
     return Batch(
@@ -51,8 +54,8 @@ def collate(
         logprobs=_padded([r.logprobs for r in rollouts], max_new_tokens, np.float32),
         advantages=np.concatenate(
             [
-                algorithm.advantages(settings, coded(group.rewards, reward_coding))
-                for group in groups
+                algorithm.advantages(settings, coded(group.rewards, reward_coding) + penalty)
+                for group, penalty in zip(groups, penalties, strict=True)
             ]
         ),
         token_weights=token_weights(mask, settings.token_aggregation, max_new_tokens, learned),
@@ -60,17 +63,48 @@ def collate(
     )
 
 
-def learned_from(groups: Sequence[Group], *, drop_without_signal: bool) -> np.ndarray | None:
+def overlong_penalty(lengths: np.ndarray, max_new_tokens: int, overlong_tokens: int) -> np.ndarray:
+    """What is added to the reward of a long completion: DAPO's soft overlong punishment.
+
+    0 up to max_new_tokens - overlong_tokens tokens, from there down in a line to -1 at
+    max_new_tokens (Yu et al. 2025, arXiv:2503.14476, eq. 13).
+
+    Args:
+      lengths: int [B], tokens of each completion.
+      max_new_tokens: The most that there may be.
+      overlong_tokens: Over how many the penalty grows; 0: there is none.
+
+    Returns:
+      float32 [B], from -1 to 0.
+    """
+    if not overlong_tokens:
+        return np.zeros(len(lengths), np.float32)
+    beyond = lengths - (max_new_tokens - overlong_tokens)
+    return (-np.clip(beyond / overlong_tokens, 0, 1)).astype(np.float32)
+
+
+def learned_from(
+    groups: Sequence[Group], *, drop_without_signal: bool = False, mask_truncated: bool = False
+) -> np.ndarray | None:
     """Which completions an update learns from: bool [B]; None: from all.
 
     Args:
       groups: P groups of G completions.
       drop_without_signal: Leave out groups whose rewards are all alike (the filter of DAPO,
         arXiv:2503.14476, eq. 11).
+      mask_truncated: Leave out completions that were cut off (its overlong filtering, section 3.4):
+        they still are in their group's mean.
     """
-    if not drop_without_signal:
+    if not (drop_without_signal or mask_truncated):
         return None
-    return np.concatenate([np.full(len(g.rollouts), g.has_signal) for g in groups])
+    return np.array(
+        [
+            (group.has_signal or not drop_without_signal)
+            and (rollout.finish_reason is not FinishReason.LENGTH or not mask_truncated)
+            for group in groups
+            for rollout in group.rollouts
+        ]
+    )
 
 
 def empty_batch(

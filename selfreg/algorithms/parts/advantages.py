@@ -21,9 +21,12 @@ def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
     (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, section 3.2) takes the mean of the
     others as each one's baseline, A_i = R_i - sum_{j != i} R_j / (G - 1): unlike the group's own
     mean it does not depend on what it is subtracted from, and leaves the gradient unbiased.
+    Last, advantages below 0 are multiplied by negative_weight: below 1 the update learns more from
+    what passed than from what failed (cf. Le Roux et al. 2025, arXiv:2503.14286, section 4).
 
     Args:
-      settings: use_score_centering, use_leave_one_out and use_std_normalization are read.
+      settings: use_score_centering, use_leave_one_out, use_std_normalization and negative_weight
+        are read.
       rewards: float32 [G], coded.
 
     Returns:
@@ -34,6 +37,8 @@ def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
         values = values * len(rewards) / (len(rewards) - 1)
     if settings.use_std_normalization:  # by the population's standard deviation
         values = values / (rewards.std() + STD_FLOOR)
+    if settings.negative_weight != 1:
+        values = np.where(values < 0, settings.negative_weight * values, values)
     return values.astype(np.float32)
 
 

@@ -73,6 +73,7 @@ class Algorithm:
         log r of the completion that passed less log r of the other, r = policy / reference. The
         update descends its mean over pairs, and `advantages` are not asked. None: no pairs.
       check: settings -> rules for keys of the config, by dotted name.
+      fixed: Fields of the settings that it reads no other value of: a config may not set them.
       name: What metrics and messages call it: the name of its file.
     """
 
@@ -82,6 +83,7 @@ class Algorithm:
     token_loss: Callable[[Any, Tokens], tuple[Array, dict[str, Array]]] = log_probability
     pair_loss: Callable[[Any, np.ndarray], PairLoss] | None = None
     check: Callable[[Any], Mapping[str, Rule]] = lambda _: {}
+    fixed: tuple[str, ...] = ()
     name: str = ""
 
     @property

@@ -25,7 +25,8 @@ def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]
     """The loss of each token: see selfreg.algorithms.parts.losses.policy_gradient.
 
     Returns:
-      float32 [rows, T], and `clip_fraction` where there is a clip.
+      float32 [rows, T], and `clip_fraction` where there is a clip, `masked_fraction` where there
+      is a mask.
     """
     from selfreg.algorithms.parts import losses  # jax, which settings are read without
 
@@ -33,13 +34,31 @@ def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]
     clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
     loss = losses.policy_gradient(
         tokens.logprobs, log_ratio, tokens.advantages,
-        ratio_cap=settings.importance_ratio_cap, **clip,
+        ratio_cap=settings.importance_ratio_cap, dual_clip=settings.dual_clip, **clip,
     )  # fmt: skip
-    described = {}
+    loss, described = masked(settings, tokens, loss)
     if log_ratio is not None and any(clip.values()):
         clipped = losses.is_clipped(log_ratio, tokens.advantages, **clip)
         described["clip_fraction"] = clipped * tokens.mask
     return loss, described
+
+
+def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str, Any]]:
+    """The loss without the tokens that the settings mask, and `masked_fraction` if there is a mask.
+
+    Masked tokens still count where weights are divided by counts: what is masked must not make the
+    rest louder.
+    """
+    from selfreg.algorithms.parts.losses import completion_mean, completion_sum, is_within
+
+    if not (settings.mask_low or settings.mask_high):
+        return loss, {}
+    log_ratio = tokens.logprobs - tokens.sampler_logprobs
+    whole = {"sequence": completion_sum, "geometric": completion_mean}.get(settings.mask_level)
+    if whole is not None:
+        log_ratio = whole(log_ratio, tokens.completion, tokens.mask, tokens.count)
+    within = is_within(log_ratio, low=settings.mask_low, high=settings.mask_high)
+    return loss * within, {"masked_fraction": (1 - within) * tokens.mask}
 
 
 def ratio_of(settings: Settings, tokens: Tokens) -> Any:
@@ -72,6 +91,14 @@ def check(settings: Settings) -> Mapping[str, Rule]:
         ),
         "learn.importance_ratio_cap": Rule(
             lambda cap: cap == 0 or ratio, "0 unless learn.use_importance_sampling_ratio=True"
+        ),
+        "learn.dual_clip": Rule(
+            lambda most: clip_rule.holds(most) and (most == 0 or most > 1 + settings.clip_high),
+            f"{clip_rule.words}, and above 1 + learn.clip_high",
+        ),
+        "learn.mask_level": Rule(
+            lambda level: level == "token" or settings.mask_low or settings.mask_high,
+            "token unless learn.mask_low or learn.mask_high is set",
         ),
         "learn.clip_low": clip_rule,
         "learn.clip_high": clip_rule,

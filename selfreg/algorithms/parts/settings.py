@@ -5,6 +5,8 @@ from typing import Any
 
 from selfreg.keys import ANYTHING, BELOW_ONE, Key, Rule, at_least, one_of
 
+ABOVE_ONE_OR_OFF = Rule(lambda value: value == 0 or value > 1, "0, or above 1")
+
 
 def setting(default: Any, meaning: str, rule: Rule = ANYTHING) -> Any:
     """A field of an algorithm's settings.
@@ -47,6 +49,19 @@ class Settings:
         0.0, "how far the ratio counts below 1 (PPO's clip); 0: all", BELOW_ONE
     )
     clip_high: float = setting(0.0, "ditto, above 1; 0: all", at_least(0))
+    dual_clip: float = setting(
+        0.0, "most that a ratio counts where the advantage is negative; 0: any", ABOVE_ONE_OR_OFF
+    )
+    mask_low: float = setting(
+        0.0, "trainer / sampler below which nothing is learned; 0: any", BELOW_ONE
+    )
+    mask_high: float = setting(0.0, "ditto, above; 0: any", ABOVE_ONE_OR_OFF)
+    mask_level: str = setting(
+        "token",
+        "what is masked: tokens by their ratio, or completions by its product or geometric mean",
+        one_of("token", "sequence", "geometric"),
+    )
+    negative_weight: float = setting(1.0, "times advantages below 0", at_least(0))
     token_aggregation: str = setting(
         "token_mean",
         "how tokens are weighed: selfreg/algorithms/parts/advantages.py",
