@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from selfreg import distributed, interrupt
@@ -17,9 +18,11 @@ from selfreg.checkpoint import Checkpoints, restore
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
 from selfreg.draw import Drawn, draw
+from selfreg.learn import pace
 from selfreg.learn.collate import collate, learned_from
 from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
+from selfreg.learn.pace import Pace
 from selfreg.learn.packing import padding_fraction
 from selfreg.learn.train_step import TrainState
 from selfreg.measure import REPORT, measure, measure_campaign
@@ -76,11 +79,12 @@ def run_campaign(
     step, state, anchor = _stand(stages, campaign, plan, checkpoints.latest_step())
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
-    reference = None
+    reference = _moved_reference(stages, campaign, step)
 
-    watched = control.begin(within, base, plan)
-    for record in records:  # the control is pure: replaying it restores its state
+    watched, steady = control.begin(within, base, plan), pace.begin(config.learn)
+    for record in records:  # both are pure: replaying them restores their states
         watched = control.observe(watched, record)
+        steady = pace.observe(steady, record.metrics, config.learn)
     peak, peak_step = _peak(config, records)
 
     engine, first = stages.sampler.engine, step
@@ -94,19 +98,24 @@ def run_campaign(
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             drawn = ahead.take()  # before its weights change
-            if draws or last:
-                with watch("sync"):
-                    engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
+            measures = last or step % config.evaluation.every_steps == 0
             metrics: dict[str, float] = {}
-            if last or step % config.evaluation.every_steps == 0:
+            if measures:
+                _load(stages, state.kept, f"{campaign}.{step}", watch)
                 with watch("eval"):
                     metrics |= _measure_panel(stages, campaign, step)
             if draws:
+                if not measures or state.averaged is not None:
+                    _load(stages, state.params, f"{campaign}.{step}", watch)
                 samples = drawn or draw(stages, plan, campaign, step, watch)
                 drawn_at = step - 1 if drawn else step
                 groups = samples.learned
                 metrics |= _describe(samples.first) | _keep(stages, campaign, step, samples)
-            trees = state._asdict()
+            if _moves_reference(config.learn, step):
+                reference = jax.tree.map(jnp.copy, state.kept)  # an update donates the state
+            trees = _trees(state)
+            if 0 < config.learn.reference_every_steps <= step:
+                trees |= {"reference": reference}
             if config.learn.ewc_coef and step == 0:
                 anchor = anchor or _anchor(stages, state, groups, plan, watch)
                 trees |= {"fisher": anchor.fisher}
@@ -126,11 +135,14 @@ def run_campaign(
                     reference = _reference(stages, plan)
                 with watch("update"):
                     state, learned = _update(
-                        stages, state, groups, plan, step, rates, reference, anchor
+                        stages, state, groups, plan, step, rates, reference, anchor, steady
                     )
                 if step == first:
                     _check_agreement(config, learned)
                 metrics |= learned | {"rollout/staleness_steps": float(step - drawn_at)}
+                if "update_skipped" in learned:
+                    skipped = steady.skipped + round(learned["update_skipped"])
+                    metrics["updates_skipped"] = float(skipped)
         metrics |= watch.seconds | {"compiles": compile_count() - compiled}
         metrics |= engine.take_metrics()
         if watched.restores:
@@ -142,6 +154,7 @@ def run_campaign(
         if last:
             break
         watched = control.observe(watched, record)
+        steady = pace.observe(steady, metrics, config.learn)
         if watched.verdict is Verdict.RESTORE_PEAK:
             ahead.drop()  # drawn from the policy that is given up
             checkpoints.wait()  # the peak may be on its way to the disk
@@ -165,6 +178,12 @@ def _finish(
     measured = measure_campaign(stages, trace, plan)
     capabilities = {name: scores for name, scores in measured.items() if name != REPORT}
     return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
+
+
+def _load(stages: Stages, params: Any, version: str, watch: Stopwatch) -> None:
+    """Hand weights to the engine."""
+    with watch("sync"):
+        stages.sampler.engine.load_params(stages.learner.merged(params), version)
 
 
 def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]:
@@ -235,8 +254,9 @@ def _update(
     rates: control.Rates,
     reference: Any,
     anchor: Anchor | None,
+    steady: Pace,
 ) -> tuple[TrainState, dict[str, float]]:
-    """One optimizer update from graded groups."""
+    """One optimizer update from graded groups, or none: see _most_norm."""
     config, learner = stages.config, stages.learner
     batch = _collate(stages, groups)
     temperature = plan.temperature or config.rollout.temperature
@@ -249,7 +269,15 @@ def _update(
         batch, described = _paired(stages.algorithm, batch, groups, own, scores)
     lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
     held = scores if rates.kl_coef else None
-    state, learned = learner.update(state, batch, held, lr, rates.kl_coef, temperature, anchor)
+    followed = {
+        "kl_coef": rates.kl_coef * steady.kl_factor,
+        "entropy_coef": pace.entropy_coef(steady, config.learn),
+    }
+    state, learned = learner.update(
+        state, batch, held, lr,
+        temperature=temperature, anchor=anchor, most_norm=_most_norm(config, groups, steady),
+        **followed,
+    )  # fmt: skip
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         file = stages.log.save_batch(batch)
@@ -257,8 +285,20 @@ def _update(
             f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch "
             f"is in {file}. Lower config.optimizer.lr={rates.lr:g} or set optimizer.clip_norm"
         )
-    padding = {"padding_fraction": padding_fraction(batch, stages.packing)}
-    return state, metrics | described | padding
+    described["padding_fraction"] = padding_fraction(batch, stages.packing)
+    targets = {"kl_coef": config.learn.kl_target, "entropy_coef": config.learn.entropy_target}
+    described |= {name: followed[name] for name, target in targets.items() if target}
+    return state, metrics | described
+
+
+def _most_norm(config: Any, groups: Sequence[Group], steady: Pace) -> float:
+    """The norm of a gradient above which this update is skipped: any norm, where all teach nothing.
+
+    A gradient of 0 would still move the weights, by Adam's momentum.
+    """
+    if config.learn.drop_without_signal and not any(group.has_signal for group in groups):
+        return -1.0
+    return pace.most_norm(steady, config.optimizer.skip_norm_factor)
 
 
 def _paired(
@@ -326,14 +366,41 @@ def _stand(
     return 0, _saved(stages, plan.start), None
 
 
+def _trees(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds of a state: `params` are what was measured and rolls forward."""
+    if state.averaged is None:
+        return {"params": state.params, "moments": state.moments}
+    return {"params": state.averaged, "moments": state.moments, "trained": state.params}
+
+
 def _saved(stages: Stages, checkpoint: Checkpoint) -> TrainState:
-    return TrainState(**_read(stages, checkpoint, "params", "moments"))
+    """The state that `_trees` made a checkpoint of."""
+    averages = stages.learner.like.averaged is not None
+    names = ("params", "moments", "trained") if averages else ("params", "moments")
+    read = _read(stages, checkpoint, *names)
+    if not averages:
+        return TrainState(**read)
+    return TrainState(read["trained"], read["moments"], read["params"])
+
+
+def _moves_reference(learn: Any, step: int) -> bool:
+    """Whether the policy of this step becomes the reference."""
+    every = learn.reference_every_steps
+    return bool(every) and step > 0 and step % every == 0
+
+
+def _moved_reference(stages: Stages, campaign: int, step: int) -> Any:
+    """The reference of a campaign that is resumed at a step; None where it is still the first."""
+    every = stages.config.learn.reference_every_steps
+    if not every or step < every:
+        return None
+    return _read(stages, Checkpoint(campaign, step), "reference")["reference"]
 
 
 def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
     """Trees of a checkpoint of this chain, on the mesh."""
-    like = stages.learner.like._asdict()
-    like = {name: like["params" if name == "fisher" else name] for name in names}
+    whole = stages.learner.like
+    like = {name: whole.moments if name == "moments" else whole.params for name in names}
     return restore(stages.log.folder / CHECKPOINTS, checkpoint, like)
 
 

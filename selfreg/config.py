@@ -202,6 +202,17 @@ KEYS: dict[str, Key] = {
         1, "steps that learn from one draw of completions, an update each", at_least(1)
     ),
     "learn.entropy_coef": Key(0.0, "weight of the entropy bonus", at_least(0)),
+    "learn.entropy_target": Key(
+        0.0,
+        "nats a token at which the bonus's weight holds the entropy; 0: it is constant",
+        at_least(0),
+    ),
+    "learn.entropy_step": Key(0.005, "by which that weight moves an update", ABOVE_ZERO),
+    "learn.kl_target": Key(
+        0.0,
+        "nats a token at which the KL penalty's weight holds k3_kl; 0: it is constant",
+        at_least(0),
+    ),
     "learn.kl_coef": Key(0.0, "weight of the k3 KL penalty", at_least(0)),
     "learn.kl_schedule": Key(
         (),
@@ -212,6 +223,11 @@ KEYS: dict[str, Key] = {
         "campaign_start",
         "the policy that the KL penalty and DPO hold on to",
         one_of("campaign_start", "base"),
+    ),
+    "learn.reference_every_steps": Key(
+        0,
+        "after so many steps of a campaign the policy itself becomes the reference; 0: never",
+        at_least(0),
     ),
     "learn.ewc_coef": Key(
         0.0, "weight of the diagonal-Fisher penalty around the campaign's start", at_least(0)
@@ -234,6 +250,14 @@ KEYS: dict[str, Key] = {
     "optimizer.clip_norm": Key(1.0, "most the gradient's norm may be; 0: off", at_least(0)),
     "optimizer.max_update_ratio": Key(
         0.0, "most a matrix may change, as a fraction of its norm; 0: any", at_least(0)
+    ),
+    "optimizer.skip_norm_factor": Key(
+        0.0,
+        "skip an update whose gradient's norm is above so many times the median before; 0: none",
+        Rule(lambda v: v == 0 or v > 1, "0, or above 1"),
+    ),
+    "optimizer.average_decay": Key(
+        0.0, "of the mean of weights over updates that is measured and kept; 0: the last", BELOW_ONE
     ),
     "optimizer.warmup_steps": Key(0, "of a linear warm-up in each campaign", at_least(0)),
     "optimizer.state_dtype": Key(

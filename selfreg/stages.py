@@ -250,10 +250,16 @@ def learner_of(
         dtype=config.model.dtype,
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
-        objective=Objective(configure(find_algorithm(learn.algorithm), learn), learn.entropy_coef),
+        objective=Objective(
+            configure(find_algorithm(learn.algorithm), learn),
+            learn.entropy_coef,
+            follows_entropy=learn.entropy_target > 0,
+        ),
         offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,
+        can_skip=learn.drop_without_signal or optimizer.skip_norm_factor > 0,
+        average_decay=optimizer.average_decay,
     )
     rule = make_optimizer(
         b1=optimizer.b1,

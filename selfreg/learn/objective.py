@@ -1,6 +1,7 @@
 """What an update minimizes: the loss of each token of a microbatch, and what describes it."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,24 @@ from selfreg.algorithms.parts.losses import k3
 Array = jax.Array
 
 
+class Numbers(NamedTuple):
+    """What may differ from update to update without a new program: float32 scalars.
+
+    Attributes:
+      lr: The learning rate.
+      kl_coef: Weight of the KL penalty.
+      temperature: The sampler's.
+      entropy_coef: Weight of the entropy bonus, where it follows the entropy.
+      most_norm: Of the gradient, above which the update is skipped, where that can be.
+    """
+
+    lr: Array
+    kl_coef: Array
+    temperature: Array
+    entropy_coef: Array
+    most_norm: Array
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What a token's loss is made of.
@@ -18,10 +37,17 @@ class Objective:
     Attributes:
       algorithm: Configured: gives the loss of each token. REINFORCE by default.
       entropy_coef: As config.learn.entropy_coef.
+      follows_entropy: The entropy bonus has the weight that `Numbers` gives, not entropy_coef.
     """
 
     algorithm: Algorithm = field(default_factory=lambda: Algorithm("Williams 1992"))
     entropy_coef: float = 0.0
+    follows_entropy: bool = False
+
+    @property
+    def trains_entropy(self) -> bool:
+        """Whether there is an entropy bonus."""
+        return self.entropy_coef > 0 or self.follows_entropy
 
 
 def token_loss(
@@ -29,7 +55,7 @@ def token_loss(
     logprobs: Array,
     entropy: Array,
     part: dict[str, Array],
-    kl_coef: Array,
+    numbers: Numbers,
     count: int,
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of each token: the algorithm's, - entropy_coef x entropy, + kl_coef x k3.
@@ -42,7 +68,7 @@ def token_loss(
       logprobs: float32 [rows, T], 0 on padding.
       entropy: float32 [rows, T] in nats, 0 on padding.
       part: What `take` took.
-      kl_coef: float32 scalar.
+      numbers: Of the update.
       count: B.
 
     Returns:
@@ -56,11 +82,12 @@ def token_loss(
     )  # fmt: skip
     loss, described = algorithm.token_loss(algorithm.settings, tokens)
     sums |= described
-    if objective.entropy_coef:
-        loss = loss - objective.entropy_coef * entropy
+    if objective.trains_entropy:
+        coef = numbers.entropy_coef if objective.follows_entropy else objective.entropy_coef
+        loss = loss - coef * entropy
     if "reference" in part:
         sums["k3_kl"] = k3(logprobs, part["reference"])
-        loss = loss + kl_coef * sums["k3_kl"]
+        loss = loss + numbers.kl_coef * sums["k3_kl"]
     return loss, sums
 
 

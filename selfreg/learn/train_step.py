@@ -1,6 +1,7 @@
 """The train step, as pure functions: the gradient of a batch's rows, and AdamW's step."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from selfreg.learn.ewc import Anchor, penalty
 from selfreg.learn.microbatch import accumulate, read_prompts, score
-from selfreg.learn.objective import Objective, take, token_loss, token_means
+from selfreg.learn.objective import Numbers, Objective, take, token_loss, token_means
 from selfreg.learn.optim import cap_updates
 from selfreg.learn.packing import Packing
 from selfreg.learn.weight_change import weight_change
@@ -23,18 +24,30 @@ Array = jax.Array
 
 
 class TrainState(NamedTuple):
-    """What an update changes: float32 weights, or adapters, and the optimizer's moments."""
+    """What an update changes: float32 weights, or adapters, and the optimizer's moments.
+
+    Attributes:
+      params: What is trained.
+      moments: The optimizer's.
+      averaged: The mean of `params` over updates, late ones counting most; None where none is kept.
+    """
 
     params: Any
     moments: optax.OptState
+    averaged: Any = None
+
+    @property
+    def kept(self) -> Any:
+        """What is measured and rolls forward: averaged weights where there are any."""
+        return self.params if self.averaged is None else self.averaged
 
 
 @dataclass(frozen=True, slots=True)
 class LearnSettings:
     """The settings that an update is compiled for.
 
-    `offload` keeps the moments in pinned host memory between updates; the last two are those of the
-    config.
+    `offload` keeps the moments in pinned host memory between updates; `can_skip` lets an update be
+    skipped by its gradient's norm; the others are those of the config.
     """
 
     dtype: str
@@ -44,14 +57,8 @@ class LearnSettings:
     offload: bool = False
     ewc_coef: float = 0.0
     max_update_ratio: float = 0.0
-
-
-class Numbers(NamedTuple):
-    """What may differ from update to update without a new program: float32 scalars."""
-
-    lr: Array
-    kl_coef: Array
-    temperature: Array
+    can_skip: bool = False
+    average_decay: float = 0.0
 
 
 class Gradient(NamedTuple):
@@ -108,13 +115,13 @@ def gradient(
     def loss(params: Any, prompts: KeyValue, slots: Array) -> tuple[Array, dict[str, Array]]:
         logprobs, entropy = score(
             policy.decoder(params), prompts, batch, slots,
-            train_entropy=settings.objective.entropy_coef > 0, **options,
+            train_entropy=settings.objective.trains_entropy, **options,
         )  # fmt: skip
         # Before anything else: what padding makes may be inf, and 0 x inf is NaN.
         logprobs, entropy = (jnp.where(slots >= 0, each, 0.0) for each in (logprobs, entropy))
         part = take(batch | extra, slots)
         losses, sums = token_loss(
-            settings.objective, logprobs, entropy, part, numbers.kl_coef, len(batch["advantages"])
+            settings.objective, logprobs, entropy, part, numbers, len(batch["advantages"])
         )
         return jnp.sum(part["token_weights"] * losses), jax.tree.map(jnp.sum, sums)
 
@@ -160,7 +167,17 @@ def step(
         updates, metrics["update_capped_fraction"] = cap_updates(
             updates, state.params, settings.max_update_ratio
         )
+    metrics["grad_norm"] = optax.tree.norm(gradient)
+    averaged, decay = state.averaged, settings.average_decay
+    if settings.can_skip:
+        made = metrics["grad_norm"] <= numbers.most_norm
+        metrics["update_skipped"] = 1.0 - made
+        moments = jax.tree.map(partial(jnp.where, made), moments, state.moments)
+        updates = jax.tree.map(lambda u: jnp.where(made, u, 0.0), updates)
+        decay = jnp.where(made, decay, 1.0)
     params = optax.apply_updates(state.params, updates)
-    metrics |= {"grad_norm": optax.tree.norm(gradient), "update_norm": optax.tree.norm(updates)}
+    if averaged is not None:
+        averaged = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, averaged, params)
+    metrics["update_norm"] = optax.tree.norm(updates)
     metrics |= weight_change(bind(policy, base), state.params, updates, params)
-    return TrainState(params, moments), metrics
+    return TrainState(params, moments, averaged), metrics
