@@ -261,7 +261,7 @@ def _update(
     batch = _collate(stages, groups)
     temperature = plan.temperature or config.rollout.temperature
     scores = None
-    if reference is not None:
+    if rates.kl_coef or stages.algorithm.needs_reference:
         scores = learner.logprobs(reference, batch, temperature)
     described: dict[str, float] = {}
     if stages.algorithm.needs_own_logprobs:
@@ -275,7 +275,7 @@ def _update(
     }
     state, learned = learner.update(
         state, batch, held, lr,
-        temperature=temperature, anchor=anchor, most_norm=_most_norm(config, groups, steady),
+        temperature=temperature, anchor=anchor, most_norm=_most_norm(config, batch, steady),
         **followed,
     )  # fmt: skip
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
@@ -291,12 +291,12 @@ def _update(
     return state, metrics | described
 
 
-def _most_norm(config: Any, groups: Sequence[Group], steady: Pace) -> float:
-    """The norm of a gradient above which this update is skipped: any norm, where all teach nothing.
+def _most_norm(config: Any, batch: Batch, steady: Pace) -> float:
+    """The norm of a gradient above which this update is skipped: any, where no token is left.
 
-    A gradient of 0 would still move the weights, by Adam's momentum.
+    Without a token the gradient is 0, and Adam's momentum alone would move the weights.
     """
-    if config.learn.drop_without_signal and not any(group.has_signal for group in groups):
+    if not batch.token_weights.any():
         return -1.0
     return pace.most_norm(steady, config.optimizer.skip_norm_factor)
 

@@ -39,6 +39,7 @@ from selfreg.rollout.engines import open_engine
 from selfreg.rundir import CHECKPOINTS
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
+from selfreg.validate import skips_updates
 
 T = TypeVar("T")
 
@@ -258,7 +259,7 @@ def learner_of(
         offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,
-        can_skip=learn.drop_without_signal or optimizer.skip_norm_factor > 0,
+        can_skip=skips_updates(config),
         average_decay=optimizer.average_decay,
     )
     rule = make_optimizer(

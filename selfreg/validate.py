@@ -55,6 +55,12 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     return FrozenConfigDict(config)
 
 
+def skips_updates(config: Any) -> bool:
+    """Whether a run can skip an update: by its gradient's norm, or as no token is left."""
+    drops = config.learn.drop_without_signal or config.learn.mask_truncated
+    return drops or config.optimizer.skip_norm_factor > 0
+
+
 def _check(config: ConfigDict, rules: dict[str, Rule]) -> None:
     """Raise ValueError for the first key whose value breaks its rule; open ones may be anything."""
     for name, rule in rules.items():
@@ -108,10 +114,8 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
             "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
         "optimizer.offload": Rule(
-            lambda on: (
-                not (on and (learn.drop_without_signal or config.optimizer.skip_norm_factor))
-            ),
-            "False where updates can be skipped (learn.drop_without_signal, "
+            lambda on: not (on and skips_updates(config)),
+            "False where updates can be skipped (learn.drop_without_signal, learn.mask_truncated, "
             "optimizer.skip_norm_factor): the moments to go back to are not on the device",
         ),
         "learn.kl_target": Rule(

@@ -215,6 +215,48 @@ def test_an_update_is_capped_matrix_by_matrix(anchored):
     assert norms.max() > 5e-3  # a vector takes its whole step
 
 
+def test_weights_are_averaged_over_updates():
+    made = learner(average_decay=0.75)
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    state, wanted = made.init(PARAMS), PARAMS
+    jax.tree.map(np.testing.assert_array_equal, state.kept, PARAMS)
+    for _ in range(2):
+        state, _ = made.update(state, batch, None, 1e-2, 0.0, TEMPERATURE)
+        wanted = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * np.asarray(p), wanted, state.params)
+    close(state.kept, wanted, rtol=1e-6)
+    assert learner().init(PARAMS).averaged is None
+
+
+def test_an_update_is_skipped_by_the_norm_of_its_gradient():
+    made = learner(can_skip=True, average_decay=0.5)
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0, TEMPERATURE)
+    assert metrics["update_skipped"] == 0 < metrics["update_norm"]
+    before = jax.tree.map(np.array, state)
+    norm = float(metrics["grad_norm"])
+    for most, skipped in ((0.01 * norm, 1), (-1.0, 1), (100 * norm, 0)):
+        state, metrics = made.update(
+            state, batch, None, 1e-2, 0.0, TEMPERATURE, most_norm=most
+        )  # fmt: skip
+        assert metrics["update_skipped"] == skipped
+        assert (metrics["update_norm"] == 0) == skipped
+        if skipped:
+            jax.tree.map(np.testing.assert_array_equal, state, before)
+    assert not np.array_equal(state.params["blocks"]["q"], before.params["blocks"]["q"])
+
+
+def test_an_entropy_bonus_may_follow_the_entropy():
+    batch = moved_sampler()
+    fixed = learner(replace(PPO, entropy_coef=0.05))
+    follows = learner(replace(PPO, follows_entropy=True))
+    wanted, _ = gradient_of(fixed, batch)
+    state, _ = follows.update(
+        follows.init(PARAMS), batch, None, 0.0, 0.0, TEMPERATURE, entropy_coef=0.05
+    )
+    moments = next(m for m in state.moments if hasattr(m, "mu"))
+    close(jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), wanted)
+
+
 def test_caps_by_hand():
     params = {
         "embedding": jnp.array([[3.0, 4.0]]),
