@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from selfreg import distributed, interrupt
+from selfreg import distributed, interrupt, seeds
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.checkpoint import Checkpoints, restore
@@ -134,8 +134,9 @@ def run_campaign(
                 if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
                     reference = _reference(stages, plan)
                 with watch("update"):
+                    random = seeds.generator(config.seed, seeds.ALGORITHM, campaign, step)
                     state, learned = _update(
-                        stages, state, groups, plan, step, rates, reference, anchor, steady
+                        stages, state, groups, plan, step, rates, reference, anchor, steady, random
                     )
                 if step == first:
                     _check_agreement(config, learned)
@@ -255,6 +256,7 @@ def _update(
     reference: Any,
     anchor: Anchor | None,
     steady: Pace,
+    random: np.random.Generator,
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update from graded groups, or none: see _most_norm."""
     config, learner = stages.config, stages.learner
@@ -264,9 +266,13 @@ def _update(
     if rates.kl_coef or stages.algorithm.needs_reference:
         scores = learner.logprobs(reference, batch, temperature)
     described: dict[str, float] = {}
-    if stages.algorithm.needs_own_logprobs:
-        own = learner.logprobs(state.params, batch, temperature)
-        batch, described = _paired(stages.algorithm, batch, groups, own, scores)
+    algorithm, own, marks = stages.algorithm, None, None
+    if algorithm.needs_own_logprobs:
+        own = jax.device_get(learner.logprobs(state.params, batch, temperature))
+    if algorithm.pair_loss is not None:
+        batch, described = _paired(algorithm, batch, groups, own, scores)
+    if algorithm.mark is not None:
+        marks = algorithm.mark(algorithm.settings, own, batch, random)
     lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
     held = scores if rates.kl_coef else None
     followed = {
@@ -276,7 +282,7 @@ def _update(
     state, learned = learner.update(
         state, batch, held, lr,
         temperature=temperature, anchor=anchor, most_norm=_most_norm(config, batch, steady),
-        **followed,
+        marks=marks, **followed,
     )  # fmt: skip
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
@@ -302,10 +308,10 @@ def _most_norm(config: Any, batch: Batch, steady: Pace) -> float:
 
 
 def _paired(
-    algorithm: Algorithm, batch: Batch, groups: Sequence[Group], own: jax.Array, reference: Any
+    algorithm: Algorithm, batch: Batch, groups: Sequence[Group], own: Any, reference: Any
 ) -> tuple[Batch, dict[str, float]]:
     """The batch with a pair loss's advantages, given the logprobs of its tokens, and metrics."""
-    own, reference = jax.device_get((own, reference))
+    reference = jax.device_get(reference)
     passed = np.stack([group.rewards > 0 for group in groups])
     log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
     advantages, metrics = pair_advantages(algorithm, passed, log_ratios)

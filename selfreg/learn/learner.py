@@ -53,10 +53,10 @@ class Learner(NamedTuple):
       like: The shapes, types and shardings of a TrainState, to restore one by.
       init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
       update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor, entropy_coef,
-        most_norm) -> (state, metrics). The state that goes in is donated. `reference logprobs` is
-        None where there is no KL penalty. What comes after `temperature` may be left out: `anchor`
-        is None where there is no EWC penalty, and the last two are read only where the settings say
-        so.
+        most_norm, marks) -> (state, metrics). The state that goes in is donated.
+        `reference logprobs` is None where there is no KL penalty. What comes after `temperature`
+        may be left out: `anchor` is None where there is no EWC penalty, entropy_coef and most_norm
+        are read only where the settings say so, and `marks` are those of the algorithm.
       logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
         completions.
       anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
@@ -152,12 +152,13 @@ def make_learner(
     programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
     base = programs.freeze(lora.base) if lora and lora.base is not None else None
 
-    def on_mesh(batch: Batch) -> dict[str, Array]:
+    def on_mesh(batch: Batch, marks: Any = None) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
+        arrays |= {} if marks is None else {"marks": marks}
         return {name: place(array, replicated(mesh)) for name, array in arrays.items()}
 
-    def in_two(batch: Batch) -> list[dict[str, Array]]:
-        whole, halves = on_mesh(batch), halve(batch.slots, settings.packing)
+    def in_two(batch: Batch, marks: Any = None) -> list[dict[str, Array]]:
+        whole, halves = on_mesh(batch, marks), halve(batch.slots, settings.packing)
         return [whole | {"slots": place(half, replicated(mesh))} for half in halves]
 
     def init(params: Any) -> TrainState:
@@ -175,12 +176,13 @@ def make_learner(
         anchor: Anchor | None = None,
         entropy_coef: float = 0.0,
         most_norm: float = math.inf,
+        marks: Any = None,
     ) -> tuple[TrainState, dict[str, Array]]:
         given = lr, kl_coef, temperature, entropy_coef, most_norm
         numbers = Numbers(*map(jnp.float32, given))
         if not programs.halved:
-            return programs.update(state, base, on_mesh(batch), reference, anchor, numbers)
-        halves = in_two(batch)
+            return programs.update(state, base, on_mesh(batch, marks), reference, anchor, numbers)
+        halves = in_two(batch, marks)
         gradients = _beside(
             lambda half: programs.gradient(state.params, base, half, reference, numbers), *halves
         )
@@ -212,9 +214,16 @@ def make_learner(
         fields = {name: getattr(batch, name) for name in Batch.__slots__}
         arrays = {name: shaped(array.shape, array.dtype) for name, array in fields.items()}
         mask, number = arrays["completion_mask"], shaped(())
+        marked = {"marks": shaped(mask.shape)} if settings.objective.algorithm.mark else {}
         scores = shaped(mask.shape) if reference else None
         held = Anchor(like.params, like.params) if anchored else None
-        of_rows = like.params, base, arrays, scores, Numbers(*[number] * len(Numbers._fields))
+        of_rows = (
+            like.params,
+            base,
+            arrays | marked,
+            scores,
+            Numbers(*[number] * len(Numbers._fields)),
+        )
 
         def step() -> jax.stages.Lowered:
             halves = (jax.eval_shape(programs.gradient, *of_rows),) * 2

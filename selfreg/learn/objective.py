@@ -78,7 +78,7 @@ def token_loss(
     algorithm = objective.algorithm
     tokens = Tokens(
         logprobs, part["logprobs"], part["advantages"], part["completion_mask"],
-        part["completion"], count,
+        part["completion"], count, part.get("marks"),
     )  # fmt: skip
     loss, described = algorithm.token_loss(algorithm.settings, tokens)
     sums |= described
@@ -95,7 +95,8 @@ def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
     """What the loss needs of each slot's token: every entry [rows, T], 0 on padding.
 
     Args:
-      batch: The fields of a Batch, and where there is one the reference's logprobs.
+      batch: The fields of a Batch, and where there are any the reference's logprobs and the
+        algorithm's marks.
       slots: int32 [rows, T], see selfreg.learn.packing.
 
     Returns:
@@ -103,7 +104,7 @@ def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
     """
     shape = batch["completion_ids"].shape
     wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
-    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference")
+    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference", "marks")
     taken = {
         name: jnp.where(slots >= 0, wide[name].reshape(-1)[slots], 0.0)
         for name in names

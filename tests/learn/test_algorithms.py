@@ -10,6 +10,7 @@ import pytest
 from selfreg.algorithms import find_algorithm
 from selfreg.algorithms.parts.advantages import group_advantages, token_weights
 from selfreg.algorithms.parts.algorithm import Tokens
+from selfreg.algorithms.parts.covariance import covariances
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings
 from selfreg.config import default
@@ -200,6 +201,9 @@ def test_what_is_left_out_is_not_divided_by(aggregation, wanted):
         ({"learn.dual_clip": 0.5}, "dual_clip=0.5 .* 0, or above 1"),
         ({"learn.algorithm": "ppo", "learn.dual_clip": 1.1}, "above 1 . learn.clip_high"),
         ({"learn.mask_level": "sequence"}, "mask_level='sequence' .* unless learn.mask_low"),
+        ({"learn.algorithm": "clip_cov", "learn.clip_cov_high": 0.5}, "above learn.clip_cov_low=1"),
+        ({"learn.algorithm": "kl_cov"}, "updates_per_batch=1 .* at least 2 under kl_cov"),
+        ({"learn.kl_cov_coef": 2.0}, "reinforce' reads no other"),
         ({"learn.mask_high": 0.5}, "mask_high=0.5 .* 0, or above 1"),
         ({"learn.algorithm": "dpo", "learn.negative_weight": 0.5}, "dpo' reads no other"),
         ({"learn.overlong_tokens": 97}, "overlong_tokens=97 .* at most rollout.max_new_tokens=96"),
@@ -217,3 +221,73 @@ def test_what_does_not_go_together_is_refused(changes, words):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=words):
         resolve(config)
+
+
+def covariance_batch():
+    """Two completions of two tokens: logprobs -1, -3 with advantage 1; -2, -4 with -1; one pad."""
+    logprobs = np.array([[-1, -3, 0], [-2, -4, 0]], np.float32)
+    weights = np.array([[0.25, 0.25, 0], [0.25, 0.25, 0]], np.float32)
+    batch = collate(make_groups(problems=1, group=2, lengths=[2, 2]), **COLLATE)
+    advantages = np.array([1, -1], np.float32)
+    return logprobs, replace(batch, advantages=advantages, token_weights=weights)
+
+
+def test_covariances_by_hand():
+    logprobs, batch = covariance_batch()
+    # Means are -2.5 and 0: (1.5, -0.5) x 1 and (0.5, -1.5) x -1.
+    wanted = [[1.5, -0.5, np.nan], [-0.5, 1.5, np.nan]]
+    np.testing.assert_allclose(covariances(logprobs, batch), wanted)
+    nothing = replace(batch, token_weights=0 * batch.token_weights)
+    assert np.isnan(covariances(logprobs, nothing)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "wanted"),
+    [
+        ("clip_cov", {"clip_cov_fraction": 0.5}, [[1, 0, 0], [0, 1, 0]]),
+        ("clip_cov", {"clip_cov_fraction": 0.9, "clip_cov_low": 2.0}, [[0] * 3] * 2),
+        ("kl_cov", {"kl_cov_fraction": 0.5}, [[1, 0, 0], [0, 1, 0]]),
+        ("kl_cov", {"kl_cov_fraction": 0.01}, [[1, 0, 0], [0, 0, 0]]),  # one at least
+        ("kl_cov", {"kl_cov_fraction": 0.99}, [[1, 1, 0], [0, 1, 0]]),  # 3 of 4; ties in order
+    ],
+)
+def test_marked_tokens_by_hand(name, changes, wanted):
+    logprobs, batch = covariance_batch()
+    algorithm = with_settings(name, **changes)
+    marks = algorithm.mark(algorithm.settings, logprobs, batch, np.random.default_rng(0))
+    np.testing.assert_array_equal(marks, wanted)
+    nothing = replace(batch, token_weights=0 * batch.token_weights)
+    assert not algorithm.mark(algorithm.settings, logprobs, nothing, np.random.default_rng(0)).any()
+
+
+def test_clip_cov_draws_among_those_in_range():
+    logprobs, batch = covariance_batch()
+    clip_cov = with_settings("clip_cov", clip_cov_fraction=0.25)
+    drawn = [
+        clip_cov.mark(clip_cov.settings, logprobs, batch, np.random.default_rng(seed))
+        for seed in range(40)
+    ]
+    assert {int(marks.sum()) for marks in drawn} == {1}
+    places = np.sum(drawn, axis=0)
+    assert min(places[0, 0], places[1, 1]) > 8
+    assert places.sum() == 40 == places[0, 0] + places[1, 1]
+
+
+def test_marked_tokens_lose_their_gradient_or_are_held():
+    marks = jnp.array([[1.0, 0, 0]])
+    tokens = tokens_of(LOGPROBS, 2.0)._replace(marks=marks)
+    clip_cov, kl_cov = (find_algorithm(name) for name in ("clip_cov", "kl_cov"))
+
+    def slope(algorithm):
+        def total(logprobs):
+            now = tokens._replace(logprobs=logprobs)
+            return algorithm.token_loss(algorithm.settings, now)[0].sum()
+
+        return jax.grad(total)(tokens.logprobs)[0]
+
+    np.testing.assert_allclose(slope(clip_cov), [0, -2, -2], rtol=1e-6)
+    # -r A, and where r = 2 is held r - 1 - log r besides, whose slope is r - 1.
+    np.testing.assert_allclose(slope(kl_cov), [-4 + 1, -1, -2], rtol=1e-5)
+    loss, described = kl_cov.token_loss(kl_cov.settings, tokens)
+    np.testing.assert_allclose(loss[0, 0], -4 + 2 - 1 - np.log(2), rtol=1e-5)
+    np.testing.assert_array_equal(described["marked_fraction"], marks)

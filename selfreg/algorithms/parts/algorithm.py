@@ -8,6 +8,7 @@ import numpy as np
 
 from selfreg.algorithms.parts.settings import Settings
 from selfreg.keys import Rule
+from selfreg.records import Batch
 
 Array = Any  # of jax, which settings are read without
 
@@ -22,6 +23,7 @@ class Tokens(NamedTuple):
       mask: float32 [rows, T], 1 on tokens, 0 on padding.
       completion: int32 [rows, T], which completion each token is of; each lies in one row.
       count: B, above every number in `completion`.
+      marks: float32 [rows, T], what the algorithm's `mark` said of each token; None without one.
     """
 
     logprobs: Array
@@ -30,6 +32,7 @@ class Tokens(NamedTuple):
     mask: Array
     completion: Array
     count: int
+    marks: Array | None = None
 
 
 class PairLoss(NamedTuple):
@@ -72,6 +75,9 @@ class Algorithm:
       pair_loss: (settings, differences float64 [...]) -> PairLoss; the difference of a pair is
         log r of the completion that passed less log r of the other, r = policy / reference. The
         update descends its mean over pairs, and `advantages` are not asked. None: no pairs.
+      mark: (settings, the policy's own logprobs float32 [B, T], batch, a generator) -> float32
+        [B, T], on the host and before the gradient: what the token loss is to know of a token that
+        takes the whole batch to tell. None: nothing.
       check: settings -> rules for keys of the config, by dotted name.
       fixed: Fields of the settings that it reads no other value of: a config may not set them.
       name: What metrics and messages call it: the name of its file.
@@ -82,6 +88,7 @@ class Algorithm:
     advantages: Callable[[Any, np.ndarray], np.ndarray] = reward_itself
     token_loss: Callable[[Any, Tokens], tuple[Array, dict[str, Array]]] = log_probability
     pair_loss: Callable[[Any, np.ndarray], PairLoss] | None = None
+    mark: Callable[[Any, np.ndarray, Batch, np.random.Generator], np.ndarray] | None = None
     check: Callable[[Any], Mapping[str, Rule]] = lambda _: {}
     fixed: tuple[str, ...] = ()
     name: str = ""
@@ -94,4 +101,4 @@ class Algorithm:
     @property
     def needs_own_logprobs(self) -> bool:
         """Whether each update needs the policy's own logprobs before its gradient."""
-        return self.pair_loss is not None
+        return self.pair_loss is not None or self.mark is not None
