@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from selfreg.learn.microbatch import read_prompts, score
+from selfreg.learn.microbatch import read_prompts, score, summing, zero_sums
 from selfreg.learn.packing import EMPTY
-from selfreg.mesh import constrain_weights
-from selfreg.models.decoder import LOGICAL_AXES, pieces
 from selfreg.models.policy import Policy
 
 Array = jax.Array
@@ -59,19 +57,19 @@ def fisher(
         }
         slots = jnp.where(alone["completion_mask"] > 0, jnp.arange(longest), EMPTY)
 
-        def logprob(params: Any) -> Array:
-            decoder = policy.decoder(params)
-            prompts = read_prompts(decoder, alone, mesh, options["dtype"])
-            logprobs, _ = score(decoder, prompts, alone, slots, **options)
-            return jnp.sum(jnp.where(slots >= 0, logprobs, 0.0))
+        def logprob(sums: Any) -> tuple[Array, Any]:
+            decoder, sums = summing(policy, params, sums)
+            prompts, blocks = read_prompts(decoder, alone, mesh, options["dtype"], sums["blocks"])
+            scores = score(decoder, prompts, alone, slots, sums=blocks, **options)
+            logprobs = jnp.where(slots >= 0, scores.logprobs, 0.0)
+            return jnp.sum(logprobs), sums | {"blocks": scores.sums}
 
-        gradient = split(jax.grad(logprob)(params))
+        (value, _), back = jax.vjp(logprob, zero)
+        (gradient,) = back((jnp.ones_like(value), zero))
         return jax.tree.map(lambda t, g: t + g**2 / count, total, gradient)
 
-    def split(tree: Any) -> Any:
-        return constrain_weights(tree, LOGICAL_AXES, pieces(policy.config))
-
-    return jax.lax.fori_loop(0, count, add, split(jax.tree.map(jnp.zeros_like, params)))
+    zero = zero_sums(policy, params)
+    return jax.lax.fori_loop(0, count, add, zero)
 
 
 def penalty(anchor: Anchor, params: Any, coef: float) -> tuple[Array, Any]:

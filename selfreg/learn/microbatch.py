@@ -1,7 +1,8 @@
 """Scoring packed rows and learning from them, a microbatch at a time, over only those in use."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +10,47 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.packing import Packing
-from selfreg.mesh import batch_sharding
-from selfreg.models.decoder import Decoder, KeyValue
+from selfreg.mesh import batch_sharding, constrain_weights
+from selfreg.models.decoder import LOGICAL_AXES, Decoder, KeyValue, pieces
+from selfreg.models.policy import Policy
+from selfreg.models.sums import add_gradient
 
 Array = jax.Array
 
 
+class Scores(NamedTuple):
+    """What `score` says of the tokens in some rows: on padding it means nothing.
+
+    Attributes:
+      logprobs: float32 [rows, T].
+      entropy: float32 [rows, T], in nats.
+      sums: What went in: see selfreg.models.sums.
+    """
+
+    logprobs: Array
+    entropy: Array
+    sums: Any
+
+
 def read_prompts(
-    decoder: Decoder, batch: dict[str, Array], mesh: Mesh, dtype: jnp.dtype
-) -> KeyValue:
+    decoder: Decoder, batch: dict[str, Array], mesh: Mesh, dtype: jnp.dtype, sums: Any = None
+) -> tuple[KeyValue, Any]:
     """Keys and values of every prompt but for its last token, whole on every data device.
 
     That token is the input of each completion's first slot. So a prompt is run once in an update,
     whatever the number of rows that see it, and every slot's state predicts that slot's token.
 
     Returns:
-      [L, P, width, kv_heads, head_dim], right-padded.
+      [L, P, width, kv_heads, head_dim], right-padded; and `sums`, see Decoder.
     """
     ids = _split(batch["prompt_ids"], mesh)
+    states = decoder(ids, batch["prompt_lengths"] - 1, dtype, sums)
+
     # Any row may name any prompt.
-    return jax.tree.map(
-        lambda a: jax.lax.with_sharding_constraint(a, _whole(mesh, a.ndim)),
-        decoder(ids, batch["prompt_lengths"] - 1, dtype)[1],
-    )
+    def whole(a: Array) -> Array:
+        return jax.lax.with_sharding_constraint(a, _whole(mesh, a.ndim))
+
+    return jax.tree.map(whole, states.kv), states.sums
 
 
 def score(
@@ -44,7 +63,8 @@ def score(
     chunk_tokens: int,
     dtype: jnp.dtype,
     train_entropy: bool = False,
-) -> tuple[Array, Array]:
+    sums: Any = None,
+) -> Scores:
     """Logprobs and entropies of the tokens in some rows.
 
     Args:
@@ -56,9 +76,7 @@ def score(
       chunk_tokens: See token_logprobs.
       dtype: What the layers compute in.
       train_entropy: See token_logprobs.
-
-    Returns:
-      float32 [rows, T] each; on padding they mean nothing.
+      sums: See Decoder.
     """
     count, longest = batch["completion_ids"].shape
     ids = batch["completion_ids"].reshape(-1)
@@ -75,21 +93,23 @@ def score(
         before,
         prompt,
         dtype,
+        sums,
     )
-    return token_logprobs(
-        states, decoder.head_weight, ids[token],
+    scores = token_logprobs(
+        states.hidden, decoder.head_weight, ids[token],
         temperature=temperature, chunk_tokens=chunk_tokens, train_entropy=train_entropy,
     )  # fmt: skip
+    return Scores(*scores, states.sums)
 
 
 def score_all(
     decoder: Decoder, batch: dict[str, Array], packing: Packing, mesh: Mesh, **options: Any
 ) -> Array:
     """Logprobs [B, T] of every completion, 0 on padding. The options are those of `score`."""
-    prompts = read_prompts(decoder, batch, mesh, options["dtype"])
+    prompts, _ = read_prompts(decoder, batch, mesh, options["dtype"])
 
     def add(scores: Array, slots: Array) -> Array:
-        logprobs, _ = score(decoder, prompts, batch, slots, **options)
+        logprobs = score(decoder, prompts, batch, slots, **options).logprobs
         # Padding is put behind the end, and dropped.
         return scores.at[jnp.where(slots >= 0, slots, scores.size)].set(logprobs, mode="drop")
 
@@ -98,11 +118,34 @@ def score_all(
     return fold(add, zero, batch["slots"], packing, mesh).reshape(shape)
 
 
+def zero_sums(policy: Policy, params: Any) -> Any:
+    """Zeros for sums of gradients, laid over the mesh in force as what is trained."""
+    # No device ever holds more of them than of the weights.
+    return _split_weights(policy)(jax.tree.map(jnp.zeros_like, params))
+
+
+def summing(policy: Policy, params: Any, sums: Any) -> tuple[Decoder, Any]:
+    """The decoder with these weights, whose gradients are added to `sums`.
+
+    Those of the blocks are added by the decoder, to which `sums["blocks"]` must be given.
+
+    Returns:
+      The decoder, and the sums to hand on.
+    """
+    outer = {name: leaf for name, leaf in params.items() if name != "blocks"}
+    own = {name: sums[name] for name in outer}
+    outer, own = add_gradient(_split_weights(policy), outer, own)
+    return policy.decoder(params | outer), sums | own
+
+
+def _split_weights(policy: Policy) -> Callable[[Any], Any]:
+    return partial(constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(policy.config))
+
+
 def accumulate(
-    loss: Callable[[Any, KeyValue, Array], tuple[Array, dict[str, Array]]],
-    read: Callable[[Any], KeyValue],
-    split: Callable[[Any], Any],
-    params: Any,
+    loss: Callable[[Any, KeyValue, Array], tuple[tuple[Array, Any], dict[str, Array]]],
+    read: Callable[[Any], tuple[KeyValue, Any]],
+    zero: Any,
     slots: Array,
     packing: Packing,
     mesh: Mesh,
@@ -110,34 +153,38 @@ def accumulate(
     """Sums over microbatches of the loss, of what describes it, and of the gradient.
 
     The prompts are read once, before the microbatches, and what all of these ask of their keys and
-    values goes back through them once, at the end.
+    values goes back through them once, at the end. All of it is added to one sum, in place: see
+    selfreg.models.sums.
 
     Args:
-      loss: (weights, prompts' keys and values, slots of a microbatch) -> the loss, float32 [], and
-        what describes it.
-      read: Weights -> what `loss` wants of the prompts.
-      split: Lays a gradient over the mesh in force.
-      params: The weights.
+      loss: (sums of gradients, prompts' keys and values, slots of a microbatch) -> the loss,
+        float32 [], and the sums handed on; and what describes the loss.
+      read: Sums of gradients -> what `loss` wants of the prompts, and the sums handed on.
+      zero: Float32 zeros, nested, shaped and laid out as what is trained.
       slots: See Batch.
       packing: What they were packed for.
       mesh: See `fold`.
     """
-    prompts, back = jax.vjp(read, params)
-    value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (prompts, _), through_prompts = jax.vjp(read, zero)
 
     def add(carry: Any, part: Array) -> Any:
-        value, (direct, wanted) = value_and_grad(params, prompts, part)
-        return jax.tree.map(jnp.add, carry, (value, (split(direct), wanted)))
+        so_far, wanted, gradient = carry
+        (value, _), back, sums = jax.vjp(
+            lambda total, prompts: loss(total, prompts, part), zero, prompts, has_aux=True
+        )
+        gradient, more = back((jnp.ones_like(value), gradient))
+        return *jax.tree.map(jnp.add, (so_far, wanted), ((value, sums), more)), gradient
 
     # Sums of many small terms: in float32, whatever the layers compute in.
-    loss_zero, (direct_zero, wanted_zero) = jax.tree.map(
-        lambda a: jnp.zeros(a.shape, jnp.float32),
-        jax.eval_shape(value_and_grad, params, prompts, slots[0, : packing.microbatch_rows]),
-    )
-    zero = loss_zero, (split(direct_zero), wanted_zero)
-    (value, sums), (direct, wanted) = fold(add, zero, slots, packing, mesh)
-    (through,) = back(jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts))
-    return value, sums, jax.tree.map(jnp.add, direct, split(through))
+    def zeros(tree: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), tree)
+
+    (value, _), sums = jax.eval_shape(loss, zero, prompts, slots[0, : packing.microbatch_rows])
+    start = zeros((value, sums)), zeros(prompts), zero
+    (value, sums), wanted, gradient = fold(add, start, slots, packing, mesh)
+    wanted = jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts)
+    (gradient,) = through_prompts((wanted, gradient))
+    return value, sums, gradient
 
 
 def fold(

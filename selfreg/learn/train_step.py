@@ -10,13 +10,12 @@ import optax
 from jax.sharding import Mesh
 
 from selfreg.learn.ewc import Anchor, penalty
-from selfreg.learn.microbatch import accumulate, read_prompts, score
+from selfreg.learn.microbatch import accumulate, read_prompts, score, summing, zero_sums
 from selfreg.learn.objective import Numbers, Objective, take, token_loss, token_means
 from selfreg.learn.optim import cap_updates
 from selfreg.learn.packing import Packing
 from selfreg.learn.weight_change import weight_change
-from selfreg.mesh import constrain_weights
-from selfreg.models.decoder import LOGICAL_AXES, KeyValue, pieces
+from selfreg.models.decoder import KeyValue
 from selfreg.models.lora import bind
 from selfreg.models.policy import Policy
 
@@ -109,27 +108,31 @@ def gradient(
     policy, options = bind(policy, base), score_options(settings, numbers.temperature)
     extra = {} if reference is None else {"reference": reference}
 
-    def read(params: Any) -> KeyValue:
-        return read_prompts(policy.decoder(params), batch, mesh, options["dtype"])
+    def read(sums: Any) -> tuple[KeyValue, Any]:
+        decoder, sums = summing(policy, params, sums)
+        prompts, blocks = read_prompts(decoder, batch, mesh, options["dtype"], sums["blocks"])
+        return prompts, sums | {"blocks": blocks}
 
-    def loss(params: Any, prompts: KeyValue, slots: Array) -> tuple[Array, dict[str, Array]]:
-        logprobs, entropy = score(
-            policy.decoder(params), prompts, batch, slots,
+    def loss(
+        sums: Any, prompts: KeyValue, slots: Array
+    ) -> tuple[tuple[Array, Any], dict[str, Array]]:
+        decoder, sums = summing(policy, params, sums)
+        scores = score(
+            decoder, prompts, batch, slots, sums=sums["blocks"],
             train_entropy=settings.objective.trains_entropy, **options,
         )  # fmt: skip
         # Before anything else: what padding makes may be inf, and 0 x inf is NaN.
-        logprobs, entropy = (jnp.where(slots >= 0, each, 0.0) for each in (logprobs, entropy))
+        logprobs, entropy = (jnp.where(slots >= 0, each, 0.0) for each in scores[:2])
         part = take(batch | extra, slots)
-        losses, sums = token_loss(
+        losses, described = token_loss(
             settings.objective, logprobs, entropy, part, numbers, len(batch["advantages"])
         )
-        return jnp.sum(part["token_weights"] * losses), jax.tree.map(jnp.sum, sums)
+        value = jnp.sum(part["token_weights"] * losses)
+        sums = sums | {"blocks": scores.sums}
+        return (value, sums), jax.tree.map(jnp.sum, described)
 
-    def split(gradient: Any) -> Any:
-        # As the weights are: no device ever holds more of it than of them.
-        return constrain_weights(gradient, LOGICAL_AXES, pieces(policy.config))
-
-    return Gradient(*accumulate(loss, read, split, params, batch["slots"], settings.packing, mesh))
+    zero = zero_sums(policy, params)
+    return Gradient(*accumulate(loss, read, zero, batch["slots"], settings.packing, mesh))
 
 
 def step(

@@ -22,10 +22,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
-from selfreg.mesh import constrain, weight_shardings
+from selfreg.mesh import constrain, constrain_weights, weight_shardings
 from selfreg.models.attention import KeyValue, Masks, attend, choose_attention, make_masks
 from selfreg.models.rope import Rotation, make_rotations, rotate
 from selfreg.models.shape import DecoderConfig
+from selfreg.models.sums import add_gradient
 
 Array = jax.Array
 
@@ -216,11 +217,27 @@ class Layer(NamedTuple):
       weights: A Block's.
       prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
       slides: bool [], whether it is a sliding-window layer.
+      index: int32 [], which one it is.
     """
 
-    weights: nnx.State
+    weights: dict[str, Array]
     prefix: KeyValue | None
     slides: Array
+    index: Array
+
+
+class States(NamedTuple):
+    """What a decoder makes of tokens.
+
+    Attributes:
+      hidden: Final-normed [B, T, D] in the type that layers compute in.
+      kv: All layers' keys and values [L, B, T, kv_heads, head_dim], of these tokens alone.
+      sums: What went in: see selfreg.models.sums.
+    """
+
+    hidden: Array
+    kv: KeyValue
+    sums: Any
 
 
 class Decoder(nnx.Module):
@@ -274,17 +291,18 @@ class Decoder(nnx.Module):
         """The head's weight [V, D]: the embedding when tied."""
         return self.embedding[...] if self.config.tied_head else self.head[...]
 
-    def __call__(self, tokens: Array, lengths: Array, dtype: jnp.dtype) -> tuple[Array, KeyValue]:
+    def __call__(self, tokens: Array, lengths: Array, dtype: jnp.dtype, sums: Any = None) -> States:
         """Run right-padded sequences from their start.
 
         Args:
           tokens: int32 [B, T].
           lengths: int32 [B], tokens that are not padding.
           dtype: What the layers compute in.
+          sums: Of gradients of weights of the blocks, stacked as these and of the same names: see
+            selfreg.models.sums. None: gradients go to the weights.
 
         Returns:
-          Final-normed hidden states [B, T, D] in `dtype`, and all layers' keys and values
-          [L, B, T, kv_heads, head_dim], which `extend` takes as its prefix.
+          States, whose keys and values `extend` takes as its prefix.
         """
         steps = jnp.arange(tokens.shape[1])
         positions = jnp.broadcast_to(steps, tokens.shape)
@@ -292,7 +310,7 @@ class Decoder(nnx.Module):
         # A padded query sees itself, so that no softmax is empty.
         seen = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
         masks = make_masks(seen, positions, positions, self.config.window)
-        return self._scan(tokens, positions, masks, None, None, dtype)
+        return self._scan(tokens, positions, masks, None, None, dtype, sums)
 
     def extend(
         self,
@@ -303,7 +321,8 @@ class Decoder(nnx.Module):
         prefix_lengths: Array,
         row_prefix: Array,
         dtype: jnp.dtype,
-    ) -> Array:
+        sums: Any = None,
+    ) -> States:
         """Run continuations of prefixes whose keys and values are known, side by side in rows.
 
         A token sees its row's prefix, and the tokens of its own segment that stand before it.
@@ -316,9 +335,7 @@ class Decoder(nnx.Module):
           prefix_lengths: int32 [N], the prefix tokens that are not padding.
           row_prefix: int32 [B], below N.
           dtype: What the layers compute in.
-
-        Returns:
-          Final-normed hidden states [B, T, D] in `dtype`.
+          sums: As for a call.
         """
         steps = jnp.arange(tokens.shape[1])
         own = (segments[:, :, None] == segments[:, None]) & (steps[:, None] >= steps)
@@ -329,7 +346,7 @@ class Decoder(nnx.Module):
         before = jnp.broadcast_to(before, (len(tokens), len(before)))
         key_positions = jnp.concatenate([before, positions], axis=1)
         masks = make_masks(seen, positions, key_positions, self.config.window)
-        return self._scan(tokens, positions, masks, prefix, row_prefix, dtype)[0]
+        return self._scan(tokens, positions, masks, prefix, row_prefix, dtype, sums)
 
     def _scan(
         self,
@@ -339,7 +356,8 @@ class Decoder(nnx.Module):
         prefix: KeyValue | None,
         row_prefix: Array | None,
         dtype: jnp.dtype,
-    ) -> tuple[Array, KeyValue]:
+        sums: Any,
+    ) -> States:
         config = self.config
         structure, weights = nnx.split(self.blocks)
         kind = choose_attention(self.attention, dtype, config.head_dim)
@@ -364,10 +382,22 @@ class Decoder(nnx.Module):
         kept = REMAT[self.remat]
         # A scan's body is compiled once: nothing outside could share what it computes again.
         body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
-        layers = Layer(weights, prefix, jnp.array(config.slides))
+        split = partial(constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(config))
+
+        def step(carry: tuple[Array, Any], this: Layer) -> tuple[tuple[Array, Any], KeyValue]:
+            x, sums = carry
+            if sums is not None:
+                learn = {name: this.weights[name] for name in sums}
+                learn, sums = add_gradient(split, learn, sums, this.index)
+                this = this._replace(weights=this.weights | learn)
+            x, own = body(x, this)
+            return (x, sums), own
+
+        stacked, index = nnx.to_pure_dict(weights), jnp.arange(config.layers)
+        layers = Layer(stacked, prefix, jnp.array(config.slides), index)
         x = embed(config, self.embedding[...], tokens, dtype)
         # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
         # change hands. Far less moves than if the table did.
         x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
-        x, kv = jax.lax.scan(body, x, layers)
-        return rms_norm(config, x, self.final_norm[...]), kv
+        (x, sums), kv = jax.lax.scan(step, (x, sums), layers)
+        return States(rms_norm(config, x, self.final_norm[...]), kv, sums)

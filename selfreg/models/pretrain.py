@@ -97,7 +97,7 @@ def fit(policy: Policy, params: Any, data: Iterator[Any], steps: int, peak_lr: f
 
     def loss(params: Any, tokens: jax.Array, lengths: jax.Array, mask: jax.Array) -> jax.Array:
         decoder = policy.decoder(params)
-        hidden, _ = decoder(tokens, lengths, jnp.dtype(jnp.float32))
+        hidden = decoder(tokens, lengths, jnp.dtype(jnp.float32)).hidden
         logits = hidden[:, :-1] @ decoder.head_weight.T
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
         return jnp.sum(nll * mask[:, 1:]) / jnp.sum(mask[:, 1:])

@@ -74,7 +74,7 @@ def gradient_of(made, batch, *, params=PARAMS, anchor=None):
 def plain_entropies(params, tokens, length):
     """Entropies of every next token of one sequence, from its whole logits."""
     decoder = POLICY.decoder(params)
-    hidden, _ = decoder(tokens[None], length[None], jnp.dtype("float32"))
+    hidden = decoder(tokens[None], length[None], jnp.dtype("float32")).hidden
     logprobs = jax.nn.log_softmax(hidden[0] @ decoder.head_weight.T / TEMPERATURE)
     return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 

@@ -86,7 +86,7 @@ def gradient_of(batch, packing=PACKING, **options):
 def plain_scores(params, tokens, length):
     """Logprobs of every token but the first of one sequence, from its whole logits."""
     decoder = POLICY.decoder(params)
-    hidden, _ = decoder(tokens[None], length[None], jnp.dtype("float32"))
+    hidden = decoder(tokens[None], length[None], jnp.dtype("float32")).hidden
     logprobs = jax.nn.log_softmax(hidden[0, :-1] @ decoder.head_weight.T / 0.7)
     return jnp.take_along_axis(logprobs, tokens[1:, None], axis=1)[:, 0]
 

@@ -56,9 +56,9 @@ def test_continuations_side_by_side_see_their_prefix_and_themselves_alone(pair):
     @jax.jit
     def both(params):
         decoder = pair.policy.decoder(params)
-        _, prefix = decoder(prompts, prompt_lengths, F32)
+        prefix = decoder(prompts, prompt_lengths, F32).kv
         packed = decoder.extend(rows, segments, positions, prefix, prompt_lengths, row_prefix, F32)
-        return packed, decoder(whole, lengths, F32)[0]
+        return packed.hidden, decoder(whole, lengths, F32).hidden
 
     got, wanted = both(pair.params)
     for line, (row, span) in enumerate(spans):

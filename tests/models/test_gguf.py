@@ -167,7 +167,7 @@ def test_smollm2_equals_transformers():
     with torch.no_grad():
         wanted = torch.log_softmax(model(torch.tensor(ids)).logits, -1).numpy()
     decoder = policy.decoder(params)
-    hidden, _ = decoder(jnp.asarray(ids), jnp.array([ids.shape[1]]), jnp.dtype("float32"))
+    hidden = decoder(jnp.asarray(ids), jnp.array([ids.shape[1]]), jnp.dtype("float32")).hidden
     logits = np.asarray(hidden @ decoder.head_weight.T)
     got = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
     assert np.abs(got - wanted).max() < 1e-3  # of logprobs down to -40, over 30 layers

@@ -76,7 +76,7 @@ def test_the_gradient_is_that_through_merged_weights():
     low = adapt(POLICY, RANK, ALPHA)
 
     def score(decoder):
-        return jnp.sum(decoder(TOKENS, LENGTHS, jnp.dtype("float32"))[0] ** 3)
+        return jnp.sum(decoder(TOKENS, LENGTHS, jnp.dtype("float32")).hidden ** 3)
 
     @jax.jit
     @jax.grad

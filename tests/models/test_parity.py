@@ -30,7 +30,7 @@ EVERY_FAMILY = pytest.mark.parametrize(
 def ours(policy, params, tokens, lengths, dtype):
     """Logits float32 [B, T, V], and logprobs [B, T - 1] of each next token."""
     decoder = policy.decoder(params)
-    hidden, _ = decoder(tokens, lengths, jnp.dtype(dtype))
+    hidden = decoder(tokens, lengths, jnp.dtype(dtype)).hidden
     head = decoder.head_weight.astype(hidden.dtype)
     logprobs, _ = token_logprobs(
         hidden[:, :-1], decoder.head_weight, tokens[:, 1:], temperature=1.0, chunk_tokens=64

@@ -68,7 +68,8 @@ def test_logprobs_equal_a_full_forward_at_the_sampling_temperature():
     for group in engine().generate(requests(PROMPTS, 4), Sampling(0.7, 1.0, 0, 50)):
         for rollout in group:
             whole = np.concatenate([rollout.prompt_ids, rollout.completion_ids])[None]
-            hidden, _ = decoder(jnp.asarray(whole), jnp.array([whole.size]), jnp.dtype("float32"))
+            states = decoder(jnp.asarray(whole), jnp.array([whole.size]), jnp.dtype("float32"))
+            hidden = states.hidden
             logits = (hidden @ decoder.head_weight.T)[0, len(rollout.prompt_ids) - 1 : -1]
             wanted = jax.nn.log_softmax(logits / 0.7)
             wanted = wanted[np.arange(len(wanted)), rollout.completion_ids]

@@ -109,7 +109,7 @@ def check_parity(policy, params, drawn, width=256):
     def score(params, ids):
         decoder = policy.decoder(params)
         lengths = jnp.full(len(ids), width)
-        hidden, _ = decoder(ids, lengths, jnp.dtype("float32"))
+        hidden = decoder(ids, lengths, jnp.dtype("float32")).hidden
         return jax.nn.log_softmax(hidden @ decoder.head_weight.T / 0.7)
 
     scores = np.asarray(score(params, ids))
