@@ -14,7 +14,7 @@ import numpy as np
 from selfreg import distributed, interrupt, seeds
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
-from selfreg.checkpoint import Checkpoints, restore
+from selfreg.checkpoint import Checkpoints
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
 from selfreg.draw import Drawn, draw
@@ -42,6 +42,7 @@ from selfreg.rollout.ahead import Ahead
 from selfreg.rundir import CHECKPOINTS, capabilities_by_place
 from selfreg.sample import Stopwatch
 from selfreg.stages import Stages
+from selfreg.states import first_reference, moved_reference, moves_reference, saved, stand, trees_of
 from selfreg.xla import compile_count
 
 
@@ -76,10 +77,10 @@ def run_campaign(
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
     checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
-    step, state, anchor = _stand(stages, campaign, plan, checkpoints.latest_step())
+    step, state, anchor = stand(stages, campaign, plan, checkpoints.latest_step())
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
-    reference = _moved_reference(stages, campaign, step)
+    reference = moved_reference(stages, campaign, step)
 
     watched, steady = control.begin(within, base, plan), pace.begin(config.learn)
     for record in records:  # both are pure: replaying them restores their states
@@ -111,9 +112,9 @@ def run_campaign(
                 drawn_at = step - 1 if drawn else step
                 groups = samples.learned
                 metrics |= _describe(samples.first) | _keep(stages, campaign, step, samples)
-            if _moves_reference(config.learn, step):
+            if moves_reference(config.learn, step):
                 reference = jax.tree.map(jnp.copy, state.kept)  # an update donates the state
-            trees = _trees(state)
+            trees = trees_of(state)
             if 0 < config.learn.reference_every_steps <= step:
                 trees |= {"reference": reference}
             if config.learn.ewc_coef and step == 0:
@@ -132,7 +133,7 @@ def run_campaign(
                 ahead.begin(partial(draw, stages, plan, campaign, step + 1, Stopwatch()))
                 rates = control.rates(watched)
                 if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
-                    reference = _reference(stages, plan)
+                    reference = first_reference(stages, plan)
                 with watch("update"):
                     random = seeds.generator(config.seed, seeds.ALGORITHM, campaign, step)
                     state, learned = _update(
@@ -160,7 +161,7 @@ def run_campaign(
             ahead.drop()  # drawn from the policy that is given up
             checkpoints.wait()  # the peak may be on its way to the disk
             del state  # two sets of weights and moments may not fit
-            state = _saved(stages, Checkpoint(campaign, peak_step))
+            state = saved(stages, Checkpoint(campaign, peak_step))
             stages.progress.restored(peak_step, control.rates(watched).lr)
             groups = []  # what the policy drew that is given up
         step += 1
@@ -347,71 +348,3 @@ def _peak(config: Any, records: Sequence[StepRecord]) -> tuple[float, int]:
     values = [record.metrics.get(config.control_metric, -math.inf) for record in records]
     best = max(range(len(values)), key=values.__getitem__, default=0)
     return (values[best], records[best].step) if values else (-math.inf, 0)
-
-
-def _stand(
-    stages: Stages, campaign: int, plan: Plan, latest: int | None
-) -> tuple[int, TrainState, Anchor | None]:
-    """The step that a campaign goes on from, its state there, and EWC's anchor once there is one.
-
-    Args:
-      stages: What it runs on.
-      campaign: From 0.
-      plan: Its moments are new or kept, as the config has it, where the campaign begins.
-      latest: The last checkpoint; None: it begins.
-    """
-    if latest is not None:
-        anchor = None
-        if stages.config.learn.ewc_coef:
-            anchor = Anchor(**_read(stages, Checkpoint(campaign, 0), "params", "fisher"))
-        return latest, _saved(stages, Checkpoint(campaign, latest)), anchor
-    if plan.start is None:
-        return 0, stages.learner.init(stages.initial()), None
-    if stages.config.optimizer.reset_each_campaign:
-        return 0, stages.learner.init(_read(stages, plan.start, "params")["params"]), None
-    return 0, _saved(stages, plan.start), None
-
-
-def _trees(state: TrainState) -> dict[str, Any]:
-    """What a checkpoint holds of a state: `params` are what was measured and rolls forward."""
-    if state.averaged is None:
-        return {"params": state.params, "moments": state.moments}
-    return {"params": state.averaged, "moments": state.moments, "trained": state.params}
-
-
-def _saved(stages: Stages, checkpoint: Checkpoint) -> TrainState:
-    """The state that `_trees` made a checkpoint of."""
-    averages = stages.learner.like.averaged is not None
-    names = ("params", "moments", "trained") if averages else ("params", "moments")
-    read = _read(stages, checkpoint, *names)
-    if not averages:
-        return TrainState(**read)
-    return TrainState(read["trained"], read["moments"], read["params"])
-
-
-def _moves_reference(learn: Any, step: int) -> bool:
-    """Whether the policy of this step becomes the reference."""
-    every = learn.reference_every_steps
-    return bool(every) and step > 0 and step % every == 0
-
-
-def _moved_reference(stages: Stages, campaign: int, step: int) -> Any:
-    """The reference of a campaign that is resumed at a step; None where it is still the first."""
-    every = stages.config.learn.reference_every_steps
-    if not every or step < every:
-        return None
-    return _read(stages, Checkpoint(campaign, step), "reference")["reference"]
-
-
-def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
-    """Trees of a checkpoint of this chain, on the mesh."""
-    whole = stages.learner.like
-    like = {name: whole.moments if name == "moments" else whole.params for name in names}
-    return restore(stages.log.folder / CHECKPOINTS, checkpoint, like)
-
-
-def _reference(stages: Stages, plan: Plan) -> Any:
-    """The frozen weights that the KL penalty or a pair loss holds on to."""
-    if plan.start is None or stages.config.learn.kl_reference == "base":
-        return stages.initial()
-    return _read(stages, plan.start, "params")["params"]

@@ -67,6 +67,8 @@ class Job:
       lora_rank: 0: all weights learn.
       scorings: Forward passes a step that only score completions: of the reference policy for a
         KL penalty, and of both policies where the algorithm needs that, as DPO does.
+      holds_reference: A reference policy's weights are held.
+      averages: The mean of the weights over updates is held.
       uses_ewc: The campaign's start and its Fisher information are held.
       served: SGLang servers draw, with memory of their own.
       overlap: The next step's completions are drawn while weights learn.
@@ -91,6 +93,8 @@ class Job:
     lora_rank: int
     chunk_tokens: int
     scorings: int
+    holds_reference: bool
+    averages: bool
     uses_ewc: bool
     served: bool
     overlap: bool
@@ -150,6 +154,7 @@ def make_job(
     steps, learn = config.campaign_budget_steps, config.learn
     algorithm = find_algorithm(learn.algorithm)
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
+    holds_reference = algorithm.needs_reference or uses_kl
     return Job(
         decoder=decoder,
         gpu=gpu,
@@ -162,7 +167,9 @@ def make_job(
         offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
         chunk_tokens=learn.logprob_chunk_tokens,
-        scorings=algorithm.needs_own_logprobs + (algorithm.needs_reference or uses_kl),
+        scorings=algorithm.needs_own_logprobs + holds_reference,
+        holds_reference=holds_reference,
+        averages=config.optimizer.average_decay > 0,
         uses_ewc=learn.ewc_coef > 0,
         served=rollout.engine == "sglang",
         overlap=rollout.overlap,

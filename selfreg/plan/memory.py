@@ -123,14 +123,15 @@ def estimate(job: Job, split: Split) -> Memory:
     devices, numbers = math.prod(split), sum(weight.size for weight in owned)
     moments = sum(weight.shard * _moment_bytes(job, weight) for weight in learns)
     # A campaign's first snapshot holds the Fisher information too.
-    saved = trained * MASTER * (2 if job.uses_ewc else 1)
+    saved = trained * MASTER * (1 + job.uses_ewc + job.averages)
     # Frozen weights are kept in what layers compute in, adapters in float32.
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": trained * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
         "Adam's moments": 0.0 if job.offload else moments,
         "engine's weights": 0.0 if job.served else sampled * job.dtype_bytes,
-        "reference policy": trained * MASTER if job.scorings else 0.0,
+        "reference policy": trained * MASTER if job.holds_reference else 0.0,
+        "averaged weights": trained * MASTER if job.averages else 0.0,
         "EWC's start and Fisher": 2 * trained * MASTER if job.uses_ewc else 0.0,
     }
     beside = 2 if in_halves("gpu" if job.gpu else "cpu", devices, numbers) else 1
