@@ -66,7 +66,9 @@ KEYS: dict[str, Key] = {
     "model.path": Key("tiny", "tiny, smollm2, a .gguf file or a Hugging Face folder"),
     "model.prompt": Key("plain", "prompt style", one_of("plain", "chat", "completion")),
     "model.dtype": Key(
-        "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
+        "float32",
+        "what layers compute in; weights are float32",
+        one_of("float32", "bfloat16", "float16"),
     ),
     "model.remat": Key(
         "dots",

@@ -43,7 +43,7 @@ def trees_of(state: TrainState) -> dict[str, Any]:
 
 
 def saved(stages: Stages, checkpoint: Checkpoint) -> TrainState:
-    """The state that `_trees` made a checkpoint of."""
+    """The state that `trees_of` was given for a checkpoint."""
     averages = stages.learner.like.averaged is not None
     names = ("params", "moments", "trained") if averages else ("params", "moments")
     read = _read(stages, checkpoint, *names)

@@ -12,7 +12,7 @@ from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.jax_engine import batch_sizes, turns
 from selfreg.rollout.lanes import width
 
-BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
