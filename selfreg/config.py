@@ -304,15 +304,19 @@ def default() -> ConfigDict:
 
 
 def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """A dotted resolved config, with the keys that it lacks at what changes nothing.
+    """A dotted config with the keys that it lacks, at what changes nothing.
 
     Args:
-      flat: As a run folder keeps it, which an older version may have made.
+      flat: As a run folder keeps it, which an older version may have made: JSON data.
+
+    Returns:
+      JSON data: tuples are lists.
     """
     neutral = {name: key.default for name, key in KEYS.items()}
     neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
     # What a condition decides, every version has written.
-    return {n: value for n, value in neutral.items() if not isinstance(value, Open)} | {**flat}
+    known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}
 
 
 def describe() -> str:

@@ -114,8 +114,7 @@ def _config_of(run: Path, asked: str) -> dict[str, Any]:
 def _refuse_differences(
     what: str, theirs: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[str]
 ) -> None:
-    # Tuples are lists, as in a config.json.
-    own, theirs = (json.loads(json.dumps(each)) for each in (own, theirs))
+    own = json.loads(json.dumps(own))  # as theirs: tuples are lists
     differing = [key for key in keys if theirs.get(key) != own.get(key)]
     if differing:
         shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {own.get(k)!r} here" for k in differing)

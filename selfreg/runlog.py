@@ -166,9 +166,8 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
     file = folder / rundir.CONFIG
     if not file.exists():
         return
-    stored = completed(rundir.flatten(json.loads(file.read_text())))
-    # Tuples are lists, as in the file.
-    old, new = (json.loads(json.dumps(each)) for each in (stored, rundir.flatten(config)))
+    old = completed(rundir.flatten(json.loads(file.read_text())))
+    new = rundir.flatten(json.loads(json.dumps(config)))
     differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if differing:
         shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])

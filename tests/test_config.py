@@ -1,6 +1,7 @@
 """Configs: every file builds, and what cannot be is refused at once, by name."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from selfreg.algorithms import names
 from selfreg.chain import run_chain
 from selfreg.config import KEYS, default
+from selfreg.runlog import check_same_config
 from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -146,6 +148,22 @@ def test_impossible_values_are_refused(key, value, allowed):
         resolve(config)
     for words in (f"config.{key}={value!r}", allowed):
         assert words in str(error.value)
+
+
+def test_a_run_folder_that_lacks_newer_keys_is_the_same_run(tmp_path):
+    config = default()
+    old = json.loads(json.dumps(resolve(config).to_dict()))
+    del old["rollout"]["redraws"], old["learn"]["dual_clip"], old["learn"]["options"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    check_same_config(tmp_path, resolve(config).to_dict())
+    for key, value, words in (
+        ("rollout.redraws", 1, "rollout.redraws: 0 there, 1 now"),
+        ("learn.mask_high", 2.0, "learn.mask_high: 0.0 there, 2.0 now"),
+    ):
+        config = default()
+        config.update_from_flattened_dict({key: value})
+        with pytest.raises(ValueError, match=words):
+            check_same_config(tmp_path, resolve(config).to_dict())
 
 
 def test_servers_are_named_or_launched_and_not_both():

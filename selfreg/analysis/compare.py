@@ -19,6 +19,7 @@ from selfreg.analysis.stats import (
 )
 from selfreg.analysis.verdict import RunVerdict, kept_score
 from selfreg.conditions import CONDITIONS, DEFAULTS
+from selfreg.config import completed
 from selfreg.records import PanelScore
 from selfreg.rundir import flatten
 
@@ -192,7 +193,7 @@ def _ordered(judged: Sequence[Judged]) -> list[tuple[str, Judged]]:
 
 def _own_settings(run: Run) -> dict[str, Any]:
     """A run's config, dotted, without the keys that are as its condition and algorithm set them."""
-    flat = flatten(run.config)
+    flat = completed(flatten(run.config))
     made = {**DEFAULTS, **CONDITIONS.get(run.condition, {})}
     with suppress(ValueError):  # a user's file that is no longer there
         algorithm = find_algorithm(str(flat.get("learn.algorithm")))
