@@ -16,7 +16,7 @@ def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]
     from selfreg.algorithms.parts.losses import completion_sum, tapered
 
     log_ratio = tokens.logprobs - tokens.sampler_logprobs
-    whole = completion_sum(log_ratio, tokens.completion, tokens.mask, tokens.count)
+    whole = completion_sum(log_ratio, tokens.completion, tokens.mask, tokens.total)
     return tapered(tokens.logprobs, whole, tokens.advantages), {}
 
 

@@ -22,7 +22,7 @@ class Tokens(NamedTuple):
       advantages: float32 [rows, T], of the completion that each token belongs to.
       mask: float32 [rows, T], 1 on tokens, 0 on padding.
       completion: int32 [rows, T], which completion each token is of; each lies in one row.
-      count: B, above every number in `completion`.
+      total: B, above every number in `completion`.
       marks: float32 [rows, T], what the algorithm's `mark` said of each token; None without one.
     """
 
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
     advantages: Array
     mask: Array
     completion: Array
-    count: int
+    total: int
     marks: Array | None = None
 
 

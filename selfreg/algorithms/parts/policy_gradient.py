@@ -56,7 +56,7 @@ def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str
     log_ratio = tokens.logprobs - tokens.sampler_logprobs
     whole = {"sequence": completion_sum, "geometric": completion_mean}.get(settings.mask_level)
     if whole is not None:
-        log_ratio = whole(log_ratio, tokens.completion, tokens.mask, tokens.count)
+        log_ratio = whole(log_ratio, tokens.completion, tokens.mask, tokens.total)
     within = is_within(log_ratio, low=settings.mask_low, high=settings.mask_high)
     return loss * within, {"masked_fraction": (1 - within) * tokens.mask}
 
@@ -69,7 +69,7 @@ def ratio_of(settings: Settings, tokens: Tokens) -> Any:
         return None
     log_ratio = tokens.logprobs - tokens.sampler_logprobs
     if settings.ratio_level == "sequence":
-        return completion_mean(log_ratio, tokens.completion, tokens.mask, tokens.count)
+        return completion_mean(log_ratio, tokens.completion, tokens.mask, tokens.total)
     return log_ratio
 
 
