@@ -94,6 +94,25 @@ def test_an_algorithm_without_settings_of_its_own_takes_no_options():
     [
         ("ALGORITHM = 3", "its ALGORITHM must be a Algorithm, is 3"),
         ("", "its ALGORITHM must be a Algorithm, is None"),
+        (
+            "from selfreg.algorithms.parts.algorithm import Algorithm\n"
+            "ALGORITHM = Algorithm('', {'token_aggregation': 'sum'})",
+            "its settings must be a dataclass with a field token_aggregation",
+        ),
+        (
+            "from dataclasses import dataclass\n"
+            "from selfreg.algorithms.parts.algorithm import Algorithm\n"
+            "@dataclass\nclass Mine:\n    token_aggregation: str = 'sum'\n"
+            "ALGORITHM = Algorithm('', Mine())",
+            "no program can be compiled for it .*Mine.*frozen=True",
+        ),
+        (
+            "from dataclasses import dataclass\n"
+            "from selfreg.algorithms.parts.algorithm import Algorithm\n"
+            "@dataclass(frozen=True)\nclass Mine:\n    scale: float = 1.0\n"
+            "ALGORITHM = Algorithm('', Mine())",
+            "its settings must be a dataclass with a field token_aggregation",
+        ),
         ("import nowhere_at_all", "cannot be imported: ModuleNotFoundError"),
     ],
 )

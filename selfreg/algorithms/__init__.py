@@ -7,7 +7,7 @@ algorithm asks it. docs/add_an_algorithm.md shows how to add one.
 import ast
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,23 @@ def find_algorithm(name: str) -> Algorithm:
       name: A module of this package, or the path of a Python file; both define ALGORITHM.
 
     Raises:
-      ValueError: There is none of that name, or its file defines no Algorithm.
+      ValueError: There is none of that name, its file defines no Algorithm, or no program can be
+        compiled for what it defines.
     """
     key = "config.learn.algorithm"
     found: Algorithm = find(name, sys.modules[__name__], "ALGORITHM", Algorithm, key)
+    known_fields = is_dataclass(found.settings) and keys_of(found.settings)
+    if not known_fields or "token_aggregation" not in known_fields:
+        raise ValueError(
+            f"{key}={name!r}: its settings must be a dataclass with a field token_aggregation"
+        )
+    try:
+        hash(found)
+    except TypeError as error:
+        raise ValueError(
+            f"{key}={name!r}: no program can be compiled for it ({error}): make its settings a "
+            "dataclass with frozen=True, and their values hashable, such as tuples"
+        ) from None
     return replace(found, name=Path(name).stem)
 
 

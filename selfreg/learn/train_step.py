@@ -107,6 +107,9 @@ def gradient(
     """
     policy, options = bind(policy, base), score_options(settings, numbers.temperature)
     extra = {} if reference is None else {"reference": reference}
+    scale = loss_scale(batch["token_weights"]) if settings.dtype == "float16" else None
+    if scale is not None:
+        batch = batch | {"token_weights": scale * batch["token_weights"]}
 
     def read(sums: Any) -> tuple[KeyValue, Any]:
         decoder, sums = summing(policy, params, sums)
@@ -132,7 +135,29 @@ def gradient(
         return (value, sums), jax.tree.map(jnp.sum, described)
 
     zero = zero_sums(policy, params)
-    return Gradient(*accumulate(loss, read, zero, batch["slots"], settings.packing, mesh))
+    total = Gradient(*accumulate(loss, read, zero, batch["slots"], settings.packing, mesh))
+    if scale is None:
+        return total
+    weights = jax.tree.map(lambda g: g / scale, total.weights)
+    return total._replace(value=total.value / scale, weights=weights)
+
+
+def loss_scale(token_weights: Array) -> Array:
+    """What a loss is multiplied by, and its gradient divided by, where layers compute in float16.
+
+    float16 ends at 6e-8: the more tokens a batch has, the less each weighs, and what backward
+    passes carry would be rounded to 0 (Micikevicius et al. 2018, arXiv:1710.03740, section 3.2).
+    This power of two, which changes no digit, brings the largest weight into [1, 2).
+
+    Args:
+      token_weights: float32 [B, T].
+
+    Returns:
+      float32 []; 1 where nothing weighs anything.
+    """
+    largest = jnp.max(token_weights)
+    exponent = jnp.frexp(jnp.where(largest > 0, largest, 1.0))[1]
+    return jnp.ldexp(jnp.float32(1), 1 - exponent)
 
 
 def step(

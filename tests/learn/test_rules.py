@@ -18,7 +18,7 @@ from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
 from selfreg.learn.optim import cap_updates, make_optimizer
 from selfreg.learn.packing import Packing
-from selfreg.learn.train_step import LearnSettings
+from selfreg.learn.train_step import LearnSettings, loss_scale
 from selfreg.mesh import make_mesh
 from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import random_params
@@ -255,6 +255,28 @@ def test_an_entropy_bonus_may_follow_the_entropy():
     )
     moments = next(m for m in state.moments if hasattr(m, "mu"))
     close(jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), wanted)
+
+
+def test_a_loss_scale_by_hand():
+    for largest, wanted in ((1.0, 1), (0.5, 2), (1.5, 1), (3.0, 0.5), (3e-6, 2**19), (0.0, 1)):
+        weights = jnp.array([[largest, 0.1 * largest]])
+        assert loss_scale(weights) == wanted
+    assert all(1 <= loss_scale(jnp.array([w])) * w < 2 for w in (1e-9, 0.7, 123.0))
+
+
+def test_in_float16_the_gradient_of_many_tokens_is_not_rounded_to_nothing():
+    """As much as it is in a batch of 2^15 times as many tokens, of which each weighs less."""
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    faint = replace(batch, token_weights=batch.token_weights * np.float32(2.0**-15))
+    rule = make_optimizer(**OPTIMIZER | {"b1": 0.5})
+    settings = LearnSettings("float16", 16, PACKING)
+    made = make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
+    wanted, _ = gradient_of(learner(), batch)
+    got, metrics = gradient_of(made, batch)
+    close(got, wanted, rtol=1e-2)
+    small, again = gradient_of(made, faint)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(2.0**15 * a, b), small, got)
+    assert again["loss"] * 2.0**15 == metrics["loss"]
 
 
 def test_caps_by_hand():

@@ -49,6 +49,8 @@ def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str
     Masked tokens still count where weights are divided by counts: what is masked must not make the
     rest louder.
     """
+    import jax.numpy as jnp
+
     from selfreg.algorithms.parts.losses import completion_mean, completion_sum, is_within
 
     if not (settings.mask_low or settings.mask_high):
@@ -58,7 +60,7 @@ def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str
     if whole is not None:
         log_ratio = whole(log_ratio, tokens.completion, tokens.mask, tokens.total)
     within = is_within(log_ratio, low=settings.mask_low, high=settings.mask_high)
-    return loss * within, {"masked_fraction": (1 - within) * tokens.mask}
+    return jnp.where(within > 0, loss, 0.0), {"masked_fraction": (1 - within) * tokens.mask}
 
 
 def ratio_of(settings: Settings, tokens: Tokens) -> Any:
