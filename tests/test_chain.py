@@ -179,7 +179,10 @@ def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatc
             "learn.entropy_target": 0.3, "optimizer.skip_norm_factor": 3.0,
         },
     ],
-    ids=["ES on pass_rate", "GRPO with everything on", "LoRA, int8, offload", "GSPO", "DPO", "KL-Cov and more"],
+    ids=[
+        "ES on pass_rate", "GRPO with everything on", "LoRA, int8, offload", "GSPO", "DPO",
+        "KL-Cov and more",
+    ],
 )  # fmt: skip
 def test_two_real_campaigns_run(changes, tmp_path):
     chain.run_chain(small(**changes), tmp_path)
