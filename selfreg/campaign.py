@@ -193,7 +193,7 @@ def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]
     return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 
-def _keep(stages: Stages, campaign: int, step: int, samples: Drawn) -> Mapping[str, float]:
+def _keep(stages: Stages, campaign: int, step: int, samples: Drawn) -> dict[str, float]:
     """Keep a step's completions; what they cost, where groups are drawn anew or left out."""
     stages.log.completions(campaign, step, "train", samples.first)
     if samples.redrawn:

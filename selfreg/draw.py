@@ -1,6 +1,6 @@
 """The samples that a step learns from: drawn, graded, and drawn anew where they teach nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from selfreg import seeds
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     learned: Sequence[Group]
 
     @property
-    def cost(self) -> Mapping[str, float]:
+    def cost(self) -> dict[str, float]:
         """What the step's samples cost and what is left of them, as metrics."""
         return {
             "rollout/drawn_completions": float(

@@ -29,6 +29,7 @@ class TrainState(NamedTuple):
       params: What is trained.
       moments: The optimizer's.
       averaged: The mean of `params` over updates, late ones counting most; None where none is kept.
+        With LoRA it is the adapters' mean, and not that of the weights that they make.
     """
 
     params: Any
