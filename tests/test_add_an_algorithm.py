@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_is_refused():
 @pytest.mark.parametrize("name", names())
 def test_an_algorithm_is_a_key_for_compiled_programs(name):
     config = default()
-    config.learn.algorithm = name
+    config.learn.algorithm, config.learn.updates_per_batch = name, 5  # which kl_cov asks for
     learn = resolve(config).learn
     one, two = (configure(find_algorithm(name), learn) for _ in range(2))
     assert isinstance(one, Algorithm)

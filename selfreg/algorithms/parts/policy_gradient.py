@@ -78,6 +78,7 @@ def ratio_of(settings: Settings, tokens: Tokens) -> Any:
 def check(settings: Settings) -> Mapping[str, Rule]:
     """Which keys of a config go with these settings."""
     ratio = settings.use_importance_sampling_ratio
+    masks = settings.mask_low > 0 or settings.mask_high > 0
     clip_rule = Rule(
         lambda clip: clip == 0 or (ratio and not settings.importance_ratio_cap),
         "0 unless learn.use_importance_sampling_ratio=True and learn.importance_ratio_cap=0",
@@ -99,7 +100,7 @@ def check(settings: Settings) -> Mapping[str, Rule]:
             f"{clip_rule.words}, and above 1 + learn.clip_high",
         ),
         "learn.mask_level": Rule(
-            lambda level: level == "token" or settings.mask_low or settings.mask_high,
+            lambda level: level == "token" or masks,
             "token unless learn.mask_low or learn.mask_high is set",
         ),
         "learn.clip_low": clip_rule,
