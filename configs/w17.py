@@ -13,7 +13,7 @@ against REINFORCE's .118, and .068 at 3B, against REINFORCE with CARE's .095; wi
 
 Planned, not measured, on 8 H100 with every completion at its limit: 17 GB a device and 0.25 hours a
 chain at 3b, 40 GB and 0.6 hours at 7b, 10 chains each; grading and snapshots come on top. One H200
-holds 7b only with LoRA. (The paper's chains took 5 hours on 8 GB200.)
+holds 7b with 8-bit moments, or with LoRA. (The paper's chains took 5 hours on 8 GB200.)
 """
 
 from ml_collections import ConfigDict

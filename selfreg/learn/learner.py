@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from selfreg.learn.ewc import Anchor, fisher
 from selfreg.learn.microbatch import score_all
-from selfreg.learn.moments import in_host_memory, offloaded
+from selfreg.learn.moments import in_host_memory
 from selfreg.learn.packing import halve, in_halves
 from selfreg.learn.train_step import (
     LearnSettings,
@@ -280,9 +280,7 @@ def _programs(
     averaged = weights if settings.average_decay else None
     placed_as = TrainState(shardings(weights), shardings(moments), averaged and shardings(weights))
     if settings.offload:
-        on_host = in_host_memory(placed_as.moments, moments)
-        optimizer = offloaded(optimizer, placed_as.moments, on_host)
-        placed_as = placed_as._replace(moments=on_host)
+        placed_as = placed_as._replace(moments=in_host_memory(placed_as.moments, moments))
 
     of_rows = in_force(mesh)(partial(gradient, policy, settings, mesh))
     stepped = in_force(mesh)(partial(step, policy, optimizer, settings))

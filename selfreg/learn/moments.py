@@ -122,14 +122,17 @@ def _blocks(top: int, signed: bool) -> Storage:
 BFLOAT16 = Storage(_to_bfloat16, lambda stored: stored.astype(jnp.float32))
 INT8, UINT8 = _blocks(127, signed=True), _blocks(255, signed=False)
 
-# First and second moment. float32 is optax's own Adam.
-STORAGE = {"bfloat16": (BFLOAT16, BFLOAT16), "int8": (INT8, UINT8)}
+FLOAT32 = Storage(lambda x, random: x, lambda stored: stored)
+
+# First and second moment.
+STORAGE = {"float32": (FLOAT32, FLOAT32), "bfloat16": (BFLOAT16, BFLOAT16), "int8": (INT8, UINT8)}
 
 
 def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
 
-    Each step is computed in float32 from the moments before they are rounded. The random bits of
+    Each step is computed in float32 from the moments before they are rounded. Moments that lie in
+    the host's memory are fetched and put back a layer at a time. The random bits of
     the rounding are a function of the count of updates and of the weight's place in the tree, the
     same on every mesh: a resumed run rounds as one that was never stopped.
 
@@ -142,9 +145,8 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     Returns:
       The transformation; its state is an optax.ScaleByAdamState, whose moments are Blocks in int8.
     """
-    if dtype == "float32":
-        return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
     first, second = STORAGE[dtype]
+    plain = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:
         # Zero is stored as zeros: XLA would take seconds to find that out from the coding.
@@ -160,11 +162,14 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     def update(
         gradient: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        del params
+        if dtype == "float32" and not _on_host(state.mu):
+            return plain.update(gradient, state, params)
         count = optax.safe_increment(state.count)
         key = jax.random.fold_in(jax.random.key(0), count)
 
         def step(g: Array, mu: Any, nu: Any, seed: Array) -> tuple[Array, Any, Any]:
+            fetched = partial(jax.device_put, device=jax.memory.Space.Device)
+            mu, nu = jax.tree.map(fetched, (mu, nu)) if _on_host((mu, nu)) else (mu, nu)
             random = _random_bits(seed, g.shape)
             m = b1 * first.decode(mu) + (1 - b1) * g
             v = b2 * second.decode(nu) + (1 - b2) * g * g
@@ -173,11 +178,27 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
-            # Coding in 8 bits takes half a dozen float32 arrays: of a layer, not of all layers.
-            if isinstance(mu, Blocks) and g.ndim > 2:
-                seeds = jax.random.bits(here, g.shape[:1], jnp.uint32)
-                return jax.lax.map(lambda layer: step(*layer), (g, mu, nu, seeds))
-            return step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
+            # Coding in 8 bits takes half a dozen float32 arrays, and what is fetched from the host
+            # lies on the device: of a layer, not of all layers.
+            if g.ndim > 2 and (isinstance(mu, Blocks) or _on_host(mu)):
+                return in_place((g, mu, nu), jax.random.bits(here, g.shape[:1], jnp.uint32))
+            # The barrier: fetched before the gradient is known, moments would lie beside
+            # activations.
+            g, mu, nu = jax.lax.optimization_barrier((g, mu, nu))
+            made = step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
+            return jax.tree.map(_back, (g, mu, nu), made)
+
+        def in_place(held: tuple[Array, Any, Any], seeds: Array) -> Any:
+            """What `step` makes of each layer, written where the layer stood."""
+
+            def layer(index: Array, held: tuple[Array, Any, Any]) -> Any:
+                def put(stack: Array, new: Array) -> Array:
+                    return jax.lax.dynamic_update_index_in_dim(stack, _back(stack, new), index, 0)
+
+                take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
+                return jax.tree.map(put, held, step(*jax.tree.map(take, held), seeds[index]))
+
+            return jax.lax.fori_loop(0, len(seeds), layer, held)
 
         places = jax.tree.unflatten(
             jax.tree.structure(gradient), range(len(jax.tree.leaves(gradient)))
@@ -190,6 +211,16 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
         return column(0), optax.ScaleByAdamState(count, column(1), column(2))
 
     return optax.GradientTransformation(init, update)
+
+
+def _on_host(tree: Any) -> bool:
+    """Whether a function is traced for arrays that lie in the host's memory."""
+    return jax.typeof(jax.tree.leaves(tree)[0]).memory_space == jax.memory.Space.Host
+
+
+def _back(old: Array, new: Array) -> Array:
+    """The new array, in the host's memory if the old one lies there."""
+    return jax.device_put(new, jax.memory.Space.Host) if _on_host(old) else new
 
 
 def in_host_memory(shardings: Any, state: Any) -> Any:
@@ -212,25 +243,3 @@ def in_host_memory(shardings: Any, state: Any) -> Any:
             f"{device} reaches {', '.join(kinds)}: set it to False"
         )
     return jax.tree.map(leaf, shardings, state)
-
-
-def offloaded(
-    optimizer: optax.GradientTransformation, on_device: Any, on_host: Any
-) -> optax.GradientTransformation:
-    """The same rule, its state on the host between updates.
-
-    Args:
-      optimizer: The rule.
-      on_device: The shardings that the rule's state has while it is used.
-      on_host: Those that it comes and goes with.
-    """
-
-    def update(
-        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.OptState]:
-        # The barrier: fetched before the gradient is known, moments would lie beside activations.
-        gradient, state = jax.lax.optimization_barrier((gradient, state))
-        updates, state = optimizer.update(gradient, jax.device_put(state, on_device), params)
-        return updates, jax.device_put(state, on_host)
-
-    return optax.GradientTransformation(optimizer.init, update)

@@ -204,9 +204,13 @@ def step(
         moments = jax.tree.map(partial(jnp.where, made), moments, state.moments)
         updates = jax.tree.map(lambda u: jnp.where(made, u, 0.0), updates)
         decay = jnp.where(made, decay, 1.0)
-    params = optax.apply_updates(state.params, updates)
+    metrics["update_norm"] = optax.tree.norm(updates)
+    moved = optax.apply_updates(state.params, updates)
+    metrics |= weight_change(bind(policy, base), state.params, updates, moved)
+    # The barrier: metrics first, which read the old weights, and then the new ones in their place.
+    # XLA would else keep a copy of the old ones.
+    old, updates, metrics = jax.lax.optimization_barrier((state.params, updates, metrics))
+    params = optax.apply_updates(old, updates)
     if averaged is not None:
         averaged = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, averaged, params)
-    metrics["update_norm"] = optax.tree.norm(updates)
-    metrics |= weight_change(bind(policy, base), state.params, updates, params)
     return TrainState(params, moments, averaged), metrics
