@@ -267,7 +267,9 @@ def _update(
     if rates.kl_coef or stages.algorithm.needs_reference:
         scores = learner.logprobs(reference, batch, temperature)
     described: dict[str, float] = {}
-    algorithm, own, marks = stages.algorithm, None, None
+    algorithm = stages.algorithm
+    own: Any = None
+    marks: Any = None
     if algorithm.needs_own_logprobs:
         own = jax.device_get(learner.logprobs(state.params, batch, temperature))
     if algorithm.pair_loss is not None:

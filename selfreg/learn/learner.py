@@ -213,7 +213,8 @@ def make_learner(
         like, base = programs.like, programs.base
         fields = {name: getattr(batch, name) for name in Batch.__slots__}
         arrays = {name: shaped(array.shape, array.dtype) for name, array in fields.items()}
-        mask, number = arrays["completion_mask"], shaped(())
+        mask: Any = arrays["completion_mask"]
+        number: Any = shaped(())
         marked = {"marks": shaped(mask.shape)} if settings.objective.algorithm.mark else {}
         scores = shaped(mask.shape) if reference else None
         held = Anchor(like.params, like.params) if anchored else None

@@ -197,7 +197,7 @@ def step(
             updates, state.params, settings.max_update_ratio
         )
     metrics["grad_norm"] = optax.tree.norm(gradient)
-    averaged, decay = state.averaged, settings.average_decay
+    averaged, decay = state.averaged, jnp.float32(settings.average_decay)
     if settings.can_skip:
         made = metrics["grad_norm"] <= numbers.most_norm
         metrics["update_skipped"] = 1.0 - made

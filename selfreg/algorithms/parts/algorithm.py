@@ -32,7 +32,7 @@ class Tokens(NamedTuple):
     mask: Array
     completion: Array
     total: int
-    marks: Array | None = None
+    marks: Array = None
 
 
 class PairLoss(NamedTuple):
