@@ -8,17 +8,22 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from selfreg import distributed, interrupt, seeds
-from selfreg.checkpoint import Checkpoints, restore
+from selfreg.algorithms.parts.algorithm import Algorithm
+from selfreg.algorithms.parts.pairs import pair_advantages
+from selfreg.checkpoint import Checkpoints
 from selfreg.control import watch as control
 from selfreg.control.protocol import Base, Within
-from selfreg.learn.collate import collate, padded
+from selfreg.draw import Drawn, draw
+from selfreg.learn import pace
+from selfreg.learn.collate import collate, learned_from, padded
 from selfreg.learn.ewc import Anchor
 from selfreg.learn.optim import learning_rate
+from selfreg.learn.pace import Pace
 from selfreg.learn.packing import padding_fraction
-from selfreg.learn.pairs import pair_advantages
 from selfreg.learn.train_step import TrainState
 from selfreg.measure import REPORT, measure, measure_campaign
 from selfreg.records import (
@@ -37,6 +42,7 @@ from selfreg.rollout.ahead import Ahead
 from selfreg.rundir import CHECKPOINTS, capabilities_by_place
 from selfreg.sample import Stopwatch
 from selfreg.stages import Stages
+from selfreg.states import first_reference, moved_reference, moves_reference, saved, stand, trees_of
 from selfreg.xla import compile_count
 
 
@@ -71,19 +77,20 @@ def run_campaign(
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
     checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
-    step, state, anchor = _stand(stages, campaign, plan, checkpoints.latest_step())
+    step, state, anchor = stand(stages, campaign, plan, checkpoints.latest_step())
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
-    reference = None
+    reference = moved_reference(stages, campaign, step)
 
-    watched = control.begin(within, base, plan)
-    for record in records:  # the control is pure: replaying it restores its state
+    watched, steady = control.begin(within, base, plan), pace.begin(config.learn)
+    for record in records:  # both are pure: replaying them restores their states
         watched = control.observe(watched, record)
+        steady = pace.observe(steady, record.metrics, config.learn)
     peak, peak_step = _peak(config, records)
 
     engine, first = stages.sampler.engine, step
-    ahead: Ahead[list[Group]] = Ahead(config.rollout.overlap)
-    groups: list[Group] = []
+    ahead: Ahead[Drawn] = Ahead(config.rollout.overlap)
+    groups: Sequence[Group] = []
     drawn_at = step
     while True:
         last = watched.verdict is Verdict.STOP
@@ -92,19 +99,24 @@ def run_campaign(
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             drawn = ahead.take()  # before its weights change
-            if draws or last:
-                with watch("sync"):
-                    engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
+            measures = last or step % config.evaluation.every_steps == 0
             metrics: dict[str, float] = {}
-            if last or step % config.evaluation.every_steps == 0:
+            if measures:
+                _load(stages, state.kept, f"{campaign}.{step}", watch)
                 with watch("eval"):
                     metrics |= _measure_panel(stages, campaign, step)
             if draws:
-                groups = drawn or _rollouts(stages, plan, campaign, step, watch)
+                if not measures or state.averaged is not None:
+                    _load(stages, state.params, f"{campaign}.{step}", watch)
+                samples = drawn or draw(stages, plan, campaign, step, watch)
                 drawn_at = step - 1 if drawn else step
-                stages.log.completions(campaign, step, "train", groups)
-                metrics |= _describe(groups)
-            trees = state._asdict()
+                groups = samples.learned
+                metrics |= _describe(samples.first) | _keep(stages, campaign, step, samples)
+            if moves_reference(config.learn, step):
+                reference = jax.tree.map(jnp.copy, state.kept)  # an update donates the state
+            trees = trees_of(state)
+            if 0 < config.learn.reference_every_steps <= step:
+                trees |= {"reference": reference}
             if config.learn.ewc_coef and step == 0:
                 anchor = anchor or _anchor(stages, state, groups, plan, watch)
                 trees |= {"fisher": anchor.fisher}
@@ -118,17 +130,21 @@ def run_campaign(
                 peak, peak_step = value, step
             if not last:
                 engine.release()
-                ahead.begin(partial(_rollouts, stages, plan, campaign, step + 1, Stopwatch()))
+                ahead.begin(partial(draw, stages, plan, campaign, step + 1, Stopwatch()))
                 rates = control.rates(watched)
-                if reference is None and (rates.kl_coef or config.learn.algorithm == "dpo"):
-                    reference = _reference(stages, plan)
+                if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
+                    reference = first_reference(stages, plan)
                 with watch("update"):
+                    random = seeds.generator(config.seed, seeds.ALGORITHM, campaign, step)
                     state, learned = _update(
-                        stages, state, groups, plan, step, rates, reference, anchor
+                        stages, state, groups, plan, step, rates, reference, anchor, steady, random
                     )
                 if step == first:
                     _check_agreement(config, learned)
                 metrics |= learned | {"rollout/staleness_steps": float(step - drawn_at)}
+                if "update_skipped" in learned:
+                    skipped = steady.skipped + round(learned["update_skipped"])
+                    metrics["updates_skipped"] = float(skipped)
         metrics |= watch.seconds | {"compiles": compile_count() - compiled}
         metrics |= engine.take_metrics()
         if watched.restores:
@@ -140,11 +156,12 @@ def run_campaign(
         if last:
             break
         watched = control.observe(watched, record)
+        steady = pace.observe(steady, metrics, config.learn)
         if watched.verdict is Verdict.RESTORE_PEAK:
             ahead.drop()  # drawn from the policy that is given up
             checkpoints.wait()  # the peak may be on its way to the disk
             del state  # two sets of weights and moments may not fit
-            state = _saved(stages, Checkpoint(campaign, peak_step))
+            state = saved(stages, Checkpoint(campaign, peak_step))
             stages.progress.restored(peak_step, control.rates(watched).lr)
             groups = []  # what the policy drew that is given up
         step += 1
@@ -165,28 +182,24 @@ def _finish(
     return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
 
 
+def _load(stages: Stages, params: Any, version: str, watch: Stopwatch) -> None:
+    """Hand weights to the engine."""
+    with watch("sync"):
+        stages.sampler.engine.load_params(stages.learner.merged(params), version)
+
+
 def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]:
     panel = measure(stages, stages.panel, "panel", campaign, step)
     return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 
-def _rollouts(
-    stages: Stages, plan: Plan, campaign: int, step: int, watch: Stopwatch
-) -> list[Group]:
-    """This step's problems, sampled and graded."""
-    seed, rollout = stages.config.seed, stages.config.rollout
-    train = stages.sets.of_campaign(campaign)
-    chosen = seeds.generator(seed, seeds.CHOICE, campaign, step).choice(
-        len(train), rollout.problems_per_step, replace=False
-    )
-    problems = [train[i] for i in chosen]
-    group_size = plan.group_size or rollout.group_size
-    drawn = [
-        seeds.completion_seeds(seed, seeds.TRAIN, p.id, group_size, campaign, step)
-        for p in problems
-    ]
-    set_aside = stages.log.set_aside(campaign, step, "train")
-    return stages.sampler.groups(problems, drawn, watch, plan.temperature, set_aside)
+def _keep(stages: Stages, campaign: int, step: int, samples: Drawn) -> dict[str, float]:
+    """Keep a step's completions; what they cost, where groups are drawn anew or left out."""
+    stages.log.completions(campaign, step, "train", samples.first)
+    if samples.redrawn:
+        stages.log.completions(campaign, step, "redrawn", samples.redrawn)
+    config = stages.config
+    return samples.cost if config.rollout.redraws or config.learn.drop_without_signal else {}
 
 
 def _is_saved(checkpoint: Any, step: int) -> bool:
@@ -220,14 +233,17 @@ def _collate(stages: Stages, groups: Sequence[Group]) -> Batch:
     learn = stages.config.learn
     return collate(
         groups,
+        algorithm=stages.algorithm,
+        reward_coding=learn.reward_coding,
+        overlong_tokens=learn.overlong_tokens,
+        learned=learned_from(
+            groups,
+            drop_without_signal=learn.drop_without_signal,
+            mask_truncated=learn.mask_truncated,
+        ),
         prompt_width=stages.prompt_width,
         max_new_tokens=stages.config.rollout.max_new_tokens,
         packing=stages.packing,
-        reward_coding=learn.reward_coding,
-        center=learn.use_score_centering,
-        leave_one_out=learn.use_leave_one_out,
-        normalize=learn.use_std_normalization,
-        aggregation=learn.token_aggregation,
     )
 
 
@@ -240,21 +256,37 @@ def _update(
     rates: control.Rates,
     reference: Any,
     anchor: Anchor | None,
+    steady: Pace,
+    random: np.random.Generator,
 ) -> tuple[TrainState, dict[str, float]]:
-    """One optimizer update from graded groups."""
+    """One optimizer update from graded groups, or none: see _most_norm."""
     config, learner = stages.config, stages.learner
     batch = _collate(stages, groups)
     temperature = plan.temperature or config.rollout.temperature
     scores = None
-    if reference is not None:
+    if rates.kl_coef or stages.algorithm.needs_reference:
         scores = learner.logprobs(reference, batch, temperature)
     described: dict[str, float] = {}
-    if config.learn.algorithm == "dpo":
-        own = learner.logprobs(state.params, batch, temperature)
-        batch, described = _paired(batch, groups, own, scores, config.learn.dpo_beta)
+    algorithm = stages.algorithm
+    own: Any = None
+    marks: Any = None
+    if algorithm.needs_own_logprobs:
+        own = jax.device_get(learner.logprobs(state.params, batch, temperature))
+    if algorithm.pair_loss is not None:
+        batch, described = _paired(algorithm, batch, groups, own, scores)
+    if algorithm.mark is not None:
+        marks = algorithm.mark(algorithm.settings, own, batch, random)
     lr = learning_rate(rates.lr, step, config.optimizer.warmup_steps)
     held = scores if rates.kl_coef else None
-    state, learned = learner.update(state, batch, held, lr, rates.kl_coef, temperature, anchor)
+    followed = {
+        "kl_coef": rates.kl_coef * steady.kl_factor,
+        "entropy_coef": pace.entropy_coef(steady, config.learn),
+    }
+    state, learned = learner.update(
+        state, batch, held, lr,
+        temperature=temperature, anchor=anchor, most_norm=_most_norm(config, batch, steady),
+        marks=marks, **followed,
+    )  # fmt: skip
     metrics = {name: float(value) for name, value in jax.device_get(learned).items()}
     if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         file = stages.log.save_batch(batch)
@@ -262,18 +294,30 @@ def _update(
             f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; the batch "
             f"is in {file}. Lower config.optimizer.lr={rates.lr:g} or set optimizer.clip_norm"
         )
-    padding = {"padding_fraction": padding_fraction(batch, stages.packing)}
-    return state, metrics | described | padding
+    described["padding_fraction"] = padding_fraction(batch, stages.packing)
+    targets = {"kl_coef": config.learn.kl_target, "entropy_coef": config.learn.entropy_target}
+    described |= {name: followed[name] for name, target in targets.items() if target}
+    return state, metrics | described
+
+
+def _most_norm(config: Any, batch: Batch, steady: Pace) -> float:
+    """The norm of a gradient above which this update is skipped: any, where no token is left.
+
+    Without a token the gradient is 0, and Adam's momentum alone would move the weights.
+    """
+    if not batch.token_weights.any():
+        return -1.0
+    return pace.most_norm(steady, config.optimizer.skip_norm_factor)
 
 
 def _paired(
-    batch: Batch, groups: Sequence[Group], own: jax.Array, reference: Any, beta: float
+    algorithm: Algorithm, batch: Batch, groups: Sequence[Group], own: Any, reference: Any
 ) -> tuple[Batch, dict[str, float]]:
-    """The batch with DPO's advantages, given the logprobs of its tokens, and DPO's metrics."""
-    own, reference = jax.device_get((own, reference))
+    """The batch with a pair loss's advantages, given the logprobs of its tokens, and metrics."""
+    reference = jax.device_get(reference)
     rewards = np.stack([padded(group.rewards, group.size, np.nan) for group in groups])
     log_ratios = (own - reference).sum(axis=1).reshape(rewards.shape)
-    advantages, metrics = pair_advantages(rewards == 1, rewards == 0, log_ratios, beta)
+    advantages, metrics = pair_advantages(algorithm, rewards == 1, rewards == 0, log_ratios)
     return replace(batch, advantages=advantages), metrics
 
 
@@ -311,44 +355,3 @@ def _peak(config: Any, records: Sequence[StepRecord]) -> tuple[float, int]:
     values = [record.metrics.get(config.control_metric, -math.inf) for record in records]
     best = max(range(len(values)), key=values.__getitem__, default=0)
     return (values[best], records[best].step) if values else (-math.inf, 0)
-
-
-def _stand(
-    stages: Stages, campaign: int, plan: Plan, latest: int | None
-) -> tuple[int, TrainState, Anchor | None]:
-    """The step that a campaign goes on from, its state there, and EWC's anchor once there is one.
-
-    Args:
-      stages: What it runs on.
-      campaign: From 0.
-      plan: Its moments are new or kept, as the config has it, where the campaign begins.
-      latest: The last checkpoint; None: it begins.
-    """
-    if latest is not None:
-        anchor = None
-        if stages.config.learn.ewc_coef:
-            anchor = Anchor(**_read(stages, Checkpoint(campaign, 0), "params", "fisher"))
-        return latest, _saved(stages, Checkpoint(campaign, latest)), anchor
-    if plan.start is None:
-        return 0, stages.learner.init(stages.initial()), None
-    if stages.config.optimizer.reset_each_campaign:
-        return 0, stages.learner.init(_read(stages, plan.start, "params")["params"]), None
-    return 0, _saved(stages, plan.start), None
-
-
-def _saved(stages: Stages, checkpoint: Checkpoint) -> TrainState:
-    return TrainState(**_read(stages, checkpoint, "params", "moments"))
-
-
-def _read(stages: Stages, checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
-    """Trees of a checkpoint of this chain, on the mesh."""
-    like = stages.learner.like._asdict()
-    like = {name: like["params" if name == "fisher" else name] for name in names}
-    return restore(stages.log.folder / CHECKPOINTS, checkpoint, like)
-
-
-def _reference(stages: Stages, plan: Plan) -> Any:
-    """The frozen weights that the KL penalty or DPO holds on to."""
-    if plan.start is None or stages.config.learn.kl_reference == "base":
-        return stages.initial()
-    return _read(stages, plan.start, "params")["params"]

@@ -4,59 +4,34 @@ A config file under configs/ starts from `default()` and sets what its question 
 override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from selfreg.algorithms import ALGORITHMS, REINFORCE
+from selfreg.algorithms import defaults, find_algorithm, names, setting_keys
 from selfreg.conditions import CONDITIONS
+from selfreg.keys import (
+    ABOVE_ZERO,
+    ANYTHING,
+    BELOW_ONE,
+    BETWEEN,
+    Key,
+    Open,
+    Rule,
+    at_least,
+    one_of,
+)
 
-
-class Rule(NamedTuple):
-    """What a value may be: a test, and the words that an error says it in."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-ANYTHING = Rule(lambda _: True, "anything")
-
-
-class Key(NamedTuple):
-    """One key: its default, what it means, and what is allowed beyond its type."""
-
-    default: Any
-    meaning: str
-    rule: Rule = ANYTHING
-
-
-def one_of(*values: str) -> Rule:
-    """One of a few words."""
-    return Rule(lambda value: value in values, "one of " + ", ".join(values))
-
-
-def at_least(low: float) -> Rule:
-    """`low` or more."""
-    return Rule(lambda value: value >= low, f"at least {low}")
-
-
-ABOVE_ZERO = Rule(lambda value: value > 0, "above 0")
-BETWEEN = Rule(lambda value: 0 < value < 1, "in (0, 1)")
-BELOW_ONE = Rule(lambda value: 0 <= value < 1, "in [0, 1)")
-
-
-class Open(NamedTuple):
-    """The default of a key that something else decides, unless a config sets it."""
-
-    kind: type
-    words: str
-
-
-def by_algorithm(kind: type) -> Open:
-    """The default of a key that ALGORITHMS decides."""
-    return Open(kind, "(by algorithm)")
-
+ALGORITHM = Rule(
+    lambda name: name.endswith(".py") or name in names(),
+    "a .py file, or one of " + ", ".join(names()),
+)
+# What an algorithm decides where a config leaves it open.
+SETTINGS = {
+    f"learn.{name}": Key(Open(type(key.default), "(by algorithm)"), key.meaning, key.rule)
+    for name, key in setting_keys().items()
+}
 
 KEYS: dict[str, Key] = {
     "name": Key("run", "a word for folders, plots and tables"),
@@ -91,7 +66,9 @@ KEYS: dict[str, Key] = {
     "model.path": Key("tiny", "tiny, smollm2, a .gguf file or a Hugging Face folder"),
     "model.prompt": Key("plain", "prompt style", one_of("plain", "chat", "completion")),
     "model.dtype": Key(
-        "float32", "what layers compute in; weights are float32", one_of("float32", "bfloat16")
+        "float32",
+        "what layers compute in; weights are float32",
+        one_of("float32", "bfloat16", "float16"),
     ),
     "model.remat": Key(
         "dots",
@@ -107,6 +84,9 @@ KEYS: dict[str, Key] = {
     "model.lora_alpha": Key(32.0, "LoRA adds alpha / rank times its adapters", ABOVE_ZERO),
     "rollout.problems_per_step": Key(1, "problems drawn a step", at_least(1)),
     "rollout.group_size": Key(16, "completions a problem", at_least(1)),
+    "rollout.redraws": Key(
+        0, "times a step that groups whose rewards are all alike give way to others", at_least(0)
+    ),
     "rollout.temperature": Key(0.7, "of the softmax", ABOVE_ZERO),
     "rollout.top_p": Key(1.0, "nucleus; 1: off", Rule(lambda v: 0 < v <= 1, "in (0, 1]")),
     "rollout.top_k": Key(0, "likeliest tokens kept; 0: off", at_least(0)),
@@ -209,37 +189,35 @@ KEYS: dict[str, Key] = {
     "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
     "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
     "learn.algorithm": Key(
-        Open(str, "(by condition)"), "update rule: see the end of this list", one_of(*ALGORITHMS)
+        Open(str, "(by condition)"), "update rule: see the end of this list, or a file", ALGORITHM
     ),
+    "learn.options": Key((), "settings that such a file adds, as ('tau=0.5',)"),
     "learn.reward_coding": Key("zero_one", "{0,1} or {-1,+1}", one_of("zero_one", "minus_one_one")),
-    "learn.use_score_centering": Key(by_algorithm(bool), "subtract the group's mean reward"),
-    "learn.use_leave_one_out": Key(
-        by_algorithm(bool), "of that mean leave out the completion's own reward"
+    **SETTINGS,
+    "learn.drop_without_signal": Key(
+        False, "leave groups whose rewards are all alike out of the update; none left: no update"
     ),
-    "learn.use_std_normalization": Key(by_algorithm(bool), "divide by the group's spread"),
-    "learn.use_importance_sampling_ratio": Key(
-        by_algorithm(bool), "weight tokens by trainer / sampler"
+    "learn.overlong_tokens": Key(
+        0, "last tokens of rollout.max_new_tokens in which the reward falls by up to 1", at_least(0)
     ),
-    "learn.ratio_level": Key(
-        by_algorithm(str),
-        "a ratio each token, or the geometric mean of a completion's",
-        one_of("token", "sequence"),
+    "learn.mask_truncated": Key(
+        False, "learn nothing from completions cut off at rollout.max_new_tokens"
     ),
-    "learn.importance_ratio_cap": Key(0.0, "truncate the ratio there; 0: not", at_least(0)),
-    "learn.clip_low": Key(
-        by_algorithm(float), "how far the ratio counts below 1 (PPO's clip); 0: all", BELOW_ONE
-    ),
-    "learn.clip_high": Key(by_algorithm(float), "ditto, above 1; 0: all", at_least(0)),
     "learn.updates_per_batch": Key(
         1, "steps that learn from one draw of completions, an update each", at_least(1)
     ),
-    "learn.dpo_beta": Key(0.1, "how strongly DPO holds on to the reference", ABOVE_ZERO),
-    "learn.token_aggregation": Key(
-        by_algorithm(str),
-        "how tokens are weighed: selfreg/learn/advantages.py",
-        one_of("token_mean", "sequence_mean", "constant_length", "sum"),
-    ),
     "learn.entropy_coef": Key(0.0, "weight of the entropy bonus", at_least(0)),
+    "learn.entropy_target": Key(
+        0.0,
+        "nats a token at which the bonus's weight holds the entropy; 0: it is constant",
+        at_least(0),
+    ),
+    "learn.entropy_step": Key(0.005, "by which that weight moves an update", ABOVE_ZERO),
+    "learn.kl_target": Key(
+        0.0,
+        "nats a token at which the KL penalty's weight holds k3_kl; 0: it is constant",
+        at_least(0),
+    ),
     "learn.kl_coef": Key(0.0, "weight of the k3 KL penalty", at_least(0)),
     "learn.kl_schedule": Key(
         (),
@@ -250,6 +228,11 @@ KEYS: dict[str, Key] = {
         "campaign_start",
         "the policy that the KL penalty and DPO hold on to",
         one_of("campaign_start", "base"),
+    ),
+    "learn.reference_every_steps": Key(
+        0,
+        "after so many steps of a campaign the policy itself becomes the reference; 0: never",
+        at_least(0),
     ),
     "learn.ewc_coef": Key(
         0.0, "weight of the diagonal-Fisher penalty around the campaign's start", at_least(0)
@@ -272,6 +255,14 @@ KEYS: dict[str, Key] = {
     "optimizer.clip_norm": Key(1.0, "most the gradient's norm may be; 0: off", at_least(0)),
     "optimizer.max_update_ratio": Key(
         0.0, "most a matrix may change, as a fraction of its norm; 0: any", at_least(0)
+    ),
+    "optimizer.skip_norm_factor": Key(
+        0.0,
+        "skip an update whose gradient's norm is above so many times the median before; 0: none",
+        Rule(lambda v: v == 0 or v > 1, "0, or above 1"),
+    ),
+    "optimizer.average_decay": Key(
+        0.0, "of the mean of weights over updates that is measured and kept; 0: the last", BELOW_ONE
     ),
     "optimizer.warmup_steps": Key(0, "of a linear warm-up in each campaign", at_least(0)),
     "optimizer.state_dtype": Key(
@@ -315,6 +306,22 @@ def default() -> ConfigDict:
     return config
 
 
+def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A dotted config with the keys that it lacks, at what changes nothing.
+
+    Args:
+      flat: As a run folder keeps it, which an older version may have made: JSON data.
+
+    Returns:
+      JSON data: tuples are lists.
+    """
+    neutral = {name: key.default for name, key in KEYS.items()}
+    neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
+    # What a condition decides, every version has written.
+    known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}
+
+
 def describe() -> str:
     """Every key with its default and its meaning, for --help."""
     lines = []
@@ -322,8 +329,14 @@ def describe() -> str:
         value = key.default.words if isinstance(key.default, Open) else key.default
         allowed = f" ({key.rule.words})" if key.rule.words != ANYTHING.words else ""
         lines.append(f"  --config.{name}={value}\n      {key.meaning}{allowed}")
-    lines.append("\nWhat algorithms set, of what the config leaves open (the others as reinforce):")
-    for name, flags in ALGORITHMS.items():
-        own = {k: v for k, v in flags.items() if name == "reinforce" or v != REINFORCE[k]}
-        lines.append(f"  {name}: " + ", ".join(f"{k}={v}" for k, v in own.items()))
+    lines.append("\nAlgorithms, and what each sets of what the config leaves open:")
+    for name in names():
+        algorithm = find_algorithm(name)
+        lines.append(f"  {name}: {algorithm.paper}")
+        unlike = [
+            f"{key}={value}"
+            for key, value in defaults(algorithm).items()
+            if value != setting_keys()[key].default
+        ]
+        lines += [f"      {', '.join(unlike)}"] if unlike else []
     return "\n".join(lines)

@@ -41,7 +41,9 @@ _TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0: greedy.", lower_bound=
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "1: off.", 0, 1)
 _NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 96, "Of a completion.", lower_bound=1)
 _MAX_SEQUENCES = flags.DEFINE_integer("max_sequences", 384, "Decoded at once.", lower_bound=1)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "What layers compute in.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ("float32", "bfloat16", "float16"), "What layers compute in."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the completions.", lower_bound=0)
 
 

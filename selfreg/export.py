@@ -35,7 +35,7 @@ _WHICH = flags.DEFINE_enum("which", None, ("kept", "peak", "end"), "Of a finishe
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
-    ("float32", "bfloat16"),
+    ("float32", "bfloat16", "float16"),
     "What the weights are stored in; by default the run's config.model.dtype, in which its "
     "completions were drawn. float32 keeps every bit of the trained weights.",
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreg import distributed, rundir
+from selfreg.config import completed
 from selfreg.control import watch
 from selfreg.control.protocol import Base, Within
 from selfreg.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict
@@ -107,7 +108,7 @@ def _config_of(run: Path, asked: str) -> dict[str, Any]:
     file = run / rundir.CONFIG
     if not file.is_file():
         raise ValueError(f"{asked}: {run} is no run folder, it has no {rundir.CONFIG}")
-    return rundir.flatten(json.loads(file.read_text()))
+    return completed(rundir.flatten(json.loads(file.read_text())))
 
 
 def _refuse_differences(

@@ -74,6 +74,8 @@ class ProgressLine:
         ):  # fmt: skip
             if name in metrics:
                 shown.append(f"{metrics[name]:{form}} {word}")
+        if metrics.get("updates_skipped"):
+            shown.append(f"{metrics['updates_skipped']:.0f} skipped")
         left = f"{self._time_left(step)} left"
         where = f"campaign {self._campaign + 1}/{self._campaigns} step {step}/{self._budget}"
         if self._console.is_terminal:

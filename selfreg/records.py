@@ -249,6 +249,11 @@ class Group:
         """float32 [completions with a verdict], each 0 or 1."""
         return np.array([grade.reward for grade in self.grades], np.float32)
 
+    @property
+    def has_signal(self) -> bool:
+        """Whether rewards differ. Where they do not, rewards less their mean are all 0."""
+        return len({grade.reward for grade in self.grades}) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

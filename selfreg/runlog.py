@@ -16,6 +16,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from selfreg import rundir
+from selfreg.config import completed
 from selfreg.records import Batch, Group, StepRecord
 from selfreg.rundir import CampaignSummary, Planned
 
@@ -190,10 +191,8 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
     file = folder / rundir.CONFIG
     if not file.exists():
         return
-    old, new = (
-        rundir.flatten(json.loads(file.read_text())),
-        rundir.flatten(json.loads(json.dumps(config))),
-    )
+    old = completed(rundir.flatten(json.loads(file.read_text())))
+    new = rundir.flatten(json.loads(json.dumps(config)))
     differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if differing:
         shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])

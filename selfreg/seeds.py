@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 
 # Which stream draws: training samples, the two panels, the choice of problems, LoRA's adapters,
-# what a control draws, or the panels of capabilities.
-TRAIN, PANEL, REPORT, CHOICE, ADAPTERS, CONTROL, CAPABILITY = range(7)
+# what a control draws, the panels of capabilities, or what an algorithm draws.
+TRAIN, PANEL, REPORT, CHOICE, ADAPTERS, CONTROL, CAPABILITY, ALGORITHM = range(8)
 
 
 def generator(seed: int, stream: int, *position: int) -> np.random.Generator:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfreg import distributed, seeds
+from selfreg.algorithms import configure, find_algorithm
+from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.checkpoint import restore
 from selfreg.data.prompts import render
 from selfreg.data.sets import ProblemSets, load_sets
@@ -38,6 +40,7 @@ from selfreg.rollout.engines import open_engine
 from selfreg.rundir import CHECKPOINTS
 from selfreg.runlog import RunLog, open_run
 from selfreg.sample import Sampler
+from selfreg.validate import skips_updates
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class Stages:
       sampler: Draws and grades completions.
       prompt_width: Tokens of the longest training prompt.
       packing: The rows that the learner is compiled for.
+      algorithm: What the update descends, with the config's settings.
       learner: Updates weights.
       initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
         mesh, float32; or adapters; or either as config.init_checkpoint left it.
@@ -71,6 +75,7 @@ class Stages:
     sampler: Sampler
     prompt_width: int
     packing: Packing
+    algorithm: Algorithm
     learner: Learner
     initial: Callable[[], Any]
     log: RunLog
@@ -96,6 +101,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     prompts = _prompts(config, policy, sets)
     sampling = sampling_of(config)
     packing = packing_of(config, mesh)
+    algorithm = configure(find_algorithm(config.learn.algorithm), config.learn)
     learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
         pool = _open_in_first(opened, lambda: _grader(config, sets))
@@ -128,6 +134,7 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
             sampler=Sampler(engine, pool, sampling, prompts, config.grading.max_unjudged_share),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
+            algorithm=algorithm,
             learner=learner,
             initial=initial,
             log=log,
@@ -246,16 +253,15 @@ def learner_of(
         chunk_tokens=learn.logprob_chunk_tokens,
         packing=packing,
         objective=Objective(
-            use_ratio=learn.use_importance_sampling_ratio,
-            ratio_level=learn.ratio_level,
-            ratio_cap=learn.importance_ratio_cap,
-            clip_low=learn.clip_low,
-            clip_high=learn.clip_high,
-            entropy_coef=learn.entropy_coef,
+            configure(find_algorithm(learn.algorithm), learn),
+            learn.entropy_coef,
+            follows_entropy=learn.entropy_target > 0,
         ),
         offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,
+        can_skip=skips_updates(config),
+        average_decay=optimizer.average_decay,
     )
     rule = make_optimizer(
         b1=optimizer.b1,
@@ -303,7 +309,11 @@ def _warm_up(stages: Stages, engine: Engine) -> None:
     sampling, rollout = stages.sampler.sampling, config.rollout
     # Any problems may be drawn together; the longest prompt of a call says what it costs.
     any_of_train = {lengths[problem.id] for problem in stages.sets.train}
-    calls = [[longest] * rollout.problems_per_step for longest in any_of_train]
+    # A group that is drawn anew may be alone, or with any number of others.
+    counts = range(
+        1 if rollout.redraws else rollout.problems_per_step, rollout.problems_per_step + 1
+    )
+    calls = [[longest] * count for longest in any_of_train for count in counts]
     engine.warm_up(calls, rollout.group_size, sampling)
     for panel in (stages.panel, stages.report, *stages.capabilities.values()):
         own = [lengths[problem.id] for problem in panel.problems]

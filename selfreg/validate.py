@@ -7,9 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from selfreg.algorithms import ALGORITHMS, REINFORCE
+from selfreg.algorithms import defaults, find_algorithm, rules
 from selfreg.conditions import CONDITIONS, DEFAULTS
-from selfreg.config import KEYS, Rule, at_least
+from selfreg.config import KEYS
+from selfreg.keys import Rule, at_least
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -47,10 +48,17 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     config = config.copy_and_resolve_references()
     _check(config, {name: key.rule for name, key in KEYS.items()})
     _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
-    flags = ALGORITHMS[config.learn.algorithm]
-    _fill_open(config, {f"learn.{flag}": value for flag, value in flags.items()})
+    algorithm = find_algorithm(config.learn.algorithm)
+    _fill_open(config, {f"learn.{name}": value for name, value in defaults(algorithm).items()})
+    _check(config, rules(algorithm, config.learn))
     _check(config, _rules_across_keys(config))
     return FrozenConfigDict(config)
+
+
+def skips_updates(config: Any) -> bool:
+    """Whether a run can skip an update: by its gradient's norm, or as no token is left."""
+    drops = config.learn.drop_without_signal or config.learn.mask_truncated
+    return drops or config.optimizer.skip_norm_factor > 0
 
 
 def _check(config: ConfigDict, rules: dict[str, Rule]) -> None:
@@ -82,12 +90,6 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
     sglang = config.sglang
     servers = bool(sglang.urls) + sglang.launch
     learn = config.learn
-    ratio = learn.use_importance_sampling_ratio
-    compares = learn.use_score_centering or learn.algorithm == "dpo"
-    clip_rule = Rule(
-        lambda clip: clip == 0 or (ratio and not learn.importance_ratio_cap),
-        "0 unless learn.use_importance_sampling_ratio=True and learn.importance_ratio_cap=0",
-    )
     in_draws = Rule(
         lambda steps: steps % learn.updates_per_batch == 0,
         f"a multiple of learn.updates_per_batch={learn.updates_per_batch}: a run resumes only "
@@ -107,35 +109,25 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
             lambda gpus: not gpus or len(gpus.split(";")) == sglang.servers,
             f"'' or one list for each of sglang.servers={sglang.servers}, separated by semicolons",
         ),
-        "rollout.group_size": Rule(
-            lambda size: size > 1 or not compares,
-            "at least 2 where learn.use_score_centering=True or learn.algorithm='dpo': the "
-            "completions of a group are compared",
-        ),
         "campaign_budget_steps": Rule(
             lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
             "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
+        "optimizer.offload": Rule(
+            lambda on: not (on and skips_updates(config)),
+            "False where updates can be skipped (learn.drop_without_signal, learn.mask_truncated, "
+            "optimizer.skip_norm_factor): the moments to go back to are not on the device",
+        ),
+        "learn.kl_target": Rule(
+            lambda target: target == 0 or any(learn.kl_schedule or (learn.kl_coef,)),
+            "0 unless learn.kl_coef or learn.kl_schedule gives the weight to begin with",
+        ),
         "evaluation.every_steps": in_draws,
         "checkpoint.every_steps": in_draws,
-        "learn.algorithm": Rule(
-            lambda name: name != "dpo" or all(learn[k] == v for k, v in ALGORITHMS["dpo"].items()),
-            f"another where one of {', '.join(REINFORCE)} is set to what dpo does not set it to",
-        ),
-        "learn.use_leave_one_out": Rule(
-            lambda on: not on or learn.use_score_centering,
-            "False unless learn.use_score_centering=True",
-        ),
-        "learn.ratio_level": Rule(
-            lambda level: ratio or level == "token",
-            "token unless learn.use_importance_sampling_ratio=True",
-        ),
-        "learn.importance_ratio_cap": Rule(
-            lambda cap: cap == 0 or ratio, "0 unless learn.use_importance_sampling_ratio=True"
-        ),
-        "learn.clip_low": clip_rule,
-        "learn.clip_high": clip_rule,
         "rollout.max_sequences": at_least(group),
+        "learn.overlong_tokens": Rule(
+            lambda tokens: tokens <= new_tokens, f"at most rollout.max_new_tokens={new_tokens}"
+        ),
         "learn.row_tokens": Rule(
             holds_every_completion,
             f"ascending widths above 0, the last at least rollout.max_new_tokens={new_tokens}",

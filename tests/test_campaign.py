@@ -91,3 +91,83 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
     assert records(tmp_path / "killed") == whole
     ends = [weights(tmp_path / name, 8) for name in ("whole", "killed")]
     jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
+class Uneven(ByVersion):
+    """Mostly half of what it draws passes, and at times nothing."""
+
+    def load_params(self, params, version=""):
+        super().load_params(params, version)
+        step = int(version.split(".")[1]) if version[:1].isdigit() else 0
+        type(self).script = (0.0 if step % 4 == 3 else 0.5,)
+
+
+STEADY = {
+    "campaigns": 2, "campaign_budget_steps": 7, "checkpoint.every_steps": 3,
+    "evaluation.every_steps": 2, "learn.algorithm": "grpo", "optimizer.lr": 1e-3,
+    "learn.kl_coef": 0.05, "learn.kl_target": 0.01, "learn.entropy_target": 2.0,
+    "learn.entropy_step": 0.01, "learn.reference_every_steps": 2, "optimizer.average_decay": 0.5,
+    "learn.drop_without_signal": True, "rollout.redraws": 1, "optimizer.skip_norm_factor": 1.05,
+}  # fmt: skip
+
+
+def saved(folder, campaign_number, step, name):
+    place = folder.absolute() / "checkpoints" / f"campaign_{campaign_number:02d}" / str(step)
+    with ocp.StandardCheckpointer() as reader:
+        return reader.restore(place / name)
+
+
+def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "JaxEngine", Uneven)
+    monkeypatch.setattr("selfreg.learn.pace.FEWEST_NORMS", 2)
+    config = small(**STEADY)
+    chain.run_chain(config, tmp_path / "whole")
+    whole = records(tmp_path / "whole")
+    learned = [metrics for _, metrics in whole if "loss" in metrics]
+    # Nothing passes at step 3, nor what is drawn instead: the weights stay where they are.
+    for step in (3, 10):
+        assert learned[step]["update_skipped"] == 1
+        assert learned[step]["update_norm"] == learned[step]["bf16_changed_fraction"] == 0
+        assert learned[step]["rollout/redrawn_groups"] == 1
+        assert learned[step]["rollout/drawn_completions"] == 8
+        assert learned[step]["rollout/groups_with_signal"] == 0
+    assert learned[0]["update_norm"] > 0 == learned[0]["rollout/redrawn_groups"]
+    # Each has moved from where it began, and begins anew with a campaign.
+    assert [m["kl_coef"] for m in learned[:2]] == pytest.approx([0.05, 0.05 * 0.98])
+    assert learned[0]["entropy_coef"] == learned[7]["entropy_coef"] == 0.0
+    assert len({m["entropy_coef"] for m in learned[:7]}) > 3
+    # The policy is its own reference again after two steps.
+    assert learned[1]["k3_kl"] > 0
+    assert learned[2]["k3_kl"] < learned[1]["k3_kl"]
+    counts = [m["updates_skipped"] for m in learned[:7]]
+    assert counts == list(np.cumsum([m["update_skipped"] for m in learned[:7]]))
+
+    update = campaign._update
+
+    def killed_at(nth):
+        calls = 0
+
+        def until(*args):
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                raise Killed
+            return update(*args)
+
+        return until
+
+    for nth in (3, 5, 6, 5):
+        monkeypatch.setattr(campaign, "_update", killed_at(nth))
+        with pytest.raises(Killed):
+            chain.run_chain(config, tmp_path / "killed")
+    monkeypatch.setattr(campaign, "_update", update)
+    chain.run_chain(config, tmp_path / "killed")
+    assert records(tmp_path / "killed") == whole
+    for name in ("params", "trained", "moments", "reference"):
+        ends = [saved(tmp_path / folder, 1, 7, name) for folder in ("whole", "killed")]
+        jax.tree.map(np.testing.assert_array_equal, *ends)
+    # What is kept, and begins the next campaign, is the mean; what learns on is not.
+    kept, trained = (saved(tmp_path / "whole", 0, 7, name) for name in ("params", "trained"))
+    assert not np.array_equal(kept["blocks"]["q"], trained["blocks"]["q"])
+    start = saved(tmp_path / "whole", 1, 0, "trained")
+    jax.tree.map(np.testing.assert_array_equal, start, kept)

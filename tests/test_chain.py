@@ -171,8 +171,18 @@ def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatc
             "learn.algorithm": "dpo", "learn.kl_schedule": (0.0, 0.05), "learn.ewc_coef": 10.0,
             "optimizer.eps": 1e-3,
         },
+        {
+            "learn.algorithm": "kl_cov", "learn.updates_per_batch": 2, "evaluation.every_steps": 2,
+            "control_metric": "pass_rate", "learn.mask_high": 5.0, "learn.mask_level": "sequence",
+            "learn.overlong_tokens": 32, "learn.mask_truncated": True, "rollout.redraws": 1,
+            "learn.drop_without_signal": True, "optimizer.average_decay": 0.9,
+            "learn.entropy_target": 0.3, "optimizer.skip_norm_factor": 3.0,
+        },
     ],
-    ids=["ES on pass_rate", "GRPO with everything on", "LoRA, int8, offload", "GSPO", "DPO"],
+    ids=[
+        "ES on pass_rate", "GRPO with everything on", "LoRA, int8, offload", "GSPO", "DPO",
+        "KL-Cov and more",
+    ],
 )  # fmt: skip
 def test_two_real_campaigns_run(changes, tmp_path):
     chain.run_chain(small(**changes), tmp_path)

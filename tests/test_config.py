@@ -1,14 +1,17 @@
 """Configs: every file builds, and what cannot be is refused at once, by name."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from selfreg.algorithms import names
 from selfreg.chain import run_chain
 from selfreg.config import KEYS, default
+from selfreg.runlog import check_same_config
 from selfreg.validate import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +88,7 @@ def test_algorithms_differ_in_what_their_papers_do():
         ),
         (
             {"learn.algorithm": "dpo", "learn.use_std_normalization": True},
-            "algorithm='dpo' .* one of",
+            "std_normalization=True .*algorithm='dpo' reads no other",
         ),
         ({"learn.algorithm": "dpo", "rollout.group_size": 1}, "group_size=1 .* at least 2"),
         ({"learn.updates_per_batch": 2}, "evaluation.every_steps=5 .* a multiple of .*batch=2"),
@@ -116,7 +119,7 @@ def test_keys_that_do_not_go_together_are_refused(changes, words):
         ("rollout.top_p", 1.5, "in (0, 1]"),
         ("rollout.group_size", 0, "at least 1"),
         ("rollout.max_sequences", 8, "at least 16"),
-        ("learn.algorithm", "a2c", "reinforce, rloo, grpo, dr_grpo, ppo, gspo, dpo"),
+        ("learn.algorithm", "a2c", "a .py file, or one of " + ", ".join(names())),
         ("learn.clip_low", 1.0, "in [0, 1)"),
         ("learn.kl_schedule", (0.01, -0.02), "numbers from 0"),
         ("learn.kl_schedule", ("high",), "numbers from 0"),
@@ -145,6 +148,22 @@ def test_impossible_values_are_refused(key, value, allowed):
         resolve(config)
     for words in (f"config.{key}={value!r}", allowed):
         assert words in str(error.value)
+
+
+def test_a_run_folder_that_lacks_newer_keys_is_the_same_run(tmp_path):
+    config = default()
+    old = json.loads(json.dumps(resolve(config).to_dict()))
+    del old["rollout"]["redraws"], old["learn"]["dual_clip"], old["learn"]["options"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    check_same_config(tmp_path, resolve(config).to_dict())
+    for key, value, words in (
+        ("rollout.redraws", 1, "rollout.redraws: 0 there, 1 now"),
+        ("learn.mask_high", 2.0, "learn.mask_high: 0.0 there, 2.0 now"),
+    ):
+        config = default()
+        config.update_from_flattened_dict({key: value})
+        with pytest.raises(ValueError, match=words):
+            check_same_config(tmp_path, resolve(config).to_dict())
 
 
 def test_servers_are_named_or_launched_and_not_both():

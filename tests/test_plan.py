@@ -147,9 +147,23 @@ def test_scoring_and_sharing_of_completions_count():
     plain, kl = work(), work(**{"learn.kl_schedule": (0.0, 0.01)})
     assert plain.score.flops == 0 < kl.score.flops
     assert work(**{"learn.algorithm": "dpo"}).score.flops == 2 * kl.score.flops
+    assert work(**{"learn.algorithm": "clip_cov"}).score.flops == kl.score.flops
     shared = work(**{"learn.updates_per_batch": 5})
     assert shared.sample.seconds == pytest.approx(plain.sample.seconds / 5)
     assert shared.update == plain.update
+
+
+def test_a_reference_and_a_mean_of_weights_are_held_where_there_are_any():
+    def held(**changes):
+        stays = estimate(make_job(small_job(**changes), WIDE, gpu=True), Split(1, 1, 1)).stays
+        return {name: stays[name] for name in ("reference policy", "averaged weights")}
+
+    whole = 4 * sum(parameters(WIDE).values())
+    assert held() == {"reference policy": 0, "averaged weights": 0}
+    assert held(**{"learn.kl_coef": 0.1})["reference policy"] == whole
+    assert held(**{"learn.algorithm": "dpo"})["reference policy"] == whole
+    assert held(**{"learn.algorithm": "clip_cov"})["reference policy"] == 0  # scores itself alone
+    assert held(**{"optimizer.average_decay": 0.9})["averaged weights"] == whole
 
 
 def test_memory_of_long_prompts_and_of_rows_of_all_widths_is_what_the_compiler_says(monkeypatch):

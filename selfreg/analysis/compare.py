@@ -1,11 +1,12 @@
 """Runs side by side: one table, and differences between conditions paired by seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfreg.algorithms import ALGORITHMS
+from selfreg.algorithms import defaults, find_algorithm
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.stats import (
@@ -18,6 +19,7 @@ from selfreg.analysis.stats import (
 )
 from selfreg.analysis.verdict import RunVerdict, kept_score
 from selfreg.conditions import CONDITIONS, DEFAULTS
+from selfreg.config import completed
 from selfreg.records import PanelScore
 from selfreg.rundir import flatten
 
@@ -191,10 +193,11 @@ def _ordered(judged: Sequence[Judged]) -> list[tuple[str, Judged]]:
 
 def _own_settings(run: Run) -> dict[str, Any]:
     """A run's config, dotted, without the keys that are as its condition and algorithm set them."""
-    flat = flatten(run.config)
-    flags = ALGORITHMS.get(str(flat.get("learn.algorithm")), {})
+    flat = completed(flatten(run.config))
     made = {**DEFAULTS, **CONDITIONS.get(run.condition, {})}
-    made |= {f"learn.{key}": value for key, value in flags.items()}
+    with suppress(ValueError):  # a user's file that is no longer there
+        algorithm = find_algorithm(str(flat.get("learn.algorithm")))
+        made |= {f"learn.{key}": value for key, value in defaults(algorithm).items()}
     return {key: value for key, value in flat.items() if key not in made or value != made[key]}
 
 

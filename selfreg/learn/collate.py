@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from selfreg.learn.advantages import advantages, token_weights
+from selfreg.algorithms.parts.advantages import coded, token_weights
+from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.learn.packing import Packing, pack, slots_shape
-from selfreg.records import Batch, Group
+from selfreg.records import Batch, FinishReason, Group
 
 
 def collate(
     groups: Sequence[Group],
     *,
+    algorithm: Algorithm,
+    reward_coding: str,
     prompt_width: int,
     max_new_tokens: int,
     packing: Packing,
-    reward_coding: str,
-    center: bool,
-    normalize: bool,
-    aggregation: str,
-    leave_one_out: bool = False,
+    overlong_tokens: int = 0,
+    learned: np.ndarray | None = None,
 ) -> Batch:
     """Lay groups out in arrays and give every token its advantage, its weight and its slot.
 
@@ -28,15 +28,15 @@ def collate(
 
     Args:
       groups: P groups of G completions, unjudged ones included.
+      algorithm: Configured: gives advantages, and says how tokens are weighed.
+      reward_coding: As config.learn.reward_coding.
       prompt_width: The padded length of prompts. A prompt is run once for all its completions, so
         that its padding costs little.
       max_new_tokens: The most tokens a completion may have.
       packing: The rows that the update is compiled for.
-      reward_coding: See advantages.
-      center: See advantages.
-      normalize: See advantages.
-      aggregation: See token_weights.
-      leave_one_out: See advantages.
+      overlong_tokens: See overlong_penalty.
+      learned: bool [B], which completions the update learns from; the others' tokens weigh nothing
+        and are not counted where weights are divided by counts. None: from all.
 
     Returns:
       The batch; B = P * G.
@@ -44,8 +44,16 @@ def collate(
     rows = [row for group in groups for row in _rows(group)]
     lengths = np.array([len(ids) for ids, _ in rows])
     mask = (np.arange(max_new_tokens) < lengths[:, None]).astype(np.float32)
+    penalties = overlong_penalty(lengths, max_new_tokens, overlong_tokens).reshape(len(groups), -1)
     prompts = [_prompt(group) for group in groups]
-    judged = sum(len(group.rollouts) for group in groups)
+    settings = algorithm.settings
+
+    def advantages(group: Group, penalty: np.ndarray) -> np.ndarray:
+        if not group.rollouts:
+            return np.zeros(group.size, np.float32)
+        rewards = coded(group.rewards, reward_coding) + penalty[: len(group.rollouts)]
+        return padded(algorithm.advantages(settings, rewards), group.size, 0.0)
+
     return Batch(
         prompt_ids=_padded(prompts, prompt_width, np.int32),
         prompt_lengths=np.array([len(prompt) for prompt in prompts], np.int32),
@@ -53,24 +61,58 @@ def collate(
         completion_mask=mask,
         logprobs=_padded([logprobs for _, logprobs in rows], max_new_tokens, np.float32),
         advantages=np.concatenate(
-            [
-                padded(
-                    advantages(
-                        g.rewards,
-                        reward_coding=reward_coding,
-                        center=center,
-                        normalize=normalize,
-                        leave_one_out=leave_one_out,
-                    ),
-                    g.size,
-                    0.0,
-                )
-                for g in groups
-            ]
+            [advantages(group, penalty) for group, penalty in zip(groups, penalties, strict=True)]
         ),
-        token_weights=token_weights(mask, aggregation, max_new_tokens, judged),
+        token_weights=token_weights(mask, settings.token_aggregation, max_new_tokens, learned),
         slots=pack(lengths.reshape(len(groups), -1), max_new_tokens, packing),
     )
+
+
+def overlong_penalty(lengths: np.ndarray, max_new_tokens: int, overlong_tokens: int) -> np.ndarray:
+    """What is added to the reward of a long completion: DAPO's soft overlong punishment.
+
+    0 up to max_new_tokens - overlong_tokens tokens, from there down in a line to -1 at
+    max_new_tokens (Yu et al. 2025, arXiv:2503.14476, eq. 13).
+
+    Args:
+      lengths: int [B], tokens of each completion.
+      max_new_tokens: The most that there may be.
+      overlong_tokens: Over how many the penalty grows; 0: there is none.
+
+    Returns:
+      float32 [B], from -1 to 0.
+    """
+    if not overlong_tokens:
+        return np.zeros(len(lengths), np.float32)
+    beyond = lengths - (max_new_tokens - overlong_tokens)
+    return (-np.clip(beyond / overlong_tokens, 0, 1)).astype(np.float32)
+
+
+def learned_from(
+    groups: Sequence[Group], *, drop_without_signal: bool = False, mask_truncated: bool = False
+) -> np.ndarray | None:
+    """Which completions an update learns from: bool [B], never unjudged ones; None: from all.
+
+    Args:
+      groups: P groups of G completions.
+      drop_without_signal: Leave out groups whose rewards are all alike (the filter of DAPO,
+        arXiv:2503.14476, eq. 11).
+      mask_truncated: Leave out completions that were cut off (its overlong filtering, section 3.4):
+        they still are in their group's mean.
+    """
+    unjudged = any(group.unjudged for group in groups)
+    if not (drop_without_signal or mask_truncated or unjudged):
+        return None
+
+    def of_group(group: Group) -> np.ndarray:
+        learned = [
+            (group.has_signal or not drop_without_signal)
+            and (rollout.finish_reason is not FinishReason.LENGTH or not mask_truncated)
+            for rollout in group.rollouts
+        ]
+        return padded(np.array(learned, bool), group.size, False)
+
+    return np.concatenate([of_group(group) for group in groups])
 
 
 def empty_batch(

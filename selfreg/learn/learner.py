@@ -4,6 +4,7 @@ For a small model on a single CPU device both halves of a batch's rows run besid
 the step by their gradients after them; else an update is one program.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -52,9 +53,11 @@ class Learner(NamedTuple):
     Attributes:
       like: The shapes, types and shardings of a TrainState, to restore one by.
       init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
-      update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor) -> (state,
-        metrics). The state that goes in is donated. `reference logprobs` is None where there is no
-        KL penalty; `anchor`, None where there is no EWC penalty, may be left out.
+      update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor, entropy_coef,
+        most_norm, marks) -> (state, metrics). The state that goes in is donated.
+        `reference logprobs` is None where there is no KL penalty. What comes after `temperature`
+        may be left out: `anchor` is None where there is no EWC penalty, entropy_coef and most_norm
+        are read only where the settings say so, and `marks` are those of the algorithm.
       logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
         completions.
       anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
@@ -147,20 +150,23 @@ def make_learner(
     rank, alpha = (lora.rank, lora.alpha) if lora else (0, 0.0)
     programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
     # Without a base there are its shapes: enough to lower programs by.
-    has_base = lora is not None and lora.base is not None
-    base = programs.freeze(lora.base) if has_base else programs.base
+    base = programs.base
+    if lora is not None and lora.base is not None:
+        base = programs.freeze(lora.base)
 
-    def on_mesh(batch: Batch) -> dict[str, Array]:
+    def on_mesh(batch: Batch, marks: Any = None) -> dict[str, Array]:
         arrays = {name: getattr(batch, name) for name in Batch.__slots__}
+        arrays |= {} if marks is None else {"marks": marks}
         return {name: place(array, replicated(mesh)) for name, array in arrays.items()}
 
-    def in_two(batch: Batch) -> list[dict[str, Array]]:
-        whole, halves = on_mesh(batch), halve(batch.slots, settings.packing)
+    def in_two(batch: Batch, marks: Any = None) -> list[dict[str, Array]]:
+        whole, halves = on_mesh(batch, marks), halve(batch.slots, settings.packing)
         return [whole | {"slots": place(half, replicated(mesh))} for half in halves]
 
     def init(params: Any) -> TrainState:
         placed = programs.copy(params)
-        return TrainState(placed, programs.zero_moments(placed))
+        averaged = programs.copy(params) if settings.average_decay else None
+        return TrainState(placed, programs.zero_moments(placed), averaged)
 
     def update(
         state: TrainState,
@@ -170,11 +176,15 @@ def make_learner(
         kl_coef: float,
         temperature: float,
         anchor: Anchor | None = None,
+        entropy_coef: float = 0.0,
+        most_norm: float = math.inf,
+        marks: Any = None,
     ) -> tuple[TrainState, dict[str, Array]]:
-        numbers = Numbers(*(jnp.float32(number) for number in (lr, kl_coef, temperature)))
+        given = lr, kl_coef, temperature, entropy_coef, most_norm
+        numbers = Numbers(*map(jnp.float32, given))
         if not programs.halved:
-            return programs.update(state, base, on_mesh(batch), reference, anchor, numbers)
-        halves = in_two(batch)
+            return programs.update(state, base, on_mesh(batch, marks), reference, anchor, numbers)
+        halves = in_two(batch, marks)
         gradients = _beside(
             lambda half: programs.gradient(state.params, base, half, reference, numbers), *halves
         )
@@ -205,10 +215,18 @@ def make_learner(
         like, base = programs.like, programs.base
         fields = {name: getattr(batch, name) for name in Batch.__slots__}
         arrays = {name: shaped(array.shape, array.dtype) for name, array in fields.items()}
-        mask, number = arrays["completion_mask"], shaped(())
+        mask: Any = arrays["completion_mask"]
+        number: Any = shaped(())
+        marked = {"marks": shaped(mask.shape)} if settings.objective.algorithm.mark else {}
         scores = shaped(mask.shape) if reference else None
         held = Anchor(like.params, like.params) if anchored else None
-        of_rows = like.params, base, arrays, scores, Numbers(number, number, number)
+        of_rows = (
+            like.params,
+            base,
+            arrays | marked,
+            scores,
+            Numbers(*[number] * len(Numbers._fields)),
+        )
 
         def step() -> jax.stages.Lowered:
             halves = (jax.eval_shape(programs.gradient, *of_rows),) * 2
@@ -264,7 +282,8 @@ def _programs(
         policy = adapt(policy, rank, alpha)
         weights = abstract_adapters(policy, rank)
     moments = jax.eval_shape(optimizer.init, weights)
-    placed_as = TrainState(shardings(weights), shardings(moments))
+    averaged = weights if settings.average_decay else None
+    placed_as = TrainState(shardings(weights), shardings(moments), averaged and shardings(weights))
     if settings.offload:
         placed_as = placed_as._replace(moments=in_host_memory(placed_as.moments, moments))
 
@@ -303,7 +322,7 @@ def _programs(
     # The output keeps the layout of the input: nothing drifts from step to step.
     as_state = partial(jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
     return _Programs(
-        like=with_shardings(TrainState(weights, moments), placed_as),
+        like=with_shardings(TrainState(weights, moments, averaged), placed_as),
         base=base,
         # A copy always: the update donates it, and the caller keeps its own.
         copy=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params),

@@ -1,28 +1,53 @@
 """What an update minimizes: the loss of each token of a microbatch, and what describes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from selfreg.learn.losses import completion_mean, is_clipped, k3, policy_gradient
+from selfreg.algorithms.parts.algorithm import Algorithm, Tokens
+from selfreg.algorithms.parts.losses import k3
 
 Array = jax.Array
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """What a token's loss is made of; each as the key of config.learn that it is named after.
+class Numbers(NamedTuple):
+    """What may differ from update to update without a new program: float32 scalars.
 
-    `use_ratio` is use_importance_sampling_ratio, and `ratio_cap` importance_ratio_cap.
+    Attributes:
+      lr: The learning rate.
+      kl_coef: Weight of the KL penalty.
+      temperature: The sampler's.
+      entropy_coef: Weight of the entropy bonus, where it follows the entropy.
+      most_norm: Of the gradient, above which the update is skipped, where that can be.
     """
 
-    use_ratio: bool = False
-    ratio_level: str = "token"
-    ratio_cap: float = 0.0
-    clip_low: float = 0.0
-    clip_high: float = 0.0
+    lr: Array
+    kl_coef: Array
+    temperature: Array
+    entropy_coef: Array
+    most_norm: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a token's loss is made of.
+
+    Attributes:
+      algorithm: Configured: gives the loss of each token. REINFORCE by default.
+      entropy_coef: As config.learn.entropy_coef.
+      follows_entropy: The entropy bonus has the weight that `Numbers` gives, not entropy_coef.
+    """
+
+    algorithm: Algorithm = field(default_factory=lambda: Algorithm("Williams 1992"))
     entropy_coef: float = 0.0
+    follows_entropy: bool = False
+
+    @property
+    def trains_entropy(self) -> bool:
+        """Whether there is an entropy bonus."""
+        return self.entropy_coef > 0 or self.follows_entropy
 
 
 def token_loss(
@@ -30,10 +55,10 @@ def token_loss(
     logprobs: Array,
     entropy: Array,
     part: dict[str, Array],
-    kl_coef: Array,
+    numbers: Numbers,
     count: int,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of each token: policy gradient, - entropy_coef x entropy, + kl_coef x k3.
+    """The loss of each token: the algorithm's, - entropy_coef x entropy, + kl_coef x k3.
 
     The entropy bonus (Williams & Peng 1991; Mnih et al. 2016, arXiv:1602.01783, section 4) rewards
     the policy for staying undecided. k3 is there where `part` has a reference's logprobs.
@@ -43,28 +68,26 @@ def token_loss(
       logprobs: float32 [rows, T], 0 on padding.
       entropy: float32 [rows, T] in nats, 0 on padding.
       part: What `take` took.
-      kl_coef: float32 scalar.
+      numbers: Of the update.
       count: B.
 
     Returns:
       float32 [rows, T], and metrics by token, 0 on padding, to be summed.
     """
-    mask, advantages = part["completion_mask"], part["advantages"]
     sums = _mismatch(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy}
-    log_ratio = None
-    if objective.use_ratio:
-        log_ratio = logprobs - part["logprobs"]
-        if objective.ratio_level == "sequence":
-            log_ratio = completion_mean(log_ratio, part["completion"], mask, count)
-    clip = {"clip_low": objective.clip_low, "clip_high": objective.clip_high}
-    loss = policy_gradient(logprobs, log_ratio, advantages, ratio_cap=objective.ratio_cap, **clip)
-    if log_ratio is not None and any(clip.values()):
-        sums["clip_fraction"] = is_clipped(log_ratio, advantages, **clip) * mask
-    if objective.entropy_coef:
-        loss = loss - objective.entropy_coef * entropy
+    algorithm = objective.algorithm
+    tokens = Tokens(
+        logprobs, part["logprobs"], part["advantages"], part["completion_mask"],
+        part["completion"], count, part.get("marks"),
+    )  # fmt: skip
+    loss, described = algorithm.token_loss(algorithm.settings, tokens)
+    sums |= described
+    if objective.trains_entropy:
+        coef = numbers.entropy_coef if objective.follows_entropy else objective.entropy_coef
+        loss = loss - coef * entropy
     if "reference" in part:
         sums["k3_kl"] = k3(logprobs, part["reference"])
-        loss = loss + kl_coef * sums["k3_kl"]
+        loss = loss + numbers.kl_coef * sums["k3_kl"]
     return loss, sums
 
 
@@ -72,7 +95,8 @@ def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
     """What the loss needs of each slot's token: every entry [rows, T], 0 on padding.
 
     Args:
-      batch: The fields of a Batch, and where there is one the reference's logprobs.
+      batch: The fields of a Batch, and where there are any the reference's logprobs and the
+        algorithm's marks.
       slots: int32 [rows, T], see selfreg.learn.packing.
 
     Returns:
@@ -80,7 +104,7 @@ def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
     """
     shape = batch["completion_ids"].shape
     wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
-    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference")
+    names = ("completion_mask", "logprobs", "advantages", "token_weights", "reference", "marks")
     taken = {
         name: jnp.where(slots >= 0, wide[name].reshape(-1)[slots], 0.0)
         for name in names

@@ -53,7 +53,7 @@ def stacks(params: Any, name: str) -> tuple[Array, ...]:
 def read_layer(parts: tuple[Array, ...], layer: int | Array, alpha: float) -> Array:
     """One layer's weight from its `stacks`, merged if it has adapters."""
     weight, *factors = (part[layer] for part in parts)
-    return merge_matrix(weight, *factors, alpha) if factors else weight
+    return merge_matrix(weight, factors[0], factors[1], alpha) if factors else weight
 
 
 def unmerged(params: Any) -> tuple[Any, float]:

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 
+from selfreg.algorithms import find_algorithm
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.jax_engine import batch_sizes, turns
 from selfreg.rollout.lanes import width
 
-BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,10 @@ class Job:
       moments: Their type, as config.optimizer.state_dtype.
       offload: Moments lie in the host's memory between updates.
       lora_rank: 0: all weights learn.
-      scorings: Forward passes a step that only score completions: one of the reference policy for
-        a KL penalty, for DPO another one of the policy itself.
+      scorings: Forward passes a step that only score completions: of the reference policy for a
+        KL penalty, and of both policies where the algorithm needs that, as DPO does.
+      holds_reference: A reference policy's weights are held.
+      averages: The mean of the weights over updates is held.
       uses_ewc: The campaign's start and its Fisher information are held.
       served: SGLang servers draw, with memory of their own.
       overlap: The next step's completions are drawn while weights learn.
@@ -98,6 +101,8 @@ class Job:
     lora_rank: int
     chunk_tokens: int
     scorings: int
+    holds_reference: bool
+    averages: bool
     uses_ewc: bool
     served: bool
     overlap: bool
@@ -160,7 +165,9 @@ def make_job(
         return Draws(problems, group, size * group, min(beside, -(-problems // turn)))
 
     steps, learn = config.campaign_budget_steps, config.learn
+    algorithm = find_algorithm(learn.algorithm)
     uses_kl = any(learn.kl_schedule or (learn.kl_coef,))
+    holds_reference = algorithm.needs_reference or uses_kl
     return Job(
         decoder=decoder,
         gpu=gpu,
@@ -173,7 +180,9 @@ def make_job(
         offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
         chunk_tokens=learn.logprob_chunk_tokens,
-        scorings=2 if learn.algorithm == "dpo" else int(uses_kl),
+        scorings=algorithm.needs_own_logprobs + holds_reference,
+        holds_reference=holds_reference,
+        averages=config.optimizer.average_decay > 0,
         uses_ewc=learn.ewc_coef > 0,
         served=rollout.engine == "sglang",
         overlap=rollout.overlap,

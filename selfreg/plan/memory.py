@@ -50,14 +50,15 @@ def estimate(job: Job, split: Split) -> Memory:
     devices, numbers = math.prod(split), sum(weight.size for weight in owned)
     moments = sum(weight.shard * moment_bytes(job, weight) for weight in learns)
     # A campaign's first snapshot holds the Fisher information too.
-    saved = count * MASTER * (2 if job.uses_ewc else 1)
+    saved = count * MASTER * (1 + job.uses_ewc + job.averages)
     # Frozen weights are kept in what layers compute in, adapters in float32.
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": count * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
         "Adam's moments": 0.0 if job.offload else moments,
         "engine's weights": 0.0 if job.served else engine_weights(job, split),
-        "reference policy": count * MASTER if job.scorings else 0.0,
+        "reference policy": count * MASTER if job.holds_reference else 0.0,
+        "averaged weights": count * MASTER if job.averages else 0.0,
         "EWC's start and Fisher": 2 * count * MASTER if job.uses_ewc else 0.0,
     }
     update = learning(job, split)

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.learn.advantages import advantages, token_weights
+from selfreg.algorithms.parts.advantages import coded, group_advantages, token_weights
+from selfreg.algorithms.parts.settings import Settings
+
+
+def advantages(rewards, *, reward_coding, **flags):
+    names = {
+        "center": "use_score_centering", "normalize": "use_std_normalization",
+        "leave_one_out": "use_leave_one_out",
+    }  # fmt: skip
+    settings = Settings(**{names[flag]: on for flag, on in flags.items()})
+    return group_advantages(settings, coded(rewards, reward_coding))
+
 
 REWARDS = np.array([1, 0, 0, 1], np.float32)
 MASK = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], np.float32)

@@ -1,12 +1,21 @@
 """DPO's advantages by hand, and against autodiff of its plain loss."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.learn.pairs import pair_advantages
+from selfreg.algorithms import find_algorithm
+from selfreg.algorithms.parts import pairs
+
+
+def pair_advantages(passed, failed, log_ratios, beta):
+    dpo = find_algorithm("dpo")
+    dpo = replace(dpo, settings=replace(dpo.settings, dpo_beta=beta))
+    return pairs.pair_advantages(dpo, passed, failed, log_ratios)
 
 
 def plain(log_ratios, passed, beta):

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from selfreg.algorithms import find_algorithm
+from selfreg.algorithms.parts.pairs import pair_advantages
+from selfreg.algorithms.parts.policy_gradient import policy_gradient
+from selfreg.algorithms.parts.settings import Settings
 from selfreg.learn.collate import collate
 from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
 from selfreg.learn.optim import cap_updates, make_optimizer
 from selfreg.learn.packing import Packing
-from selfreg.learn.pairs import pair_advantages
-from selfreg.learn.train_step import LearnSettings
+from selfreg.learn.train_step import LearnSettings, loss_scale
 from selfreg.mesh import make_mesh
 from selfreg.models.lora import Lora, random_adapters
 from selfreg.models.policy import random_params
@@ -33,8 +36,10 @@ PACKING = Packing((16,), 2)
 GROUPS = make_groups(3, 2, 4, [1, 7, 10, 3, 10, 1, 1, 6])
 TEMPERATURE = 0.7
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
-PPO = Objective(use_ratio=True, **CLIP)
-GSPO = replace(PPO, ratio_level="sequence", entropy_coef=0.05)
+PPO = Objective(policy_gradient("", Settings(use_importance_sampling_ratio=True, **CLIP)))
+BY_SEQUENCE = replace(PPO.algorithm.settings, ratio_level="sequence")
+GSPO = Objective(replace(PPO.algorithm, settings=BY_SEQUENCE), entropy_coef=0.05)
+DPO = find_algorithm("dpo")
 RANK, ALPHA = 4, 8.0
 
 
@@ -47,7 +52,8 @@ def learner(objective=Objective(), **changes):  # noqa: B008 frozen
 
 def moved_sampler(aggregation="token_mean", seed=0):
     """A batch whose sampler differs from the policy by up to 0.9 nats a token, both ways."""
-    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "aggregation": aggregation})
+    algorithm = policy_gradient("", Settings(token_aggregation=aggregation))
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "algorithm": algorithm})
     logprobs = np.zeros_like(batch.logprobs)
     generator = np.random.default_rng(seed)
     for row, own in zip(logprobs, plain_logprobs(PARAMS, batch), strict=True):
@@ -85,15 +91,16 @@ def plain_entropy(params, batch):
 
 def plain_clipped(params, batch, objective):
     """The clipped loss and the fraction of clipped tokens, one completion after another."""
+    settings = objective.algorithm.settings
     total, clipped = 0.0, 0.0
     entropies = plain_entropy(params, batch)
     for row, own in enumerate(plain_logprobs(params, batch)):
         weights, advantage = batch.token_weights[row][: len(own)], batch.advantages[row]
         log_ratio = own - batch.logprobs[row][: len(own)]
-        if objective.ratio_level == "sequence":
+        if settings.ratio_level == "sequence":
             log_ratio = jnp.full(len(own), log_ratio.mean())
         ratio = jnp.exp(log_ratio)
-        held = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+        held = jnp.clip(ratio, 1 - settings.clip_low, 1 + settings.clip_high)
         total -= jnp.sum(weights * jnp.minimum(ratio * advantage, held * advantage))
         if objective.entropy_coef:
             total -= objective.entropy_coef * jnp.sum(weights * next(entropies))
@@ -135,7 +142,7 @@ def plain_dpo(params, batch, reference, beta):
 
 
 def test_dpo_has_the_gradient_of_its_plain_loss():
-    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "aggregation": "sum"})
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "algorithm": DPO})
     made = learner()
     params = made.init(PARAMS).params
     other = made.init(random_params(POLICY.config, seed=2)).params
@@ -143,8 +150,9 @@ def test_dpo_has_the_gradient_of_its_plain_loss():
         np.asarray(made.logprobs(each, batch, TEMPERATURE)) for each in (params, other)
     )
     passed = np.stack([group.rewards > 0 for group in GROUPS])
+    dpo = replace(DPO, settings=replace(DPO.settings, dpo_beta=0.5))
     log_ratios = (own - reference).sum(axis=1).reshape(passed.shape)
-    advantages, described = pair_advantages(passed, ~passed, log_ratios, 0.5)
+    advantages, described = pair_advantages(dpo, passed, ~passed, log_ratios)
     value, wanted = jax.value_and_grad(plain_dpo)(PARAMS, batch, reference, 0.5)
     np.testing.assert_allclose(described["loss"], value, rtol=1e-4)
     got, _ = gradient_of(made, replace(batch, advantages=advantages))
@@ -205,6 +213,70 @@ def test_an_update_is_capped_matrix_by_matrix(anchored):
             np.testing.assert_allclose(ratio, 1e-3, rtol=1e-2)
     norms = np.abs(np.asarray(state.params["final_norm"]) - PARAMS["final_norm"])
     assert norms.max() > 5e-3  # a vector takes its whole step
+
+
+def test_weights_are_averaged_over_updates():
+    made = learner(average_decay=0.75)
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    state, wanted = made.init(PARAMS), PARAMS
+    jax.tree.map(np.testing.assert_array_equal, state.kept, PARAMS)
+    for _ in range(2):
+        state, _ = made.update(state, batch, None, 1e-2, 0.0, TEMPERATURE)
+        wanted = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * np.asarray(p), wanted, state.params)
+    close(state.kept, wanted, rtol=1e-6)
+    assert learner().init(PARAMS).averaged is None
+
+
+def test_an_update_is_skipped_by_the_norm_of_its_gradient():
+    made = learner(can_skip=True, average_decay=0.5)
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0, TEMPERATURE)
+    assert metrics["update_skipped"] == 0 < metrics["update_norm"]
+    before = jax.tree.map(np.array, state)
+    norm = float(metrics["grad_norm"])
+    for most, skipped in ((0.01 * norm, 1), (-1.0, 1), (100 * norm, 0)):
+        state, metrics = made.update(
+            state, batch, None, 1e-2, 0.0, TEMPERATURE, most_norm=most
+        )  # fmt: skip
+        assert metrics["update_skipped"] == skipped
+        assert (metrics["update_norm"] == 0) == skipped
+        if skipped:
+            jax.tree.map(np.testing.assert_array_equal, state, before)
+    assert not np.array_equal(state.params["blocks"]["q"], before.params["blocks"]["q"])
+
+
+def test_an_entropy_bonus_may_follow_the_entropy():
+    batch = moved_sampler()
+    fixed = learner(replace(PPO, entropy_coef=0.05))
+    follows = learner(replace(PPO, follows_entropy=True))
+    wanted, _ = gradient_of(fixed, batch)
+    state, _ = follows.update(
+        follows.init(PARAMS), batch, None, 0.0, 0.0, TEMPERATURE, entropy_coef=0.05
+    )
+    moments = next(m for m in state.moments if hasattr(m, "mu"))
+    close(jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), wanted)
+
+
+def test_a_loss_scale_by_hand():
+    for largest, wanted in ((1.0, 1), (0.5, 2), (1.5, 1), (3.0, 0.5), (3e-6, 2**19), (0.0, 1)):
+        weights = jnp.array([[largest, 0.1 * largest]])
+        assert loss_scale(weights) == wanted
+    assert all(1 <= loss_scale(jnp.array([w])) * w < 2 for w in (1e-9, 0.7, 123.0))
+
+
+def test_in_float16_the_gradient_of_many_tokens_is_not_rounded_to_nothing():
+    """As much as it is in a batch of 2^15 times as many tokens, of which each weighs less."""
+    batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
+    faint = replace(batch, token_weights=batch.token_weights * np.float32(2.0**-15))
+    rule = make_optimizer(**OPTIMIZER | {"b1": 0.5})
+    settings = LearnSettings("float16", 16, PACKING)
+    made = make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
+    wanted, _ = gradient_of(learner(), batch)
+    got, metrics = gradient_of(made, batch)
+    close(got, wanted, rtol=1e-2)
+    small, again = gradient_of(made, faint)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(2.0**15 * a, b), small, got)
+    assert again["loss"] * 2.0**15 == metrics["loss"]
 
 
 def test_caps_by_hand():

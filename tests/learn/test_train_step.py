@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreg import records, xla
+from selfreg.algorithms import find_algorithm
+from selfreg.algorithms.parts.policy_gradient import policy_gradient
+from selfreg.algorithms.parts.settings import Settings
 from selfreg.learn.collate import collate
 from selfreg.learn.learner import make_learner
 from selfreg.learn.objective import Objective
@@ -28,9 +31,10 @@ PARAMS = random_params(POLICY.config, seed=1)
 OPTIMIZER = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 0.0}
 LONGEST = 10
 PACKING = Packing((10, 16), 2)
+RATIO = Settings(use_importance_sampling_ratio=True)
 COLLATE = {
-    "prompt_width": 32, "max_new_tokens": LONGEST, "packing": PACKING, "center": False,
-    "reward_coding": "minus_one_one", "normalize": False, "aggregation": "token_mean",
+    "prompt_width": 32, "max_new_tokens": LONGEST, "packing": PACKING,
+    "reward_coding": "minus_one_one", "algorithm": find_algorithm("reinforce"),
 }  # fmt: skip
 
 
@@ -64,7 +68,9 @@ def make_groups(seed=0, problems=2, group=4, lengths=None):
 @cache
 def learner(packing=PACKING, use_ratio=False, **optimizer):
     rule = make_optimizer(**OPTIMIZER | optimizer)
-    settings = LearnSettings("float32", 16, packing, Objective(use_ratio))
+    settings = LearnSettings(
+        "float32", 16, packing, Objective(policy_gradient("", RATIO if use_ratio else None))
+    )
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 
@@ -220,7 +226,7 @@ def test_equal_rewards_change_no_weight_under_grpo():
         Group(g.problem, g.rollouts, g.programs, (Grade(Outcome.FAILED),) * 4)
         for g in make_groups()
     ]
-    batch = collate(groups, **COLLATE | {"center": True, "normalize": True})
+    batch = collate(groups, **COLLATE | {"algorithm": find_algorithm("grpo")})
     made = learner()
     state, metrics = made.update(made.init(PARAMS), batch, None, 1e-2, 0.0, 0.7)
     assert metrics["grad_norm"] == 0

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from selfreg.algorithms import find_algorithm
+from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.evals.panel import score
-from selfreg.learn.collate import collate, padded
-from selfreg.learn.pairs import pair_advantages
+from selfreg.learn.collate import collate, learned_from, padded
 from selfreg.records import Grade, Outcome, PanelScore, Unjudged, to_json
+from tests.learn.test_algorithms import with_settings
 from tests.learn.test_train_step import COLLATE, gradient_of, make_groups
 
 LOST = Grade(Outcome.INFRA_ERROR, detail="no verdict")
@@ -31,13 +33,19 @@ def smaller(group):
     return replace(group, unjudged=())
 
 
+def batch_of(groups, **settings):
+    """As a run collates them, with REINFORCE's other settings."""
+    options = COLLATE | {"algorithm": with_settings("reinforce", **settings)}
+    return collate(groups, learned=learned_from(groups), **options)
+
+
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant_length", "sum"])
-@pytest.mark.parametrize("rule", [{}, {"leave_one_out": True}, {"normalize": True}])
+@pytest.mark.parametrize("rule", [{}, {"use_leave_one_out": True}, {"use_std_normalization": True}])
 def test_a_group_learns_as_a_smaller_one(aggregation, rule):
     groups = [without_verdict(group, 0, 2) for group in make_groups(3)]
-    options = COLLATE | {"center": True, "aggregation": aggregation} | rule
-    batch = collate(groups, **options)
-    alone = collate([smaller(group) for group in groups], **options)
+    options = {"use_score_centering": True, "token_aggregation": aggregation} | rule
+    batch = batch_of(groups, **options)
+    alone = batch_of([smaller(group) for group in groups], **options)
     assert batch.completion_mask.shape[0] == 8  # as compiled
     rows = [0, 1, 4, 5]
     for name in ("completion_ids", "completion_mask", "logprobs", "advantages", "token_weights"):
@@ -50,8 +58,8 @@ def test_a_group_learns_as_a_smaller_one(aggregation, rule):
 
 def test_the_gradient_is_that_of_the_smaller_groups():
     groups = [without_verdict(group, 1) for group in make_groups(5)]
-    wanted, _ = gradient_of(collate([smaller(group) for group in groups], **COLLATE))
-    got, metrics = gradient_of(collate(groups, **COLLATE))
+    wanted, _ = gradient_of(batch_of([smaller(group) for group in groups]))
+    got, metrics = gradient_of(batch_of(groups))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), got, wanted)
     assert all(np.isfinite(value).all() for value in metrics.values())
 
@@ -59,11 +67,13 @@ def test_the_gradient_is_that_of_the_smaller_groups():
 def test_groups_without_any_verdict():
     groups = make_groups(7)
     none = [without_verdict(group, 0, 1, 2, 3) for group in groups]
-    for options in ({}, {"center": True, "normalize": True}, {"center": True, "leave_one_out": 1}):
-        batch = collate([none[0], groups[1]], **COLLATE | options)
+    centred = {"use_score_centering": True}
+    rules = {}, centred | {"use_std_normalization": True}, centred | {"use_leave_one_out": True}
+    for options in rules:
+        batch = batch_of([none[0], groups[1]], **options)
         assert not batch.advantages[:4].any()
         assert batch.prompt_lengths[0] == len(groups[0].rollouts[0].prompt_ids)
-    gradient, metrics = gradient_of(collate(none, **COLLATE))
+    gradient, metrics = gradient_of(batch_of(none))
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
     assert np.isfinite(metrics["loss"])
     assert np.isfinite(metrics["grad_norm"])
@@ -71,7 +81,8 @@ def test_groups_without_any_verdict():
 
 def test_pairs_leave_them_out():
     rewards = np.array([padded(np.array([1, 0], np.float32), 3, np.nan)])
-    got, metrics = pair_advantages(rewards == 1, rewards == 0, np.zeros((1, 3)), 0.1)
+    dpo = find_algorithm("dpo")
+    got, metrics = pair_advantages(dpo, rewards == 1, rewards == 0, np.zeros((1, 3)))
     assert (got[2], metrics["dpo/pairs"]) == (0, 1)
 
 

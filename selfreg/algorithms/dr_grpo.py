@@ -1,0 +1,8 @@
+"""Dr. GRPO: GRPO without the division by the group's spread, which favours easy problems."""
+
+from selfreg.algorithms.parts.policy_gradient import policy_gradient
+from selfreg.algorithms.parts.settings import Settings
+
+ALGORITHM = policy_gradient(
+    "Liu et al. 2025, arXiv:2503.20783, section 3.2", Settings(use_score_centering=True)
+)

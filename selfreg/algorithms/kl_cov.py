@@ -1,0 +1,66 @@
+"""KL-Cov: the tokens that cost most entropy are held near to the policy that sampled them.
+
+A fraction of the tokens, those with the greatest covariance of logprob and advantage, gets a
+penalty on KL(sampler || policy), estimated by k3 at the token: r - 1 - log r with
+r = policy / sampler. It is 0 where the policy has not moved since it sampled, so that it takes
+several updates a draw.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from selfreg.algorithms.parts import policy_gradient as usual
+from selfreg.algorithms.parts.algorithm import Tokens
+from selfreg.algorithms.parts.covariance import count_of, covariances
+from selfreg.algorithms.parts.settings import Settings, setting
+from selfreg.keys import ABOVE_ZERO, BETWEEN, Rule, at_least
+from selfreg.records import Batch
+
+
+@dataclass(frozen=True)
+class KlCovSettings(Settings):
+    """What GRPO reads, and which tokens are held how strongly."""
+
+    kl_cov_fraction: float = setting(2e-3, "of tokens, which are held", BETWEEN)
+    kl_cov_coef: float = setting(1.0, "weight of their KL penalty", ABOVE_ZERO)
+
+
+def mark(
+    settings: KlCovSettings, logprobs: np.ndarray, batch: Batch, random: np.random.Generator
+) -> np.ndarray:
+    """1 on the tokens that are held: float32 [B, T]. Nothing is drawn at random."""
+    each = covariances(logprobs, batch).reshape(-1)
+    ranked = np.argsort(-each, kind="stable")  # NaN comes last
+    count = min(count_of(settings.kl_cov_fraction, batch), np.count_nonzero(~np.isnan(each)))
+    marks = np.zeros(each.size, np.float32)
+    marks[ranked[:count]] = 1
+    return marks.reshape(logprobs.shape)
+
+
+def token_loss(settings: KlCovSettings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
+    """The usual loss, + kl_cov_coef x k3 on marked tokens; `marked_fraction`."""
+    from selfreg.algorithms.parts.losses import k3
+
+    loss, described = usual.token_loss(settings, tokens)
+    held = tokens.marks * k3(tokens.sampler_logprobs, tokens.logprobs)
+    return loss + settings.kl_cov_coef * held, described | {"marked_fraction": tokens.marks}
+
+
+def check(settings: KlCovSettings) -> dict[str, Rule]:
+    """The usual rules, and more than one update a draw."""
+    words = "at least 2 under kl_cov: until the policy has moved nothing is held"
+    several = at_least(2)._replace(words=words)
+    return {**usual.check(settings), "learn.updates_per_batch": several}
+
+
+ALGORITHM = usual.policy_gradient(
+    "Cui et al. 2025, arXiv:2505.22617, eq. 12 and 13",
+    KlCovSettings(
+        use_score_centering=True, use_std_normalization=True, use_importance_sampling_ratio=True
+    ),
+    token_loss=token_loss,
+    check=check,
+    mark=mark,
+)

@@ -1,0 +1,1 @@
+"""Parts of algorithms: settings, advantages, ratios and clips, pairs of completions."""
