@@ -43,8 +43,8 @@ class Tests:
 
     Attributes:
       setup: Source that runs before the program: imports and helpers that it may use.
-      code: Source that runs after the program, in its namespace (Python) or appended to it as the
-        rest of the translation unit (C++). The program passes when this runs to its end.
+      code: Source that calls the program and runs to its end when that is right: statements in its
+        namespace (Python), or a `main` beside a function that stands for the program's (C++).
       stdio: Cases for a whole program that reads standard input and writes standard output.
       tolerance: How far, absolutely or in proportion, a number in an output may be from one that
         the case writes with a decimal point or an exponent.
@@ -72,7 +72,8 @@ class Problem:
       language: The language of the program.
       entry_point: The function the tests call; None for a stdin/stdout program.
       starter: Source that the answer continues (a HumanEval prompt: imports, signature, docstring)
-        or must fit (an APPS starter); empty when the answer is a whole program.
+        or must fit (an APPS starter); empty when the answer is a whole program. It declares the
+        function that C++ tests call, or the solution does.
       solution: A canonical program that passes the tests; None where the data set has none.
       time_limit_s: CPU seconds a program may use.
       memory_limit_mb: Address space a program may use, in MiB.

@@ -30,7 +30,8 @@ constexpr bool is_range<T, std::void_t<typename T::value_type, decltype(std::dec
                                        decltype(std::declval<T&>().size())>> = true;
 template <class T, class = void> constexpr bool is_string = false;
 template <class T>
-constexpr bool is_string<T, std::void_t<typename T::traits_type, decltype(std::declval<T&>().c_str())>> =
+constexpr bool is_string<
+    T, std::void_t<typename T::traits_type, decltype(std::declval<T&>().c_str())>> =
     sizeof(typename T::value_type) == 1;
 template <class T, class = void> constexpr bool is_keyed = false;
 template <class T> constexpr bool is_keyed<T, std::void_t<typename T::key_type>> = true;
@@ -42,8 +43,8 @@ constexpr bool can_grow<T, std::void_t<decltype(std::declval<T&>().push_back(
                                std::declval<typename T::value_type>()))>> = true;
 template <class T, class = void> constexpr bool is_optional = false;
 template <class T>
-constexpr bool is_optional<T, std::void_t<typename T::value_type, decltype(std::declval<T&>().has_value())>> =
-    true;
+constexpr bool is_optional<
+    T, std::void_t<typename T::value_type, decltype(std::declval<T&>().has_value())>> = true;
 template <class T> constexpr bool is_pair = false;
 template <class A, class B> constexpr bool is_pair<std::pair<A, B>> = true;
 template <class T> constexpr bool is_number =
@@ -79,7 +80,8 @@ template <class T> T get() {
         long long number;
         selfreg_channel::get(&number, sizeof number);
         const T value = static_cast<T>(number);
-        if (static_cast<long long>(value) != number) selfreg_channel::fail("a number does not fit its type");
+        if (static_cast<long long>(value) != number)
+            selfreg_channel::fail("a number does not fit its type");
         return value;
     } else if constexpr (is_number<T>) {
         double number;
@@ -130,9 +132,9 @@ template <class A> void take_back(std::remove_reference_t<A>& argument) {
     if constexpr (is_changed<A>) argument = get<Plain<A>>();
 }
 
-// A holds the declared types: the stub's own parameters, which may be references, are its arguments.
+// A holds the declared types; the arguments are the stub's own parameters.
 template <class R, class... A> R call(std::remove_reference_t<A>&... arguments) {
-    static_assert(!std::is_reference_v<R>, "a function that returns a reference cannot be called from another process");
+    static_assert(!std::is_reference_v<R>, "no reference can be carried from process to process");
     (put(static_cast<const Plain<A>&>(arguments)), ...);
     selfreg_channel::ask();
     if constexpr (std::is_void_v<R>) {
@@ -154,20 +156,27 @@ template <class To, class From> To convert(const From& value) {
         return value;
     } else if constexpr (is_number<To> && std::is_arithmetic_v<From>) {
         const To number = static_cast<To>(value);
-        if (!std::is_floating_point_v<To> && !(static_cast<From>(number) == value && (number < 0) == (value < 0)))
+        const bool is_exact =
+            static_cast<From>(number) == value && (number < 0) == (value < 0);
+        if (!std::is_floating_point_v<To> && !is_exact)
             selfreg_channel::fail("the result does not fit its declared type");
         return number;
     } else if constexpr (std::is_convertible_v<const From&, To>) {
         return value;
     } else if constexpr (is_pair<To> && is_pair<From>) {
-        return To(convert<typename To::first_type>(value.first), convert<typename To::second_type>(value.second));
-    } else if constexpr (is_range<To> && is_range<From> && is_map<To> == is_map<From> && !is_string<To> && !is_string<From>) {
+        return To(convert<typename To::first_type>(value.first),
+                  convert<typename To::second_type>(value.second));
+    } else if constexpr (is_range<To> && is_range<From> && is_map<To> == is_map<From> &&
+                         !is_string<To> && !is_string<From>) {
         To values{};
         for (auto&& element : value) {
             if constexpr (is_map<To>)
-                values.emplace(convert<typename To::key_type>(element.first), convert<typename To::mapped_type>(element.second));
+                values.emplace(convert<typename To::key_type>(element.first),
+                               convert<typename To::mapped_type>(element.second));
             else
-                values.insert(values.end(), convert<typename To::value_type>(static_cast<const typename From::value_type&>(element)));
+                values.insert(values.end(),
+                              convert<typename To::value_type>(
+                                  static_cast<const typename From::value_type&>(element)));
         }
         return values;
     } else {
@@ -192,7 +201,7 @@ template <class F, class... T> auto invoke(Rank<1>, F& f, T&... x) -> decltype(f
     return f(Loose<T>{x}...);
 }
 template <class F, class... T> void invoke(Rank<0>, F&, T&...) {
-    static_assert(never<F>, "the program defines no function that takes what the problem declares");
+    static_assert(never<F>, "the program defines no function that takes the declared arguments");
 }
 
 template <class... A> struct Arguments {};
@@ -217,7 +226,7 @@ template <class R, class... A, class F> void answer(R (*)(A...), F f) {
         using Result = decltype(invoke(Rank<3>(), f, x...));
         if constexpr (std::is_void_v<R> || std::is_void_v<Result>) {
             invoke(Rank<3>(), f, x...);
-            static_assert(std::is_void_v<R>, "the function returns nothing, and the problem declares that it does");
+            static_assert(std::is_void_v<R>, "the function returns nothing, and is declared to");
         } else {
             put(convert<R>(static_cast<const Plain<Result>&>(invoke(Rank<3>(), f, x...))));
         }
