@@ -1,8 +1,9 @@
 """Plain data as tagged JSON, and back: what judge and program tell each other. Never pickle.
 
 None, bool, float, str and small int stand for themselves; the rest is a list that begins with its
-tag. Subclasses of plain types become their base: whatever a program made of `==`, `len` or `abs`
-stays with it. What is no plain data goes by reference, which `opaque` and `resolve` make and take.
+tag. Of an object whose class extends a plain type the contents travel, beside a reference to the
+object (`images.py`). What is no plain data goes by reference alone, which `opaque` and `resolve`
+make and take.
 
 Mutable containers are numbered as they come, so that a list that is passed twice arrives as one,
 cycles arrive, and a reply can say what became of each argument.
