@@ -9,7 +9,6 @@ from selfreg.plan.weights import (
     Pass,
     Split,
     divisor,
-    moment_bytes,
     scores_of,
     trained,
     weights,
