@@ -7,7 +7,7 @@
 The paper's (figure 1): pass@1 rises from .25 to .81 by step 50 and is near 0 by step 200; one run,
 its seed unnamed. One campaign of 200 steps; steps 50, 100, 150 and 200 are kept for table2.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.51 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.51 hours a
 chain, one chain; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

@@ -7,7 +7,7 @@
 The paper's (table 2), start and end of 20 more steps: .63 to .81 from step 50, .31 to .77 from step
 100, .41 to .00 from step 150. Run fig1 first: its chain keeps these steps.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.06 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.06 hours a
 chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

@@ -9,7 +9,7 @@ identical rows cannot be. A2v1 halves the learning rate on a collapse, A3v1 revi
 it. All take their first campaign from A0. C++ and Spanish panels at campaign ends are Table 14's
 3-campaign rows.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.18 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.18 hours a
 chain, 12 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

@@ -6,7 +6,7 @@
 
 The paper's (appendix I.3, table 9): .151 [.060, .213] at the end, against A3's .138.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.6 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.6 hours a
 chain, 3 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

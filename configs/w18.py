@@ -8,7 +8,7 @@ The paper's (section 5.10, table 12), ends against naive GRPO's of the same seed
 .281 and .254, .228 and .191; mean difference -.016 [-.113, .037]. Each chain takes its first
 campaign from w17's A0 at 7b: run those first.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.6 at most
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.6 at most
 hours a chain, 3 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

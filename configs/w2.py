@@ -12,7 +12,7 @@ B3 asks the model that `--config.control.llm_url` serves; the tiny variant asks 
 this machine, and where nobody answers, B3 says so and draws as B2 does. The C++ half learns from
 procedural problems: HumanEval has none.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.18 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.18 hours a
 chain, 30 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

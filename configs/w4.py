@@ -8,7 +8,7 @@ The paper's (section 5.6, table 6): .118 [.052, .183] at the end of A0's ten cam
 .273] of A3's; tables 7 to 9, 11 and 16 and figure 3 read these chains too, and table 15 their C++
 panel. A3 takes its first campaign from A0: the two do not differ before it ends.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.6 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.6 hours a
 chain, 10 chains; grading and snapshots come on top. (The paper's took 5 on 8 GB200.) FOLDER holds
 Qwen2.5-7B-Instruct.
 """

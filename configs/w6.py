@@ -6,7 +6,7 @@
 
 The paper's (table 6): .259 at the end, one chain, its seed unnamed.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.6 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.6 hours a
 chain, one chain; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

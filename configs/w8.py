@@ -7,7 +7,7 @@
 The paper's (table 9): .222 [.141, .280] at the end. Its 51 steps a chain contradict its own clamp
 at 8 and appendix G's mean of 11 a campaign; read the steps that these chains make.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 40 GB a device and 0.6 at most
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.6 at most
 hours a chain, 3 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

@@ -71,7 +71,7 @@ class Job:
       activation_bytes: Of what is kept of it.
       fused_attention: No scores are held.
       moments: Their type, as config.optimizer.state_dtype.
-      offload: Moments lie in the host's memory between updates.
+      offload: Moments lie in the host's memory too, between updates.
       lora_rank: 0: all weights learn.
       scorings: Forward passes a step that only score completions: of the reference policy for a
         KL penalty, and of both policies where the algorithm needs that, as DPO does.

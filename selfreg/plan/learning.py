@@ -9,7 +9,6 @@ from selfreg.plan.weights import (
     Pass,
     Split,
     divisor,
-    moment_bytes,
     scores_of,
     trained,
     weights,
@@ -34,17 +33,7 @@ def learning(job: Job, split: Split) -> dict[str, float]:
     learnt = _most(turned | _loop(job, split), turned | _prompts_backward(job, split))
     return {"gradients, summed": beside * count * MASTER} | _most(
         {part: beside * size for part, size in learnt.items()},
-        {"a weight's step": largest * MASTER, "moments, fetched": _fetched(job, split)},
-    )
-
-
-def _fetched(job: Job, split: Split) -> float:
-    """Offloaded moments that lie on the device at one time: a layer's, or of another weight all."""
-    if not job.offload:
-        return 0.0
-    return max(
-        weight.shard * moment_bytes(job, weight) / (weight.shape[0] if weight.in_blocks else 1)
-        for weight in trained(job, split)
+        {"a weight's step": largest * MASTER},
     )
 
 

@@ -55,7 +55,8 @@ def estimate(job: Job, split: Split) -> Memory:
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": count * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
-        "Adam's moments": 0.0 if job.offload else moments,
+        # Offloaded ones too: the CUDA compiler keeps room for them on the device.
+        "Adam's moments": moments,
         "engine's weights": 0.0 if job.served else engine_weights(job, split),
         "reference policy": count * MASTER if job.holds_reference else 0.0,
         "averaged weights": count * MASTER if job.averages else 0.0,
