@@ -76,7 +76,7 @@ def step(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str,
     return {
         "loss": float(metrics["loss"]),
         "gradient": jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu),
-        "bytes": {n: bytes_a_device(t) for n, t in state._asdict().items()},
+        "bytes": {n: bytes_a_device(t) for n, t in state._asdict().items() if jax.tree.leaves(t)},
         "shares": {
             jax.tree_util.keystr(path): leaf.addressable_shards[0].data.size / leaf.size
             for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)

@@ -127,7 +127,8 @@ def zero_sums(policy: Policy, params: Any) -> Any:
 def summing(policy: Policy, params: Any, sums: Any) -> tuple[Decoder, Any]:
     """The decoder with these weights, whose gradients are added to `sums`.
 
-    Those of the blocks are added by the decoder, to which `sums["blocks"]` must be given.
+    Those of the blocks are added by the decoder, to which `sums["blocks"]` must be given; those of
+    all else take the place of its sums.
 
     Returns:
       The decoder, and the sums to hand on.
@@ -172,8 +173,9 @@ def accumulate(
         (value, _), back, sums = jax.vjp(
             lambda total, prompts: loss(total, prompts, part), zero, prompts, has_aux=True
         )
-        gradient, more = back((jnp.ones_like(value), gradient))
-        return *jax.tree.map(jnp.add, (so_far, wanted), ((value, sums), more)), gradient
+        own, more = back((jnp.ones_like(value), gradient))
+        so_far, wanted = jax.tree.map(jnp.add, (so_far, wanted), ((value, sums), more))
+        return so_far, wanted, _with_tables(gradient, own)
 
     # Sums of many small terms: in float32, whatever the layers compute in.
     def zeros(tree: Any) -> Any:
@@ -183,8 +185,16 @@ def accumulate(
     start = zeros((value, sums)), zeros(prompts), zero
     (value, sums), wanted, gradient = fold(add, start, slots, packing, mesh)
     wanted = jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts)
-    (gradient,) = through_prompts((wanted, gradient))
-    return value, sums, gradient
+    (own,) = through_prompts((wanted, gradient))
+    return value, sums, _with_tables(gradient, own)
+
+
+def _with_tables(sums: Any, gradient: Any) -> Any:
+    """The blocks' new sums, and those of all else with their gradient added.
+
+    XLA sums a table's gradient over data devices once, behind the loop, if it is added here.
+    """
+    return {n: g if n == "blocks" else sums[n] + g for n, g in gradient.items()}
 
 
 def fold(

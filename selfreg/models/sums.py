@@ -19,13 +19,14 @@ Array = jax.Array
 def add_gradient(
     split: Callable[[Any], Any], weights: Any, sums: Any, layer: Array | None = None
 ) -> tuple[Any, Any]:
-    """The weights and the sums as they are; backward the weights' gradient is added to the sums.
+    """The weights and the sums as they are; backward a layer's gradient is added to the sums.
 
     Args:
       split: Lays a gradient over the mesh in force.
       weights: What a function computes with. They get no gradient of their own.
       sums: Float32, nested and shaped alike.
-      layer: int32 []: the weights are of this layer, and the sums have a leading [L].
+      layer: int32 []: the weights are of this layer, and the sums have a leading [L]. None: the
+        weights are no layer's; their gradient takes the place of the sums, and the caller adds it.
 
     Returns:
       The weights to compute with, and the sums to hand on.
@@ -33,7 +34,7 @@ def add_gradient(
 
     def add(layer: Array | None, total: Array, gradient: Array) -> Array:
         if layer is None:
-            return total + gradient
+            return gradient
         new = jax.lax.dynamic_index_in_dim(total, layer, keepdims=False) + gradient
         return jax.lax.dynamic_update_index_in_dim(total, new, layer, 0)
 
