@@ -22,7 +22,7 @@ from typing import Any
 from selfreg.audit.settings import Settings
 from selfreg.audit.table import Builder, Table
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f]")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]{0,500}\x07|[\x00-\x08\x0b-\x1f]")
 _RAY = re.compile(r"^\([\w.:]+(?:\([^)]*\))? pid=\d+(?:, ip=[\d.]+)?\)\s?")
 _NUMBER = (
     r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan\b|inf\b|NaN\b|Infinity\b)"
@@ -42,10 +42,10 @@ _DICT_STEP = re.compile(
 _CONTINUED = re.compile(r"^\s*(?:['\"}\])]|[-+\d.]+[,}])")
 _STEP_ALONE = re.compile(r"(?i)\b(?:step|iteration|iter)\s*#?(\d+)\s*:\s*$")
 _BAR = re.compile(
-    r"(?P<name>[^|%\r]*?)(?::\s+|^\s*|\s+)\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<all>\d+)\s*"
+    r"(?P<name>[^|%\r]{0,80}?)(?::\s+|^\s*|\s+)\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<all>\d+)\s*"
     r"\[(?P<rest>[^\]]*)\]?"
 )
-_BAR_VALUE = re.compile(rf"([A-Za-z_][\w/.@-]*)=({_NUMBER})")
+_BAR_VALUE = re.compile(rf"(?<![\w/.@-])([A-Za-z_][\w/.@-]{{0,80}})=({_NUMBER})")
 _HEADING = re.compile(
     r"^[\s=*#▶-]*(?:(?:Epoch\s+\d+/\d+\s+)?Step\s+\d+/\d+\s+)?"
     r"(?P<name>Train step|Step|Iter(?:ation)?)\s+(?P<step>\d+)(?:\s*/\s*\d+)?\s*"
@@ -56,7 +56,7 @@ _BULLET = re.compile(
 )
 _SEGMENT = re.compile(rf"^\s*([A-Za-z][\w ./-]{{0,60}}?)\s*[:\s]\s*({_NUMBER})(%?)\s*\S*\s*$")
 _COMMA_PAIR = re.compile(
-    rf"([A-Za-z_][\w/.@-]*(?: [A-Za-z_][\w/.@-]*){{0,4}}?)\s*[:=\s]\s*({_NUMBER})(?=[\s,;|)\]]|$)"
+    rf"(?<![\w/.@-])([A-Za-z_][\w/.@-]{{0,60}}(?: [A-Za-z_][\w/.@-]{{0,60}}){{0,4}}?)\s{{0,20}}[:=\s]\s{{0,20}}({_NUMBER})(?=[\s,;|)\]]|$)"
 )
 _LOGGER = re.compile(
     r"^(?:.*?\b(?:INFO|SUCCESS|WARNING|DEBUG)\b[\s:\]-]*"
@@ -64,6 +64,8 @@ _LOGGER = re.compile(
 )
 _MAX_DICT_LINES = 5_000
 _MAX_LINE = 1 << 20
+# What is longer is prose, and holds no pairs; a dict's heading is shorter.
+_MOST_PLAIN, _MOST_BEFORE = 10_000, 500
 BAR = "progress bar"
 
 
@@ -143,7 +145,7 @@ class Console:
     # Dictionaries.
 
     def _dict(self, line: str, start: int) -> None:
-        before = line[:start] or ""
+        before = line[max(0, start - _MOST_BEFORE) : start]
         step = _DICT_STEP.search(before)
         alone = None if before.strip(" >") else _STEP_ALONE.search(self._previous)
         self._step = float(step[1]) if step else float(alone[1]) if alone else None
@@ -270,7 +272,7 @@ class Console:
         if self._block is not None and (found := _BULLET.match(text)):
             self._block.setdefault(found[1].strip(), _fraction(found[2]))
             return
-        pairs = _pairs(text)
+        pairs = _pairs(text) if len(text) <= _MOST_PLAIN else {}
         if len(pairs) > 1 or any("reward" in name.lower() for name in pairs):
             for done in list(self._bars.values())[-1:]:
                 pairs.setdefault(BAR, float(done))
