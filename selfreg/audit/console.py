@@ -56,7 +56,8 @@ _BULLET = re.compile(
 )
 _SEGMENT = re.compile(rf"^\s*([A-Za-z][\w ./-]{{0,60}}?)\s*[:\s]\s*({_NUMBER})(%?)\s*\S*\s*$")
 _COMMA_PAIR = re.compile(
-    rf"(?<![\w/.@-])([A-Za-z_][\w/.@-]{{0,60}}(?: [A-Za-z_][\w/.@-]{{0,60}}){{0,4}}?)\s{{0,20}}[:=\s]\s{{0,20}}({_NUMBER})(?=[\s,;|)\]]|$)"
+    r"(?<![\w/.@-])([A-Za-z_][\w/.@-]{0,60}(?: [A-Za-z_][\w/.@-]{0,60}){0,4}?)"
+    rf"\s{{0,20}}[:=\s]\s{{0,20}}({_NUMBER})(?=[\s,;|)\]]|$)"
 )
 _LOGGER = re.compile(
     r"^(?:.*?\b(?:INFO|SUCCESS|WARNING|DEBUG)\b[\s:\]-]*"

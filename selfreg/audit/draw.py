@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
+from selfreg.audit.compare import condition
 from selfreg.audit.judge import Audit
 from selfreg.audit.logs import Log
 from selfreg.audit.show import heading, step, unit
@@ -17,6 +18,7 @@ from selfreg.audit.show import heading, step, unit
 # As many dots would make a vector image of megabytes.
 _MANY = 500
 _LETTERS = 58
+_NAMED = 12  # more conditions than this are told by the table alone
 
 
 def figure(log: Log, audit: Audit, theme: Theme = LIGHT) -> Figure:
@@ -50,27 +52,35 @@ def figure(log: Log, audit: Audit, theme: Theme = LIGHT) -> Figure:
 
 
 def overlay(runs: Sequence[tuple[Log, Audit]], theme: Theme = LIGHT) -> Figure:
-    """Several runs' smoothed metrics on one pair of axes: runs of one condition in one colour."""
-    from selfreg.audit.compare import condition
-
+    """Several runs' smoothed metrics, one colour a condition; axes of their own for each unit."""
     names = list(dict.fromkeys(condition(log)[0] for log, _ in runs))
+    units: dict[str, list[tuple[Log, Audit]]] = {}
+    for log, audit in runs:
+        units.setdefault("rates" if audit.counts.rate else log.column, []).append((log, audit))
     with matplotlib.rc_context(style(theme)):
-        picture = Figure((WIDTH_IN, 3.4), dpi=DPI, layout="constrained")
-        ax = picture.subplots()
-        shown = set()
-        for log, audit in runs:
-            name = condition(log)[0]
-            colour = theme.lines[names.index(name) % len(theme.lines)]
-            dashes = "-" if names.index(name) < len(theme.lines) else "--"
-            label = None if name in shown else textwrap.shorten(name, 40, placeholder="...")
-            shown.add(name)
-            ax.plot(audit.steps, audit.smoothed, dashes, color=colour, linewidth=1.2, label=label)
-        columns = dict.fromkeys(unit(log, audit) for log, audit in runs)
-        ax.set_title(_wrapped(f"{', '.join(columns)}, smoothed"))
-        ax.set_xlabel("step")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if len(names) <= 12:
-            picture.legend(loc="outside lower left", ncols=1, frameon=False)
+        picture = Figure((WIDTH_IN, 0.9 + 2.4 * len(units)), dpi=DPI, layout="constrained")
+        all_axes = np.atleast_1d(picture.subplots(len(units)))
+        shown: set[str] = set()
+        for ax, (title, own) in zip(all_axes, units.items(), strict=True):
+            for log, audit in own:
+                name = condition(log)[0]
+                number = names.index(name)
+                ax.plot(
+                    audit.steps, audit.smoothed, "-" if number < len(theme.lines) else "--",
+                    color=theme.lines[number % len(theme.lines)], linewidth=1.2,
+                    label=None if name in shown else textwrap.shorten(name, 40, placeholder="..."),
+                )  # fmt: skip
+                shown.add(name)
+            columns = ", ".join(dict.fromkeys(unit(log, audit) for log, audit in own))
+            ax.set_title(
+                _wrapped(f"{columns}, smoothed" if title == "rates" else f"{title}, smoothed")
+            )
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            if title == "rates":
+                ax.set_ylim(-0.03, 1.03)
+        all_axes[-1].set_xlabel("step")
+        if len(names) <= _NAMED:
+            picture.legend(loc="outside lower left", ncols=2, frameon=False)
     return picture
 
 

@@ -13,6 +13,7 @@ from selfreg.audit.documents import read_csv, read_json
 from selfreg.audit.events import is_events, read_events
 from selfreg.audit.logs import FILE, Log, logs_of, missing
 from selfreg.audit.parquet import is_parquet, read_parquet
+from selfreg.audit.samples import FORM as SAMPLES_FORM
 from selfreg.audit.samples import by_step, is_dump
 from selfreg.audit.source import is_binary, open_source
 from selfreg.audit.table import Table, join, with_column
@@ -25,6 +26,8 @@ _LOGS = (
 )  # fmt: skip
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 _NUMBER = re.compile(r"\d+")
+# As many equal values are no accident.
+_SHARED = 5
 _ZIP = b"PK\x03\x04"
 
 
@@ -52,8 +55,36 @@ def read_logs(path: Path, column: str | None = None, step_column: str | None = N
                 if errors
                 else f"{path} holds neither a trainer_state.json, event files nor other logs"
             )
-        return found
+        return _without_twins(found)
     return _read([path], column, step_column)
+
+
+def _without_twins(logs: list[Log]) -> list[Log]:
+    """Runs once each: samples whose means a trainer's log has too give that log their counts."""
+    dumps = [log for log in logs if SAMPLES_FORM in log.format]
+    others = [log for log in logs if SAMPLES_FORM not in log.format]
+    kept = []
+    for dump in dumps:
+        twins = [i for i, log in enumerate(others) if _same(dump, log)]
+        if len(twins) != 1:
+            kept.append(dump)
+            continue
+        log = others[twins[0]]
+        others[twins[0]] = replace(
+            log,
+            facts={**(log.facts or {}), **(dump.facts or {})},
+            notes=(*log.notes, f"samples in {dump.file.name} have the same means"),
+        )
+    return [*others, *kept]
+
+
+def _same(one: Log, other: Log) -> bool:
+    """Whether two logs hold the same values at shared steps, but for their rounding."""
+    _, first, second = np.intersect1d(one.steps, other.steps, return_indices=True)
+    if len(first) < _SHARED or np.ptp(one.values[first]) == 0:
+        return False
+    apart = np.abs(one.values[first] - other.values[second])
+    return bool((apart <= 1e-3 * np.maximum(1, np.abs(one.values[first]))).all())
 
 
 def folder(path: Path) -> Iterator[list[Path]]:

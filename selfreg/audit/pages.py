@@ -1,6 +1,6 @@
 """HTML pages of other people's runs: one a run, and one that compares several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from selfreg.analysis import page
 from selfreg.audit import compare, draw, show
@@ -10,15 +10,16 @@ from selfreg.audit.logs import Log
 
 def run_page(log: Log, audit: Audit, text: str) -> str:
     """One run: the verdict, the picture, the numbers, and how the file was read."""
+    told, lines = show.indicators(log, audit), text.splitlines()
     return page.render(
         "audit.html.j2",
         title=show.title(log),
         heading=show.heading(audit),
         failed=bool(audit.failure),
-        lines=text.splitlines()[1:],
+        lines=lines[1 : len(lines) - len(told)],
         picture_of=page.themed(lambda theme: draw.figure(log, audit, theme)),
         numbers=[dict(show.row(log, audit))],
-        indicators=_indicator_rows(text, log),
+        indicators=_indicator_rows(told),
     )
 
 
@@ -40,10 +41,8 @@ def comparison_page(
     )
 
 
-def _indicator_rows(text: str, log: Log) -> list[dict[str, str]]:
-    rows = []
-    for line in text.splitlines()[-len(log.indicators) :] if log.indicators else []:
-        name, _, rest = line.rstrip(".").partition(": ")
-        parts = [part.split(" ", 1) for part in rest.split(", ")]
-        rows.append({"indicator": name, **{p[0]: p[-1] for p in parts}})
-    return rows
+def _indicator_rows(told: Mapping[str, str]) -> list[dict[str, str]]:
+    return [
+        {"indicator": name, **dict(part.split(" ", 1) for part in text.split(", "))}
+        for name, text in told.items()
+    ]

@@ -28,6 +28,7 @@ _NO_REWARDS = {
 }
 _SAMPLE_STEPS = ("step", "global_step", "iteration")
 SAMPLES, PROBLEMS, LEVELS = "samples a step", "problems a step", "reward levels"
+FORM = "samples"
 LOW, HIGH = "lowest reward", "highest reward"
 
 
@@ -96,7 +97,7 @@ def by_step(table: Table, column: str | None = None) -> tuple[Table, str]:
     numbers = {title: Column(rows, means), "step": Column(rows, at)}
     notes.append(f"{table.rows:,} samples in {len(at)} steps")
     samples = Table(
-        f"samples ({table.format})", len(at), numbers, {}, facts, dropped,
+        f"{FORM} ({table.format})", len(at), numbers, {}, facts, dropped,
         tuple(note for note in notes if note), table.name,
     )  # fmt: skip
     return samples, title

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from selfreg.analysis.finding import LEVEL, Finding, p_value
+from selfreg.analysis.finding import Finding, p_value
 from selfreg.audit.judge import Audit
 from selfreg.audit.logs import Log
 
@@ -14,6 +14,11 @@ _SURE = "beyond noise"
 def title(log: Log) -> str:
     """The run's file, and its name where the file holds several."""
     return f"{log.file} [{log.name}]" if log.name else str(log.file)
+
+
+def label(log: Log) -> str:
+    """The run's name, or its file's with the folder, which often says more than the file."""
+    return log.name or "/".join(log.file.resolve().parts[-2:])
 
 
 def heading(audit: Audit) -> str:
@@ -73,7 +78,7 @@ def describe(log: Log, audit: Audit) -> str:
     ]
     if len(log.parts) > 1:
         lines.append(f"Its parts, each to be judged with --column: {', '.join(log.parts)}.")
-    lines += [_indicator(name, log, audit) for name in log.indicators]
+    lines += [f"{name}: {told}." for name, told in indicators(log, audit).items()]
     return "\n".join(lines)
 
 
@@ -107,7 +112,7 @@ def noise(audit: Audit) -> str:
         text += f"; {counts.why}"
     if found.binomial_sd and found.excess is not None:
         text += f"; independent samples alone would make {found.binomial_sd:.3g}"
-        if found.excess > 1.05:
+        if found.excess > 1.2:
             text += f", and this is {found.excess:.1f} times that variance"
         if found.overdispersed:
             text += ": OVERDISPERSED, so that the measured noise is used"
@@ -141,7 +146,7 @@ def step(number: float) -> str:
 def row(log: Log, audit: Audit) -> Mapping[str, str]:
     """The run as a row of a table."""
     return {
-        "run": log.name or log.file.name,
+        "run": label(log),
         "verdict": audit.finding.value,
         "start": f"{audit.smoothed[0]:.3g}",
         "peak": f"{audit.shape.peak:.3g}",
@@ -153,19 +158,16 @@ def row(log: Log, audit: Audit) -> Mapping[str, str]:
     }
 
 
-def sure_rise(audit: Audit) -> bool:
-    """Whether the end lies above the start beyond noise."""
-    return audit.gain > 0 and audit.gain_p <= LEVEL
-
-
-def _indicator(name: str, log: Log, audit: Audit) -> str:
-    """Means over a window at the start, up to the peak and at the end."""
-    one = log.indicators[name]
+def indicators(log: Log, audit: Audit) -> dict[str, str]:
+    """Means of each indicator over a window at the start, up to the peak and at the end."""
     ends = audit.steps
     width = float(ends[0] - log.steps[0])
-    shown = []
-    for end in (ends[0], audit.shape.peak_step, ends[-1]):
-        part = one.values[(one.steps >= end - width) & (one.steps <= end)]
-        part = part[np.isfinite(part)]
-        shown.append(f"{part.mean():.4g}" if len(part) else "absent")
-    return f"{name} ({one.column}): start {shown[0]}, peak {shown[1]}, end {shown[2]}."
+    told = {}
+    for name, one in log.indicators.items():
+        shown = []
+        for end in (ends[0], audit.shape.peak_step, ends[-1]):
+            part = one.values[(one.steps >= end - width) & (one.steps <= end)]
+            part = part[np.isfinite(part)]
+            shown.append(f"{part.mean():.4g}" if len(part) else "absent")
+        told[f"{name} ({one.column})"] = f"start {shown[0]}, peak {shown[1]}, end {shown[2]}"
+    return told

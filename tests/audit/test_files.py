@@ -105,7 +105,7 @@ def test_wandbs_own_file_over_several_blocks(tmp_path):
     assert (log.format, log.name) == ("W&B run file", "grpo-seed1")
     assert log.steps.tolist() == list(range(0, 300, 10))
     assert log.values.tolist() == VALUES.tolist()
-    assert (log.facts["data/train_batch_size"], log.facts["rollout/n"]) == (8, 8)
+    assert (log.facts["train_batch_size"], log.facts["rollout/n"]) == (8, 8)
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     assert len(read_log(file).values) == 29
@@ -120,6 +120,22 @@ def test_a_folder_takes_every_log_in_it_once(tmp_path):
         (tmp_path / name / "config.json").write_text('{"lr": 0.1}')
         (tmp_path / name / "notes.txt").write_text("nothing of use\n")
     assert [log.file.parent.name for log in read_logs(tmp_path)] == ["a", "b"]
+
+
+def test_samples_beside_their_trainers_log_are_one_run(tmp_path):
+    rng = np.random.default_rng(0)
+    rewards = rng.integers(0, 2, (12, 32)).astype(float)
+    rows = [{"step": i + 1, "reward": float(r.mean())} for i, r in enumerate(rewards)]
+    (tmp_path / "metrics.jsonl").write_text(lines(rows))
+    (tmp_path / "rollouts").mkdir()
+    for i, own in enumerate(rewards):
+        (tmp_path / "rollouts" / f"{i + 1}.jsonl").write_text(
+            lines({"input": f"q{j // 8}", "output": "x", "score": float(r), "step": i + 1}
+                  for j, r in enumerate(own))
+        )  # fmt: skip
+    log = read_log(tmp_path)
+    assert log.file.name == "metrics.jsonl"
+    assert (log.facts["samples a step"], log.facts["problems a step"]) == (32, 4)
 
 
 CONSOLES = [
