@@ -50,7 +50,12 @@ def audit_all(paths: Sequence[Path], options: Options, say: Callable[[str], None
     taken: set[str] = set()
     for path in paths:
         try:
-            logs = read_logs(path, options.column, options.step_column)
+            logs = read_logs(
+                path,
+                options.column,
+                options.step_column,
+                lambda why: say(f"Left out: {_one_line(why)}"),
+            )
         except (ValueError, OSError) as error:
             errors.append(_one_line(error))
             continue
@@ -144,5 +149,5 @@ def _is_ours(file: Path, log: Log) -> bool:
     )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())

@@ -42,7 +42,7 @@ _DICT_STEP = re.compile(
 _CONTINUED = re.compile(r"^\s*(?:['\"}\])]|[-+\d.]+[,}])")
 _STEP_ALONE = re.compile(r"(?i)\b(?:step|iteration|iter)\s*#?(\d+)\s*:\s*$")
 _BAR = re.compile(
-    r"(?P<name>[^|%\r]{0,80}?)(?::\s+|^\s*|\s+)\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<all>\d+)\s*"
+    r"(?P<name>[^|%\r{}'\"\]]{0,80}?(?:\[[^|%\r\]]{0,20}\])?)(?::\s+|^\s*|\s+)\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<all>\d+)\s*"
     r"\[(?P<rest>[^\]]*)\]?"
 )
 _BAR_VALUE = re.compile(rf"(?<![\w/.@-])([A-Za-z_][\w/.@-]{{0,80}})=({_NUMBER})")
@@ -65,6 +65,7 @@ _LOGGER = re.compile(
 )
 _MAX_DICT_LINES = 5_000
 _MAX_LINE = 1 << 20
+_MOST_BARS = 8
 # What is longer is prose, and holds no pairs; a dict's heading is shorter.
 _MOST_PLAIN, _MOST_BEFORE = 10_000, 500
 BAR = "progress bar"
@@ -90,7 +91,7 @@ class Console:
         self._step: float | None = None
         self._bars: dict[str, int] = {}
         self._bar_at: dict[str, list[tuple[int, int]]] = {}
-        self._bar_row: tuple[str, int, list[dict[str, float]]] | None = None
+        self._bar_row: tuple[str, list[dict[str, float]]] | None = None
         self._bar_count = 0
         self._block: dict[str, float] | None = None
         self._block_step: float | None = None
@@ -131,8 +132,17 @@ class Console:
             self._end_dict()
         if not line.strip():
             return
-        if "%|" in line:
-            line = self._bar(line)
+        # Text and bars may share a line, where a log was stored without its returns.
+        end = 0
+        for bar in _BAR.finditer(line) if "%|" in line else ():
+            self._text(line[end : bar.start()])
+            self._bar(bar)
+            end = bar.end()
+        self._text(line[end:])
+
+    def _text(self, line: str) -> None:
+        if not line.strip():
+            return
         if found := ("step:" in line and _VERL.search(line)):
             self._rows["verl"].add({"step": found[1], **dict(_VERL_VALUE.findall(found[2]))})
         elif "{" in line and (start := _DICT_START.search(line)):
@@ -171,35 +181,28 @@ class Console:
 
     # Progress bars.
 
-    def _bar(self, line: str) -> str:
-        """Take the bars of a line; returns what stands behind the last one."""
-        rest = line
-        for found in _BAR.finditer(line):
-            name, done = found["name"].strip(), int(found["done"])
-            key = f"{name} of {found['all']}"
-            if key not in self._bars and len(self._bars) >= 8:
-                self._bars.pop(next(iter(self._bars)))
-            values = {k: float(v) for k, v in _BAR_VALUE.findall(found["rest"])}
-            if values:
-                self._bar_values(name, done, values)
-            self._bars[key] = done
-            rest = line[found.end() :]
-        return rest
-
-    def _bar_values(self, name: str, done: int, values: dict[str, float]) -> None:
-        at = self._bar_row
-        if at is None or at[0] != name or done < at[1]:
+    def _bar(self, found: re.Match[str]) -> None:
+        name, done = found["name"].strip(), int(found["done"])
+        key = f"{name} of {found['all']}"
+        if key not in self._bars and len(self._bars) >= _MOST_BARS:
+            self._bars.pop(next(iter(self._bars)))
+        if self._bar_row is not None and done < self._bars.get(key, 0):
             self._end_bar()
-            at = (name, done, [])
-        if not at[2] or at[2][-1] != values:
-            at[2].append(values)
-        self._bar_row = (name, done, at[2])
+        self._bars[key] = done
+        values = {k: float(v) for k, v in _BAR_VALUE.findall(found["rest"])}
+        if values:
+            if self._bar_row is None or self._bar_row[0] != name:
+                self._end_bar()
+                self._bar_row = (name, [])
+            shown = self._bar_row[1]
+            if not shown or shown[-1] != values:
+                shown.append(values)
 
     def _end_bar(self) -> None:
         """One row a bar: the means of what it showed."""
         if self._bar_row is None:
             return
-        _, _, shown = self._bar_row
+        _, shown = self._bar_row
         names = dict.fromkeys(name for values in shown for name in values)
         self._bar_count += 1
         means = {

@@ -1,7 +1,7 @@
 """Paths to runs: which reader a file takes, and which files of a folder belong together."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,13 +31,19 @@ _SHARED = 5
 _ZIP = b"PK\x03\x04"
 
 
-def read_logs(path: Path, column: str | None = None, step_column: str | None = None) -> list[Log]:
+def read_logs(
+    path: Path,
+    column: str | None = None,
+    step_column: str | None = None,
+    left_out: Callable[[str], None] | None = None,
+) -> list[Log]:
     """The runs of a file, or of a folder.
 
     Args:
       path: A log; or a folder: of checkpoints, of event files, of samples, or of any logs.
       column: The metric; None: the trainer's name for the mean reward.
       step_column: Where the step stands; None: the trainer's name for it.
+      left_out: Takes a line for each file of a folder that holds no run.
 
     Raises:
       ValueError: There is no run in it; the message is one line.
@@ -55,6 +61,8 @@ def read_logs(path: Path, column: str | None = None, step_column: str | None = N
                 if errors
                 else f"{path} holds neither a trainer_state.json, event files nor other logs"
             )
+        for error in errors if left_out is not None else ():
+            left_out(error)
         return _without_twins(found)
     return _read([path], column, step_column)
 

@@ -19,8 +19,8 @@ REWARDS = (
     "episode_reward_mean", "score", "pass_rate", "train/pass_rate", "accuracy_reward", "r",
 )  # fmt: skip
 STEPS = (
-    "step", "Step", "_step", "global_step", "train/global_step", "training/global_step",
-    "trainer/global_step", "global_step/max_steps", "current_steps", "iteration",
+    "step", "global_step", "train/global_step", "training/global_step", "trainer/global_step",
+    "global_step/max_steps", "current_steps", "Step", "_step", "iteration",
     "train_iteration", "rollout/step", "train/step", "progress/batch", "time/iterations",
     "time/total_timesteps", "total_timesteps", "timesteps_total", "training_iteration", "iter",
     "it", "update", "bars",

@@ -119,7 +119,44 @@ def test_a_folder_takes_every_log_in_it_once(tmp_path):
         )
         (tmp_path / name / "config.json").write_text('{"lr": 0.1}')
         (tmp_path / name / "notes.txt").write_text("nothing of use\n")
-    assert [log.file.parent.name for log in read_logs(tmp_path)] == ["a", "b"]
+    left_out = []
+    logs = read_logs(tmp_path, left_out=left_out.append)
+    assert [log.file.parent.name for log in logs] == ["a", "b"]
+    assert len(left_out) == 4
+
+
+def test_a_console_stored_without_its_returns(tmp_path):
+    file = tmp_path / "output.log"
+    file.write_text(
+        "".join(
+            f" {i}%|#   | {i}/30 [00:05<02:36,  5.39s/it]{{'loss': 0.1, 'reward': {v}}}"
+            for i, v in enumerate(VALUES, 1)
+        )
+    )
+    log = read_log(file)
+    assert log.steps.tolist() == list(range(1, 31))
+    assert log.values.tolist() == VALUES.tolist()
+
+
+def test_bars_of_one_batch_are_a_step_each(tmp_path):
+    file = tmp_path / "train.log"
+    file.write_text(
+        "".join(
+            f"Train epoch [1/1]:   0%|    | 0/1 [00:00<?, ?it/s]\r"
+            f"Train epoch [1/1]: 100%|####| 1/1 [00:01<00:00, 1.2s/it, act_loss=0.1, reward={v}]\n"
+            for v in VALUES
+        )
+    )
+    assert read_log(file).values.tolist() == VALUES.tolist()
+
+
+def test_the_trainers_step_goes_before_wandbs_own(tmp_path):
+    file = tmp_path / "history.jsonl"
+    rows = [
+        {"_step": i, "train/global_step": 10 * i, "train/reward": v} for i, v in enumerate(VALUES)
+    ]
+    file.write_text(lines(rows))
+    assert read_log(file).steps[-1] == 290
 
 
 def test_samples_beside_their_trainers_log_are_one_run(tmp_path):
