@@ -14,15 +14,10 @@ import numpy as np
 from selfreg.audit import names
 from selfreg.audit.console import BAR
 from selfreg.audit.counts import EPISODES
+from selfreg.audit.markers import find_marker
 from selfreg.audit.series import failed_from
 from selfreg.audit.table import Table, take
 
-# Columns that tell runs apart, or training from evaluation, where a step stands in several rows.
-_MARKERS = (
-    "run", "run_id", "run_name", "name", "experiment", "exp", "exp_name", "trial", "seed", "split",
-    "mode", "phase", "stage", "type", "kind", "set", "dataset", "eval", "is_eval", "env", "model",
-)  # fmt: skip
-_MOST_RUNS = 200
 FILE = "number of the file"
 _ANEW = "the epoch goes on while the step begins anew: steps are counted on"
 
@@ -144,7 +139,9 @@ def _exported(table: Table) -> list[Table]:
 
 
 def _runs(file: Path, table: Table, reward: str, step_column: str | None) -> list[Log]:
-    marker = _marker(table, reward, step_column)
+    clock, steps = _clock(table, reward, step_column)
+    plain = clock is not None and clock not in names.EPOCHS
+    marker = find_marker(table, reward, clock, steps) if plain else None
     if marker is None:
         return _in_order(file, table, reward, step_column)
     found = []
@@ -154,59 +151,6 @@ def _runs(file: Path, table: Table, reward: str, step_column: str | None) -> lis
         if reward in part.numbers:
             found += _in_order(file, part, reward, step_column)
     return found
-
-
-def _marker(
-    table: Table, reward: str, step_column: str | None
-) -> tuple[str, list[tuple[str, np.ndarray]]] | None:
-    """A column by which steps stop to repeat: run, seed, split, or rows that log an evaluation."""
-    chosen = table.numbers[reward].at
-    clock, steps = _clock(table, reward, step_column)
-    if clock is None or clock in names.EPOCHS or len(np.unique(steps)) == len(steps):
-        return None
-    known = [name for name in _MARKERS if name in table.texts or name in table.numbers]
-    texts = [name for name in table.texts if name not in known and len(table.texts[name].names) > 1]
-    for name in (*known, *texts):
-        codes, labels = _codes(table, name)
-        own = codes[chosen]
-        if not 1 < len(np.unique(own)) <= _MOST_RUNS or name == clock:
-            continue
-        if name not in known and len(np.unique(own)) > 20:
-            continue
-        pairs = np.unique(np.stack([own, steps]), axis=1)
-        ordered = all(_restarts_alone(steps[own == code]) for code in np.unique(own))
-        if pairs.shape[1] == len(steps) or (name in known and ordered):
-            return name, [(_label(name, labels[int(c)]), codes == c) for c in np.unique(own)]
-    evaluated = np.zeros(table.rows, bool)
-    for name, column in table.numbers.items():
-        if name.lower().startswith(("eval", "val", "test")) and len(column.at) < len(chosen):
-            evaluated[column.at] = True
-    pairs = np.unique(np.stack([evaluated[chosen], steps]), axis=1)
-    if evaluated[chosen].any() and pairs.shape[1] == len(steps):
-        return "rows that log an evaluation", [("", ~evaluated), ("evaluation", evaluated)]
-    return None
-
-
-def _restarts_alone(steps: np.ndarray) -> bool:
-    return len(steps) < 2 or (np.diff(steps) <= 0).sum() <= len(steps) / 10
-
-
-def _codes(table: Table, name: str) -> tuple[np.ndarray, Sequence[str]]:
-    codes = np.full(table.rows, -1, np.int64)
-    if name in table.texts:
-        labels = table.texts[name]
-        codes[labels.at] = labels.codes
-        return codes, [*labels.names, "none"]
-    column = table.numbers[name]
-    values, own = np.unique(column.values, return_inverse=True)
-    codes[column.at] = own
-    return codes, [*(f"{value:g}" for value in values), "none"]
-
-
-def _label(name: str, value: str) -> str:
-    return (
-        value if name in ("run", "run_id", "run_name", "name", "experiment") else f"{name}={value}"
-    )
 
 
 def _clock(table: Table, reward: str, step_column: str | None) -> tuple[str | None, np.ndarray]:
