@@ -59,8 +59,8 @@ def audit_all(paths: Sequence[Path], options: Options, say: Callable[[str], None
         except (ValueError, OSError) as error:
             errors.append(_one_line(error))
             continue
-        except (MemoryError, RecursionError) as error:
-            errors.append(f"{path} cannot be read: {type(error).__name__}")
+        except Exception as error:  # a file that nobody thought of must not end the others
+            errors.append(f"{path} cannot be read: {type(error).__name__}: {_one_line(error)}")
             continue
         for log in logs:
             try:

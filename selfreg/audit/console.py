@@ -323,6 +323,8 @@ def _segments(parts: Iterable[str]) -> dict[str, float]:
         if found := _SEGMENT.match(part):
             number = float(found[2])
             row.setdefault(found[1].strip(), number / 100 if found[3] else number)
+        else:  # torchtune: several pairs behind one bar
+            row = {**_pairs(part), **row}
     return row
 
 

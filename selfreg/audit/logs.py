@@ -86,7 +86,8 @@ def logs_of(
     """
     found = []
     exported = _exported(table)
-    for run in exported or [table]:
+    plain = column is not None and column in table.numbers and " - " not in column
+    for run in [table] if plain else exported or [table]:
         reward = _reward(run, column)
         if reward is not None:
             found += _runs(file, run, reward, step_column)
@@ -127,6 +128,8 @@ def _exported(table: Table) -> list[Table]:
     if not pairs:
         return []
     shared = {name: c for name, c in table.numbers.items() if " - " not in name}
+    if names.find_reward(list(shared)) is not None:
+        return []  # names that hold a dash, and no export
     runs = []
     for run in dict.fromkeys(before for before, _, _ in pairs):
         own = {

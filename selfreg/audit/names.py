@@ -16,7 +16,9 @@ REWARDS = (
     "rollout/rewards", "rollout/score/mean", "train/rewards", "train/mean_reward", "train/score",
     "task_reward/avg", "final_reward/avg", "objective/scores", "objective/scores_mean",
     "env/reward_mean", "ppo/mean_scores", "Reward", "rm", "env_reward", "episode_reward",
-    "episode_reward_mean", "score", "pass_rate", "train/pass_rate", "accuracy_reward", "r",
+    "episode_reward_mean", "env_runners/episode_return_mean", "episode_return_mean",
+    "charts/episodic_return", "episode_return", "rewards", "score", "pass_rate",
+    "train/pass_rate", "accuracy_reward", "r",
 )  # fmt: skip
 STEPS = (
     "step", "global_step", "train/global_step", "training/global_step", "trainer/global_step",

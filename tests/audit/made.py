@@ -204,6 +204,13 @@ def trl(values):
     )
 
 
+def torchtune(values):
+    """Its disk logger."""
+    return "".join(
+        f"Step {i} | loss:0.01 rewards:{v} kl_loss:0.001 lr:1e-05 \n" for i, v in enumerate(values)
+    )
+
+
 def plain(values):
     return "".join(
         f"INFO step={i} loss=0.01 mean_reward={v} entropy=0.4\n" for i, v in enumerate(values)

@@ -166,6 +166,13 @@ def test_a_wandb_export_of_one_run_and_of_several(tmp_path):
     assert len(read_logs(file, "train/reward")) == 2
 
 
+def test_a_dash_in_a_name_makes_no_export(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("step,reward,loss - a,loss - b\n0,0.5,1,2\n1,0.25,1,2\n")
+    assert read_log(file).values.tolist() == [0.5, 0.25]
+    assert read_log(file, "reward").values.tolist() == [0.5, 0.25]
+
+
 @pytest.mark.parametrize("name", ["run", "seed", "run_id", "whatever"])
 def test_runs_in_one_long_table(tmp_path, name):
     file = tmp_path / "long.csv"

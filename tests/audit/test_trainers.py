@@ -31,6 +31,7 @@ VALUES = rates(np.linspace(0.3, 0.7, 24))
         (made.mlx, "Total Rewards", 1, {"KL", "length", "cut at the limit"}, 3),
         (made.mlx_older, "Total rewards mean", 1, set(), 3),
         (made.trl, "reward", 1, {"KL", "gradient norm", "length"}, 9),
+        (made.torchtune, "rewards", 0, {"KL"}, 9),
         (made.plain, "mean_reward", 0, {"entropy"}, 9),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
