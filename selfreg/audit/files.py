@@ -61,8 +61,9 @@ def read_logs(
                 if errors
                 else f"{path} holds neither a trainer_state.json, event files nor other logs"
             )
-        for error in errors if left_out is not None else ():
-            left_out(error)
+        if left_out is not None:
+            for why in errors:
+                left_out(why)
         return _without_twins(found)
     return _read([path], column, step_column)
 
