@@ -14,6 +14,7 @@ from selfreg.audit.source import Source
 from selfreg.audit.table import Builder, Table
 from selfreg.audit.wire import DecodeError, messages
 
+FORM = "TensorBoard"
 _MASK = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78
 _CONTENTS = {1: "<f", 2: "<d", 3: "<i", 9: "<q"}
@@ -53,7 +54,7 @@ def read_events(source: Source) -> tuple[Table, float]:
         if scalars:
             rows.add({"step": found.step, **scalars})
     notes = ["its last record is cut"] if cut else []
-    return rows.table("TensorBoard", notes=notes), started
+    return rows.table(FORM, notes=notes), started
 
 
 def _records(source: Source) -> tuple[list[bytes], bool]:

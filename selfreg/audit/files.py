@@ -32,7 +32,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def read_logs(
-    path: Path,
+    path: Path | str,
     column: str | None = None,
     step_column: str | None = None,
     left_out: Callable[[str], None] | None = None,
@@ -48,6 +48,7 @@ def read_logs(
     Raises:
       ValueError: There is no run in it; the message is one line.
     """
+    path = Path(path)
     if path.is_dir():
         found, errors = [], []
         for item in folder(path):
@@ -55,6 +56,8 @@ def read_logs(
                 found += _read(item, column, step_column)
             except (ValueError, OSError) as error:
                 errors.append(str(error))
+            except Exception as error:  # a file that nobody thought of must not end the others
+                errors.append(f"{item[0]} cannot be read: {type(error).__name__}: {error}")
         if not found:
             raise ValueError(
                 f"{path}: {len(errors)} files, no run; the first: {errors[0]}"

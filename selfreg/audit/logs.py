@@ -14,6 +14,7 @@ import numpy as np
 from selfreg.audit import names
 from selfreg.audit.console import BAR
 from selfreg.audit.counts import EPISODES
+from selfreg.audit.events import FORM as EVENTS
 from selfreg.audit.markers import find_marker
 from selfreg.audit.series import failed_from
 from selfreg.audit.table import Table, take
@@ -185,7 +186,7 @@ def _in_order(file: Path, table: Table, reward: str, step_column: str | None) ->
     clock, steps = _clock(table, reward, step_column)
     dropped = Counter(table.dropped)
     notes = list(table.notes)
-    if len(column.at) < table.rows:
+    if len(column.at) < table.rows and table.format != EVENTS:  # of those each holds one tag
         dropped[f"without {reward}"] += table.rows - len(column.at)
     there = np.isfinite(steps)
     if not there.all():
