@@ -28,6 +28,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11.39",
+        "protobuf>=4.25",  # messages of TensorBoard and W&B files, which the audit reads
         "pyarrow>=18",  # completions as parquet
         "rich>=13",  # progress and tables
         "safetensors>=0.8",  # reads bfloat16 into NumPy, and writes without copying
