@@ -96,9 +96,12 @@ def run_campaign(
                 with watch("sync"):
                     engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
             metrics: dict[str, float] = {}
+            rates_by_problem: tuple[float, ...] = ()
             if last or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
-                    metrics |= _measure_panel(stages, campaign, step)
+                    panel = measure(stages, stages.panel, "panel", campaign, step)
+                metrics |= _describe_panel(panel)
+                rates_by_problem = tuple(panel.pass_rates.tolist())
             if draws:
                 groups = drawn or _rollouts(stages, plan, campaign, step, watch)
                 drawn_at = step - 1 if drawn else step
@@ -133,7 +136,7 @@ def run_campaign(
         metrics |= engine.take_metrics()
         if watched.restores:
             metrics["control/restores"] = watched.restores
-        record = StepRecord(campaign, step, metrics)
+        record = StepRecord(campaign, step, metrics, rates_by_problem)
         log.append(record)
         stages.progress.step(step, metrics)
         interrupt.check(distributed.any_process)
@@ -165,8 +168,7 @@ def _finish(
     return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
 
 
-def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]:
-    panel = measure(stages, stages.panel, "panel", campaign, step)
+def _describe_panel(panel: PanelScore) -> dict[str, float]:
     return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 
