@@ -79,7 +79,7 @@ def _first(alarms: np.ndarray, offset: int) -> np.ndarray:
 
 def guard_log(rewards: np.ndarray, planned: int, alpha: float, margin: float) -> int:
     """The step of a log's first alarm."""
-    state = start(Settings(alpha=alpha, margin=margin, planned=planned, source=Source.LOG))
+    state = start(Settings(alpha=alpha, margin=margin, planned_steps=planned, source=Source.LOG))
     for step, reward in enumerate(rewards, 1):
         state, decision = observe(state, Logged(step, float(reward)))
         if decision.verdict is Verdict.ALARM:

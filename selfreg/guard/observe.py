@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from selfreg.guard.signflip import log_p
 from selfreg.guard.weights import anytime, blocks
 
 ASK_AT = math.log(0.01)  # log p of a block that makes the guard ask for a second panel
+LOG_AVERAGE = 1 / 8  # of a logged reward, in the moving average
 CONFIRM_SHARE = 0.5  # of the panel's level, for the answers
 
 
@@ -91,12 +91,16 @@ def _look(state: State, seen: Look) -> State:
     if new is not None and (found is None or new.log_evidence > found.log_evidence):
         spans = [(int(steps[first]), int(steps[end - 1])) for first, end in new[3:]]
         found = Found(new.log_evidence, new.fall, *spans)
-    mean = float(rates.mean())
-    average = mean if state.average is None else (state.average + mean) / 2
-    changes: dict[str, Any] = {"steps": steps, "sums": sums, "found": found, "average": average}
+    state = _average(state, seen.step, float(rates.mean()), 1 / 2)
+    return replace(state, steps=steps, sums=sums, found=found)
+
+
+def _average(state: State, step: int, value: float, share: float) -> State:
+    """Move the average by a share of its distance to a value, and keep where it was best."""
+    average = value if state.average is None else state.average + share * (value - state.average)
     if state.best is None or average >= state.best:
-        changes |= {"best": average, "best_step": seen.step}
-    return replace(state, **changes)
+        return replace(state, average=average, best=average, best_step=step)
+    return replace(state, average=average)
 
 
 def _logged(state: State, seen: Logged) -> State:
@@ -108,12 +112,11 @@ def _logged(state: State, seen: Logged) -> State:
     _check_order(state.reward_steps, seen.step, "logged reward")
     rewards = np.append(state.rewards, float(seen.reward))
     alpha = _levels(settings)[1]
-    return replace(
-        state,
-        reward_steps=np.append(state.reward_steps, seen.step),
-        rewards=rewards,
-        log_sum=state.log_sum + logged.gain(rewards, settings.margin, settings.planned, alpha),
-    )
+    gain = logged.gain(rewards, settings.margin, settings.planned_steps, alpha)
+    steps = np.append(state.reward_steps, seen.step)
+    if settings.source is Source.LOG:
+        state = _average(state, seen.step, float(seen.reward), LOG_AVERAGE)
+    return replace(state, reward_steps=steps, rewards=rewards, log_sum=state.log_sum + gain)
 
 
 def _restored(state: State, seen: Restored) -> State:
@@ -164,11 +167,14 @@ def _decision(state: State, asks: bool) -> Decision:
     if state.confirmed is not None:
         evidence.append(state.confirmed + math.log(of_answers))
     largest = max(evidence)
+    fall = found.fall if found else None
+    if settings.source is Source.LOG and state.best is not None and state.average is not None:
+        fall = state.best - state.average
     verdict = Verdict.CONFIRM if asks else Verdict.CONTINUE
     return Decision(
         Verdict.ALARM if largest >= 0 else verdict,
         largest,
-        found.fall if found else None,
+        fall,
         state.best_step,
         found.present[0] if found else None,
         state.episode,

@@ -29,8 +29,8 @@ class Settings:
     Attributes:
       alpha: The most probability of any false alarm in a whole run.
       margin: A fall of the mean reward that is no collapse yet.
-      planned: Looks (or, with a log, steps) of the whole run; None: unknown. A run that lasts
-        longer is covered too.
+      planned: Looks of the whole run; None: unknown. A run that lasts longer is covered too.
+      planned_steps: Ditto, logged rewards.
       restores: Times that the run may go back and on; an episode may spend alpha / (1 + restores).
       source: Of the evidence.
       confirm: Ask for a second panel before it is certain: half of alpha is kept for its answers.
@@ -39,6 +39,7 @@ class Settings:
     alpha: float = 0.05
     margin: float = 0.02
     planned: int | None = None
+    planned_steps: int | None = None
     restores: int = 0
     source: Source = Source.PANEL
     confirm: bool = False
@@ -48,8 +49,10 @@ class Settings:
             raise ValueError(f"alpha={self.alpha!r} must lie between 0 and 0.5")
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin={self.margin!r} must be a number of at least 0")
-        if self.planned is not None and self.planned < 2:
-            raise ValueError(f"planned={self.planned!r} must be at least 2, or None for unknown")
+        for name in ("planned", "planned_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"{name}={value!r} must be at least 2, or None for unknown")
         if self.restores < 0:
             raise ValueError(f"restores={self.restores!r} must be at least 0")
         if self.confirm and self.source is Source.LOG:
@@ -111,9 +114,10 @@ class Decision(NamedTuple):
     Attributes:
       verdict: What to do.
       log_evidence: The largest so far in this episode, over the alarm line, nats: an alarm from 0.
-      fall: Of the mean reward, where the evidence of the panel was largest; None before a look.
-      reference: The step to go back to, whose policy measured best; None before a look.
-      since: The first step of the block that is worse; None before there is evidence.
+      fall: Of the panel's mean, where its evidence was largest; with a log alone, of the moving
+        average, from its best to now. None before there is any.
+      reference: The step to go back to, whose moving average was best; None before there is any.
+      since: The first step of the panel's block that is worse; None without.
       episode: From 1; a restore begins the next.
       level: What this episode may spend of alpha.
     """
@@ -148,7 +152,8 @@ class State:
       steps: int64 [t], of the looks of this episode.
       sums: float64 [t + 1, N], of the rates over the looks before; empty before the first.
       found: The panel's strongest evidence of this episode.
-      average: Moving average of the panel's mean, e = (e + panel) / 2.
+      average: Moving average of the panel's mean, e = (e + panel) / 2; without a panel, of the
+        logged rewards, e = e + (reward - e) / 8.
       best: The largest of these.
       best_step: Where that was: the checkpoint to go back to.
       reward_steps: int64 [u], of the logged rewards of this episode.

@@ -29,7 +29,7 @@ from selfreg.guard.signflip import log_p
 from selfreg.guard.weights import GAPS, anytime, over_time
 
 PANEL = Settings(planned=40)
-LOG = Settings(source=Source.LOG, planned=400)
+LOG = Settings(source=Source.LOG, planned_steps=400)
 
 
 def collapsing(looks=40, change=20, fall=0.3, problems=96, samples=4, seed=0):
