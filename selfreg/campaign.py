@@ -97,7 +97,9 @@ def run_campaign(
                     engine.load_params(stages.learner.merged(state.params), f"{campaign}.{step}")
             metrics: dict[str, float] = {}
             rates_by_problem: tuple[float, ...] = ()
-            if last or step % config.evaluation.every_steps == 0:
+            # A control that starts anew after a restore is told what it goes on from.
+            restored = watched.verdict is Verdict.RESTORE_PEAK
+            if last or restored or step % config.evaluation.every_steps == 0:
                 with watch("eval"):
                     panel = measure(stages, stages.panel, "panel", campaign, step)
                 metrics |= _describe_panel(panel)
