@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.integrate import quad
-from scipy.optimize import minimize
-from scipy.stats import betabinom, norm
 
 from selfreg.analysis.trajectory import GAP_LEVELS, WINDOW, Shapes, exceeds, rolling_mean, shapes
 
@@ -154,6 +151,10 @@ def fit_beta_ml(passed: np.ndarray, samples: int) -> Beta:
     moments = fit_beta(passed, samples)
     if moments.mean in (0.0, 1.0) or samples == 1:
         return moments
+    # Only now: SciPy loads half a second, which reading other people's logs need not wait for.
+    from scipy.optimize import minimize
+    from scipy.stats import betabinom
+
     counts, times = np.unique(passed, return_counts=True)
 
     def surprise(at: np.ndarray) -> float:
@@ -228,6 +229,8 @@ def expected_maximum(count: int) -> float:
     """
     if count < 1:
         raise ValueError(f"count={count}: a maximum needs at least one value")
+    from scipy.integrate import quad
+    from scipy.stats import norm
 
     def density(x: float) -> float:
         return float(count * x * norm.pdf(x) * norm.cdf(x) ** (count - 1))

@@ -10,11 +10,11 @@ null stand beside it, and decide nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from selfreg.analysis import nullmodel
+from selfreg.analysis.finding import LEVEL, MARGIN, Finding
 from selfreg.analysis.load import (
     Run,
     checkpoint_of_origin,
@@ -28,22 +28,6 @@ from selfreg.analysis.stats import Difference, holm, panel_difference
 from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
 from selfreg.records import Checkpoint, PanelScore
 from selfreg.rundir import CampaignSummary, place_of
-
-# A smaller drop is no collapse, however sure it is; and what is surely smaller is stable.
-MARGIN = 0.10
-LEVEL = 0.05
-
-
-class Finding(StrEnum):
-    """What a campaign's drop from peak to end amounts to."""
-
-    COLLAPSED = "collapsed"
-    DECLINED = "declined"
-    IMPROVED = "improved"
-    STABLE = "stable"
-    NOISE = "not distinguishable from noise"
-    NO_DROP = "the end is the peak"
-    NOTHING_TO_LOSE = "nothing to lose"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from selfreg.analysis.finding import p_value
 from selfreg.analysis.nullmodel import NullComparison
 from selfreg.analysis.stats import Difference
 from selfreg.analysis.verdict import CampaignVerdict, ChainVerdict, Finding, RunVerdict, Score
@@ -17,6 +18,7 @@ _FINDINGS = {
     Finding.NOISE: "drop not distinguishable from noise",
     Finding.NO_DROP: "no drop, the end is the peak",
     Finding.NOTHING_TO_LOSE: "nothing to lose, the peak is below the margin",
+    Finding.FAILED: "FAILED",
 }
 # Of a chain: from the best peak of its campaigns to what it keeps.
 _CHAIN_FINDINGS = {**_FINDINGS, Finding.NO_DROP: "no drop, the best peak is kept"}
@@ -101,11 +103,6 @@ def change(value: Difference) -> str:
     if value.standard_error == 0:
         return f"{value.mean:+.2f} on every problem"
     return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
-
-
-def p_value(p: float) -> str:
-    """As in "p = 0.03", with two digits that say something."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
 
 
 def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:

@@ -1,4 +1,4 @@
-"""Other people's runs, judged: `selfreg.audit(series, samples_per_step, problems_per_step)`.
+"""Other people's runs, judged: `selfreg.audit(series)`.
 
 The module can be called: the function has the command's name, `python -m selfreg.audit FILE...`,
 and whichever of the two is imported first must not hide the other.
@@ -6,18 +6,32 @@ and whichever of the two is imported first must not hide the other.
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selfreg.audit.judge import Audit, audit
-from selfreg.audit.logs import Log, read_log
+if TYPE_CHECKING:
+    from selfreg.audit.judge import Audit
 
-__all__ = ["Audit", "Log", "audit", "read_log"]
+__all__ = ["audit", "read_logs"]
 
 
 class _Callable(ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> Audit:
+    def __call__(self, *args: Any, **kwargs: Any) -> "Audit":
         """See selfreg.audit.judge.audit."""
         return audit(*args, **kwargs)
+
+
+def audit(*args: Any, **kwargs: Any) -> "Audit":
+    """Judge a series of mean rewards: see selfreg.audit.judge.audit."""
+    from selfreg.audit.judge import audit as judge  # only now: the command starts without NumPy
+
+    return judge(*args, **kwargs)
+
+
+def read_logs(*args: Any, **kwargs: Any) -> Any:
+    """The runs of a file or folder: see selfreg.audit.files.read_logs."""
+    from selfreg.audit.files import read_logs as read
+
+    return read(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _Callable

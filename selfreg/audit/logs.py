@@ -1,252 +1,438 @@
-"""The per-step metrics that other trainers leave behind, as one table.
+"""A table made into runs: metric and steps chosen, runs told apart, every row accounted for.
 
-trainer_state.json         TRL and transformers: log_history
-*.jsonl                    one object a line: W&B history, verl's file logger, any other
-*.csv                      W&B exports and histories, any other
-events.out.tfevents.*      TensorBoard, of any of them
-any other text             the console of TRL, verl or OpenRLHF
-a folder                   the trainer state or the event files in it
+Steps that begin anew are another run, unless the epoch goes on, which makes them one run's; steps
+that go back to the middle are a restart, which replaces what it does again. Both are said.
 """
 
-import ast
-import csv
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-# The mean reward of a step's own samples: verl, then TRL, OpenRLHF and W&B, then selfreg.
-REWARDS = (
-    "critic/score/mean", "critic/rewards/mean", "train/reward", "reward", "objective/scores",
-    "pass_rate",
-)  # fmt: skip
-STEPS = (
-    "step", "Step", "_step", "global_step", "train/global_step", "training/global_step",
-    "trainer/global_step",
-)  # fmt: skip
-# What a collapse may show in first, by each trainer's name for it.
-INDICATORS = {
-    "entropy": ("entropy", "actor/entropy", "actor/entropy_loss", "policy/entropy_avg"),
-    "KL": ("kl", "objective/kl", "actor/kl_loss", "actor/ppo_kl", "approx_kl", "k3_kl"),
-    "gradient norm": ("grad_norm", "actor/grad_norm"),
-    "length": ("completions/mean_length", "response_length/mean", "response_length"),
-    "cut at the limit": (
-        "completions/clipped_ratio", "response_length/clip_ratio", "truncated", "clip_ratio",
-    ),
-}  # fmt: skip
+from selfreg.audit import names
+from selfreg.audit.console import BAR
+from selfreg.audit.counts import EPISODES
+from selfreg.audit.series import failed_from
+from selfreg.audit.table import Table, take
 
-_VERL = re.compile(r"step:(\d+) - (.*)")
-_VERL_VALUE = re.compile(r"([^\s:]+):(?:np\.\w+\()?([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))")
-_OPENRLHF = re.compile(r"Global step (\d+)[^:{]*: (\{.*\})")
-_DICT = re.compile(r"\{'.*?\}")
+# Columns that tell runs apart, or training from evaluation, where a step stands in several rows.
+_MARKERS = (
+    "run", "run_id", "run_name", "name", "experiment", "exp", "exp_name", "trial", "seed", "split",
+    "mode", "phase", "stage", "type", "kind", "set", "dataset", "eval", "is_eval", "env", "model",
+)  # fmt: skip
+_MOST_RUNS = 200
+FILE = "number of the file"
+_ANEW = "the epoch goes on while the step begins anew: steps are counted on"
+
+
+@dataclass(frozen=True, slots=True)
+class Indicator:
+    """A leading indicator of a run: their name for it, and its values at their steps."""
+
+    column: str
+    steps: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One metric of a run over its steps, and what was logged beside it.
+    """One metric of one run over its steps, and what was logged beside it.
 
     Attributes:
       file: Where it was read.
-      format: In which form.
+      name: Of the run; empty where the file holds one.
+      format: What the file was read as.
       column: The metric.
+      clock: What the steps are: a column, or how they were counted.
       steps: [n], strictly increasing.
-      values: float64 [n], as logged.
-      indicators: Leading indicators: our name -> (their name, float64 [n], NaN where absent).
+      values: float64 [n], as logged, NaN and infinities included.
+      indicators: Leading indicators, by our name.
+      parts: Columns of rewards that the metric may be the sum of.
+      facts: Settings that the log states.
+      rows: Rows of this run that were read.
+      dropped: Rows that do not count, by reason.
+      repeated: Rows of steps that stand in the log again.
+      failure: How the run broke down, such as "loss is nan from step 12 on"; empty: it did not.
+      notes: What was decided in the reading, a clause each.
     """
 
     file: Path
+    name: str
     format: str
     column: str
+    clock: str
     steps: np.ndarray
     values: np.ndarray
-    indicators: Mapping[str, tuple[str, np.ndarray]]
+    indicators: Mapping[str, Indicator]
+    parts: tuple[str, ...] = ()
+    facts: Mapping[str, float] | None = None
+    rows: int = 0
+    dropped: Mapping[str, int] | None = None
+    repeated: int = 0
+    failure: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def read_log(file: Path, column: str | None = None, step_column: str | None = None) -> Log:
-    """Read one run's log.
-
-    Of a step that was logged twice, as a resumed run does, the later counts. Without a step column
-    steps are counted from 0.
+def logs_of(
+    file: Path, table: Table, column: str | None = None, step_column: str | None = None
+) -> list[Log]:
+    """The runs of a table, each with the metric.
 
     Args:
-      file: A file or folder, as above.
-      column: The metric; None: the trainer's name for the mean reward.
+      file: Where it was read.
+      table: What was read.
+      column: The metric, "run - metric" for one run of a W&B export; None: the mean reward.
       step_column: Where the step stands; None: the trainer's name for it.
 
     Raises:
-      ValueError: It cannot be read, or has no such metric; the message is one line.
+      ValueError: It has no such metric or step; the message says what it has instead.
     """
-    form, rows = _read(file)
-    names = sorted({name for row in rows for name in row})
-    column = column or _find(names, REWARDS)
-    if column is None or column not in names:
-        wanted = f"no {column!r}" if column else f"none of {', '.join(REWARDS)}"
-        shown = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
-        raise ValueError(f"{file} has {wanted}: name one with --column, of {shown or 'no numbers'}")
-    if step_column is not None and step_column not in names:
-        raise ValueError(f"{file} has no column {step_column!r} for the step")
-    at = step_column or _find(names, STEPS)
-    chosen = [row for row in rows if column in row]
-    by_step = {row.get(at, i) if at else i: row for i, row in enumerate(chosen)}
-    steps = sorted(by_step)
-    table = [by_step[step] for step in steps]
-    indicators = {}
-    for name, theirs in INDICATORS.items():
-        found = _find(names, [t for own in theirs for t in (own, f"train/{own}")])
-        if found is not None and found != column:
-            indicators[name] = (found, np.array([row.get(found, math.nan) for row in table]))
-    values = np.array([row[column] for row in table])
-    return Log(file, form, column, np.array(steps), values, indicators)
+    found = []
+    exported = _exported(table)
+    for run in exported or [table]:
+        reward = _reward(run, column)
+        if reward is not None:
+            found += _runs(file, run, reward, step_column)
+    if not found:
+        raise ValueError(missing(file, [table], column))
+    return found
 
 
-def _find(names: Iterable[str], wanted: Iterable[str]) -> str | None:
-    """The first wanted name that is there, alone or as W&B exports it: "run - name"."""
-    there = set(names)
-    for name in wanted:
-        if name in there:
-            return name
-        exported = sorted(n for n in there if n.endswith(f" - {name}"))
-        if len(exported) > 1:
-            raise ValueError(
-                f"{len(exported)} runs have {name!r}: choose one with --column, of "
-                f"{', '.join(exported)}"
-            )
-        if exported:
-            return exported[0]
-    return None
-
-
-def _read(file: Path) -> tuple[str, list[dict[str, float]]]:
-    if file.is_dir():
-        return _read_folder(file)
-    if not file.is_file():
-        raise ValueError(f"{file}: there is no such file")
-    if "tfevents" in file.name:
-        return "TensorBoard", _by_step(_read_events(file))
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not text, and no TensorBoard event file by its name") from None
-    if file.suffix == ".csv":
-        return "CSV", [_numbers(row) for row in csv.DictReader(text.splitlines())]
-    if file.suffix == ".json":
-        return _read_json(file, text)
-    if file.suffix in (".jsonl", ".ndjson"):
-        return "JSON lines", _read_lines(file, text)
-    form, rows = _read_console(text)
-    if not rows:
-        raise ValueError(
-            f"{file} holds no metrics of TRL, verl or OpenRLHF; readable are trainer_state.json, "
-            ".jsonl, .csv, TensorBoard event files and those trainers' console output"
-        )
-    return form, rows
-
-
-def _read_events(file: Path) -> dict[str, dict[int, float]]:
-    # Only now: its library loads torch where there is one, two seconds that no other log needs.
-    from selfreg.audit.events import read_events
-
-    return read_events(file)
-
-
-def _read_folder(folder: Path) -> tuple[str, list[dict[str, float]]]:
-    states = [*folder.glob("trainer_state.json"), *folder.glob("checkpoint-*/trainer_state.json")]
-    if states:  # each holds the whole history until it was written
-        latest = max(states, key=lambda file: len(file.read_text()))
-        return _read_json(latest, latest.read_text())
-    events = sorted(folder.rglob("*tfevents*"))
-    if not events:
-        raise ValueError(f"{folder} holds neither a trainer_state.json nor TensorBoard event files")
-    scalars: dict[str, dict[int, float]] = {}
-    for file in events:
-        for tag, values in _read_events(file).items():
-            scalars.setdefault(tag, {}).update(values)
-    return "TensorBoard", _by_step(scalars)
-
-
-def _by_step(scalars: Mapping[str, Mapping[int, float]]) -> list[dict[str, float]]:
-    rows: dict[int, dict[str, float]] = {}
-    for tag, values in scalars.items():
-        for step, value in values.items():
-            if math.isfinite(value):
-                rows.setdefault(step, {"step": float(step)})[tag] = value
-    return [rows[step] for step in sorted(rows)]
-
-
-def _read_json(file: Path, text: str) -> tuple[str, list[dict[str, float]]]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
-    if isinstance(content, dict) and isinstance(content.get("log_history"), list):
-        return "trainer state", [_numbers(row) for row in content["log_history"]]
-    if isinstance(content, list) and all(isinstance(row, dict) for row in content):
-        return "JSON", [_numbers(row) for row in content]
-    raise ValueError(
-        f"{file} is neither a trainer_state.json with a log_history nor a list of rows"
+def missing(file: Path, tables: Sequence[Table], column: str | None) -> str:
+    """The message for a metric that is in none of a file's tables."""
+    there = dict.fromkeys(name for table in tables for name in table.numbers)
+    wanted = f"no {column!r}" if column else "no mean reward under a name that is known"
+    near = names.nearest(there, column or "reward")
+    shown = ", ".join(near[:8]) + (f" and {len(near) - 8} more" if len(near) > 8 else "")
+    forms = ", ".join(dict.fromkeys(table.format for table in tables))
+    return (
+        f"{file}, read as {forms}, has {wanted}: name one with --column; nearest are {shown}"
+        if near
+        else f"{file}, read as {forms}, holds no numbers"
     )
 
 
-def _read_lines(file: Path, text: str) -> list[dict[str, float]]:
-    rows = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # cut while it was written
-                break
-            raise ValueError(f"{file}, line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{file}, line {number} is no JSON object: {line[:60]!r}")
-        if {"campaign", "metrics"} <= row.keys():
-            raise ValueError(
-                f"{file} is a run of selfreg, which has better than this: python -m "
-                "selfreg.analysis judges it on its report panel"
-            )
-        rows.append(_numbers(row))
-    return rows
+def _reward(table: Table, column: str | None) -> str | None:
+    if column is None:
+        reward = names.find_reward(list(table.numbers))
+        if reward is None and {"Step", "Value"} <= table.numbers.keys():
+            return "Value"  # TensorBoard's own exports
+        return reward
+    if column in table.numbers:
+        return column
+    own = column.removeprefix(f"{table.name} - ")
+    return own if table.name and own in table.numbers else None
 
 
-def _read_console(text: str) -> tuple[str, list[dict[str, float]]]:
-    rows: dict[str, list[dict[str, float]]] = {"verl": [], "OpenRLHF": [], "TRL": []}
-    for line in re.split(r"[\r\n]+", text):  # a progress bar rewrites its line
-        if found := _VERL.search(line):
-            pairs = _VERL_VALUE.findall(found[2])
-            rows["verl"].append(_numbers({"step": found[1], **dict(pairs)}))
-        elif found := _OPENRLHF.search(line):
-            rows["OpenRLHF"].append(_numbers({"step": found[1], **_literal(found[2])}))
-        elif found := _DICT.search(line):
-            rows["TRL"].append(_numbers(_literal(found[0])))
-    form = max(rows, key=lambda name: len(rows[name]))
-    return form, rows[form]
+def _exported(table: Table) -> list[Table]:
+    """W&B's CSV exports: a column "run - metric" for each run, a run's least and largest beside."""
+    pairs = [name.rpartition(" - ") for name in table.numbers if " - " in name]
+    if not pairs:
+        return []
+    shared = {name: c for name, c in table.numbers.items() if " - " not in name}
+    runs = []
+    for run in dict.fromkeys(before for before, _, _ in pairs):
+        own = {
+            metric: table.numbers[f"{run} - {metric}"]
+            for before, _, metric in pairs
+            if before == run and not metric.endswith(("__MIN", "__MAX"))
+        }
+        runs.append(replace(table, format="W&B CSV", numbers={**shared, **own}, texts={}, name=run))
+    return runs
 
 
-def _literal(text: str) -> dict[str, Any]:
-    try:
-        value = ast.literal_eval(re.sub(r"\b(nan|inf)\b", "None", text))
-    except (ValueError, SyntaxError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a row, nested ones under joined names; verl's "data" adds no name."""
-    found: dict[str, float] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            inner = _numbers(value)
-            found |= inner if name == "data" else {f"{name}/{k}": v for k, v in inner.items()}
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            continue
-        if math.isfinite(number):
-            found[name] = number
+def _runs(file: Path, table: Table, reward: str, step_column: str | None) -> list[Log]:
+    marker = _marker(table, reward, step_column)
+    if marker is None:
+        return _in_order(file, table, reward, step_column)
+    found = []
+    for label, rows in marker[1]:
+        name = f"{table.name} {label}".strip()
+        part = take(table, rows, name, [f"runs are told apart by {marker[0]!r}"])
+        if reward in part.numbers:
+            found += _in_order(file, part, reward, step_column)
     return found
+
+
+def _marker(
+    table: Table, reward: str, step_column: str | None
+) -> tuple[str, list[tuple[str, np.ndarray]]] | None:
+    """A column by which steps stop to repeat: run, seed, split, or rows that log an evaluation."""
+    chosen = table.numbers[reward].at
+    clock, steps = _clock(table, reward, step_column)
+    if clock is None or clock in names.EPOCHS or len(np.unique(steps)) == len(steps):
+        return None
+    known = [name for name in _MARKERS if name in table.texts or name in table.numbers]
+    texts = [name for name in table.texts if name not in known and len(table.texts[name].names) > 1]
+    for name in (*known, *texts):
+        codes, labels = _codes(table, name)
+        own = codes[chosen]
+        if not 1 < len(np.unique(own)) <= _MOST_RUNS or name == clock:
+            continue
+        if name not in known and len(np.unique(own)) > 20:
+            continue
+        pairs = np.unique(np.stack([own, steps]), axis=1)
+        ordered = all(_restarts_alone(steps[own == code]) for code in np.unique(own))
+        if pairs.shape[1] == len(steps) or (name in known and ordered):
+            return name, [(_label(name, labels[int(c)]), codes == c) for c in np.unique(own)]
+    evaluated = np.zeros(table.rows, bool)
+    for name, column in table.numbers.items():
+        if name.lower().startswith(("eval", "val", "test")) and len(column.at) < len(chosen):
+            evaluated[column.at] = True
+    pairs = np.unique(np.stack([evaluated[chosen], steps]), axis=1)
+    if evaluated[chosen].any() and pairs.shape[1] == len(steps):
+        return "rows that log an evaluation", [("", ~evaluated), ("evaluation", evaluated)]
+    return None
+
+
+def _restarts_alone(steps: np.ndarray) -> bool:
+    return len(steps) < 2 or (np.diff(steps) <= 0).sum() <= len(steps) / 10
+
+
+def _codes(table: Table, name: str) -> tuple[np.ndarray, Sequence[str]]:
+    codes = np.full(table.rows, -1, np.int64)
+    if name in table.texts:
+        labels = table.texts[name]
+        codes[labels.at] = labels.codes
+        return codes, [*labels.names, "none"]
+    column = table.numbers[name]
+    values, own = np.unique(column.values, return_inverse=True)
+    codes[column.at] = own
+    return codes, [*(f"{value:g}" for value in values), "none"]
+
+
+def _label(name: str, value: str) -> str:
+    return (
+        value if name in ("run", "run_id", "run_name", "name", "experiment") else f"{name}={value}"
+    )
+
+
+def _clock(table: Table, reward: str, step_column: str | None) -> tuple[str | None, np.ndarray]:
+    """The column that counts the steps, and what it holds in each row of the metric, or NaN."""
+    if step_column is not None and step_column not in table.numbers:
+        near = ", ".join(names.nearest(table.numbers, step_column)[:8])
+        raise ValueError(f"there is no column {step_column!r} for the step; nearest are {near}")
+    chosen = table.numbers[reward].at
+    wanted = (*names.STEPS, BAR, *names.EPOCHS) if step_column is None else (step_column,)
+    best: tuple[str | None, np.ndarray] = (None, np.arange(len(chosen), dtype=np.float64))
+    for name in wanted:
+        if name not in table.numbers or name == reward:
+            continue
+        column = table.numbers[name]
+        steps = np.full(table.rows, np.nan)
+        steps[column.at] = column.values
+        steps = steps[chosen]
+        there = np.isfinite(steps)
+        # A column that stands still, or is rarely there, counts nothing.
+        if step_column is not None or (
+            there.sum() > 0.5 * len(steps) and (len(np.unique(steps[there])) > 1 or len(steps) == 1)
+        ):
+            return name, steps
+    return best
+
+
+def _in_order(file: Path, table: Table, reward: str, step_column: str | None) -> list[Log]:
+    column = table.numbers[reward]
+    clock, steps = _clock(table, reward, step_column)
+    dropped = Counter(table.dropped)
+    notes = list(table.notes)
+    if len(column.at) < table.rows:
+        dropped[f"without {reward}"] += table.rows - len(column.at)
+    there = np.isfinite(steps)
+    if not there.all():
+        dropped[f"without {clock}"] += int((~there).sum())
+    at, values, steps = column.at[there], column.values[there], steps[there]
+    if not len(at):
+        raise ValueError(f"{file}: no row has both {reward!r} and {clock!r}")
+    epochs = _epochs(table, at)
+    if clock == BAR:
+        steps = _unstalled(steps)
+    if clock is None:
+        dropped_clock, steps = "rows, counted", _counted_by_epoch(steps, epochs)
+    elif clock in names.EPOCHS and step_column is None:
+        dropped_clock, steps = "rows, counted: the log has only epochs", _rows_of_epochs(steps)
+        epochs = None
+    else:
+        dropped_clock = f"{clock!r}" if clock != BAR else "the progress bar"
+    pieces = _pieces(steps, epochs, _files(table, at), notes)
+    logs = []
+    for i, piece in enumerate(pieces):
+        name = table.name
+        if len(pieces) > 1:
+            name = f"{name} part {i + 1}".strip()
+        logs.append(
+            _log(file, table, reward, (dropped_clock, clock), piece, at, values, name,
+                 dropped if i == 0 else Counter(), [*notes, *piece.notes])
+        )  # fmt: skip
+    return logs
+
+
+@dataclass(slots=True)
+class _Piece:
+    """The rows of one run, as indices into those of the metric, with their steps."""
+
+    rows: np.ndarray
+    steps: np.ndarray
+    repeated: int
+    notes: list[str]
+
+
+def _files(table: Table, at: np.ndarray) -> np.ndarray:
+    """Which file each row is of."""
+    return table.numbers[FILE].values[at] if FILE in table.numbers else np.zeros(len(at))
+
+
+def _pieces(
+    steps: np.ndarray, epochs: np.ndarray | None, files: np.ndarray, notes: list[str]
+) -> list[_Piece]:
+    """Runs in the order of the log."""
+    index = np.arange(len(steps))
+    if len(np.unique(steps)) == len(steps):
+        if (np.diff(steps) < 0).any():
+            notes.append("rows are not in the order of their steps, and were sorted")
+        order = np.argsort(steps, kind="stable")
+        return [_Piece(order, steps[order], 0, [])]
+    forward = np.diff(steps)
+    back = np.flatnonzero((forward < 0) | ((np.diff(files) > 0) & (forward == 0))) + 1
+    if len(back) > max(3, len(steps) / 3):  # no order at all: several rows a step, shuffled
+        order = np.argsort(steps, kind="stable")
+        notes.append("rows are not in the order of their steps, and were sorted")
+        return [_Piece(order, steps[order], 0, [])]
+    segments = np.split(index, back)
+    if epochs is not None and _goes_on(steps, epochs, back):
+        shift = np.zeros(len(steps))
+        for start in back:
+            shift[start:] += steps[start - 1] - steps[start] + 1
+        notes.append(_ANEW)
+        return [_Piece(index, steps + shift, 0, [])]
+    pieces: list[_Piece] = []
+    for segment in segments:
+        own = steps[segment]
+        if pieces and own[0] > pieces[-1].steps[0]:
+            last = pieces[-1]
+            kept = last.steps < own[0]
+            gone = int((~kept).sum())
+            last.notes.append(
+                f"a restart at step {own[0]:g} replaces {gone} row{'s' * (gone != 1)}"
+            )
+            last.repeated += gone
+            last.rows = np.concatenate([last.rows[kept], segment])
+            last.steps = np.concatenate([last.steps[kept], own])
+        else:
+            pieces.append(_Piece(segment, own, 0, []))
+    if len(pieces) > 1:
+        notes.append(f"the step begins anew {len(pieces) - 1} times: {len(pieces)} runs")
+    return pieces
+
+
+def _goes_on(steps: np.ndarray, epochs: np.ndarray, back: np.ndarray) -> bool:
+    """Whether every time that the step begins anew the epoch goes on."""
+    return bool(len(back)) and bool((epochs[back] > epochs[back - 1]).all())
+
+
+def _epochs(table: Table, at: np.ndarray) -> np.ndarray | None:
+    name = names.find(table.numbers, names.EPOCHS)
+    if name is None:
+        return None
+    column = table.numbers[name]
+    epochs = np.full(table.rows, np.nan)
+    epochs[column.at] = column.values
+    return epochs[at] if np.isfinite(epochs[at]).all() else None
+
+
+def _counted_by_epoch(rows: np.ndarray, epochs: np.ndarray | None) -> np.ndarray:
+    return rows if epochs is None else _rows_of_epochs(epochs)
+
+
+def _rows_of_epochs(epochs: np.ndarray) -> np.ndarray:
+    """Rows counted from 1, and from where a restart's epoch stands."""
+    steps = np.arange(1, len(epochs) + 1, dtype=np.float64)
+    for start in (np.flatnonzero(np.diff(epochs) < 0) + 1).tolist():
+        before = int(np.searchsorted(np.maximum.accumulate(epochs[:start]), epochs[start]))
+        steps[start:] = np.arange(len(epochs) - start) + steps[min(before, start - 1)]
+    return steps
+
+
+def _unstalled(bar: np.ndarray) -> np.ndarray:
+    """A bar's numbers, where it was not drawn anew for each row counted on."""
+    forward = np.diff(bar)
+    apart = float(np.median(forward[forward > 0])) if (forward > 0).any() else 1.0
+    steps = bar.copy()
+    for i in range(1, len(bar)):
+        if bar[i] >= bar[i - 1]:
+            steps[i] = max(bar[i], steps[i - 1] + (apart if bar[i] == bar[i - 1] else 1))
+    return steps
+
+
+def _log(
+    file: Path, table: Table, reward: str, clock: tuple[str, str | None], piece: _Piece,
+    at: np.ndarray, values: np.ndarray, name: str, dropped: Counter[str], notes: list[str],
+) -> Log:  # fmt: skip
+    steps, first = np.unique(piece.steps, return_index=True)
+    own, repeated = values[piece.rows], piece.repeated
+    if len(steps) < len(piece.steps):
+        gone = len(piece.steps) - len(steps)
+        repeated += gone
+        groups = np.searchsorted(steps, piece.steps)
+        own = np.bincount(groups, own) / np.bincount(groups)
+        notes.append(f"{gone} rows stand at a step that has one already: their mean is taken")
+    else:
+        own = own[first]
+    if (steps == np.round(steps)).all():
+        steps = steps.astype(np.int64)
+    beside = _Beside(table, at[piece.rows], piece.steps, clock[1])
+    indicators = {}
+    for title, theirs in names.INDICATORS.items():
+        found = names.find(table.numbers, theirs)
+        if found is not None and found != reward:
+            indicators[title] = beside.indicator(found)
+    broken = _failure(reward, steps, own)
+    loss = names.find(table.numbers, names.LOSSES)
+    if not broken and loss is not None:
+        one = beside.indicator(loss)
+        broken = _failure(loss, one.steps, one.values)
+    facts = dict(table.facts)
+    for title in EPISODES:
+        if title in table.numbers and len(np.unique(table.numbers[title].values)) == 1:
+            facts[title] = float(table.numbers[title].values[0])
+    return Log(
+        file, name, table.format, reward, clock[0], steps, own,
+        {title: one for title, one in indicators.items() if len(one.steps)},
+        tuple(names.parts_of(reward, table.numbers)), facts, len(piece.rows) + piece.repeated,
+        dict(dropped), repeated, broken, tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+class _Beside:
+    """Places other columns beside the rows of a run."""
+
+    def __init__(
+        self, table: Table, rows: np.ndarray, steps: np.ndarray, clock: str | None
+    ) -> None:
+        order = np.argsort(rows, kind="stable")
+        self._table, self._rows, self._steps = table, rows[order], steps[order]
+        self._clock = np.full(table.rows, np.nan)
+        if clock is not None and clock not in names.EPOCHS:
+            self._clock[table.numbers[clock].at] = table.numbers[clock].values
+
+    def indicator(self, name: str) -> Indicator:
+        """A column at its rows' own steps; without those, at the step of the metric's next row."""
+        column, rows = self._table.numbers[name], self._rows
+        within = (column.at >= rows[0] - 1) & (column.at <= rows[-1] + 1)
+        at, values = column.at[within], column.values[within]
+        place = np.clip(np.searchsorted(rows, at), 0, len(rows) - 1)
+        apart = self._clock[at] - self._clock[rows[place]]
+        steps = self._steps[place] + np.nan_to_num(apart)
+        kept = (steps >= self._steps.min()) & (steps <= self._steps.max())
+        # Of a step that a restart did again the later counts.
+        own, index = np.unique(steps[kept][::-1], return_index=True)
+        return Indicator(name, own, values[kept][::-1][index])
+
+
+def _failure(name: str, steps: np.ndarray, values: np.ndarray) -> str:
+    start = failed_from(values)
+    if start is None:
+        return ""
+    return f"{name} is {values[-1]:g} from step {steps[start]:g} to the end"

@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,3 +16,23 @@ def trl_state() -> Path:
     the white space is gone.
     """
     return Path(__file__).parent / "trainer_state.json"
+
+
+class Command:
+    """The command line, run in a process of its own."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def __call__(self, *arguments):
+        command = [sys.executable, "-m", "selfreg.audit", *map(str, arguments), f"--out={self.out}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def records(self):
+        """The JSON files that were written, by name."""
+        return {f.name: json.loads(f.read_text()) for f in sorted(self.out.glob("*.audit.json"))}
+
+
+@pytest.fixture
+def command(tmp_path) -> Command:
+    return Command(tmp_path / "out")

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from tensorboardX.crc32c import crc32c as theirs
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.proto.tensor_pb2 import TensorProto
 
-from selfreg.audit.events import read_events
+from selfreg.audit.events import crc32c, read_events
+from selfreg.audit.source import open_source
 
 
 @pytest.mark.parametrize(
@@ -22,9 +24,20 @@ from selfreg.audit.events import read_events
 def test_scalars_of_the_new_kind(tmp_path, tensor, expected):
     writer = EventsWriter(str(tmp_path / "events"))
     writer.write_event(
-        Event(step=3, summary=Summary(value=[Summary.Value(tag="x", tensor=tensor)]))
+        Event(step=3, wall_time=7.5, summary=Summary(value=[Summary.Value(tag="x", tensor=tensor)]))
     )
     writer.close()
     (file,) = tmp_path.iterdir()
-    found = read_events(file)
-    assert found == ({} if expected is None else {"x": {3: expected}})
+    table, started = read_events(open_source(file))
+    assert started > 0
+    if expected is None:
+        assert table.rows == 0
+    else:
+        assert table.numbers["x"].values.tolist() == [expected]
+        assert table.numbers["step"].values.tolist() == [3]
+
+
+def test_checksums_are_those_of_tensorboard():
+    rng = np.random.default_rng(0)
+    records = [rng.bytes(n) for n in (1, 8, 8, 0, 300, 57)]
+    assert crc32c(records).tolist() == [theirs(record) for record in records]
