@@ -7,17 +7,22 @@ from its first step on takes the place of what was known from there.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from selfreg.audit.logs import read_log
+from selfreg.audit.files import read_logs
+from selfreg.audit.logs import Log
 from selfreg.guard import Logged, Look, history
 
 Seen = Logged | Look
+
+_PART = re.compile(r" ?part \d+$")  # how the audit names runs one after the other in a file
 
 
 class Stamp(NamedTuple):
@@ -73,15 +78,28 @@ def read(source: Source, *, is_final: bool) -> dict[int, Seen]:
     if source.is_panel:
         found: dict[int, Seen] = {look.step: look for look in _panel(source.path)}
     else:
-        log = read_log(source.path, source.column, source.step_column)
+        log = _latest(source)
+        steps = log.steps if np.all(log.steps % 1 == 0) else np.arange(len(log.steps))
         found = {
             int(step): Logged(int(step), float(value))
-            for step, value in zip(log.steps, log.values, strict=True)
+            for step, value in zip(steps, log.values, strict=True)
             if math.isfinite(value)
         }
     if found and not is_final and not _ends_whole(source.path):
         found.pop(max(found))
     return found
+
+
+def _latest(source: Source) -> Log:
+    """The run that a log holds; of several that were written one after the other, the last."""
+    logs = read_logs(source.path, source.column, source.step_column)
+    if len({_PART.sub("", log.name) for log in logs}) > 1:
+        shown = ", ".join(repr(log.name) for log in logs[:8])
+        raise ValueError(
+            f"{source.path} holds {len(logs)} runs ({shown}): name the file of one, or its metric "
+            "with --column"
+        )
+    return logs[-1]
 
 
 def merge(known: Mapping[int, Seen], said: Mapping[int, Seen]) -> dict[int, Seen]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfreg import guard
-from selfreg.audit.logs import read_log
+from selfreg.audit.files import read_logs
 from selfreg.watch import plan
 from selfreg.watch.follow import Followed, alone, take, words
 from selfreg.watch.source import Source, is_panel_file, merge, read, stamp
@@ -80,6 +80,17 @@ def test_a_number_that_is_cut_in_half_is_not_taken(tmp_path):
     file.write_text(verl(1, 0.75) + verl(2, 0.75)[:-22])
     assert read(Source(file), is_final=False) == logged([0.75])
     assert len(read(Source(file), is_final=True)) == 2
+
+
+def test_of_runs_one_after_the_other_the_last_is_watched_and_others_are_told_apart(tmp_path):
+    file = tmp_path / "train.log"
+    file.write_text(verl(1, 0.5) + verl(2, 0.5) + verl(1, 0.75) + verl(2, 0.25))
+    assert read(Source(file), is_final=True) == logged([0.75, 0.25])
+    table = tmp_path / "export.csv"
+    table.write_text("Step,a - train/reward,b - train/reward\n0,0.5,0.25\n1,0.5,0.25\n")
+    with pytest.raises(ValueError, match=r"holds 2 runs.*--column"):
+        read(Source(table), is_final=True)
+    assert read(Source(table, "b - train/reward"), is_final=True) == logged([0.25, 0.25], 0)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +234,7 @@ def test_once_is_for_cron(tmp_path):
         file.write_text(
             "".join(json.dumps({"step": s, "reward": v}) + "\n" for s, v in enumerate(values))
         )
-    broken.write_text('{"step": 1, "loss": 2}\n')
+    broken.write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 2}\n')
     events = tmp_path / "tensorboard"
     started = [command(fallen, "--once", f"--tensorboard={events}")]
     started += [command(f, "--once") for f in (still, broken, tmp_path / "none.log")]
@@ -231,11 +242,11 @@ def test_once_is_for_cron(tmp_path):
     ended = [(*process.communicate(timeout=240), process.returncode) for process in started]
     assert [code for *_, code in ended] == [3, 0, 2, 2, 0], ended
     assert "no evidence that the policy is worse" in ended[1][0]
-    assert "broken.jsonl has none of" in ended[2][1]
+    assert "broken.jsonl" in ended[2][1]
     assert "there is no such file" in ended[3][1]
     assert "a fall of 0.4 is found after 1 looks" in ended[4][0]
     (run,) = events.iterdir()
-    written = read_log(run, "guard/log_evidence")
+    (written,) = read_logs(run, "guard/log_evidence")
     assert written.values[-1] >= 0 > written.values[-2]
 
 
