@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfreg.audit.files import read_logs
@@ -21,6 +22,7 @@ from selfreg.audit.logs import Log
 from selfreg.guard import Logged, Look, history
 
 Seen = Logged | Look
+PANEL_COLUMNS = ("step", "problem", "reward")
 
 _PART = re.compile(r" ?part \d+$")  # how the audit names runs one after the other in a file
 
@@ -126,7 +128,7 @@ def _panel(file: Path) -> list[Look]:
 
 def _parquet(file: Path) -> list[Look]:
     try:
-        table = pq.read_table(file, columns=["step", "problem", "reward"])
+        table = pq.read_table(file, columns=list(PANEL_COLUMNS))
     except Exception as error:  # pyarrow's own classes are many
         raise ValueError(f"{file} needs the columns step, problem and reward: {error}") from None
     rewards: dict[int, dict[str, list[float]]] = {}
@@ -152,8 +154,11 @@ def _ends_whole(path: Path) -> bool:
 
 def is_panel_file(path: Path) -> bool:
     """Whether a file is the guard's own observations with rates, or a panel in parquet."""
-    if path.suffix == ".parquet":
-        return True
+    if path.suffix == ".parquet" and path.is_file():
+        try:
+            return set(PANEL_COLUMNS) <= set(pq.read_schema(path).names)
+        except (pa.ArrowInvalid, OSError):  # half written
+            return False
     if path.suffix not in (".jsonl", ".ndjson") or not path.is_file():
         return False
     with path.open(errors="replace") as file:

@@ -150,6 +150,9 @@ def test_a_panel_as_lines_and_as_parquet_say_the_same(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), table)
     assert is_panel_file(lines)
     assert is_panel_file(table)
+    log = tmp_path / "log.parquet"
+    pq.write_table(pa.Table.from_pylist([{"step": 1, "reward": 0.5}]), log)
+    assert not is_panel_file(log)
     a, b = (read(Source(file, is_panel=True), is_final=True) for file in (lines, table))
     assert list(a) == list(b) == [0, 10, 20]
     np.testing.assert_allclose(a[20].rates, b[20].rates)
