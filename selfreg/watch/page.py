@@ -49,7 +49,7 @@ def figure(run: Followed, theme: Theme) -> Figure:
         evidence = [max(p.log_evidence, _SHOWN) for p in run.points]
         below.plot([p.step for p in run.points], evidence, color=theme.lines[3])
         below.axhline(0.0, color=theme.lines[1], linewidth=1)
-        below.set_title("evidence that the policy is worse than its best (nats; alarm at 0)")
+        below.set_title("evidence of a fall (nats; alarm at 0)")
         below.set_xlabel("step")
         below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         picture.legend(loc="outside lower left", ncols=3, frameon=False)
