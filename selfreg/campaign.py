@@ -99,12 +99,17 @@ def run_campaign(
         watch, compiled = Stopwatch(), compile_count()
         with watch("step"):
             drawn = ahead.take()  # before its weights change
-            measures = last or step % config.evaluation.every_steps == 0
+            # A control that starts anew after a restore is told what it goes on from.
+            restored = watched.verdict is Verdict.RESTORE_PEAK
+            measures = last or restored or step % config.evaluation.every_steps == 0
             metrics: dict[str, float] = {}
+            rates_by_problem: tuple[float, ...] = ()
             if measures:
                 _load(stages, state.kept, f"{campaign}.{step}", watch)
                 with watch("eval"):
-                    metrics |= _measure_panel(stages, campaign, step)
+                    panel = measure(stages, stages.panel, "panel", campaign, step)
+                metrics |= _describe_panel(panel)
+                rates_by_problem = _rates(panel)
             if draws:
                 if not measures or state.averaged is not None:
                     _load(stages, state.params, f"{campaign}.{step}", watch)
@@ -149,7 +154,7 @@ def run_campaign(
         metrics |= engine.take_metrics()
         if watched.restores:
             metrics["control/restores"] = watched.restores
-        record = StepRecord(campaign, step, metrics)
+        record = StepRecord(campaign, step, metrics, rates_by_problem)
         log.append(record)
         stages.progress.step(step, metrics)
         interrupt.check(distributed.any_process)
@@ -188,8 +193,12 @@ def _load(stages: Stages, params: Any, version: str, watch: Stopwatch) -> None:
         stages.sampler.engine.load_params(stages.learner.merged(params), version)
 
 
-def _measure_panel(stages: Stages, campaign: int, step: int) -> dict[str, float]:
-    panel = measure(stages, stages.panel, "panel", campaign, step)
+def _rates(panel: PanelScore) -> tuple[float, ...]:
+    """The panel's rates by problem; none where a problem has no judged completion."""
+    return () if np.isnan(panel.pass_rates).any() else tuple(panel.pass_rates.tolist())
+
+
+def _describe_panel(panel: PanelScore) -> dict[str, float]:
     return {"panel_pass_at_1": panel.pass_at_1, "panel_pass_at_1_se": panel.standard_error}
 
 

@@ -32,6 +32,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "ONLINE": {"within": "early_stop", "between": "best_checkpoint"},
     "PREDICT": {"within": "predictor", "between": "best_checkpoint"},
     "ROLLBACK": {"within": "predictor", "between": "best_checkpoint", "control.max_restores": 2},
+    "GUARD": {"within": "guard", "between": "best_checkpoint", "control.max_restores": 2},
     # Inside the update.
     "GRPO": {"learn.algorithm": "grpo"},
     "GRPO+ES": {"learn.algorithm": "grpo", "between": "early_stop"},

@@ -129,6 +129,12 @@ KEYS: dict[str, Key] = {
     "control.predictor_calibration": Key(
         "tiny", "of that rate: tiny, or a file by python -m selfreg.calibrate"
     ),
+    "control.guard_alpha": Key(
+        0.05,
+        "of the guard: most probability of any false alarm in a whole campaign",
+        Rule(lambda v: 0 < v < 0.5, "in (0, 0.5)"),
+    ),
+    "control.guard_margin": Key(0.02, "below the best: no fall yet, to the guard", at_least(0)),
     "control.max_restores": Key(
         Open(int, "(by condition)"),
         "times that a campaign goes back to its peak instead of stopping early",

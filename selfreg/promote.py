@@ -8,10 +8,10 @@ A place is RUN:start, RUN:peak, RUN:end or RUN:kept of the last finished campaig
 RUN:CAMPAIGN:peak, campaigns from 0. --run=RUN asks for RUN:kept over the policy the chain began
 with. Both must have been measured on the same panels.
 
-Candidate - incumbent, paired by problem, must lie above its bound beyond noise (one-sided t test at
---level) on the report panel and on every protected capability. All must pass, so that together they
-let a worse checkpoint through no more often than --level: no correction is owed. A bound of 0 asks
-for a gain.
+Candidate - incumbent, paired by problem, must lie above its bound beyond noise on the report panel
+and on every protected capability: by the guard's sign-flip test, one-sided, at --level. All must
+pass, so that together they let a worse checkpoint through no more often than --level: no correction
+is owed. A bound of 0 asks for a gain.
 
 Prints JSON. Exit code 0: promote; 1: do not, because it is worse or because the panels are too
 small to say; 2: a mistake in the question.
@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from absl import app, flags
-from scipy.stats import t as student
 
 from selfreg.analysis.stats import Difference, panel_difference
+from selfreg.guard.compare import lowest, p_above
 from selfreg.records import PanelScore, to_json
 from selfreg.rundir import CampaignSummary, place_of, read_summaries
 
@@ -218,18 +218,18 @@ def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: f
             raise ValueError(f"{place.name} was not measured on {panel!r}")
     new, old = candidate.scores[panel], incumbent.scores[panel]
     difference = panel_difference(new, old)
-    reach = student.ppf(1 - level, difference.problems - 1) * difference.standard_error
-    p = difference.p_above(bound)
+    by_problem = new.pass_rates - old.pass_rates
+    p = p_above(by_problem, bound)
     return Test(
         panel,
         new.pass_at_1,
         old.pass_at_1,
         difference,
-        float(difference.mean - reach),
+        max(lowest(by_problem, level), -1.0),
         bound,
         p,
         p <= level,
-        difference.p_below(bound) <= level,
+        p_above(-by_problem, -bound) <= level,
     )
 
 

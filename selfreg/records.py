@@ -325,11 +325,14 @@ class StepRecord:
       step: From 0 in each campaign.
       metrics: Named numbers; docs/metrics.md defines each. A metric that was not measured at this
         step is absent, never 0 or NaN.
+      rates: The panel's mean reward by problem, in the panel's order; empty where it was not
+        measured.
     """
 
     campaign: int
     step: int
     metrics: Mapping[str, float]
+    rates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

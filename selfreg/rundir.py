@@ -20,7 +20,7 @@ the file is read.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,25 @@ def keep_lines(file: Path, rows: Iterable[Any]) -> None:
 
 def read_records(folder: Path) -> list[StepRecord]:
     """All step records of a run, in order."""
-    return [StepRecord(**row) for row in read_lines(folder / METRICS)]
+    return [
+        StepRecord(row["campaign"], row["step"], row["metrics"], tuple(row.get("rates", ())))
+        for row in read_lines(folder / METRICS)
+    ]
+
+
+def with_rates(folder: Path, record: StepRecord) -> StepRecord:
+    """A record with the panel's rates by problem, from the panel's completions where it lacks them.
+
+    Runs were once recorded without. Problems are in the order in which they were sampled.
+    """
+    file = completions_file(folder, record.campaign, record.step, "panel")
+    if record.rates or not file.is_file():
+        return record
+    rows = pq.read_table(file, columns=["problem_id", "reward"]).to_pydict()
+    rewards: dict[str, list[float]] = {}
+    for problem, reward in zip(rows["problem_id"], rows["reward"], strict=True):
+        rewards.setdefault(problem, []).append(reward)
+    return replace(record, rates=tuple(sum(own) / len(own) for own in rewards.values()))
 
 
 def read_summaries(folder: Path) -> list[CampaignSummary]:

@@ -152,6 +152,18 @@ def test_a_restore_can_switch_the_kl_penalty_on(stops_at, tmp_path, monkeypatch)
     assert metric(tmp_path / "run", "lr")[:-1] == pytest.approx([1e-4] * 7)
 
 
+def test_the_policy_that_it_goes_back_to_is_measured_at_once(stops_at, tmp_path, monkeypatch):
+    """Whatever the panel's interval: else a control that starts anew would see the next fall."""
+    monkeypatch.setattr(engines, "JaxEngine", Scripted)
+    config = small(
+        within=stops_at(4), campaign_budget_steps=7, **{"evaluation.every_steps": 4}
+    )  # fmt: skip
+    chain.run_chain(config, tmp_path / "run")
+    records = rundir.read_records(tmp_path / "run")
+    assert [r.step for r in records if "panel_pass_at_1" in r.metrics] == [0, 4, 5, 7]
+    assert [r.step for r in records if r.rates] == [0, 4, 5, 7]
+
+
 def without_clocks(folder):
     return [
         (r.campaign, r.step, {
@@ -232,7 +244,7 @@ def test_what_was_drawn_ahead_from_the_collapsed_policy_is_dropped(stops_at, tmp
 
 
 @pytest.mark.parametrize("between", ["naive", "early_stop"])
-@pytest.mark.parametrize("within", ["early_stop", "predictor"])
+@pytest.mark.parametrize("within", ["early_stop", "predictor", "guard"])
 def test_every_control_within_restores_under_every_control_between(
     within, between, tmp_path, monkeypatch
 ):
@@ -241,14 +253,16 @@ def test_every_control_within_restores_under_every_control_between(
     config = small(
         within=within, between=between, campaigns=2, campaign_budget_steps=12,
         **{"control.max_restores": 1, "control.early_stop_patience": 2},
+        **({"problems.panel_count": 24} if within == "guard" else {}),  # fewer could never alarm
     )  # fmt: skip
     chain.run_chain(config, tmp_path)
     run = load_run(tmp_path)
     decided, after = stored.decisions(run, stored.with_controls(run.config, None, None, None))
     assert [each.plan for each in decided] == [summary.plan for summary in run.summaries]
     assert after.start == run.summaries[-1].kept
-    # The peak at 6 is followed by failures. The rule needs two; the predictor its 8 first steps.
-    first = 8 if within == "predictor" else 4
+    # The peak at 2 is followed by falls. The rule needs two, the predictor its 8 first steps, and
+    # the guard one, as all problems fall alike.
+    first = {"early_stop": 4, "predictor": 8, "guard": 3}[within]
     assert decided[0].decisions[0] == Decision(first, Verdict.RESTORE_PEAK)
     for each, trace in zip(decided, run.traces, strict=True):
         restores = [record.metrics.get(RESTORES, 0) for record in trace.records]

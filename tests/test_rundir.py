@@ -28,7 +28,7 @@ CONFIG = {"seed": 1, "optimizer": {"lr": 1e-6}}
 
 
 def record(campaign, step, **metrics):
-    return StepRecord(campaign, step, {"pass_rate": 0.1, **metrics})
+    return StepRecord(campaign, step, {"pass_rate": 0.1, **metrics}, (1 / 3, 0.25))
 
 
 def summary(campaign):
@@ -50,6 +50,11 @@ def test_records_and_summaries_round_trip_exactly(tmp_path):
     assert (back.plan, back.kept) == (summary(0).plan, summary(0).kept)
     assert back.scores["start"].pass_rates.tolist() == [0.25, 1 / 3]
     assert back.scores["start"].problem_ids == ("a", "b")
+
+
+def test_records_of_before_rates_by_problem_can_be_read(tmp_path):
+    (tmp_path / rundir.METRICS).write_text('{"campaign": 0, "step": 1, "metrics": {"loss": 0.5}}\n')
+    assert rundir.read_records(tmp_path) == [StepRecord(0, 1, {"loss": 0.5})]
 
 
 @pytest.mark.parametrize("whole", [0, 2])
@@ -130,6 +135,29 @@ def test_completions_are_readable_without_us(tmp_path):
     assert row["reward"] == 0.0
     assert row["alter_ids"] == [[3, 4]]
     assert row["text"] == rollout.text
+
+
+def test_rates_by_problem_come_from_the_panels_completions_where_a_record_lacks_them(tmp_path):
+    def group(name, *outcomes):
+        problem = Problem(name, "", ProblemTests(code="pass"))
+        rollout = Rollout(
+            *[np.zeros(1, np.int32)] * 2, np.zeros(1, np.float32), "", FinishReason.STOP
+        )
+        n = len(outcomes)
+        return Group(problem, (rollout,) * n, ("x",) * n, tuple(Grade(each) for each in outcomes))
+
+    passed, failed = Outcome.PASSED, Outcome.FAILED
+    groups = [
+        group("b", passed, failed, failed, failed),
+        group("a", passed, passed, passed, failed),
+    ]
+    rundir.write_completions(rundir.completions_file(tmp_path, 0, 4, "panel"), groups)
+    bare = StepRecord(0, 4, {"panel_pass_at_1": 0.5})
+    assert rundir.with_rates(tmp_path, bare).rates == (0.25, 0.75)
+    whole = StepRecord(0, 4, {}, (0.1, 0.2))
+    assert rundir.with_rates(tmp_path, whole) == whole
+    unmeasured = StepRecord(0, 5, {})
+    assert rundir.with_rates(tmp_path, unmeasured) == unmeasured
 
 
 def test_tensorboard_holds_the_metrics(tmp_path):

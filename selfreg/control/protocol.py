@@ -26,6 +26,7 @@ class Base:
       model: The config's model.path.
       calibration: What config.control.predictor_calibration holds; empty: nothing.
       match_updates: Updates of each campaign of the run config.control.match_updates_of.
+      panel_every_steps: How often the panel is measured.
     """
 
     budget_steps: int
@@ -41,6 +42,7 @@ class Base:
     model: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
     match_updates: tuple[int, ...] = ()
+    panel_every_steps: int = 1
 
     def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
         """The plan of a campaign, with the config's hyperparameters but for `changes`."""
@@ -122,4 +124,5 @@ def base_of(
         model=config["model"]["path"],
         calibration=calibration,
         match_updates=match_updates,
+        panel_every_steps=config["evaluation"]["every_steps"],
     )

@@ -50,11 +50,12 @@ def decisions(run: Run, config: Mapping[str, Any]) -> tuple[tuple[Decided, ...],
     calibration = find_calibration(options["predictor_calibration"])
     updates = rundir.read_updates(options["match_updates_of"])
     base = base_of(config, rundir.read_memory(options["memory"]), calibration, updates)
+    records = [rundir.with_rates(run.folder, record) for record in run.records]
     answers = {planned.campaign: planned.answer for planned in rundir.read_plans(run.folder)}
     played = [
         Played(
             summary.plan,
-            rundir.trace_of(run.records, config["control_metric"], summary),
+            rundir.trace_of(records, config["control_metric"], summary),
             answers.get(summary.campaign),
         )
         for summary in run.summaries

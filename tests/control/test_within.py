@@ -3,14 +3,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.control import calibrate
+from selfreg.control import calibrate, watch
 from selfreg.control.find import find_within
 from selfreg.control.protocol import Base
-from selfreg.control.within import early_stop, predictor
+from selfreg.control.within import early_stop, guard, predictor
 from selfreg.records import Plan, StepRecord, Verdict
 
 PLAN = Plan(None, 40, 1e-3, 0.0)
@@ -223,6 +224,65 @@ def test_a_budget_longer_than_the_calibration_is_refused():
         predictor.start(BASE, replace(PLAN, budget_steps=41))
 
 
-@pytest.mark.parametrize("name", ["early_stop", "predictor"])
+@pytest.mark.parametrize("name", ["early_stop", "guard", "predictor"])
 def test_they_are_found_by_name(name):
-    assert find_within(name).start(BASE, PLAN) is not None
+    base = replace(BASE, options=BASE.options | GUARDED.options)
+    assert find_within(name).start(base, PLAN) is not None
+
+
+# --- The guard ------------------------------------------------------------------------------------
+
+GUARDED = replace(BASE, options={"guard_alpha": 0.05, "guard_margin": 0.02, "max_restores": 0})
+
+
+def looks(*levels, problems=64, every=1):
+    """Records whose panel has rates around a level each, and steps without a panel between."""
+    rng = np.random.default_rng(0)
+    made = []
+    for look, level in enumerate(levels):
+        rates = tuple((rng.binomial(4, level, problems) / 4).tolist())
+        metrics = {"panel_pass_at_1": float(np.mean(rates))}
+        made.append(StepRecord(0, look * every, metrics, rates))
+        made += [StepRecord(0, look * every + i, {}) for i in range(1, every)]
+    return made
+
+
+def test_the_guard_stops_at_a_collapse_and_not_at_a_rise():
+    assert stop_step(guard.CONTROL, looks(*[0.4] * 5, *[0.7] * 10, *[0.3] * 5), GUARDED) == 15
+    assert stop_step(guard.CONTROL, looks(*[0.3] * 10, *[0.7] * 10), GUARDED) is None
+
+
+def test_the_guard_plans_for_as_many_looks_as_the_panel_is_measured():
+    sparse = replace(GUARDED, panel_every_steps=4)
+    assert guard.start(sparse, PLAN).memory.settings.planned == 10
+    assert guard.start(GUARDED, PLAN).memory.settings.planned == 40
+    steps = looks(*[0.7] * 6, *[0.3] * 4, every=4)
+    assert stop_step(guard.CONTROL, steps, sparse) == 24
+
+
+def test_each_episode_of_the_guard_has_its_share_of_alpha():
+    restoring = replace(GUARDED, options=GUARDED.options | {"max_restores": 2})
+    assert guard.start(restoring, PLAN).memory.settings.alpha == pytest.approx(0.05 / 3)
+
+
+def test_the_guard_restores_the_peak_halves_the_rate_and_watches_on():
+    options = {"restore_lr_factor": 0.5, "restore_kl_coef": 0.0, "max_restores": 1}
+    base = replace(GUARDED, options=GUARDED.options | options)
+    watched = watch.begin(guard.CONTROL, base, PLAN)
+    said = []
+    for record in looks(*[0.7] * 8, *[0.2] * 2, *[0.7] * 8, *[0.2] * 4):
+        watched = watch.observe(watched, record)
+        said.append(watched.verdict)
+        if watched.verdict is Verdict.STOP:
+            break
+        if watched.verdict is Verdict.RESTORE_PEAK:
+            assert watch.rates(watched).lr == PLAN.lr / 2
+            assert watched.state.decision is None
+    assert said.index(Verdict.RESTORE_PEAK) == 8
+    # The second episode begins with the look of step 9, which is low, and falls again at 18.
+    assert (len(said) - 1, said[-1]) == (18, Verdict.STOP)
+
+
+def test_a_panel_without_rates_by_problem_is_refused_by_the_guard():
+    with pytest.raises(ValueError, match="step 0 has panel_pass_at_1 without its rates by problem"):
+        stop_step(guard.CONTROL, panel(0.5), GUARDED)

@@ -1,0 +1,55 @@
+"""The guard: alarm when the panel is worse than its best was, falsely in few campaigns.
+
+In at most `control.guard_alpha` of campaigns whose panel never falls by more than
+`control.guard_margin` below its best, however often it is measured: see selfreg.guard for the test
+and what it assumes. The alpha is shared out among 1 + `control.max_restores` episodes. Each begins
+with nothing measured, as `start` leaves it, so that a restore needs to tell the guard nothing.
+"""
+
+from dataclasses import dataclass, replace
+
+from selfreg import guard
+from selfreg.control.calibrate import PANEL
+from selfreg.control.protocol import Base, Within
+from selfreg.records import Plan, StepRecord, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the guard remembers, and what it said last; None before the panel is measured."""
+
+    memory: guard.State
+    decision: guard.Decision | None = None
+
+
+def start(base: Base, plan: Plan) -> State:
+    """An episode with its share of alpha. The last step's panel comes too late to stop."""
+    options = base.options
+    settings = guard.Settings(
+        alpha=options["guard_alpha"] / (1 + options["max_restores"]),
+        margin=options["guard_margin"],
+        planned=max(2, -(-plan.budget_steps // base.panel_every_steps)),
+    )
+    return State(guard.start(settings))
+
+
+def observe(state: State, record: StepRecord) -> tuple[State, Verdict]:
+    """Take in a panel, where this step has one.
+
+    Raises:
+      ValueError: The panel's rates by problem are missing, or are too few ever to alarm.
+    """
+    if not record.rates:
+        if PANEL in record.metrics:
+            raise ValueError(
+                f"campaign {record.campaign}, step {record.step} has {PANEL} without its rates by "
+                "problem, which the guard needs: an older version wrote this run"
+            )
+        return state, Verdict.CONTINUE
+    memory, decision = guard.observe(state.memory, guard.Look(record.step, record.rates))
+    alarms = decision.verdict is guard.Verdict.ALARM
+    state = replace(state, memory=memory, decision=decision)
+    return state, Verdict.STOP if alarms else Verdict.CONTINUE
+
+
+CONTROL = Within(start, observe)
