@@ -59,12 +59,14 @@ class Checkpoints:
 
         Args:
           step: Updates made in this campaign.
-          trees: Named trees of arrays (weights, moments), which may be donated once this returns.
+          trees: Named trees of arrays (weights, moments), which may be donated once this returns;
+            None: there is none of that name.
           peak_value: The metric, when this step is the highest so far.
         """
         if step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(**{n: ocp.args.StandardSave(tree) for n, tree in trees.items()})
+        there = {name: tree for name, tree in trees.items() if tree is not None}
+        items = ocp.args.Composite(**{n: ocp.args.StandardSave(tree) for n, tree in there.items()})
         metrics = None if peak_value is None else {PEAK: peak_value}
         self._manager.save(step, args=items, metrics=metrics)
 
@@ -97,7 +99,10 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
     try:
         with ocp.StandardCheckpointer() as reader:
-            return {name: reader.restore(place / name, tree) for name, tree in abstract.items()}
+            return {
+                name: None if tree is None else reader.restore(place / name, tree)
+                for name, tree in abstract.items()
+            }
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"checkpoint {place} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
