@@ -198,7 +198,7 @@ def make_learner(
     def lower(
         batch: Batch, *, reference: bool = False, anchored: bool = False
     ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        def shaped(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        def shaped(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
             return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
 
         like, base = programs.like, programs.base
@@ -213,10 +213,13 @@ def make_learner(
             halves = (jax.eval_shape(programs.gradient, *of_rows),) * 2
             return programs.step.lower(like, halves, base, mask, held, of_rows[-1])
 
-        whole = {"update": partial(programs.update.lower, like, *of_rows[1:4], held, of_rows[-1])}
-        halved = {"gradient": partial(programs.gradient.lower, *of_rows), "step": step}
+        learns: dict[str, Callable[[], jax.stages.Lowered]] = {
+            "update": partial(programs.update.lower, like, *of_rows[1:4], held, of_rows[-1])
+        }
+        if programs.halved:
+            learns = {"gradient": partial(programs.gradient.lower, *of_rows), "step": step}
         return {
-            **(halved if programs.halved else whole),
+            **learns,
             "moments": partial(programs.zero_moments.lower, like.params),
             "logprobs": partial(programs.logprobs.lower, like.params, base, arrays, number),
             "anchor": partial(programs.anchor.lower, like.params, base, arrays, number),

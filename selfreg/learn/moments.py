@@ -196,7 +196,8 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
                     return jax.lax.dynamic_update_index_in_dim(stack, _back(stack, new), index, 0)
 
                 take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
-                return jax.tree.map(put, held, step(*jax.tree.map(take, held), seeds[index]))
+                g, mu, nu = jax.tree.map(take, held)
+                return jax.tree.map(put, held, step(g, mu, nu, seeds[index]))
 
             return jax.lax.fori_loop(0, len(seeds), layer, held)
 

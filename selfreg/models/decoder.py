@@ -217,13 +217,13 @@ class Layer(NamedTuple):
       weights: A Block's.
       prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
       slides: bool [], whether it is a sliding-window layer.
-      index: int32 [], which one it is.
+      number: int32 [], which one it is.
     """
 
     weights: dict[str, Array]
     prefix: KeyValue | None
     slides: Array
-    index: Array
+    number: Array
 
 
 class States(NamedTuple):
@@ -388,13 +388,13 @@ class Decoder(nnx.Module):
             x, sums = carry
             if sums is not None:
                 learn = {name: this.weights[name] for name in sums}
-                learn, sums = add_gradient(split, learn, sums, this.index)
+                learn, sums = add_gradient(split, learn, sums, this.number)
                 this = this._replace(weights=this.weights | learn)
             x, own = body(x, this)
             return (x, sums), own
 
-        stacked, index = nnx.to_pure_dict(weights), jnp.arange(config.layers)
-        layers = Layer(stacked, prefix, jnp.array(config.slides), index)
+        stacked, numbers = nnx.to_pure_dict(weights), jnp.arange(config.layers)
+        layers = Layer(stacked, prefix, jnp.array(config.slides), numbers)
         x = embed(config, self.embedding[...], tokens, dtype)
         # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
         # change hands. Far less moves than if the table did.

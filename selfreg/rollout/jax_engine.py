@@ -196,7 +196,7 @@ class JaxEngine:
         weights = decode.weights_like(mesh, self._policy, self._programs.unstack, params)
         rows = decode.rows_like(mesh, self._programs.prefill, weights, *arrays, **options)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        programs = {
+        programs: dict[str, Callable[[], jax.stages.Lowered]] = {
             "unstack": partial(self._programs.unstack.lower, params),
             "prefill": partial(self._programs.prefill.lower, weights, *arrays, **options),
             "segment": partial(
