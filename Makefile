@@ -36,7 +36,7 @@ check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/lint-imports
 
 gpu-compile: .venv-gpu/compile  ## programs of the paper's size compiled for GPUs, without one
-	.venv-gpu/bin/python -m benchmarks.plan_compiled --check --jobs=2 --cases=$(GPU_CASES)
+	TF_CPP_MIN_LOG_LEVEL=2 .venv-gpu/bin/python -m benchmarks.plan_compiled --check --jobs=2 --cases=$(GPU_CASES)
 
 smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 minutes on 2 cores
 	.venv/bin/python -m selfreg.main --config=configs/smollm2.py

@@ -140,16 +140,19 @@ def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
 def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
     """The backward pass of one layer, which is cut from the stacked ones and gathered.
 
-    Over fsdp its gradients are whole, too, until they are summed and scattered. A CPU's products
-    (Eigen) copy all heads' scores into tiles, which the compiler does not count.
+    Over fsdp a gradient is whole, too, until it is scattered and added to its sum: one at a time. A
+    CPU's products (Eigen) copy all heads' scores into tiles, which the compiler does not count.
     """
-    gathered = _layer_weights(job, split._replace(data=split.rows, fsdp=1))
+    whole = split._replace(data=split.rows, fsdp=1)
+    gathered = _layer_weights(job, whole)
+    largest = max(weight.shard for weight in weights(job.decoder, whole) if weight.in_blocks)
+    gradient = largest / job.decoder.layers * job.activation_bytes
     return {
         "one layer, backward": _layer_bytes(job, split, part),
         "its scores' gradient": scores_of(job, split, part) * MASTER,
         "its scores in tiles": 0.0 if job.gpu else scores_of(job, split, part) * MASTER,
         "one layer's weights": gathered,
-        "one layer's gradients": 0.0 if split.fsdp == 1 or job.lora_rank else gathered,
+        "a layer's largest gradient": 0.0 if split.fsdp == 1 or job.lora_rank else gradient,
     }
 
 
