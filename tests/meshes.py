@@ -59,10 +59,12 @@ def make_batch() -> Batch:
     )
 
 
-def learner(policy: Policy, shape: tuple[int, ...], dtype: str = "float32") -> Learner:
+def learner(
+    policy: Policy, shape: tuple[int, ...], dtype: str = "float32", packing: Packing = PACKING
+) -> Learner:
     # With b1 = 0.5 the first moment is half the gradient after one step.
     rule = make_optimizer(b1=0.5, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
-    settings = LearnSettings(dtype, 32, PACKING)
+    settings = LearnSettings(dtype, 32, packing)
     return make_learner(policy, mesh_of(shape), rule, settings)
 
 
@@ -127,9 +129,11 @@ def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, bool, list[int
     return found
 
 
-def compiled_update(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def compiled_update(
+    name: str, shape: tuple[int, ...], packing: Packing = PACKING
+) -> dict[str, Any]:
     """What XLA made of an update."""
-    made = learner(POLICIES[name], shape)
+    made = learner(POLICIES[name], shape, packing=packing)
     compiled = made.lower(make_batch())["update"]().compile()
     memory = compiled.memory_analysis()
     whole = jax.tree.leaves(made.like)
@@ -188,6 +192,9 @@ def show() -> None:
         "untied": compare("untied", kinds),
         "bfloat16": compare("tied", [(1, 1, 1), (2, 2, 2)], "bfloat16"),
         "update": {kind: compiled_update("untied", shape) for kind, shape in KINDS.items()},
+        "microbatches": {
+            name: compiled_update(name, KINDS["data"], Packing((TOKENS,), 8)) for name in SHAPES
+        },
         "decoding": {kind: compiled_decoding("untied", shape) for kind, shape in KINDS.items()},
         "temporary": temporary_bytes(),
     }))  # fmt: skip

@@ -82,6 +82,14 @@ def test_data_parallel_updates_exchange_gradients_only(meshes):
     assert len(tables) == 3  # the embedding for prompts and completions, and the head once
 
 
+def test_tables_gradients_are_exchanged_once_for_all_microbatches(meshes):
+    # Two microbatches: of one, XLA would move all that it can before the loop.
+    for name, tables in (("untied", 3), ("tied", 2)):
+        found = meshes["microbatches"][name]["collectives"]
+        where = [in_loop for _, in_loop, shape in found if VOCABULARY in shape]
+        assert where == [False] * tables, name
+
+
 def test_fsdp_gathers_one_layer_at_a_time(meshes):
     found = meshes["update"]["fsdp"]["collectives"]
     assert shapes(found, "all-gather", in_loop=True) == LAYER

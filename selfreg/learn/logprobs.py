@@ -25,7 +25,7 @@ def token_logprobs(
 
     Args:
       hidden: [B, T, D], final-normed, each the state that predicts its target.
-      head: float32 [V, D].
+      head: float32 [V, D], or [copies, V, D]: each for its own part of the rows.
       targets: int32 [B, T].
       temperature: Above 0.
       chunk_tokens: Tokens whose logits exist at one time, on all devices together.
@@ -40,7 +40,8 @@ def token_logprobs(
     count = targets.size // shards
     chunk = min(max(1, chunk_tokens // shards), count)
     pad = -count % chunk
-    weight = jnp.broadcast_to(head.astype(hidden.dtype), (shards, *head.shape))
+    copies = head if head.ndim == 2 else jnp.repeat(head, shards // len(head), axis=0)
+    weight = jnp.broadcast_to(copies.astype(hidden.dtype), (shards, *head.shape[-2:]))
     weight = constrain(weight, "rows", "vocab", None)
 
     def chunks(a: Array) -> Array:

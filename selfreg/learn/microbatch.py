@@ -1,6 +1,6 @@
 """Scoring packed rows and learning from them, a microbatch at a time, over only those in use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,12 +10,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from selfreg.learn.logprobs import token_logprobs
 from selfreg.learn.packing import Packing
-from selfreg.mesh import batch_sharding, constrain_weights
+from selfreg.mesh import batch_sharding, constrain, constrain_weights, split_rows
 from selfreg.models.decoder import LOGICAL_AXES, Decoder, KeyValue, pieces
 from selfreg.models.policy import Policy
 from selfreg.models.sums import add_gradient
 
 Array = jax.Array
+TABLES = ("embedding", "head")
 
 
 class Scores(NamedTuple):
@@ -130,17 +131,25 @@ def summing(policy: Policy, params: Any, sums: Any) -> tuple[Decoder, Any]:
     Those of the blocks are added by the decoder, to which `sums["blocks"]` must be given; those of
     all else take the place of its sums.
 
+    Args:
+      policy: What learns.
+      params: What is trained.
+      sums: See selfreg.models.sums. A table's may be `_apart`.
+
     Returns:
       The decoder, and the sums to hand on.
     """
     outer = {name: leaf for name, leaf in params.items() if name != "blocks"}
     own = {name: sums[name] for name in outer}
-    outer, own = add_gradient(_split_weights(policy), outer, own)
+    apart = {name for name, leaf in own.items() if leaf.ndim > outer[name].ndim}
+    outer |= {name: _for_copies(name, outer[name], len(own[name])) for name in apart}
+    outer, own = add_gradient(_split_weights(policy, apart), outer, own)
     return policy.decoder(params | outer), sums | own
 
 
-def _split_weights(policy: Policy) -> Callable[[Any], Any]:
-    return partial(constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(policy.config))
+def _split_weights(policy: Policy, apart: Collection[str] = ()) -> Callable[[Any], Any]:
+    axes = LOGICAL_AXES | {name: ("copies", *LOGICAL_AXES[name]) for name in apart}
+    return partial(constrain_weights, logical_axes=axes, pieces=pieces(policy.config))
 
 
 def accumulate(
@@ -167,33 +176,58 @@ def accumulate(
       mesh: See `fold`.
     """
     (prompts, _), through_prompts = jax.vjp(read, zero)
+    apart = _apart(zero, mesh, packing.microbatch_rows)
 
     def add(carry: Any, part: Array) -> Any:
         so_far, wanted, gradient = carry
         (value, _), back, sums = jax.vjp(
-            lambda total, prompts: loss(total, prompts, part), zero, prompts, has_aux=True
+            lambda total, prompts: loss(total, prompts, part), apart, prompts, has_aux=True
         )
         own, more = back((jnp.ones_like(value), gradient))
         so_far, wanted = jax.tree.map(jnp.add, (so_far, wanted), ((value, sums), more))
-        return so_far, wanted, _with_tables(gradient, own)
+        return so_far, wanted, _with_outer(gradient, own)
 
     # Sums of many small terms: in float32, whatever the layers compute in.
     def zeros(tree: Any) -> Any:
         return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), tree)
 
-    (value, _), sums = jax.eval_shape(loss, zero, prompts, slots[0, : packing.microbatch_rows])
-    start = zeros((value, sums)), zeros(prompts), zero
+    (value, _), sums = jax.eval_shape(loss, apart, prompts, slots[0, : packing.microbatch_rows])
+    start = zeros((value, sums)), zeros(prompts), apart
     (value, sums), wanted, gradient = fold(add, start, slots, packing, mesh)
+    # A table's alone may have an axis more than its zeros.
+    gradient = {
+        n: g if n not in TABLES or g.ndim == zero[n].ndim else jnp.sum(g, axis=0)
+        for n, g in gradient.items()
+    }
     wanted = jax.tree.map(lambda g, a: g.astype(a.dtype), wanted, prompts)
     (own,) = through_prompts((wanted, gradient))
-    return value, sums, _with_tables(gradient, own)
+    return value, sums, _with_outer(gradient, own)
 
 
-def _with_tables(sums: Any, gradient: Any) -> Any:
-    """The blocks' new sums, and those of all else with their gradient added.
+def _apart(zero: Any, mesh: Mesh, rows: int) -> Any:
+    """The zeros, those of a table [copies, V, D]: a sum for every copy of the weights.
 
-    XLA sums a table's gradient over data devices once, behind the loop, if it is added here.
+    So the copies exchange a table's gradient once, behind the microbatches, and not in each.
+
+    Args:
+      zero: See `accumulate`.
+      mesh: Its data axis has the copies.
+      rows: Of a microbatch. If devices cannot split them, nothing is apart.
     """
+    copies = mesh.shape["data"] if split_rows(mesh, rows) > 1 else 1
+    if copies == 1:
+        return zero
+    return zero | {name: _for_copies(name, zero[name], copies) for name in TABLES if name in zero}
+
+
+def _for_copies(name: str, table: Array, copies: int) -> Array:
+    """A table [copies, V, D], each copy of the weights holding its own."""
+    spread = jnp.broadcast_to(table, (copies, *table.shape))
+    return constrain(spread, "copies", *LOGICAL_AXES[name])
+
+
+def _with_outer(sums: Any, gradient: Any) -> Any:
+    """The blocks' new sums, and those of all else with their gradient added."""
     return {n: g if n == "blocks" else sums[n] + g for n, g in gradient.items()}
 
 

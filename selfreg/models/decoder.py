@@ -73,8 +73,21 @@ LOGICAL_AXES |= {f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRIC
 
 
 def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) -> Array:
-    """Embeddings of tokens in `dtype`, scaled where the family scales them."""
-    x = jnp.take(table, tokens, axis=0).astype(dtype)
+    """Embeddings of tokens in `dtype`, scaled where the family scales them.
+
+    Args:
+      config: The decoder's.
+      table: [V, D], or [copies, V, D]: each for its own part of the rows.
+      tokens: int32 [B, T].
+      dtype: Of the result.
+    """
+    look_up = partial(jnp.take, axis=0)
+    if table.ndim == 2:
+        x = look_up(table, tokens)
+    else:
+        parts = tokens.reshape(len(table), -1, *tokens.shape[1:])
+        x = jax.vmap(look_up)(table, parts).reshape(*tokens.shape, -1)
+    x = x.astype(dtype)
     # The scale is rounded first, as transformers does: 55.4 is 55.5 in bfloat16.
     return x * jnp.asarray(config.width**0.5, dtype) if config.scaled_embedding else x
 
