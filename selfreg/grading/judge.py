@@ -24,6 +24,7 @@ from selfreg.grading import (
     boot,
     calls,
     cpp,
+    idle,
     layers,
     namespaces,
     outputs,
@@ -266,14 +267,18 @@ def _run(
     given = loaded["names"].items()
     adopted = {name: peer.adopt(value) for name, value in given}
     names.update({name: value for name, value in adopted.items() if name in wanted})
-    try:
-        exec(tests.code, names)
-    except (ChildOver, ProtocolError):
-        raise
-    except BaseException as error:
-        if id(error) not in peer.errors:
-            _blame_tests(error, tests)
-        return _explain(error, peer)
+    with idle.watched(Child.wait.__code__) as watch:
+        try:
+            exec(tests.code, names)
+        except (ChildOver, ProtocolError):
+            raise
+        except BaseException as error:
+            if not watch.has_ended:
+                if id(error) not in peer.errors:
+                    _blame_tests(error, tests)
+                return _explain(error, peer)
+    if watch.has_ended:
+        return "timeout", "the tests wait for what the program does not do"
     if peer.broken or not peer.calls:
         return "failed", peer.broken or "the tests ended without a call of the program"
     return "passed", ""
