@@ -197,7 +197,7 @@ class Child:
             try:
                 data = data[self._channel.send(data) :]
             except BlockingIOError:
-                self._wait(select.POLLOUT)
+                self.wait(select.POLLOUT)
             except OSError:
                 while True:  # what it still said comes before its end
                     self._read()
@@ -269,7 +269,7 @@ class Child:
 
     def _read(self) -> None:
         while True:
-            self._wait(select.POLLIN)
+            self.wait(select.POLLIN)
             try:
                 data = self._channel.recv(1 << 18)
             except BlockingIOError:
@@ -282,7 +282,7 @@ class Child:
             self._buffer += data
             return
 
-    def _wait(self, event: int) -> None:
+    def wait(self, event: int) -> None:
         """Wait for the channel, and stop the child at its limits.
 
         Raises:

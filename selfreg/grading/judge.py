@@ -24,6 +24,7 @@ from selfreg.grading import (
     boot,
     calls,
     cpp,
+    idle,
     layers,
     namespaces,
     outputs,
@@ -72,12 +73,21 @@ class TestsError(Exception):
 
 
 class _Tests(NamedTuple):
-    """Parsed tests; `names` are those of the program that they may use."""
+    """Parsed tests.
+
+    Attributes:
+      setup: Runs first.
+      code: The tests.
+      entry_point: The function's name.
+      names: Those of the program that the tests may use.
+      may_stop: Whether the tests speak of StopIteration, and so may wait for one.
+    """
 
     setup: CodeType
     code: CodeType
     entry_point: str | None
     names: list[str]
+    may_stop: bool
 
 
 def main(channel: int) -> None:
@@ -207,6 +217,7 @@ def _grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> _Re
         else:
             peer = Peer(child.send, child.receive, proxies.JUDGE, repr)
             peer.before_message = streams.Substitution(peer, names).tell
+            peer.may_stop = tests.may_stop
             verdict = _run(tests, names, peer, loaded)
             # Tests may catch whatever a program's end raised in them.
             if verdict[0] == "passed" and not child.is_done_well():
@@ -256,14 +267,18 @@ def _run(
     given = loaded["names"].items()
     adopted = {name: peer.adopt(value) for name, value in given}
     names.update({name: value for name, value in adopted.items() if name in wanted})
-    try:
-        exec(tests.code, names)
-    except (ChildOver, ProtocolError):
-        raise
-    except BaseException as error:
-        if id(error) not in peer.errors:
-            _blame_tests(error, tests)
-        return _explain(error, peer)
+    with idle.watched(Child.wait.__code__) as watch:
+        try:
+            exec(tests.code, names)
+        except (ChildOver, ProtocolError):
+            raise
+        except BaseException as error:
+            if not watch.has_ended:
+                if id(error) not in peer.errors:
+                    _blame_tests(error, tests)
+                return _explain(error, peer)
+    if watch.has_ended:
+        return "timeout", "the tests wait for what the program does not do"
     if peer.broken or not peer.calls:
         return "failed", peer.broken or "the tests ended without a call of the program"
     return "passed", ""
@@ -304,7 +319,9 @@ def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
     names = [name for name in dict.fromkeys(used) if name not in own]
     if not names:
         raise TestsError("the tests use nothing that a program could define")
-    return _Tests(_compile(setup, "setup.py"), compiled, entry_point, names)
+    prepared = _compile(setup, "setup.py")
+    may_stop = "StopIteration" in (*used, *_names(prepared))
+    return _Tests(prepared, compiled, entry_point, names, may_stop)
 
 
 def _names(code: CodeType) -> list[str]:

@@ -129,7 +129,8 @@ class WorkerProcess:
             grade = Grade(
                 Outcome(reply["outcome"]),
                 float(reply["time_s"]),
-                str(reply["detail"]),
+                # A program's own words: half a surrogate pair cannot be written to any file.
+                str(reply["detail"]).encode(errors="backslashreplace").decode(),
                 float(reply["peak_mb"]),
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from selfreg.grading.operations import BINARY, IN_PLACE, ORDER, UNARY
 from selfreg.grading.remote import Proxy, Side, locate
+from selfreg.grading.values import flatten
 
 TESTS_MODULE = "tests"
 
@@ -247,14 +248,43 @@ def _image_methods(base: type, names: list[str], compare: dict[str, Any]) -> dic
     return methods
 
 
+def _by_contents(base: type, name: str) -> Callable[..., Any] | None:
+    """A type's own operator, applied to the plain contents of an image.
+
+    Those of Counter and deque would iterate the image itself, and ask for its items.
+    """
+    method = getattr(base, f"__{name}__", None)
+    if method is None or name in IN_PLACE:
+        return method
+    return lambda self, other, /: method(flatten(self), flatten(other))
+
+
+def _by_contents_reflected(base: type, name: str) -> Callable[..., Any]:
+    """The same for plain data on the left, which else would ask the image on its right."""
+    method = getattr(base, f"__{name}__")
+
+    def reflected(self: Any, other: Any, /) -> Any:
+        return method(other, flatten(self)) if type(other) is base else NotImplemented
+
+    return reflected
+
+
 def _answer_methods(base: type, names: list[str]) -> dict[str, Any]:
     """Those of an image in the judge: plain data is compared with the plain contents."""
-    compare = {
-        f"__{name}__": _forward_between(name, getattr(base, f"__{name}__", None))
+    own = {f"__{name}__": _by_contents(base, name) for name in (*_BETWEEN, "eq", "ne")}
+    compare: dict[str, Any] = {
+        f"__{name}__": _forward_between(name, own[f"__{name}__"])
         for name in (*_BETWEEN, "eq", "ne")
     }
     compare["__hash__"] = _hash_of(base)
-    return _image_methods(base, names, compare)
+    methods = _image_methods(base, names, compare)
+    if not issubclass(base, BaseException):
+        for name in BINARY:
+            if own[f"__{name}__"] and not hasattr(base, f"__r{name}__"):
+                own[f"__r{name}__"] = _by_contents_reflected(base, name)
+        inherited = {name: method for name, method in own.items() if method and name not in methods}
+        methods |= inherited | {"__hash__": methods.get("__hash__", base.__hash__)}
+    return methods
 
 
 def _given_methods(base: type, names: list[str]) -> dict[str, Any]:

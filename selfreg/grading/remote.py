@@ -95,6 +95,8 @@ class Peer:
       error: The exception that the other side raised last, and `error_detail` a line on it.
       errors: All exceptions that came from there, by id.
       before_message: Called before a request, or a reply, is written.
+      may_stop: Whether a StopIteration counts that anything but `next` raises over there. By it
+        `map`, `zip` and their like end early, as if there were no more to check.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Peer:
         self.error_detail = ""
         self.errors: dict[int, BaseException] = {}
         self.before_message: Callable[[], None] = _nothing
+        self.may_stop = True
         self._send, self._receive, self._side = send, receive, side
         self._describe = describe
         self._objects: list[Any] = []
@@ -166,6 +169,8 @@ class Peer:
             self._break(failure)
         self._settle(decoder.known, held, len(encoder.known), operation)
         if raised is not None:
+            if isinstance(raised, StopIteration) and operation != "next" and not self.may_stop:
+                raise RuntimeError("the program raised StopIteration") from raised
             raise raised
         return result
 

@@ -240,6 +240,12 @@ def plain_base(kind: type) -> type | None:
     return next((base for base in _mro(kind) if base in _FLATTEN), None)
 
 
+def flatten(value: Any) -> Any:
+    """The plain contents of an object whose class extends a plain type; others as they are."""
+    base = plain_base(type(value))
+    return value if base in (None, type(value)) else _FLATTEN[base](value)
+
+
 def is_extended(container: Any) -> bool:
     """Whether a mutable container is more than plain data."""
     return type(container) not in _CONTAINERS
@@ -369,7 +375,11 @@ _FLATTEN: dict[type, Callable[[Any], Any]] = {
     dict: lambda v: dict(dict.items(v)),
     collections.OrderedDict: lambda v: collections.OrderedDict(collections.OrderedDict.items(v)),
     collections.Counter: lambda v: collections.Counter(dict(dict.items(v))),
-    collections.defaultdict: lambda v: collections.defaultdict(None, dict.items(v)),
-    collections.deque: lambda v: collections.deque(collections.deque.__iter__(v)),
+    collections.defaultdict: lambda v: collections.defaultdict(
+        _OPTIONS[collections.defaultdict](v), dict.items(v)
+    ),
+    collections.deque: lambda v: collections.deque(
+        collections.deque.__iter__(v), _OPTIONS[collections.deque](v)
+    ),
 }
 PLAIN = tuple(_FLATTEN)

@@ -173,3 +173,62 @@ def test_cpp_trick(grade, program):
         "int main() { assert(add(2, 3) == 5); assert(add(10, -4) == 6); }\n"
     )
     assert grade(program, Language.CPP, code=tests).outcome is not Outcome.PASSED
+
+
+# What a program can raise or override, by which a test's own comparison would come out true.
+WAYS_AROUND = {
+    "the end of a map": (
+        "def solve(a):\n    raise StopIteration\n",
+        "for got, want in zip(map(solve, [1, 2]), [2, 3]):\n    assert got == want\n",
+    ),
+    "the end of a map of a lambda": (
+        "class Stop(StopIteration):\n    pass\ndef solve(a):\n    raise Stop\n",
+        "assert all(map(lambda a: solve(a) == a + 1, [1, 2]))\n",
+    ),
+    "the end of an iteration by calls": (
+        "def solve():\n    raise StopIteration\n",
+        "assert all(n == 5 for n in iter(solve, None))\n",
+    ),
+    "the end of a map, by an attribute": (
+        "class S:\n    def __getattr__(self, name):\n        raise StopIteration\n"
+        "    def __call__(self, a):\n        return self\nsolve = S()\n",
+        "assert all(map(lambda a: solve(a).value == a, [1, 2]))\n",
+    ),
+    "a Counter's items": (
+        "from collections import Counter\nclass C(Counter):\n"
+        "    def __getitem__(self, key):\n        return 1\n"
+        "    def __iter__(self):\n        return iter(())\ndef solve(text):\n    return C()\n",
+        "from collections import Counter\nassert solve('ab') == Counter('ab')\n",
+    ),
+    "a Counter's missing items": (
+        "from collections import Counter\nclass C(Counter):\n"
+        "    def __missing__(self, key):\n        return 1\ndef solve(text):\n    return C()\n",
+        "from collections import Counter\nassert Counter('ab') == solve('ab')\n",
+    ),
+    "a Counter that is subtracted": (
+        "from collections import Counter\nclass C(Counter):\n"
+        "    def __getitem__(self, key):\n        return 99\ndef solve(text):\n    return C()\n",
+        "from collections import Counter\nassert not Counter('ab') - solve('ab')\n",
+    ),
+    "a deque's iterator": (
+        "from collections import deque\nclass D(deque):\n"
+        "    def __iter__(self):\n        return iter([1, 2])\n"
+        "def solve(n):\n    return D([9, 9])\n",
+        "from collections import deque\nassert solve(1) == deque([1, 2])\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAYS_AROUND)
+def test_a_comparison_is_not_bypassed(name, grade):
+    program, tests = WAYS_AROUND[name]
+    verdict = grade(program, code=tests, entry_point="solve")
+    assert verdict.outcome in (Outcome.FAILED, Outcome.EXCEPTION), verdict
+
+
+def test_a_stop_that_tests_wait_for(grade):
+    program = "def solve():\n    raise StopIteration(5)\n"
+    tests = (
+        "try:\n    solve()\n    assert False\nexcept StopIteration as e:\n    assert e.value == 5\n"
+    )
+    assert grade(program, code=tests, entry_point="solve").outcome is Outcome.PASSED

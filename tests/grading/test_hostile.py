@@ -7,6 +7,7 @@ import pytest
 from benchmarks.grading_hostile import hostile_programs, noisy_programs
 from selfreg.grading import GraderError, GraderPool
 from selfreg.grading.ladder import LADDER
+from selfreg.grading.namespaces import SCRATCH_MB
 from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
 
 RIGHT = "def solve(a, b):\n    return a + b\n"
@@ -136,4 +137,4 @@ def test_files_of_all_sizes_are_bounded_together(jail):
     )
     (grade,) = jail.grade([(problem, program)])
     assert grade.outcome is Outcome.EXCEPTION
-    assert "64 MiB" in grade.detail or "No space left" in grade.detail
+    assert f"{SCRATCH_MB} MiB" in grade.detail or "No space left" in grade.detail

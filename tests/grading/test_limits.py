@@ -176,3 +176,33 @@ def test_no_process_is_left(grade, descendants):
     )
     grade("#include <unistd.h>\nint main() { sleep(99); }", Language.CPP, stdio=(("", ""),))
     assert descendants() == before
+
+
+WAITING_TESTS = {
+    "an event": (
+        "async def solve(set_it): ...\n",
+        "import asyncio\nasync def main():\n    event = asyncio.Event()\n"
+        "    await solve(event.set)\n    await event.wait()\nasyncio.run(main())\n",
+    ),
+    "a queue": (
+        "def solve(put): ...\n",
+        "import queue\nq = queue.Queue()\nsolve(q.put)\n"
+        "try:\n    q.get()\nexcept BaseException:\n    pass\n",
+    ),
+}
+
+
+def test_tests_that_wait_for_the_program(pool, make_problem):
+    jobs = [
+        (make_problem(code=tests, entry_point="solve"), program)
+        for program, tests in WAITING_TESTS.values()
+    ]
+    retries = pool.counts["retries"]
+    grades = pool.grade(jobs)
+    assert [grade.outcome for grade in grades] == [Outcome.TIMEOUT] * len(jobs), grades
+    assert pool.counts["retries"] == retries  # no worker had to be taken for hung
+
+
+def test_tests_may_wait_a_little(grade):
+    tests = "import time\ntime.sleep(1.2)\nassert add(2, 3) == 5\n"
+    assert grade(RIGHT, code=tests).outcome is Outcome.PASSED

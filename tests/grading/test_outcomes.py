@@ -199,3 +199,16 @@ def test_time_is_cpu_time(grade):
     add = "def add(a, b):\n    return a + b\n"
     assert 0.2 <= grade(busy + add).time_s < 0.4
     assert 0.0 < grade(sleepy + add).time_s < 0.1
+
+
+def test_details_can_be_written_to_a_file(grade):
+    # A run keeps them: one program must not end it by its last words.
+    words = "\\ud800\\0\\udfff"
+    for program, tests in (
+        (f"def add(a, b):\n    raise ValueError('{words}')\n", {}),
+        (f"raise ValueError('{words}')\n", {}),
+        (f"raise ValueError('{words}')\n", {"stdio": (("", ""),)}),
+        (f"add = type('C', (), {{'__call__': lambda s, a, b: '{words}'}})()\n", {}),
+        ("def add(a, b):\n    raise type('\\ud800', (Exception,), {})\n", {}),
+    ):
+        grade(program, **tests).detail.encode()
