@@ -86,7 +86,9 @@ def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) 
         x = look_up(table, tokens)
     else:
         parts = tokens.reshape(len(table), -1, *tokens.shape[1:])
-        x = jax.vmap(look_up)(table, parts).reshape(*tokens.shape, -1)
+        parts = constrain(parts, "copies", None, None)
+        x = constrain(jax.vmap(look_up)(table, parts), "copies", None, None, "embed")
+        x = x.reshape(*tokens.shape, -1)
     x = x.astype(dtype)
     # The scale is rounded first, as transformers does: 55.4 is 55.5 in bfloat16.
     return x * jnp.asarray(config.width**0.5, dtype) if config.scaled_embedding else x
