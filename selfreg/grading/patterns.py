@@ -321,6 +321,7 @@ def _find_in_cpp(problem: Problem, program: str) -> set[str]:
         given = any(case.stdin.strip() for case in problem.tests.stdio)
         constant = given and not _CPP_INPUT.search(source)
     else:
-        head = rf"\b{re.escape(problem.entry_point or '')}\s*\([^)]*\w[^)]*\)\s*\{{\s*"
+        # Up to the next parenthesis: a source full of them must not take the square of its length.
+        head = rf"\b{re.escape(problem.entry_point or '')}\s*\(\s*[^()\s][^()]*\)\s*\{{\s*"
         constant = bool(re.search(rf"{head}return\s+{_LITERAL}\s*;\s*\}}", source))
     return found | ({"constant"} if constant else set())

@@ -199,3 +199,11 @@ def test_few_solutions_of_mbpp_are_flagged(shared):
     rows = [json.loads(line) for line in (shared / "data/mbpp/mbpp.jsonl").open()]
     # Tables of months and the like, and an exit(): 7 of 974, 0.7%.
     assert len(flagged(load_rows(rows, "MBPP"))) <= 7
+
+
+@pytest.mark.parametrize(
+    "part", ["int x f(\n", "a f(", "f('", 'f("', "/*", "if (a == 1", "{ return "]
+)
+def test_a_long_source_is_read_in_time(part):
+    # In the cube of its length this took minutes.
+    suspicious(CPP, part * (30_000 // len(part)))
