@@ -191,9 +191,9 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
     file = folder / rundir.CONFIG
     if not file.exists():
         return
-    old = completed(rundir.flatten(json.loads(file.read_text())))
-    new = rundir.flatten(json.loads(json.dumps(config)))
-    differing = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    kept = rundir.flatten(json.loads(file.read_text()))
+    old, new = completed(kept), rundir.flatten(json.loads(json.dumps(config)))
+    differing = sorted(k for k in kept.keys() | new.keys() if old.get(k) != new.get(k))
     if differing:
         shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])
         raise ValueError(

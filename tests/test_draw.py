@@ -24,7 +24,8 @@ def stages_of(passes, *, redraws, problems_per_step=3):
     train = [Problem(str(i), "", records.Tests(code="pass")) for i in range(len(passes))]
     calls = []
 
-    def groups(problems, seeds, watch, temperature):
+    def groups(problems, seeds, watch, temperature, set_aside):
+        assert set_aside == frozenset()
         calls.append(([p.id for p in problems], [tuple(s) for s in seeds]))
         return [
             group_of(p, passes[int(p.id)], len(s)) for p, s in zip(problems, seeds, strict=True)
@@ -35,6 +36,7 @@ def stages_of(passes, *, redraws, problems_per_step=3):
         config=SimpleNamespace(seed=7, rollout=rollout),
         sets=SimpleNamespace(of_campaign=lambda campaign: train),
         sampler=SimpleNamespace(groups=groups),
+        log=SimpleNamespace(set_aside=lambda campaign, step, stream: frozenset()),
     ), calls
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from selfreg import campaign, chain, rundir
+from selfreg import states as standing
 from selfreg.analysis.load import load_run
 from selfreg.checkpoint import Checkpoints
 from selfreg.config import default
@@ -222,7 +223,8 @@ def test_cut_off_and_resumed_it_is_the_run_that_never_was(name, nth, whole, tmp_
         Checkpoints, "__init__", lambda self, *a: (opened.append(self), begin(self, *a))[1]
     )
     with monkeypatch.context() as patched:
-        cut(patched, campaign.interrupt if name == "check" else campaign, name, nth)
+        homes = {"check": campaign.interrupt, "_read": standing}
+        cut(patched, homes.get(name, campaign), name, nth)
         with pytest.raises(PowerCut):
             chain.run_chain(config, tmp_path / "cut")
     opened[0].close()  # in another process its thread would be gone

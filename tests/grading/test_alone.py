@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_example_of_the_readme_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = (text for text in examples if "GraderPool" in text)
     done = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, check=True, timeout=60
     )
