@@ -45,8 +45,8 @@ ON_CPU: Any = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_cpu_experimental_ynn_fusion_type": "",
 }
-# A CPU multiplies in float32. XLA would convert all layers' bfloat16 weights at once, in front of
-# the loops that read them: a LoRA update of Qwen2.5-3B's shape cut to 4 layers then holds 5.1 GB
+# A CPU multiplies in float32. XLA would convert a bfloat16 base of all layers at once, in front of
+# the loops that read it: a LoRA update of Qwen2.5-3B's shape cut to 4 layers then holds 5.1 GB
 # beside its arguments, for 1.5.
 CONVERTING_ON_CPU: Any = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 # On a GPU XLA's defaults stay. Others were compiled with jaxlib 0.10.2, for an update of Qwen2.5-7B
@@ -287,7 +287,8 @@ def _programs(
     full, base = shardings(weights), None
     platform = mesh.devices.flat[0].platform
     on_cpu = platform == "cpu"
-    converting = CONVERTING_ON_CPU if on_cpu and settings.dtype != "float32" else {}
+    # Only a frozen base lies in what layers compute in.
+    converting = CONVERTING_ON_CPU if on_cpu and rank and settings.dtype != "float32" else {}
     halved = in_halves(platform, mesh.size, count_parameters(weights))
 
     def frozen(params: Any) -> Any:
