@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.learn.learner import Learner, make_learner
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, pack
@@ -14,7 +15,6 @@ from selfreg.mesh import make_mesh
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.policy import Policy, load_policy, make_policy, random_params
 from selfreg.models.presets import shape_of
-from selfreg.records import Batch
 
 RANDOM = "random:"
 TEMPERATURE, LR = 0.7, 1e-5

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.batch import LR, TEMPERATURE
-from selfreg.records import Batch
+from selfreg.algorithms.parts.batch import Batch
 
 
 def torch_update(model: torch.nn.Module, batch: Batch, dtype: str) -> Callable[[], None]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from selfreg import distributed, interrupt, seeds
 from selfreg.algorithms.parts.algorithm import Algorithm
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.checkpoint import Checkpoints
 from selfreg.control import watch as control
@@ -27,7 +28,6 @@ from selfreg.learn.packing import padding_fraction
 from selfreg.learn.train_step import TrainState
 from selfreg.measure import REPORT, measure, measure_campaign
 from selfreg.records import (
-    Batch,
     Checkpoint,
     FinishReason,
     Group,

@@ -9,9 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from selfreg.algorithms import defaults, find_algorithm, names, setting_keys
-from selfreg.conditions import CONDITIONS
-from selfreg.keys import (
+from selfreg.algorithm import defaults, find_algorithm, names, setting_keys
+from selfreg.algorithms.parts.keys import (
     ABOVE_ZERO,
     ANYTHING,
     BELOW_ONE,
@@ -22,6 +21,7 @@ from selfreg.keys import (
     at_least,
     one_of,
 )
+from selfreg.conditions import CONDITIONS
 
 ALGORITHM = Rule(
     lambda name: name.endswith(".py") or name in names(),

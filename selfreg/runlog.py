@@ -16,8 +16,9 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from selfreg import rundir
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.config import completed
-from selfreg.records import Batch, Group, StepRecord
+from selfreg.records import Group, StepRecord
 from selfreg.rundir import CampaignSummary, Planned
 
 PACKAGES = (

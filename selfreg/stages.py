@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from selfreg import distributed, seeds
-from selfreg.algorithms import configure, find_algorithm
+from selfreg.algorithm import configure, find_algorithm
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.checkpoint import restore
 from selfreg.data.prompts import render

@@ -7,10 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from selfreg.algorithms import defaults, find_algorithm, rules
+from selfreg.algorithm import defaults, find_algorithm, rules
+from selfreg.algorithms.parts.keys import Rule, at_least
 from selfreg.conditions import CONDITIONS, DEFAULTS
 from selfreg.config import KEYS
-from selfreg.keys import Rule, at_least
 
 
 def check_names(names: Iterable[str]) -> None:

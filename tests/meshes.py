@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.learn.learner import Learner, make_learner
 from selfreg.learn.optim import make_optimizer
 from selfreg.learn.packing import Packing, pack
@@ -16,7 +17,7 @@ from selfreg.learn.train_step import LearnSettings
 from selfreg.mesh import make_mesh, split_rows
 from selfreg.models.decoder import DecoderConfig
 from selfreg.models.policy import Policy, abstract_params, load_policy, make_policy, random_params
-from selfreg.records import Batch, Sampling
+from selfreg.records import Sampling
 from selfreg.rollout.jax_engine import JaxEngine
 
 SIZES = {

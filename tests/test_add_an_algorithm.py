@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfreg import chain, rundir
-from selfreg.algorithms import configure, find_algorithm, names
+from selfreg.algorithm import configure, find_algorithm, names
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.config import default
 from selfreg.rollout import engines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.algorithms import names
+from selfreg.algorithm import names
 from selfreg.chain import run_chain
 from selfreg.config import KEYS, default
 from selfreg.runlog import check_same_config

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.config import default
 from selfreg.learn.learner import make_learner
 from selfreg.learn.optim import make_optimizer
@@ -28,7 +29,7 @@ from selfreg.plan.job import make_job
 from selfreg.plan.memory import estimate
 from selfreg.plan.weights import Split, parameters, weights
 from selfreg.plan.work import estimate_work, pair_flops, token_flops
-from selfreg.records import Batch, Sampling
+from selfreg.records import Sampling
 from selfreg.rollout.decode import unstack
 from selfreg.rollout.jax_engine import JaxEngine
 from selfreg.validate import resolve

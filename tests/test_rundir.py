@@ -178,7 +178,7 @@ def test_tensorboard_holds_the_metrics(tmp_path):
 
 
 def test_failed_batches_are_kept(tmp_path):
-    from selfreg.records import Batch
+    from selfreg.algorithms.parts.batch import Batch
 
     arrays = {name: np.arange(3) for name in Batch.__slots__}
     file = RunLog(tmp_path).save_batch(Batch(**arrays))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfreg.algorithms.parts.algorithm import Algorithm, PairLoss
+from selfreg.algorithms.parts.keys import ABOVE_ZERO, Rule, one_of
 from selfreg.algorithms.parts.policy_gradient import compares
 from selfreg.algorithms.parts.settings import setting
-from selfreg.keys import ABOVE_ZERO, Rule, one_of
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 
 from selfreg.algorithms.parts import policy_gradient as usual
 from selfreg.algorithms.parts.algorithm import Tokens
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.algorithms.parts.covariance import count_of, covariances
+from selfreg.algorithms.parts.keys import ABOVE_ZERO, BETWEEN, Rule, at_least
 from selfreg.algorithms.parts.settings import Settings, setting
-from selfreg.keys import ABOVE_ZERO, BETWEEN, Rule, at_least
-from selfreg.records import Batch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfreg.algorithms import defaults, find_algorithm
+from selfreg.algorithm import defaults, find_algorithm
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.stats import (

@@ -6,8 +6,9 @@ import numpy as np
 
 from selfreg.algorithms.parts.advantages import coded, token_weights
 from selfreg.algorithms.parts.algorithm import Algorithm
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.learn.packing import Packing, pack, slots_shape
-from selfreg.records import Batch, FinishReason, Group
+from selfreg.records import FinishReason, Group
 
 
 def collate(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.learn.ewc import Anchor, fisher
 from selfreg.learn.microbatch import score_all
 from selfreg.learn.moments import in_host_memory
@@ -32,7 +33,6 @@ from selfreg.models.adapted import Adapted
 from selfreg.models.decoder import layout
 from selfreg.models.lora import Lora, abstract_adapters, adapt, bind, freeze
 from selfreg.models.policy import Policy, abstract_params, count_parameters
-from selfreg.records import Batch
 
 Array = jax.Array
 T = TypeVar("T")

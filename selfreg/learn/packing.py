@@ -11,7 +11,7 @@ from itertools import chain, combinations, pairwise
 
 import numpy as np
 
-from selfreg.records import Batch
+from selfreg.algorithms.parts.batch import Batch
 
 EMPTY = -1
 TOKENS_AT_ONCE = 256

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from selfreg.algorithms import find_algorithm
+from selfreg.algorithm import find_algorithm
 from selfreg.learn.packing import Packing, make_packing
 from selfreg.models.decoder import DecoderConfig
 from selfreg.rollout.jax_engine import batch_sizes, turns

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.algorithms import find_algorithm
+from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.advantages import group_advantages, token_weights
 from selfreg.algorithms.parts.algorithm import Tokens
 from selfreg.algorithms.parts.covariance import covariances

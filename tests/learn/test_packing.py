@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreg.algorithms.parts.batch import Batch
 from selfreg.learn.packing import (
     EMPTY,
     HALVED_PARAMETERS,
@@ -16,7 +17,6 @@ from selfreg.learn.packing import (
     padding_fraction,
     row_widths,
 )
-from selfreg.records import Batch
 
 
 def test_rows_by_hand():

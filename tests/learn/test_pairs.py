@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.algorithms import find_algorithm
+from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts import pairs
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.algorithms import find_algorithm
+from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg.algorithms import find_algorithm
+from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.evals.panel import score
 from selfreg.learn.collate import collate, learned_from, padded

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from selfreg.algorithms.parts.batch import Batch
+from selfreg.algorithms.parts.keys import Rule
 from selfreg.algorithms.parts.settings import Settings
-from selfreg.keys import Rule
-from selfreg.records import Batch
 
 Array = Any  # of jax, which settings are read without
 

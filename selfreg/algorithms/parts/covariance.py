@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from selfreg.records import Batch
+from selfreg.algorithms.parts.batch import Batch
 
 
 def covariances(logprobs: np.ndarray, batch: Batch) -> np.ndarray:

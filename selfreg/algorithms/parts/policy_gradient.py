@@ -5,8 +5,8 @@ from typing import Any
 
 from selfreg.algorithms.parts.advantages import group_advantages
 from selfreg.algorithms.parts.algorithm import Algorithm, Tokens
+from selfreg.algorithms.parts.keys import Rule, at_least
 from selfreg.algorithms.parts.settings import Settings
-from selfreg.keys import Rule, at_least
 
 
 def policy_gradient(paper: str, settings: Settings | None = None, **others: Any) -> Algorithm:

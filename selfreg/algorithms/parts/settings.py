@@ -3,7 +3,7 @@
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-from selfreg.keys import ANYTHING, BELOW_ONE, Key, Rule, at_least, one_of
+from selfreg.algorithms.parts.keys import ANYTHING, BELOW_ONE, Key, Rule, at_least, one_of
 
 ABOVE_ONE_OR_OFF = Rule(lambda value: value == 0 or value > 1, "0, or above 1")
 
