@@ -11,10 +11,11 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["selfreg", "selfreg.*"]),
     package_data={
-        "selfreg.models": ["tiny/*", "presets.json"],
+        "selfreg.policy.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
         "selfreg.grading": ["native/*"],
-        "selfreg.analysis": ["*.j2", "paper.toml"],
+        "selfreg.analysis": ["*.j2"],
+        "selfreg.analysis.paper": ["published.toml"],
         "selfreg.control.within": ["*.json"],
     },
     install_requires=[
@@ -74,5 +75,5 @@ setup(
             "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],
     },
-    entry_points={"console_scripts": ["selfreg = selfreg.main:run"]},
+    entry_points={"console_scripts": ["selfreg = selfreg.cli.main:run"]},
 )

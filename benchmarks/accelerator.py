@@ -28,21 +28,22 @@ from benchmarks.accelerator_job import COMPLETION, DECODED_ROWS, PROMPT, ROWS, f
 from benchmarks.batch import LR, TEMPERATURE, of_shape, random_batch
 from benchmarks.ceiling import matmul_ceiling, read_bandwidth
 from benchmarks.table import show
-from selfreg import rundir, xla
-from selfreg.checkpoint import Checkpoints
-from selfreg.mesh import make_mesh
-from selfreg.models.lora import random_adapters
-from selfreg.models.policy import Policy, count_parameters, random_params
-from selfreg.models.presets import shape_of
-from selfreg.plan.compiled import PROGRAMS, compile_programs
-from selfreg.plan.deviceless import described_devices
-from selfreg.plan.devices import DEVICES
-from selfreg.plan.memory import of_programs
-from selfreg.plan.weights import Split
-from selfreg.plan.work import pair_flops, token_flops
-from selfreg.records import Request, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.stages import learner_of, packing_of
+from selfreg.cli.plan.compiled import PROGRAMS, compile_programs
+from selfreg.cli.plan.deviceless import described_devices
+from selfreg.cli.plan.devices import DEVICES
+from selfreg.cli.plan.memory import of_programs
+from selfreg.cli.plan.weights import Split
+from selfreg.cli.plan.work import pair_flops, token_flops
+from selfreg.loop.stages import learner_of, packing_of
+from selfreg.policy import xla
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.lora import random_adapters
+from selfreg.policy.models.policy import Policy, count_parameters, random_params
+from selfreg.policy.models.presets import shape_of
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run import rundir
+from selfreg.run.checkpoint import Checkpoints
+from selfreg.run.records import Request, Sampling
 
 MODELS = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 _MODELS = flags.DEFINE_list("models", list(MODELS), "Shapes, by their names on the hub.")

@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from selfreg.config import default
-from selfreg.models.decoder import DecoderConfig
-from selfreg.plan.job import Job, make_job
-from selfreg.plan.memory import of_programs
-from selfreg.plan.weights import Split
-from selfreg.validate import resolve
+from selfreg.cli.plan.job import Job, make_job
+from selfreg.cli.plan.memory import of_programs
+from selfreg.cli.plan.weights import Split
+from selfreg.policy.models.decoder import DecoderConfig
+from selfreg.run.config import default
+from selfreg.run.validate import resolve
 
 ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
 AT_ONCE = 4

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 
 from selfreg.algorithms.parts.batch import Batch
-from selfreg.learn.learner import Learner, make_learner
-from selfreg.learn.optim import make_optimizer
-from selfreg.learn.packing import Packing, pack
-from selfreg.learn.train_step import LearnSettings
-from selfreg.mesh import make_mesh
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.policy import Policy, load_policy, make_policy, random_params
-from selfreg.models.presets import shape_of
+from selfreg.policy.learn.learner import Learner, make_learner
+from selfreg.policy.learn.optim import make_optimizer
+from selfreg.policy.learn.packing import Packing, pack
+from selfreg.policy.learn.train_step import LearnSettings
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.decoder import DecoderConfig
+from selfreg.policy.models.policy import Policy, load_policy, make_policy, random_params
+from selfreg.policy.models.presets import shape_of
 
 RANDOM = "random:"
 TEMPERATURE, LR = 0.7, 1e-5

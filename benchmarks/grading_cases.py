@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from selfreg.data import procedural
-from selfreg.records import Language, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Problem, StdioCase, Tests
 
 CALLS = 3
 TIME_LIMIT_S = 3.0

@@ -14,7 +14,7 @@ from benchmarks.processes import measure
 from benchmarks.table import Aim, load_average, show, show_aims, spread
 from selfreg.data.problems import load_problems
 from selfreg.grading import GraderPool
-from selfreg.records import Grade, Outcome, Problem
+from selfreg.run.records import Grade, Outcome, Problem
 
 _COLD_AIM_S, _CACHED_AIM_MS = 0.45, 10.0
 _CACHED_RUNS = 20

@@ -33,7 +33,7 @@ from benchmarks.grading_hostile import hostile_programs, noisy_programs
 from benchmarks.processes import LineServer, descendants, kill_descendant, reap
 from benchmarks.table import Aim, load_average, show, show_aims
 from selfreg.grading import GraderPool
-from selfreg.records import Grade, Outcome, Problem
+from selfreg.run.records import Grade, Outcome, Problem
 
 # Times the seconds that the pool took to start: killed more often, no worker ever would.
 _KILL_EVERY_STARTS = (0.1, 0.4)

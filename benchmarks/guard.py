@@ -22,7 +22,7 @@ from scipy.stats import beta as beta_distribution
 from benchmarks import guard_rules as rules
 from benchmarks import guard_runs as runs_of
 from benchmarks.table import Aim, load_average, show, show_aims
-from selfreg.rundir import write_json
+from selfreg.run.rundir import write_json
 
 _OUT = flags.DEFINE_string("out", "guard.json", "Finished cells; read first, if it is there.")
 _SHARE = flags.DEFINE_float("share", 0.1, "Of the runs of each cell: 1 for all.")

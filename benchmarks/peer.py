@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from selfreg.models.hf import save_folder
-from selfreg.models.policy import Policy
+from selfreg.policy.models.hf import save_folder
+from selfreg.policy.models.policy import Policy
 
 
 def in_transformers(policy: Policy, params: Any) -> torch.nn.Module:

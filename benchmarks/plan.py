@@ -24,16 +24,16 @@ from absl import app, flags
 
 from benchmarks.batch import TEMPERATURE, Updates, named_policy, random_batch
 from benchmarks.table import Aim, show, show_aims, spread
-from selfreg import xla
-from selfreg.config import default
-from selfreg.mesh import make_mesh
-from selfreg.plan.fit import Place
-from selfreg.plan.job import Draws, Job, make_job, packing_of
-from selfreg.plan.memory import estimate
-from selfreg.plan.weights import Split
-from selfreg.records import Request, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.validate import resolve
+from selfreg.cli.plan.fit import Place
+from selfreg.cli.plan.job import Draws, Job, make_job, packing_of
+from selfreg.cli.plan.memory import estimate
+from selfreg.cli.plan.weights import Split
+from selfreg.policy import xla
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.config import default
+from selfreg.run.records import Request, Sampling
+from selfreg.run.validate import resolve
 
 _MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a folder or random:NAME.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "100:96", "500:512"], "PROMPT:COMPLETION tokens.")

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs import w17
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.presets import shape_of
-from selfreg.plan.weights import Split
-from selfreg.validate import resolve
+from selfreg.cli.plan.weights import Split
+from selfreg.policy.models.decoder import DecoderConfig
+from selfreg.policy.models.presets import shape_of
+from selfreg.run.validate import resolve
 
 MODELS = {
     "0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
@@ -38,7 +38,7 @@ class Case:
 
     Attributes:
       model: Of MODELS.
-      device: Of selfreg.plan.targets.
+      device: Of selfreg.cli.plan.targets.
       split: The mesh.
       changes: Of W17's config, by key.
       programs: What is compiled.

@@ -103,8 +103,8 @@ def read_records() -> dict[tuple[str, str], Record]:
 
 def planned(record: Record) -> float:
     """Bytes a device that a plan says of the same program."""
-    from selfreg.plan.job import make_job
-    from selfreg.plan.memory import of_programs
+    from selfreg.cli.plan.job import make_job
+    from selfreg.cli.plan.memory import of_programs
 
     case = CASES[record.case]
     config, decoder = configure(case)
@@ -129,10 +129,10 @@ def _compile(case: Case, name: str, known: Record | None) -> Record:
     import hashlib
     import time
 
-    from selfreg.mesh import make_mesh
-    from selfreg.plan.compiled import lower_programs, report
-    from selfreg.plan.deviceless import cudnn_asks, described_devices
-    from selfreg.plan.job import make_job
+    from selfreg.cli.plan.compiled import lower_programs, report
+    from selfreg.cli.plan.deviceless import cudnn_asks, described_devices
+    from selfreg.cli.plan.job import make_job
+    from selfreg.policy.mesh import make_mesh
 
     config, decoder = configure(case)
     devices = described_devices(case.device, case.split.size)

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from selfreg.models.families import config_to_hf
-from selfreg.models.presets import shape_of
-from selfreg.models.weights import weight_names, weight_shapes
+from selfreg.policy.models.families import config_to_hf
+from selfreg.policy.models.presets import shape_of
+from selfreg.policy.models.weights import weight_names, weight_shapes
 
 _MODEL = flags.DEFINE_string("model", "Qwen/Qwen2.5-3B-Instruct", "A known model's name.")
 _OUT = flags.DEFINE_string("out", None, "The folder to make.", required=True)

@@ -19,15 +19,15 @@ from absl import app, flags
 from benchmarks.ceiling import MATMUL_SIZE, matmul_ceiling, read_bandwidth
 from benchmarks.peer import alternate, in_transformers
 from benchmarks.table import show
-from selfreg import xla
 from selfreg.data.problems import load_problems
 from selfreg.data.prompts import STYLES, render
-from selfreg.mesh import make_mesh
-from selfreg.models.policy import Policy, count_parameters, load_policy
-from selfreg.records import Request, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.policy import xla
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.policy import Policy, count_parameters, load_policy
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.records import Request, Sampling
 
-_MODEL = flags.DEFINE_string("model", "tiny", "As in selfreg.evaluate.")
+_MODEL = flags.DEFINE_string("model", "tiny", "As in selfreg.cli.evaluate.")
 _PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style.")
 _PROBLEMS = flags.DEFINE_string("problems", "procedural:train", "Source of prompts.")
 _GROUP = flags.DEFINE_integer("group", 16, "Completions a problem.")

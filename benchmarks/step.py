@@ -15,9 +15,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from benchmarks.table import show
-from selfreg import rundir, xla
-from selfreg.chain import run_chain
-from selfreg.validate import resolve
+from selfreg.loop.chain import run_chain
+from selfreg.policy import xla
+from selfreg.run import rundir
+from selfreg.run.validate import resolve
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "The job.")
 _STEPS = flags.DEFINE_integer("steps", 40, "Updates.")

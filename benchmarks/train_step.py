@@ -8,7 +8,7 @@ the completions' logprobs at temperature 0.7, gradient clipping and Adam. torch 
 whole, as trainers do, and keeps logits of completions only. selfreg runs the group's prompt once.
 TRL's GRPO step is a further peer where it is installed. Memory is each side's in a process of its
 own, selfreg's both in one that compiles its programs and in one that finds them on disk, as any but
-a user's first run does. random:NAME takes random weights of a shape that `selfreg.models.presets`
+a user's first run does. random:NAME takes random weights of a shape that `policy.models.presets`
 knows.
 """
 
@@ -30,10 +30,10 @@ from benchmarks.ceiling import MATMUL_SIZE, matmul_ceiling
 from benchmarks.peer import alternate, in_transformers
 from benchmarks.table import Aim, load_average, show, show_aims
 from benchmarks.torch_step import has_trl, torch_update, trl_update
-from selfreg import xla
-from selfreg.learn.packing import Packing, make_packing
-from selfreg.models.decoder import REMAT
-from selfreg.models.policy import count_parameters
+from selfreg.policy import xla
+from selfreg.policy.learn.packing import Packing, make_packing
+from selfreg.policy.models.decoder import REMAT
+from selfreg.policy.models.policy import count_parameters
 
 PARTS = ("update", "memory", "compile")
 SIDES = ("selfreg", "torch", "trl")

@@ -20,9 +20,9 @@ from absl import app, flags
 
 from benchmarks.batch import named_policy
 from benchmarks.table import show
-from selfreg import xla
-from selfreg.rollout.sglang_client import Server
-from selfreg.rollout.weight_sync import WeightSync, send
+from selfreg.policy import xla
+from selfreg.policy.rollout.sglang_client import Server
+from selfreg.policy.rollout.weight_sync import WeightSync, send
 
 _MODEL = flags.DEFINE_string(
     "model", "random:Qwen/Qwen2.5-0.5B-Instruct", "As in benchmarks.train_step."

@@ -17,7 +17,7 @@ About 1 CPU-minute a chain, 45 chains. docs/log.md has what came out.
 from ml_collections import ConfigDict
 
 from configs import tiny
-from selfreg.wave import Chain, place_of
+from selfreg.run.wave import Chain, place_of
 
 SEEDS = (7, 11, 17, 23, 42)
 NAME = "comparison"

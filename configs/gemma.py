@@ -14,7 +14,7 @@ a chain, one chain; grading and snapshots come on top. FOLDER holds gemma-3-4b-i
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -19,8 +19,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from selfreg.config import default
-from selfreg.wave import Chain, place_of
+from selfreg.run.config import default
+from selfreg.run.wave import Chain, place_of
 
 MODELS = {
     "3b": "Qwen/Qwen2.5-3B-Instruct",

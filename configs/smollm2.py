@@ -9,7 +9,7 @@ with the model's own tokenizer; panels of 32 others each. Base pass@1 is about .
 
 from ml_collections import ConfigDict
 
-from selfreg.config import default
+from selfreg.run.config import default
 
 
 def get_config() -> ConfigDict:

@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "naive": {},

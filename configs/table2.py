@@ -14,7 +14,7 @@ chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain, place_of
+from selfreg.run.wave import Chain, place_of
 
 STEPS = (50, 100, 150)
 

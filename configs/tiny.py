@@ -12,7 +12,7 @@ Expected on 2 CPU cores: A0 (a minute and a half) rises from .5 to .7 within 8 u
 
 from ml_collections import ConfigDict
 
-from selfreg.config import default
+from selfreg.run.config import default
 
 
 def get_config() -> ConfigDict:

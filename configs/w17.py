@@ -19,7 +19,7 @@ holds 7b with 8-bit moments, or with LoRA. (The paper's chains took 5 hours on 8
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 SCALES = ("3b", "7b")
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain, place_of
+from selfreg.run.wave import Chain, place_of
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -19,7 +19,7 @@ chain, 30 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Ins
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 CONDITIONS = ("B0", "B1", "B2", "B3", "B4")
 LANGUAGES = {"python": {}, "cpp": paper.CPP}

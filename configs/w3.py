@@ -16,7 +16,7 @@ FOLDER holds Qwen2.5-7B-Instruct, or for `configs/w3.py:32b` Qwen2.5-32B-Instruc
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 SCALES = ("7b", "32b")
 FROZEN = {

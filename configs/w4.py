@@ -16,7 +16,7 @@ Qwen2.5-7B-Instruct.
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 
 def get_config(variant: str = "") -> ConfigDict:

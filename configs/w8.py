@@ -14,7 +14,7 @@ hours a chain, 3 chains; grading and snapshots come on top. FOLDER holds Qwen2.5
 from ml_collections import ConfigDict
 
 from configs import paper
-from selfreg.wave import Chain
+from selfreg.run.wave import Chain
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from launch.jobs import Job
-from selfreg.progress import clock
-from selfreg.standing import State, measured_s, read_standing
+from selfreg.run.progress import clock
+from selfreg.run.standing import State, measured_s, read_standing
 
 
 def costs(jobs: Sequence[Job], devices: str) -> list[tuple[float, bool]]:
@@ -39,11 +39,11 @@ def words(seconds: float, measured: bool) -> str:
 def _plan(job: Job, devices: str) -> float:
     """Seconds of the chain by the planner, on the config's own mesh or the best that fits."""
     # Only now: they load jax.
-    from selfreg.models.presets import shape_of
-    from selfreg.plan.devices import DEVICES, parse_devices
-    from selfreg.plan.fit import Place, fit
-    from selfreg.plan.job import make_job
-    from selfreg.plan.work import estimate_work
+    from selfreg.cli.plan.devices import DEVICES, parse_devices
+    from selfreg.cli.plan.fit import Place, fit
+    from selfreg.cli.plan.job import make_job
+    from selfreg.cli.plan.work import estimate_work
+    from selfreg.policy.models.presets import shape_of
 
     count, kind = parse_devices(devices)
     device, decoder = DEVICES[kind], shape_of(job.config.model.path)

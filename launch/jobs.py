@@ -12,11 +12,11 @@ from typing import Any
 from absl import flags
 from ml_collections import FrozenConfigDict, config_flags
 
-from selfreg import rundir
-from selfreg.runlog import check_same_config
-from selfreg.standing import State, read_standing
-from selfreg.validate import check_names, resolve
-from selfreg.wave import Chain
+from selfreg.run import rundir
+from selfreg.run.runlog import check_same_config
+from selfreg.run.standing import State, read_standing
+from selfreg.run.validate import check_names, resolve
+from selfreg.run.wave import Chain
 
 _IDENTITY = ("name", "condition", "seed")
 

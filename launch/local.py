@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from launch.jobs import Job
 from launch.process import ChainProcess
-from selfreg import interrupt
-from selfreg.standing import State, read_standing
+from selfreg.run import interrupt
+from selfreg.run.standing import State, read_standing
 
 _PAUSE_S = 0.5
 _SHOW_S = 2.0  # run folders are read anew each time

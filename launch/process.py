@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import join
 
-from selfreg.standing import BEGUN, ENDED, LOG
+from selfreg.run.standing import BEGUN, ENDED, LOG
 
 
 class ChainProcess:

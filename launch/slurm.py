@@ -8,7 +8,7 @@ from typing import Any
 
 from launch.jobs import Job
 from launch.process import ChainProcess
-from selfreg.standing import LOG, State, read_standing
+from selfreg.run.standing import LOG, State, read_standing
 
 FOLDER = ".slurm"  # below the folder of all runs: submitit's scripts and logs
 _DAY_MIN = 24 * 60

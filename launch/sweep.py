@@ -28,9 +28,9 @@ from launch.cost import costs, words
 from launch.jobs import Job, make_jobs
 from launch.local import run_local
 from launch.slurm import submit
-from selfreg.command import fail
-from selfreg.progress import clock
-from selfreg.standing import State, read_standing, table, wide_console
+from selfreg.cli.command import fail
+from selfreg.run.progress import clock
+from selfreg.run.standing import State, read_standing, table, wide_console
 
 _CONFIG = flags.DEFINE_string("config", None, "A config file, such as configs/w17.py:tiny.")
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE; several: their product.")

@@ -1,7 +1,11 @@
 """Study, detect and prevent rise-and-collapse in LLM self-training."""
 
 import importlib
+from pathlib import Path
 from typing import Any
+
+# `python -m selfreg.main`, `python -m selfreg.audit` and their like find their modules here.
+__path__ += [str(Path(__file__).parent / room) for room in ("cli", "integrations")]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from selfreg import main  # noqa: TID251 this is a command too
-from selfreg.command import leave_torch_out
+from selfreg.cli import main  # noqa: TID251 this is a command too
+from selfreg.cli.command import leave_torch_out
 from selfreg.data.problems import load_problems
 
 SOURCE = "procedural:main"  # made sooner than train; its panels are held out of itself
@@ -68,11 +68,12 @@ def torn(file: Any, value: Any) -> None:
 
 def arm(point: str, nth: int) -> None:
     """Wrap what the point names."""
-    from selfreg import campaign, rundir
-    from selfreg.checkpoint import Checkpoints
     from selfreg.grading import GraderPool
-    from selfreg.rollout.jax_engine import JaxEngine
-    from selfreg.runlog import RunLog
+    from selfreg.loop import campaign
+    from selfreg.policy.rollout.jax_engine import JaxEngine
+    from selfreg.run import rundir
+    from selfreg.run.checkpoint import Checkpoints
+    from selfreg.run.runlog import RunLog
 
     if point == "sampling":
         JaxEngine.generate = before(JaxEngine.generate, nth)
@@ -112,7 +113,7 @@ def run(point: str, *flags: str) -> None:
 
 def load() -> None:
     """What every run begins with: the libraries and the problems."""
-    for name in ("selfreg.campaign", "selfreg.analysis.report"):
+    for name in ("selfreg.loop.campaign", "selfreg.analysis.report"):
         importlib.import_module(name)
     load_problems(SOURCE)
 

@@ -10,15 +10,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from selfreg.algorithms.parts.batch import Batch
-from selfreg.learn.learner import Learner, make_learner
-from selfreg.learn.optim import make_optimizer
-from selfreg.learn.packing import Packing, pack
-from selfreg.learn.train_step import LearnSettings
-from selfreg.mesh import make_mesh, split_rows
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.policy import Policy, abstract_params, load_policy, make_policy, random_params
-from selfreg.records import Sampling
-from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.policy.learn.learner import Learner, make_learner
+from selfreg.policy.learn.optim import make_optimizer
+from selfreg.policy.learn.packing import Packing, pack
+from selfreg.policy.learn.train_step import LearnSettings
+from selfreg.policy.mesh import make_mesh, split_rows
+from selfreg.policy.models.decoder import DecoderConfig
+from selfreg.policy.models.policy import (
+    Policy,
+    abstract_params,
+    load_policy,
+    make_policy,
+    random_params,
+)
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.records import Sampling
 
 SIZES = {
     "vocab_size": 512, "width": 32, "layers": 3, "heads": 8, "head_dim": 8, "ffn_width": 48,

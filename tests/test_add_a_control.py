@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreg import rundir
+from selfreg.run import rundir
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs/add_a_control.md").read_text()

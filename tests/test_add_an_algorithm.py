@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfreg import chain, rundir
-from selfreg.algorithm import configure, find_algorithm, names
 from selfreg.algorithms.parts.algorithm import Algorithm
-from selfreg.config import default
-from selfreg.rollout import engines
-from selfreg.validate import resolve
+from selfreg.loop import chain
+from selfreg.policy.rollout import engines
+from selfreg.run import rundir
+from selfreg.run.algorithm import configure, find_algorithm, names
+from selfreg.run.config import default
+from selfreg.run.validate import resolve
 from tests.test_chain import Scripted, small
 
 ROOT = Path(__file__).parent.parent
@@ -154,7 +155,7 @@ def test_nothing_outside_names_an_algorithm():
 
 
 def test_settings_are_read_without_jax():
-    code = "import sys, selfreg.config as c; c.describe(); print('jax' in sys.modules)"
+    code = "import sys, selfreg.run.config as c; c.describe(); print('jax' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

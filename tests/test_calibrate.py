@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from selfreg import rundir
-from selfreg.calibrate import check
-from selfreg.calibrate.pool import read_pool
-from selfreg.config import default
+from selfreg.cli.calibrate import check
+from selfreg.cli.calibrate.pool import read_pool
 from selfreg.control.find import find_calibration
-from selfreg.records import PanelScore, Plan, StepRecord
-from selfreg.validate import resolve
+from selfreg.run import rundir
+from selfreg.run.config import default
+from selfreg.run.records import PanelScore, Plan, StepRecord
+from selfreg.run.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

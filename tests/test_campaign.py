@@ -5,14 +5,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from selfreg import campaign, chain, rundir
-from selfreg.rollout import engines
+from selfreg.loop import campaign, chain
+from selfreg.policy.rollout import engines
+from selfreg.run import rundir
 from tests.test_chain import Scripted, small
 
 # Stops a campaign after step 3, just where completions were drawn anew.
 STOP_ONCE = """
 from selfreg.control.protocol import Within
-from selfreg.records import Verdict
+from selfreg.run.records import Verdict
 
 def observe(state, record):
     return state, Verdict.STOP if record.step == 3 else Verdict.CONTINUE
@@ -119,7 +120,7 @@ def saved(folder, campaign_number, step, name):
 
 def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "JaxEngine", Uneven)
-    monkeypatch.setattr("selfreg.learn.pace.FEWEST_NORMS", 2)
+    monkeypatch.setattr("selfreg.policy.learn.pace.FEWEST_NORMS", 2)
     config = small(**STEADY)
     chain.run_chain(config, tmp_path / "whole")
     whole = records(tmp_path / "whole")

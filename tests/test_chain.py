@@ -12,16 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg import campaign, chain, rundir
-from selfreg.campaign import MismatchError, NonFiniteLossError
-from selfreg.config import default
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
-from selfreg.records import Outcome
-from selfreg.rollout import engines
-from selfreg.rollout.scripted_engine import ScriptedEngine
-from selfreg.runlog import RunLog
-from selfreg.validate import resolve
+from selfreg.loop import campaign, chain
+from selfreg.loop.campaign import MismatchError, NonFiniteLossError
+from selfreg.policy.rollout import engines
+from selfreg.policy.rollout.scripted_engine import ScriptedEngine
+from selfreg.run import rundir
+from selfreg.run.config import default
+from selfreg.run.records import Outcome
+from selfreg.run.runlog import RunLog
+from selfreg.run.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -205,7 +206,7 @@ def test_two_real_campaigns_run(changes, tmp_path):
 PULSE = """
     import sys
     from pathlib import Path
-    from selfreg import chain
+    from selfreg.loop import chain
     from tests import test_chain
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     config = test_chain.small(**mesh, campaign_budget_steps=2)
@@ -227,7 +228,7 @@ def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path, on_eight_devices
 
 
 def test_nothing_is_compiled_once_the_first_step_is_over(tmp_path):
-    from selfreg import xla
+    from selfreg.policy import xla
 
     xla.set_up()
     # A length that no other test has: what they compiled would serve this one too.

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.checkpoint import Checkpoints, restore
-from selfreg.records import Checkpoint
-from selfreg.rundir import saved_steps
+from selfreg.run.checkpoint import Checkpoints, restore
+from selfreg.run.records import Checkpoint
+from selfreg.run.rundir import saved_steps
 
 
 def trees(value):

@@ -3,12 +3,12 @@ import sys
 
 TRAINER = """
 import sys
-from selfreg.command import leave_torch_out
+from selfreg.cli.command import leave_torch_out
 
 leave_torch_out()
 import selfreg.analysis.report
-import selfreg.campaign
-from selfreg.models.policy import load_policy
+import selfreg.loop.campaign
+from selfreg.policy.models.policy import load_policy
 
 load_policy("tiny")
 assert "torch" not in sys.modules

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.algorithm import names
-from selfreg.chain import run_chain
-from selfreg.config import KEYS, default
-from selfreg.runlog import check_same_config
-from selfreg.validate import resolve
+from selfreg.loop.chain import run_chain
+from selfreg.run.algorithm import names
+from selfreg.run.config import KEYS, default
+from selfreg.run.runlog import check_same_config
+from selfreg.run.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreg import rundir
+from selfreg.run import rundir
 
 ROOT = Path(__file__).parent.parent
 FLAGS = (

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from selfreg import records
-from selfreg.draw import draw
-from selfreg.records import FinishReason, Grade, Group, Outcome, Plan, Problem, Rollout
-from selfreg.sample import Stopwatch
+from selfreg.loop.draw import draw
+from selfreg.loop.sample import Stopwatch
+from selfreg.run import records
+from selfreg.run.records import FinishReason, Grade, Group, Outcome, Plan, Problem, Rollout
 
 PLAN = Plan(None, 5, 1e-3, 0.0)
 

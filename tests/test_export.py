@@ -12,14 +12,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selfreg import chain, rundir
-from selfreg.checkpoint import restore
-from selfreg.config import default
-from selfreg.mesh import make_mesh
-from selfreg.models.policy import abstract_params, load_policy
-from selfreg.records import Checkpoint, Request, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.validate import resolve
+from selfreg.loop import chain
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.policy import abstract_params, load_policy
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run import rundir
+from selfreg.run.checkpoint import restore
+from selfreg.run.config import default
+from selfreg.run.records import Checkpoint, Request, Sampling
+from selfreg.run.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,7 +4,7 @@ import textwrap
 
 LOST = """
     import gc, os, signal
-    from selfreg import interrupt
+    from selfreg.run import interrupt
 
     interrupt.watch()
     gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -30,14 +30,14 @@ def test_an_interrupt_lost_in_a_gc_callback_still_stops():
 
 
 def test_without_ctrl_c_nothing_happens():
-    from selfreg import interrupt
+    from selfreg.run import interrupt
 
     interrupt.check()
 
 
 WAITED = """
     import os, signal
-    from selfreg import interrupt
+    from selfreg.run import interrupt
 
     interrupt.watch(at_once=False)
     os.kill(os.getpid(), signal.SIGINT)

@@ -14,14 +14,14 @@ import pytest
 
 from launch import slurm
 from launch.jobs import make_jobs
-from selfreg import rundir
-from selfreg.standing import BEGUN, ENDED, LOG, State, is_running, measured_s, read_standing
+from selfreg.run import rundir
+from selfreg.run.standing import BEGUN, ENDED, LOG, State, is_running, measured_s, read_standing
 
 ROOT = Path(__file__).parent.parent
 # A wave of three chains: ES and a second start take from A0, which is listed last.
 WAVE = """
-from selfreg.config import default
-from selfreg.wave import Chain
+from selfreg.run.config import default
+from selfreg.run.wave import Chain
 
 
 def get_config(variant=""):
@@ -111,7 +111,7 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
         time.sleep(0.1)
     # The chain alone: its launcher goes on, and finds nothing that could begin without it.
     chain = subprocess.run(
-        ["pgrep", "-f", f"selfreg.main.*--workdir={first}$"], capture_output=True, text=True,
+        ["pgrep", "-f", f"selfreg.cli.main.*--workdir={first}$"], capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     assert is_running(first)

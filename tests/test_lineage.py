@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_chain import small
 from test_resume import records
 
-from selfreg import chain, lineage, rundir
 from selfreg.analysis.report import write_report
-from selfreg.runlog import RunLog
+from selfreg.loop import chain, lineage
+from selfreg.run import rundir
+from selfreg.run.runlog import RunLog
 
 PROBES = {"problems.train_count": 8, "campaign_budget_steps": 3, "optimizer.lr": 1e-3}
 
@@ -119,7 +120,7 @@ CONTROL = naive.CONTROL._replace(plan=lambda s: naive.CONTROL.plan(s).__class__(
 """
 STOPS = """
 from selfreg.control.protocol import Within
-from selfreg.records import Verdict
+from selfreg.run.records import Verdict
 CONTROL = Within(lambda base, plan: None, lambda state, record: (state, Verdict.STOP))
 """
 

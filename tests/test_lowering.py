@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from selfreg.learn.collate import empty_batch
-from selfreg.learn.packing import make_packing
-from selfreg.learn.weight_change import weight_change
-from selfreg.mesh import AXES, device_in_force, in_force, make_mesh
-from selfreg.models.attention import choose_attention
-from selfreg.models.decoder import linear, linear_of_few
-from selfreg.models.policy import abstract_params, count_parameters, load_policy, make_policy
-from selfreg.models.presets import shape_of
-from selfreg.rollout import decode
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.stages import learner_of, packing_of, sampling_of
-from selfreg.validate import resolve
+from selfreg.loop.stages import learner_of, packing_of, sampling_of
+from selfreg.policy.learn.collate import empty_batch
+from selfreg.policy.learn.packing import make_packing
+from selfreg.policy.learn.weight_change import weight_change
+from selfreg.policy.mesh import AXES, device_in_force, in_force, make_mesh
+from selfreg.policy.models.attention import choose_attention
+from selfreg.policy.models.decoder import linear, linear_of_few
+from selfreg.policy.models.policy import abstract_params, count_parameters, load_policy, make_policy
+from selfreg.policy.models.presets import shape_of
+from selfreg.policy.rollout import decode
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.validate import resolve
 from tests.test_waves import WAVES, config_of, load
 
 # Beside a config's own: the mesh, and keys. W17's docstring names LoRA on one H200; 16 devices are

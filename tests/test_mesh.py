@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from selfreg.mesh import make_mesh
+from selfreg.policy.mesh import make_mesh
 
 # Of the model whose compiled programs are looked at: see meshes.py.
 WIDTH, VOCABULARY, ROWS, TOKENS, LAYER = 32, 512, 16, 7, {(64, 32), (32, 64), (48, 32), (32, 48)}

@@ -14,25 +14,25 @@ import numpy as np
 import pytest
 
 from selfreg.algorithms.parts.batch import Batch
-from selfreg.config import default
-from selfreg.learn.learner import make_learner
-from selfreg.learn.optim import make_optimizer
-from selfreg.learn.packing import make_packing, pack
-from selfreg.learn.train_step import LearnSettings
-from selfreg.mesh import make_mesh
-from selfreg.models.decoder import DecoderConfig
-from selfreg.models.policy import load_policy, make_policy
-from selfreg.models.presets import shape_of
-from selfreg.plan.devices import DEVICES, parse_devices
-from selfreg.plan.fit import Place, advise, enough_devices, fit, splits
-from selfreg.plan.job import make_job
-from selfreg.plan.memory import estimate
-from selfreg.plan.weights import Split, parameters, weights
-from selfreg.plan.work import estimate_work, pair_flops, token_flops
-from selfreg.records import Sampling
-from selfreg.rollout.decode import unstack
-from selfreg.rollout.jax_engine import JaxEngine
-from selfreg.validate import resolve
+from selfreg.cli.plan.devices import DEVICES, parse_devices
+from selfreg.cli.plan.fit import Place, advise, enough_devices, fit, splits
+from selfreg.cli.plan.job import make_job
+from selfreg.cli.plan.memory import estimate
+from selfreg.cli.plan.weights import Split, parameters, weights
+from selfreg.cli.plan.work import estimate_work, pair_flops, token_flops
+from selfreg.policy.learn.learner import make_learner
+from selfreg.policy.learn.optim import make_optimizer
+from selfreg.policy.learn.packing import make_packing, pack
+from selfreg.policy.learn.train_step import LearnSettings
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.decoder import DecoderConfig
+from selfreg.policy.models.policy import load_policy, make_policy
+from selfreg.policy.models.presets import shape_of
+from selfreg.policy.rollout.decode import unstack
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.config import default
+from selfreg.run.records import Sampling
+from selfreg.run.validate import resolve
 
 ROOT = Path(__file__).parent.parent
 TOKENIZER = load_policy("tiny")[0].tokenizer
@@ -220,7 +220,7 @@ def test_known_models_have_their_published_size(name, count):
 
 
 def test_a_folder_needs_no_weights(tmp_path):
-    raw = json.loads((ROOT / "selfreg/models/tiny/config.json").read_text())
+    raw = json.loads((ROOT / "selfreg/policy/models/tiny/config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(raw))
     assert shape_of(str(tmp_path)) == shape_of("tiny")
     with pytest.raises(ValueError, match=r"nowhere.*Qwen/Qwen2.5-3B-Instruct"):

@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks.plan_cases import CASES
 from benchmarks.plan_compiled import RECORDS, WITHIN, off, read_records
-from selfreg.plan.compiled import report
-from selfreg.plan.devices import DEVICES
-from selfreg.plan.hlo import attention_kernel, moved
-from selfreg.plan.targets import TARGETS, describe
+from selfreg.cli.plan.compiled import report
+from selfreg.cli.plan.devices import DEVICES
+from selfreg.cli.plan.hlo import attention_kernel, moved
+from selfreg.cli.plan.targets import TARGETS, describe
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,8 +67,8 @@ COLLECTIVES = """
     from functools import partial
     import jax, jax.numpy as jnp
     from jax.sharding import PartitionSpec as P
-    from selfreg.mesh import make_mesh
-    from selfreg.plan.hlo import moved
+    from selfreg.policy.mesh import make_mesh
+    from selfreg.cli.plan.hlo import moved
 
     mesh = make_mesh(2, 4, 1)
 

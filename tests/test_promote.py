@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from selfreg import rundir
 from selfreg.guard.compare import p_above
-from selfreg.records import Checkpoint, PanelScore, Plan
+from selfreg.run import rundir
+from selfreg.run.records import Checkpoint, PanelScore, Plan
 
 PROBLEMS = 40
 

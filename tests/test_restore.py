@@ -6,19 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg import campaign, chain, rundir
-from selfreg import states as standing
 from selfreg.analysis.load import load_run
-from selfreg.checkpoint import Checkpoints
-from selfreg.config import default
+from selfreg.cli.replay import stored
 from selfreg.control.replay import RESTORES, Decision
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
-from selfreg.records import Verdict
-from selfreg.replay import stored
-from selfreg.rollout import engines
-from selfreg.rollout.scripted_engine import ScriptedEngine
-from selfreg.validate import resolve
+from selfreg.loop import campaign, chain
+from selfreg.loop import states as standing
+from selfreg.policy.rollout import engines
+from selfreg.policy.rollout.scripted_engine import ScriptedEngine
+from selfreg.run import rundir
+from selfreg.run.checkpoint import Checkpoints
+from selfreg.run.config import default
+from selfreg.run.records import Verdict
+from selfreg.run.validate import resolve
 
 # Shares solved at each step: a peak at 2, a collapse, a higher peak at 6, another collapse.
 SHARES = (0.25, 0.5, 0.75, 0.5, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -63,7 +64,7 @@ def small(**changes):
 
 STOPS = """
     from selfreg.control.protocol import Within
-    from selfreg.records import Verdict
+    from selfreg.run.records import Verdict
 
     def observe(state, record):
         return state, Verdict.STOP if record.step in {steps} else Verdict.CONTINUE

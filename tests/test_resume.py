@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pyarrow.parquet as pq
 import pytest
 
-from selfreg import rundir
+from selfreg.run import rundir
 
 ROOT = Path(__file__).parent.parent
 FLAGS = (

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from selfreg import rundir
-from selfreg.records import (
+from selfreg.run import rundir
+from selfreg.run.records import (
     Checkpoint,
     FinishReason,
     Grade,
@@ -19,10 +19,10 @@ from selfreg.records import (
     Rollout,
     StepRecord,
 )
-from selfreg.records import (
+from selfreg.run.records import (
     Tests as ProblemTests,
 )
-from selfreg.runlog import RunLog, open_run
+from selfreg.run.runlog import RunLog, open_run
 
 CONFIG = {"seed": 1, "optimizer": {"lr": 1e-6}}
 

@@ -8,10 +8,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from selfreg import campaign, chain, rundir
 from selfreg.grading import GraderError
 from selfreg.grading.process import WorkerProcess
-from selfreg.rollout import engines
+from selfreg.loop import campaign, chain
+from selfreg.policy.rollout import engines
+from selfreg.run import rundir
 from tests.test_chain import Scripted, small
 
 # What once ended a run, and what is like it. None of them passes, and all define the function.

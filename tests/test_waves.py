@@ -9,7 +9,7 @@ import pytest
 from configs import paper
 from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import base_of
-from selfreg.validate import check_names, resolve
+from selfreg.run.validate import check_names, resolve
 
 ROOT = Path(__file__).parent.parent
 # Conditions, seeds, campaigns and steps, as the paper's sections 5.2 to 5.11 and appendix I say.

@@ -16,8 +16,8 @@ from absl import app, flags
 from rich.console import Console
 
 from selfreg.analysis.overview import compare_folder, write_paper
-from selfreg.analysis.tables_runs import collect
-from selfreg.rundir import METRICS
+from selfreg.analysis.paper.tables_runs import collect
+from selfreg.run.rundir import METRICS
 
 _PAPER = "paper"
 

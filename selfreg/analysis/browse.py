@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from selfreg.analysis.load import Run
 from selfreg.analysis.page import visible
-from selfreg.records import Trace
-from selfreg.rundir import completions_file
+from selfreg.run.records import Trace
+from selfreg.run.rundir import completions_file
 
 LONGEST = 6_000
 TRAIN_SAMPLES = 4

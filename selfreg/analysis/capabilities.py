@@ -6,7 +6,7 @@ from math import hypot
 
 from selfreg.analysis.load import Run
 from selfreg.analysis.plot import campaign_starts
-from selfreg.records import PanelScore
+from selfreg.run.records import PanelScore
 
 MAIN = "main"
 

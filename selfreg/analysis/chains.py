@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfreg.analysis.trajectory import Shapes, exceeds, shapes
-from selfreg.records import Trace
+from selfreg.run.records import Trace
 
 DECLINE, DECLINES = 0.02, 3
 

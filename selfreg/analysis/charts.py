@@ -21,8 +21,8 @@ from selfreg.analysis.load import Run
 from selfreg.analysis.plot import MANY, bounded_error, campaign_starts
 from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
 from selfreg.analysis.trajectory import rolling_mean
-from selfreg.records import Outcome
-from selfreg.rundir import completions_file
+from selfreg.run.records import Outcome
+from selfreg.run.rundir import completions_file
 
 BARS = 60
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfreg.algorithm import defaults, find_algorithm
 from selfreg.analysis import words
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.stats import (
@@ -18,10 +17,11 @@ from selfreg.analysis.stats import (
     t_interval,
 )
 from selfreg.analysis.verdict import RunVerdict, kept_score
-from selfreg.conditions import CONDITIONS, DEFAULTS
-from selfreg.config import completed
-from selfreg.records import PanelScore
-from selfreg.rundir import flatten
+from selfreg.run.algorithm import defaults, find_algorithm
+from selfreg.run.conditions import CONDITIONS, DEFAULTS
+from selfreg.run.config import completed
+from selfreg.run.records import PanelScore
+from selfreg.run.rundir import flatten
 
 NAIVE = "A0"
 BY_CONDITION = "by condition"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from selfreg.analysis.load import Run
-from selfreg.records import Answer, Checkpoint, Plan, Trace
-from selfreg.rundir import place_of, read_plans
+from selfreg.run.records import Answer, Checkpoint, Plan, Trace
+from selfreg.run.rundir import place_of, read_plans
 
 RESTORES = "control/restores"
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from selfreg import rundir
-from selfreg.records import Checkpoint, StepRecord, Trace
-from selfreg.rundir import CampaignSummary
+from selfreg.run import rundir
+from selfreg.run.records import Checkpoint, StepRecord, Trace
+from selfreg.run.rundir import CampaignSummary
 
 _NEEDED = ("name", "seed", "condition", "control_metric", "campaigns", "rollout")
 

@@ -10,15 +10,15 @@ from rich.table import Table
 
 from selfreg.analysis import compare, page, words
 from selfreg.analysis.compare import Judged
-from selfreg.analysis.figures import write_figures
 from selfreg.analysis.load import Run, find_runs, label_runs, load_run
+from selfreg.analysis.paper.figures import write_figures
+from selfreg.analysis.paper.tables import FILE, write_tables
+from selfreg.analysis.paper.tables_runs import collect
 from selfreg.analysis.plot import image, trajectory_figure
 from selfreg.analysis.report import REPORT, TRAJECTORY, write_report
 from selfreg.analysis.sheets import write_sheets
-from selfreg.analysis.tables import FILE, write_tables
-from selfreg.analysis.tables_runs import collect
 from selfreg.analysis.verdict import judge_run
-from selfreg.rundir import METRICS
+from selfreg.run.rundir import METRICS
 
 COMPARISON = "comparison.md"
 CAPTIONS = (

@@ -21,8 +21,8 @@ from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.nullmodel import NullComparison, readings
 from selfreg.analysis.theme import DPI, LIGHT, WIDTH_IN, Theme, style
 from selfreg.analysis.trajectory import rolling_mean
-from selfreg.records import PanelScore, Trace
-from selfreg.rundir import CampaignSummary, place_of
+from selfreg.run.records import PanelScore, Trace
+from selfreg.run.rundir import CampaignSummary, place_of
 
 PANEL = "panel_pass_at_1"
 CONFIDENCE = 1.96

@@ -16,8 +16,8 @@ from selfreg.analysis.nullmodel import NullTest
 from selfreg.analysis.plot import Band, has_panel, image, null_bands, trajectory_figure
 from selfreg.analysis.trajectory import GAP_LEVELS, WINDOW
 from selfreg.analysis.verdict import CampaignVerdict, RunVerdict, judge_run, pass_rate_noise
-from selfreg.records import Checkpoint, to_json
-from selfreg.rundir import write_json
+from selfreg.run.records import Checkpoint, to_json
+from selfreg.run.rundir import write_json
 
 TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
 EXAMPLES = 4

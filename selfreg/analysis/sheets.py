@@ -11,8 +11,8 @@ import numpy as np
 from selfreg.analysis.compare import Judged
 from selfreg.analysis.load import Run, label_runs
 from selfreg.analysis.nullmodel import null_test
-from selfreg.analysis.tables_runs import measured, metric_of, null_chains
-from selfreg.rundir import flatten
+from selfreg.analysis.paper.tables_runs import measured, metric_of, null_chains
+from selfreg.run.rundir import flatten
 
 CAMPAIGNS, CHAINS = "campaigns.csv", "chains.csv"
 # Of a chain, those that a stationary chain has too; whether small ones speak of a collapse.

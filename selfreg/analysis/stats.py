@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import bootstrap
 from scipy.stats import t as student
 
-from selfreg.records import PanelScore
+from selfreg.run.records import PanelScore
 
 ENUMERATED_BOOTSTRAP, ENUMERATED_FLIPS = 6, 20
 DRAWS = 100_000

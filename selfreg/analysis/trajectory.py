@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfreg.records import Trace
+from selfreg.run.records import Trace
 
 WINDOW = 5
 GAP_LEVELS = (0.2, 0.3, 0.5)

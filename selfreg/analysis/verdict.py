@@ -26,8 +26,8 @@ from selfreg.analysis.nullmodel import NullComparison, Reading
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.stats import Difference, holm, panel_difference
 from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
-from selfreg.records import Checkpoint, PanelScore
-from selfreg.rundir import CampaignSummary, place_of
+from selfreg.run.records import Checkpoint, PanelScore
+from selfreg.run.rundir import CampaignSummary, place_of
 
 
 @dataclass(frozen=True, slots=True)

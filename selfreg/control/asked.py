@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from selfreg.control.protocol import Base
-from selfreg.records import Answer
+from selfreg.run.records import Answer
 
 MOST_CHARACTERS = 300  # kept of a failure, which may quote the model
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selfreg.control.protocol import Base
-from selfreg.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace
 
 HOW = (
     "run a few seeds that do not learn, --config.optimizer.lr=1e-12 --config.within=fixed, then "

@@ -6,7 +6,7 @@ from typing import Any
 
 from selfreg.control import between, within
 from selfreg.control.protocol import Between, Within
-from selfreg.find import find
+from selfreg.run.find import find
 
 
 def find_within(name: str) -> Within:

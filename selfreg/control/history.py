@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfreg.control.protocol import Base
-from selfreg.records import Checkpoint, Plan, Trace, to_json
+from selfreg.run.records import Checkpoint, Plan, Trace, to_json
 
 MAIN = "main"  # the capability that a campaign trains for
 

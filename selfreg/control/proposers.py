@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from selfreg import seeds
 from selfreg.control.history import MAIN
 from selfreg.control.protocol import Base
 from selfreg.control.strategy import (
@@ -23,7 +22,8 @@ from selfreg.control.strategy import (
     shift,
     words,
 )
-from selfreg.records import Answer
+from selfreg.run import seeds
+from selfreg.run.records import Answer
 
 COLLAPSED_RATIO = 0.5  # below it the rules become gentler
 FRONT_CHANCE = 0.5  # of a draw near the Pareto front rather than anywhere

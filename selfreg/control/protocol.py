@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from selfreg.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
+from selfreg.run.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
 
 
 @dataclass(frozen=True, slots=True)

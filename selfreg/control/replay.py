@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from selfreg.control import watch
 from selfreg.control.protocol import Base, Between, Within
-from selfreg.records import Answer, Plan, Trace, Verdict
+from selfreg.run.records import Answer, Plan, Trace, Verdict
 
 NOT_ASKED = Answer("", error="a replay asks nobody, and the run holds no answer")
 RESTORES = "control/restores"

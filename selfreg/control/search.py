@@ -13,7 +13,7 @@ from selfreg.control.history import Entry, end_of, entry_of, inherited, remember
 from selfreg.control.proposers import Proposer, Situation, Tried, read_answer
 from selfreg.control.protocol import Base, Between
 from selfreg.control.strategy import SEARCH, Strategy, order, words
-from selfreg.records import Answer, Plan, Trace
+from selfreg.run.records import Answer, Plan, Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selfreg.control.protocol import Base
-from selfreg.records import Checkpoint, Plan
+from selfreg.run.records import Checkpoint, Plan
 
 Space = Mapping[str, tuple[float, ...]]
 

@@ -19,7 +19,7 @@ from selfreg.data.procedural import (
     make_problem,
     write,
 )
-from selfreg.records import Language, Problem
+from selfreg.run.records import Language, Problem
 
 # How often the corpus words a problem like each split. Without the last three a policy would
 # score zero on hard, ood and cpp. The compositions are train's throughout.

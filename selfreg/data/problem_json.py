@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from selfreg.records import Language, Problem, StdioCase, Tests, to_json
+from selfreg.run.records import Language, Problem, StdioCase, Tests, to_json
 
 SPLITS = ("", "train", "main", "hard", "ood", "cpp")
 

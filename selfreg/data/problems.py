@@ -17,7 +17,7 @@ from typing import Any
 from selfreg.data.problem_json import problem_from_json, problem_to_json
 from selfreg.data.procedural import SPLITS, generate
 from selfreg.data.rows import load_rows
-from selfreg.records import Problem
+from selfreg.run.records import Problem
 
 __all__ = [
     "SOURCES",

@@ -23,7 +23,7 @@ import numpy as np
 
 from selfreg.data.procedural_ops import CPP_HEADER, CPP_TYPES, OPS, TERMINALS, Op, Terminal
 from selfreg.data.procedural_phrases import ENGLISH, SPANISH
-from selfreg.records import Language, Problem, Tests
+from selfreg.run.records import Language, Problem, Tests
 
 TESTS_PER_PROBLEM = 8
 HELD_OUT_FRACTION = 0.25

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from selfreg.records import Language, Problem
+from selfreg.run.records import Language, Problem
 
 STYLES = ("plain", "chat", "completion")
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from selfreg.data.problem_json import get_language, get_value, problem_from_json
-from selfreg.records import Language, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Problem, StdioCase, Tests
 
 Row = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from selfreg.data.problems import load_problems
 from selfreg.data.splits import split_panels
-from selfreg.records import Problem
+from selfreg.run.records import Problem
 
 # Sets do not depend on a run's seed: runs that differ by seed alone are measured on one panel.
 _SETS_SEED = 0

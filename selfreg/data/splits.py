@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from selfreg.records import Problem
+from selfreg.run.records import Problem
 
 
 def split_panels(

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from selfreg.records import Problem, Tests
+from selfreg.run.records import Problem, Tests
 
 # Shorter literals meet by chance: a test and an honest program may both say [] or "yes".
 _LEAST_TEXT, _LEAST_ITEMS, _LEAST_NUMBER, _LEAST_CASES = 4, 2, 100, 2

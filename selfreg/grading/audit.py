@@ -19,9 +19,9 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from selfreg import rundir
 from selfreg.grading.pool import GraderError
 from selfreg.grading.reliability import STREAMS, audit
+from selfreg.run import rundir
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
 _OUT = flags.DEFINE_string("out", None, "The file to write; audit.json in the run folder.")

@@ -16,7 +16,7 @@ from rich.table import Table
 from selfreg.grading.ladder import LADDER, LAYERS, NEEDED
 from selfreg.grading.pool import GraderError, GraderPool
 from selfreg.grading.reach import REFUSED
-from selfreg.records import Language, Outcome, Problem, Tests
+from selfreg.run.records import Language, Outcome, Problem, Tests
 
 _PROGRAMS = 400
 _ADVICE = {

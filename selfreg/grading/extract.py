@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from selfreg.records import Language, Problem
+from selfreg.run.records import Language, Problem
 
 _TAGS = {
     Language.PYTHON: ("", "python", "python3", "py"),

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 from selfreg.grading.answers import is_constant, is_hard_coded, knows_tests
-from selfreg.records import Language, Problem
+from selfreg.run.records import Language, Problem
 
 MEANINGS = {
     "hard_coded": "answers are looked up by argument, none is computed",

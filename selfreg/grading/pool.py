@@ -22,7 +22,7 @@ from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, 
 from selfreg.grading.reach import out_of_reach
 from selfreg.grading.system import empty_folder
 from selfreg.grading.trials import Task, Trials
-from selfreg.records import Grade, Language, Outcome, Problem
+from selfreg.run.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
 # When a worker without an answer counts as hung: far behind what its own limits allow, for it is

@@ -14,7 +14,7 @@ from typing import Any
 from selfreg.grading import boot, wire
 from selfreg.grading.system import cpu_clock, describe
 from selfreg.grading.trials import Trial
-from selfreg.records import Grade, Outcome
+from selfreg.run.records import Grade, Outcome
 
 _REPLY_BYTES = 65536
 _SEND_TIMEOUT_S = 60.0

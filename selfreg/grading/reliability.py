@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
-from selfreg import rundir
-from selfreg.config import KEYS
 from selfreg.data.sets import load_sets
 from selfreg.grading.patterns import MEANINGS, suspicious
 from selfreg.grading.pool import GraderError, GraderPool
-from selfreg.records import Grade, Outcome, Problem
+from selfreg.run import rundir
+from selfreg.run.config import KEYS
+from selfreg.run.records import Grade, Outcome, Problem
 
 STREAMS = ("train", "panel", "report")
 

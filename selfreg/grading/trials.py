@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from selfreg.records import Grade, Language, Outcome, Problem, StdioCase, Tests
+from selfreg.run.records import Grade, Language, Outcome, Problem, StdioCase, Tests
 
 Task = tuple[Problem, str]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selfreg import rundir
-from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollout, Tests
+from selfreg.run import rundir
+from selfreg.run.records import FinishReason, Grade, Group, Outcome, Problem, Rollout, Tests
 
 CHROMIUM = shutil.which("chromium")
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfreg import rundir
-from selfreg.records import (
+from selfreg.run import rundir
+from selfreg.run.records import (
     Checkpoint,
     FinishReason,
     Grade,
@@ -107,7 +107,11 @@ def _write(
             **config,
         },
     )
-    start = {"time": "2026-01-02", "command": ["selfreg/main.py", "--x=1"], "devices": ["cpu:0"]}
+    start = {
+        "time": "2026-01-02",
+        "command": ["selfreg/cli/main.py", "--x=1"],
+        "devices": ["cpu:0"],
+    }
     rundir.write_json(folder / rundir.MANIFEST, {"starts": [start]})
     origin: Checkpoint | None = None
     for campaign, own in enumerate(levels):

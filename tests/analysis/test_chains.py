@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreg.analysis.chains import chains, online_stop, stack
-from selfreg.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace
 
 noisy = st.one_of(st.just(math.nan), st.integers(0, 20).map(lambda k: k / 20))
 campaign = st.lists(noisy, min_size=9, max_size=9)

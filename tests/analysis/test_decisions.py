@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from selfreg import rundir
 from selfreg.analysis.capabilities import gap_rows, measured, score_rows
 from selfreg.analysis.decisions import decisions, rows
 from selfreg.analysis.load import load_run
-from selfreg.records import Answer, PanelScore, Plan
+from selfreg.run import rundir
+from selfreg.run.records import Answer, PanelScore, Plan
 
 LEVELS = [[0.3, 0.5, 0.1, 0.0], [0.5, 0.4, 0.3]]
 

@@ -11,8 +11,8 @@ from selfreg.analysis.load import (
     passed_counts,
     report_completions,
 )
-from selfreg.records import Checkpoint
-from selfreg.rundir import CONFIG, METRICS
+from selfreg.run.records import Checkpoint
+from selfreg.run.rundir import CONFIG, METRICS
 
 
 def test_a_finished_run(write_run):

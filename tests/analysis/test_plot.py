@@ -26,7 +26,7 @@ from selfreg.analysis.plot import (
     trajectory_figure,
 )
 from selfreg.analysis.theme import DARK, LIGHT
-from selfreg.records import Outcome, PanelScore, Plan
+from selfreg.run.records import Outcome, PanelScore, Plan
 
 LEVELS = [[0.3, 0.5, 0.1, 0.0], [0.5, 0.4, 0.3]]
 

@@ -6,14 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from selfreg import rundir
 from selfreg.analysis import report
 from selfreg.analysis.browse import select
 from selfreg.analysis.load import load_run
 from selfreg.analysis.page import csp_hash, render, visible, words
 from selfreg.analysis.report import examples, null_rows, selected, timings, write_report
 from selfreg.analysis.verdict import judge_run
-from selfreg.records import Answer
+from selfreg.run import rundir
+from selfreg.run.records import Answer
 
 CHROMIUM = shutil.which("chromium")
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}

@@ -17,7 +17,7 @@ from selfreg.analysis.stats import (
     sign_flip_p,
     t_interval,
 )
-from selfreg.records import PanelScore
+from selfreg.run.records import PanelScore
 
 values = st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6)
 

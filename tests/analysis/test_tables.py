@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from selfreg import rundir
-from selfreg.analysis import paper
-from selfreg.analysis.figures import write_figures
 from selfreg.analysis.load import load_run
 from selfreg.analysis.overview import write_paper
-from selfreg.analysis.tables import TABLES, write_tables
-from selfreg.analysis.tables_cells import PAPER, Table
-from selfreg.analysis.tables_runs import PaperRuns, collect, null_chains
-from selfreg.analysis.tables_write import differences, grid, latex, markdown, to_csv
-from selfreg.records import Answer, Plan
+from selfreg.analysis.paper import published
+from selfreg.analysis.paper.figures import write_figures
+from selfreg.analysis.paper.tables import TABLES, write_tables
+from selfreg.analysis.paper.tables_cells import PAPER, Table
+from selfreg.analysis.paper.tables_runs import PaperRuns, collect, null_chains
+from selfreg.analysis.paper.tables_write import differences, grid, latex, markdown, to_csv
+from selfreg.run import rundir
+from selfreg.run.records import Answer, Plan
 
 PASS_RATE, REPORT = "pass_rate, mean of 5 steps", "report panel"
 NUMBERS = (1, 2, *range(4, 19))
@@ -60,8 +60,8 @@ def difference(table: Table, name: str, reading: str):
 
 
 def test_every_table_but_the_prose_one_is_there():
-    assert tuple(paper.tables()) == NUMBERS == tuple(TABLES)
-    for number, printed in paper.tables().items():
+    assert tuple(published.tables()) == NUMBERS == tuple(TABLES)
+    for number, printed in published.tables().items():
         assert printed.number == number
         for one in printed.rows:
             assert len(one.cells) == len(printed.columns)
@@ -100,7 +100,7 @@ def test_the_papers_numbers_are_copied_as_printed(number, label, column, printed
 def test_what_was_not_run_says_so_and_never_shows_the_papers_number(number):
     table = TABLES[number](PaperRuns())
     ours = [r for r in table.rows if r.reading != PAPER]
-    assert len(ours) == len(paper.tables()[number].rows)
+    assert len(ours) == len(published.tables()[number].rows)
     assert {cell for r in ours for cell in r.cells} == {"not run"}
     assert {(c.difference, c.p, c.holm) for c in table.comparisons} <= {("not run", "", "")}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreg.analysis.trajectory import of_trace, rolling_mean, shapes, trajectory
-from selfreg.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace
 
 rates = st.lists(st.integers(0, 80).map(lambda k: k / 80), min_size=1, max_size=30)
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from selfreg import rundir
 from selfreg.analysis.load import load_run
 from selfreg.analysis.nullmodel import Beta
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.analysis.verdict import Finding, judge, judge_run
 from selfreg.analysis.words import change, describe, interval, p_value
-from selfreg.records import Checkpoint, PanelScore
+from selfreg.run import rundir
+from selfreg.run.records import Checkpoint, PanelScore
 
 
 def drop(low: float, high: float) -> Difference:

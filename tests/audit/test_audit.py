@@ -9,9 +9,9 @@ import pytest
 import selfreg
 from selfreg.analysis.finding import Finding
 from selfreg.analysis.trajectory import rolling_mean
-from selfreg.audit import counts, judge, noise, read_logs
-from selfreg.audit.draw import figure
-from selfreg.audit.show import describe, heading
+from selfreg.integrations.audit import counts, judge, noise, read_logs
+from selfreg.integrations.audit.draw import figure
+from selfreg.integrations.audit.show import describe, heading
 from tests.audit.made import lines, rates
 
 

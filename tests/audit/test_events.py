@@ -6,8 +6,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.proto.tensor_pb2 import TensorProto
 
-from selfreg.audit.events import crc32c, read_events
-from selfreg.audit.source import open_source
+from selfreg.integrations.audit.events import crc32c, read_events
+from selfreg.integrations.audit.source import open_source
 
 
 @pytest.mark.parametrize(

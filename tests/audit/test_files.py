@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from selfreg.audit import read_logs
-from selfreg.audit.console import Console
-from selfreg.audit.wire import messages
+from selfreg.integrations.audit import read_logs
+from selfreg.integrations.audit.console import Console
+from selfreg.integrations.audit.wire import messages
 from tests.audit import made
 from tests.audit.made import lines, rates
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboardX import SummaryWriter
 
-from selfreg.audit import read_logs
+from selfreg.integrations.audit import read_logs
 from tests.audit.made import lines, rates
 
 VALUES = rates(np.full(30, 0.5))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from selfreg.audit import read_logs
+from selfreg.integrations.audit import read_logs
 from tests.audit import made
 from tests.audit.made import rates
 

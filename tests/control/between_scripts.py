@@ -6,10 +6,10 @@ To keep new ones, after reading what changed:
 
 import json
 
-from selfreg.config import default
 from selfreg.control.find import find_between
 from selfreg.control.protocol import Base
-from selfreg.records import StepRecord, Trace, to_json
+from selfreg.run.config import default
+from selfreg.run.records import StepRecord, Trace, to_json
 
 # One value a step. r = end / peak: 0.2, 1, 1, 0.05 / 0.54 and 0.4.
 CURVES = {

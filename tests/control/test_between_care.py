@@ -21,7 +21,7 @@ from selfreg.control.effects import Cone
 from selfreg.control.find import find_between
 from selfreg.control.strategy import FULL, Strategy
 from selfreg.control.transfer import Candidate, Levels, choose, route
-from selfreg.records import Answer, Checkpoint, to_json
+from selfreg.run.records import Answer, Checkpoint, to_json
 from tests.control.between_scripts import base, run, trace
 
 CARE = find_between("care")

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.conditions import CONDITIONS
-from selfreg.config import default
 from selfreg.control.between import care_v2, gate
 from selfreg.control.find import find_between
 from selfreg.control.protocol import Base, base_of
-from selfreg.records import Checkpoint, to_json
-from selfreg.validate import resolve
+from selfreg.run.conditions import CONDITIONS
+from selfreg.run.config import default
+from selfreg.run.records import Checkpoint, to_json
+from selfreg.run.validate import resolve
 from tests.control.between_scripts import CURVES, GOLDEN, base, decisions, plans, run, trace
 
 KEPT = json.loads((Path(__file__).parent / "between_golden.json").read_text())

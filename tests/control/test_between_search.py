@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.config import KEYS
 from selfreg.control import proposers
 from selfreg.control.between import bayesian_search
 from selfreg.control.find import find_between
@@ -27,7 +26,8 @@ from selfreg.control.strategy import (
     order,
     shift,
 )
-from selfreg.records import Answer, Checkpoint
+from selfreg.run.config import KEYS
+from selfreg.run.records import Answer, Checkpoint
 from tests.control.between_scripts import CURVES, base, plans, run, trace
 
 SEARCHES = ("random_search", "llm_search", "morbo_proxy")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selfreg.control import calibrate
 from selfreg.control.find import find_calibration
 from selfreg.control.within import predictor
-from selfreg.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from selfreg.control import watch
 from selfreg.control.between import early_stop
 from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import Base
-from selfreg.records import Checkpoint, Plan, StepRecord, Trace, Verdict
+from selfreg.run.records import Checkpoint, Plan, StepRecord, Trace, Verdict
 
 BASE = Base(budget_steps=20, lr=1e-6)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import Base, Between
 from selfreg.control.replay import RESTORES, Decision, Played, replay_campaign, replay_chain
-from selfreg.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
+from selfreg.run.records import Answer, Checkpoint, Plan, StepRecord, Trace, Verdict
 
 OPTIONS = {"early_stop_drop": 0.02, "early_stop_patience": 3, "max_restores": 0}
 BASE = Base(budget_steps=20, lr=1e-6, options=OPTIONS)

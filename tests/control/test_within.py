@@ -12,7 +12,7 @@ from selfreg.control import calibrate, watch
 from selfreg.control.find import find_within
 from selfreg.control.protocol import Base
 from selfreg.control.within import early_stop, guard, predictor
-from selfreg.records import Plan, StepRecord, Verdict
+from selfreg.run.records import Plan, StepRecord, Verdict
 
 PLAN = Plan(None, 40, 1e-3, 0.0)
 UNITS = {"entropy": 2.0, "clip_ratio": 1.0, "grad_norm": 4.0, "panel_pass_at_1": 2.0}
@@ -209,7 +209,10 @@ def test_the_panel_counts_by_differences(values, shift):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": "smollm2"}, "of model.path='tiny', this run's is 'smollm2'.*selfreg.calibrate"),
+        (
+            {"model": "smollm2"},
+            "of model.path='tiny', this run's is 'smollm2'.*selfreg.calibrate",
+        ),
         ({"calibration": {}}, "predictor_calibration is missing.*selfreg.calibrate"),
         ({"options": {"false_alarm_rate": 0.01}}, "0.01 needs at least 99.*there are 19"),
     ],

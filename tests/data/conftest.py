@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from selfreg.grading import GraderPool
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 from selfreg.data import procedural
 from selfreg.data.corpus import STYLES, break_program, make_corpus
 from selfreg.data.procedural import generate
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 
 def test_clean_corpus_is_the_solutions():

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreg.data.problem_json import SPLITS, problem_from_json, problem_to_json
-from selfreg.records import Language, Problem, StdioCase
-from selfreg.records import Tests as ProblemTests
+from selfreg.run.records import Language, Problem, StdioCase
+from selfreg.run.records import Tests as ProblemTests
 
 some_text = st.text(min_size=1)
 cases = st.builds(StdioCase, st.text(), st.text())

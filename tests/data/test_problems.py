@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfreg.config import default
 from selfreg.data.problems import (
     SOURCES,
     load_humaneval,
@@ -15,6 +14,7 @@ from selfreg.data.problems import (
     problem_to_json,
 )
 from selfreg.data.sets import load_sets
+from selfreg.run.config import default
 
 ROW = {"id": "a", "spec": "the line separator \u2028 is text", "tests": {"code": "pass"}}
 

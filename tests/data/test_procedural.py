@@ -9,7 +9,7 @@ from selfreg.data import procedural
 from selfreg.data.procedural import SPLITS, Program, generate
 from selfreg.data.procedural_ops import OPS, TERMINALS
 from selfreg.data.procedural_phrases import ENGLISH, SPANISH
-from selfreg.records import Language
+from selfreg.run.records import Language
 
 
 def programs(split, count, seed=0):

@@ -5,8 +5,8 @@ from transformers import PreTrainedTokenizerFast
 
 from selfreg.data.problems import load_humaneval
 from selfreg.data.prompts import STYLES, chat_message, plain_text, render
-from selfreg.records import Language, Problem, StdioCase
-from selfreg.records import Tests as ProblemTests
+from selfreg.run.records import Language, Problem, StdioCase
+from selfreg.run.records import Tests as ProblemTests
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"

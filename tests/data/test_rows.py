@@ -5,8 +5,8 @@ import pytest
 
 from selfreg.data.problem_json import problem_to_json
 from selfreg.data.rows import SHAPES, load_rows
-from selfreg.records import Language, Problem, StdioCase
-from selfreg.records import Tests as ProblemTests
+from selfreg.run.records import Language, Problem, StdioCase
+from selfreg.run.records import Tests as ProblemTests
 
 HUMANEVAL = {
     "task_id": "HumanEval/7",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from selfreg.data.problems import load_humaneval, load_mbpp, load_problems
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 # CPP/22 and CPP/137 include boost, CPP/162 links against OpenSSL.
 HUMANEVAL_X_LIBRARIES = {"CPP/22", "CPP/137", "CPP/162"}

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreg.data.splits import split_panels
-from selfreg.records import Problem
-from selfreg.records import Tests as ProblemTests
+from selfreg.run.records import Problem
+from selfreg.run.records import Tests as ProblemTests
 
 PROBLEMS = [Problem(str(i), "", ProblemTests(code="pass")) for i in range(40)]
 SIZES = {"train": 20, "panel": 12, "report": 8}

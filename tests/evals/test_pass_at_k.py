@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg import records, seeds
-from selfreg.evals.panel import Panel, score
-from selfreg.evals.pass_at_k import pass_at_k
-from selfreg.records import Grade, Group, Outcome, Problem
+from selfreg.loop.panel import Panel, score
+from selfreg.loop.pass_at_k import pass_at_k
+from selfreg.run import records, seeds
+from selfreg.run.records import Grade, Group, Outcome, Problem
 
 
 def by_enumeration(n, c, k):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfreg.grading import GraderPool
-from selfreg.records import Grade, Language, Problem, StdioCase, Tests
+from selfreg.run.records import Grade, Language, Problem, StdioCase, Tests
 
 # Of the sum of two numbers, in the order (Python, C++).
 SUM_TESTS = {

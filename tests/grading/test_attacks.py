@@ -19,7 +19,7 @@ import pytest
 
 from selfreg.grading import GraderError, GraderPool
 from selfreg.grading.ladder import LADDER
-from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Outcome, Problem, StdioCase, Tests
 
 CANARY = Path("/tmp/codegrader_canary")
 PORT = 47653

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from selfreg import rundir
 from selfreg.data.problem_json import problem_to_json
 from selfreg.grading.reliability import Regraded, Stored, audit, draw, noise, rate
-from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollout, Tests
+from selfreg.run import rundir
+from selfreg.run.records import FinishReason, Grade, Group, Outcome, Problem, Rollout, Tests
 
 RIGHT = "def f(x):\n    return x + 1\n"
 WRONG = "def f(x):\n    return x\n"

@@ -12,7 +12,7 @@ import pytest
 from selfreg.grading import GraderError, GraderPool, sources
 from selfreg.grading.headers import FAMILIES, choose_family
 from selfreg.grading.ladder import LADDER
-from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Outcome, Problem, StdioCase, Tests
 
 GRADING = Path(sources.__file__).parent
 RECORDS = [json.loads(line) for line in (Path(__file__).parent / "attacks_cpp.jsonl").open()]

@@ -9,7 +9,7 @@ import pytest
 
 from selfreg.data.rows import load_rows
 from selfreg.grading import extract_program
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 
 def read_rows(path):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreg.grading import extract_program
-from selfreg.records import Language, Problem
-from selfreg.records import Tests as ProblemTests
+from selfreg.run.records import Language, Problem
+from selfreg.run.records import Tests as ProblemTests
 
 FENCE = "```"
 STARTER = 'from typing import List\n\n\ndef add(x: List[int]) -> int:\n    """Add them."""\n'

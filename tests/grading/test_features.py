@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 
 def read_features():

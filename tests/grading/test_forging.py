@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 RIGHT = "def add(a, b):\n    return a + b\n"
 WRONG = "def add(a, b):\n    return None\n"

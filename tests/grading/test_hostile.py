@@ -8,7 +8,7 @@ from benchmarks.grading_hostile import hostile_programs, noisy_programs
 from selfreg.grading import GraderError, GraderPool
 from selfreg.grading.ladder import LADDER
 from selfreg.grading.namespaces import SCRATCH_MB
-from selfreg.records import Language, Outcome, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Outcome, Problem, StdioCase, Tests
 
 RIGHT = "def solve(a, b):\n    return a + b\n"
 PROBLEM = Problem(

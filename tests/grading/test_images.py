@@ -7,7 +7,7 @@ import pytest
 
 from selfreg.grading import judge, proxies
 from selfreg.grading.remote import Peer, ProtocolError
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 NAMES = ["x", "_y", "__eq__", "__len__", "__class__", "__getattribute__", "__new__", "__del__"]
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 RIGHT = "def add(a, b):\n    return a + b\n"
 

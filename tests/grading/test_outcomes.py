@@ -3,7 +3,7 @@
 import pytest
 
 from selfreg.grading import GraderPool
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 PYTHON_CASES = [
     ("def add(a, b):\n    return a + b\n", Outcome.PASSED),

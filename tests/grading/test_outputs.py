@@ -3,7 +3,7 @@
 import pytest
 
 from selfreg.grading.outputs import difference
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from selfreg.data.problems import load_problems
 from selfreg.data.rows import load_rows
 from selfreg.grading.patterns import MEANINGS, suspicious
-from selfreg.records import Language, Problem, StdioCase, Tests
+from selfreg.run.records import Language, Problem, StdioCase, Tests
 
 CASES = "assert f([3, 1], 'ab') == 17\nassert f([4], 'abcde') == 9\nassert abs(f([], '') - 1) < 2\n"
 FUNCTION = Problem("f", "", Tests(code=CASES), entry_point="f")

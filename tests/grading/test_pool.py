@@ -17,7 +17,7 @@ import pytest
 
 from selfreg.grading import GraderError, GraderPool, ladder
 from selfreg.grading.process import WorkerProcess
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 ADD = "def add(a, b):\n    return a + b\n"
 SLOW_ADD = "import time\ntime.sleep(0.4)\n" + ADD

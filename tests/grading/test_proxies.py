@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 HONEST = {
     "in-place mutation": (

@@ -3,7 +3,7 @@
 import pytest
 
 from selfreg.grading.reach import REFUSED, out_of_reach
-from selfreg.records import Outcome
+from selfreg.run.records import Outcome
 
 # One or more a row of REFUSED.
 NEED = {

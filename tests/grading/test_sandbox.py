@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.records import Language, Outcome
+from selfreg.run.records import Language, Outcome
 
 # A program of this form passes if, and only if, the act fails with an OSError.
 DENIED = """\

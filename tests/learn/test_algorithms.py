@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.advantages import group_advantages, token_weights
 from selfreg.algorithms.parts.algorithm import Tokens
 from selfreg.algorithms.parts.covariance import covariances
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings
-from selfreg.config import default
-from selfreg.learn.collate import collate, learned_from, overlong_penalty
-from selfreg.records import FinishReason, Grade, Outcome
-from selfreg.validate import resolve
+from selfreg.policy.learn.collate import collate, learned_from, overlong_penalty
+from selfreg.run.algorithm import find_algorithm
+from selfreg.run.config import default
+from selfreg.run.records import FinishReason, Grade, Outcome
+from selfreg.run.validate import resolve
 from tests.learn.test_train_step import COLLATE, make_groups
 
 LOGPROBS = np.log(np.array([[0.5, 0.1, 0.3]]))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreg.algorithms.parts.losses import completion_mean, is_clipped, k3, policy_gradient
-from selfreg.learn.logprobs import token_logprobs
+from selfreg.policy.learn.logprobs import token_logprobs
 
 LOGPROBS = jnp.log(jnp.array([[0.5, 0.25]]))
 SAMPLER = jnp.log(jnp.array([[0.25, 0.5]]))

@@ -9,10 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from selfreg.checkpoint import Checkpoints, restore
-from selfreg.learn.collate import collate
-from selfreg.learn.learner import make_learner
-from selfreg.learn.moments import (
+from selfreg.policy.learn.collate import collate
+from selfreg.policy.learn.learner import make_learner
+from selfreg.policy.learn.moments import (
     BFLOAT16,
     INT8,
     STORAGE,
@@ -21,10 +20,11 @@ from selfreg.learn.moments import (
     in_host_memory,
     scale_by_adam,
 )
-from selfreg.learn.optim import make_optimizer
-from selfreg.learn.train_step import LearnSettings, TrainState
-from selfreg.mesh import make_mesh
-from selfreg.records import Checkpoint
+from selfreg.policy.learn.optim import make_optimizer
+from selfreg.policy.learn.train_step import LearnSettings, TrainState
+from selfreg.policy.mesh import make_mesh
+from selfreg.run.checkpoint import Checkpoints, restore
+from selfreg.run.records import Checkpoint
 from tests.learn.test_train_step import COLLATE, OPTIMIZER, PACKING, PARAMS, POLICY, make_groups
 
 BATCH = collate(make_groups(), **COLLATE)

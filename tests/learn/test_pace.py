@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfreg.learn import pace
+from selfreg.policy.learn import pace
 
 OFF = {"kl_target": 0.0, "entropy_target": 0.0, "entropy_step": 0.005, "entropy_coef": 0.0}
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreg.algorithms.parts.batch import Batch
-from selfreg.learn.packing import (
+from selfreg.policy.learn.packing import (
     EMPTY,
     HALVED_PARAMETERS,
     Packing,

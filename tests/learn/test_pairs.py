@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts import pairs
+from selfreg.run.algorithm import find_algorithm
 
 
 def pair_advantages(passed, failed, log_ratios, beta):

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings
-from selfreg.learn.collate import collate
-from selfreg.learn.learner import make_learner
-from selfreg.learn.objective import Objective
-from selfreg.learn.optim import cap_updates, make_optimizer
-from selfreg.learn.packing import Packing
-from selfreg.learn.train_step import LearnSettings, loss_scale
-from selfreg.mesh import make_mesh
-from selfreg.models.lora import Lora, random_adapters
-from selfreg.models.policy import random_params
+from selfreg.policy.learn.collate import collate
+from selfreg.policy.learn.learner import make_learner
+from selfreg.policy.learn.objective import Objective
+from selfreg.policy.learn.optim import cap_updates, make_optimizer
+from selfreg.policy.learn.packing import Packing
+from selfreg.policy.learn.train_step import LearnSettings, loss_scale
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.lora import Lora, random_adapters
+from selfreg.policy.models.policy import random_params
+from selfreg.run.algorithm import find_algorithm
 from tests.learn.test_train_step import (
     COLLATE,
     OPTIMIZER,

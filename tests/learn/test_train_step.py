@@ -12,19 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreg import records, xla
-from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings
-from selfreg.learn.collate import collate
-from selfreg.learn.learner import make_learner
-from selfreg.learn.objective import Objective
-from selfreg.learn.optim import learning_rate, make_optimizer
-from selfreg.learn.packing import Packing
-from selfreg.learn.train_step import LearnSettings
-from selfreg.mesh import make_mesh
-from selfreg.models.policy import load_policy, random_params
-from selfreg.records import FinishReason, Grade, Group, Outcome, Problem, Rollout
+from selfreg.policy import xla
+from selfreg.policy.learn.collate import collate
+from selfreg.policy.learn.learner import make_learner
+from selfreg.policy.learn.objective import Objective
+from selfreg.policy.learn.optim import learning_rate, make_optimizer
+from selfreg.policy.learn.packing import Packing
+from selfreg.policy.learn.train_step import LearnSettings
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.policy import load_policy, random_params
+from selfreg.run import records
+from selfreg.run.algorithm import find_algorithm
+from selfreg.run.records import FinishReason, Grade, Group, Outcome, Problem, Rollout
 
 POLICY, _ = load_policy("tiny")
 PARAMS = random_params(POLICY.config, seed=1)
@@ -198,7 +199,7 @@ def test_halves_make_what_one_program_makes(monkeypatch):
     state = learner().init(PARAMS)
     scores = learner().logprobs(state.params, batch, 0.7)
     in_two, metrics = gradient_of(batch)
-    monkeypatch.setattr("selfreg.learn.learner.in_halves", lambda *_: False)
+    monkeypatch.setattr("selfreg.policy.learn.learner.in_halves", lambda *_: False)
     whole = Packing((10, 12), 2)  # programs of equal packings are shared
     batch = collate(make_groups(), **COLLATE | {"packing": whole})
     assert "update" in learner(whole).lower(batch)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from selfreg.algorithm import find_algorithm
 from selfreg.algorithms.parts.pairs import pair_advantages
-from selfreg.evals.panel import score
-from selfreg.learn.collate import collate, learned_from, padded
-from selfreg.records import Grade, Outcome, PanelScore, Unjudged, to_json
+from selfreg.loop.panel import score
+from selfreg.policy.learn.collate import collate, learned_from, padded
+from selfreg.run.algorithm import find_algorithm
+from selfreg.run.records import Grade, Outcome, PanelScore, Unjudged, to_json
 from tests.learn.test_algorithms import with_settings
 from tests.learn.test_train_step import COLLATE, gradient_of, make_groups
 

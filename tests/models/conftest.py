@@ -16,8 +16,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from selfreg.models import hf
-from selfreg.models.policy import Policy, make_policy
+from selfreg.policy.models import hf
+from selfreg.policy.models.policy import Policy, make_policy
 
 SIZES = {
     "vocab_size": 97,

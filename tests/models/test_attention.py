@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.config import default
-from selfreg.models.attention import attend, attend_fused, choose_attention, make_masks
-from selfreg.stages import open_stages
-from selfreg.validate import resolve
+from selfreg.loop.stages import open_stages
+from selfreg.policy.models.attention import attend, attend_fused, choose_attention, make_masks
+from selfreg.run.config import default
+from selfreg.run.validate import resolve
 
 GPU = SimpleNamespace(platform="gpu", compute_capability="9.0")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfreg.models import hf
-from selfreg.models.policy import (
+from selfreg.policy.models import hf
+from selfreg.policy.models.policy import (
     abstract_params,
     count_parameters,
     load_policy,

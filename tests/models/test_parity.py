@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from selfreg.learn.logprobs import token_logprobs
-from selfreg.mesh import make_mesh
-from selfreg.records import Request, Sampling
-from selfreg.rollout.jax_engine import JaxEngine
+from selfreg.policy.learn.logprobs import token_logprobs
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.rollout.jax_engine import JaxEngine
+from selfreg.run.records import Request, Sampling
 
 WIDTH = 40  # five times Gemma's window
 LENGTHS = np.array([WIDTH, 17, 2, 9, 31, WIDTH, 8, 24])

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.models.policy import load_policy, make_policy, random_params
-from selfreg.models.presets import shape_of
-from selfreg.models.sums import add_gradient
+from selfreg.policy.models.policy import load_policy, make_policy, random_params
+from selfreg.policy.models.presets import shape_of
+from selfreg.policy.models.sums import add_gradient
 
 TOKENS, LENGTHS = jnp.arange(10).reshape(2, 5), jnp.array([5, 3])
 F32 = jnp.dtype("float32")

@@ -12,8 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from selfreg.models.policy import TINY
-from selfreg.rollout.sglang_launch import Launched, LaunchSettings
+from selfreg.policy.models.policy import TINY
+from selfreg.policy.rollout.sglang_launch import Launched, LaunchSettings
 from tests.rollout.fake_sglang import RECORDINGS
 from tests.sglang_cpu import server
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from selfreg.rollout import adviser
+from selfreg.policy.rollout import adviser
 
 
 def reply(content, **more):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.models.decoder import linear, linear_of_few
-from selfreg.models.policy import load_policy
-from selfreg.records import Sampling
-from selfreg.rollout import decode
+from selfreg.policy.models.decoder import linear, linear_of_few
+from selfreg.policy.models.policy import load_policy
+from selfreg.policy.rollout import decode
+from selfreg.run.records import Sampling
 
 POLICY, PARAMS = load_policy("tiny")
 ROWS, PROMPT = 8, 128  # so that nothing else has as many elements as a prompt's keys

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from selfreg import xla
-from selfreg.mesh import make_mesh
-from selfreg.models.hf import save_folder
-from selfreg.models.policy import load_policy
-from selfreg.records import FinishReason, Request, Sampling
-from selfreg.rollout.jax_engine import (
+from selfreg.policy import xla
+from selfreg.policy.mesh import make_mesh
+from selfreg.policy.models.hf import save_folder
+from selfreg.policy.models.policy import load_policy
+from selfreg.policy.rollout.jax_engine import (
     SEGMENT_TOKENS,
     JaxEngine,
     batch_sizes,
     decoding_threads,
     turns,
 )
+from selfreg.run.records import FinishReason, Request, Sampling
 
 POLICY, PARAMS = load_policy("tiny")
 PROMPTS = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.rollout.lanes import pack, width
+from selfreg.policy.rollout.lanes import pack, width
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from selfreg.records import Sampling
-from selfreg.rollout.sampling import allowed, draw
+from selfreg.policy.rollout.sampling import allowed, draw
+from selfreg.run.records import Sampling
 
 
 def sampling(temperature=1.0, top_p=1.0, top_k=0):

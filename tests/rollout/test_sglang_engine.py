@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selfreg.models.policy import TINY, load_policy
-from selfreg.records import FinishReason, Request, Sampling
-from selfreg.rollout.sglang_client import ServerLostError, generate_body, read_answer
-from selfreg.rollout.sglang_engine import EngineError, Patience, SGLangEngine
-from selfreg.rollout.weight_sync import SyncError, WeightSync
+from selfreg.policy.models.policy import TINY, load_policy
+from selfreg.policy.rollout.sglang_client import ServerLostError, generate_body, read_answer
+from selfreg.policy.rollout.sglang_engine import EngineError, Patience, SGLangEngine
+from selfreg.policy.rollout.weight_sync import SyncError, WeightSync
+from selfreg.run.records import FinishReason, Request, Sampling
 from tests.rollout.fake_sglang import FakeServer, recorded
 
 POLICY, PARAMS = load_policy("tiny")[0], None
@@ -24,7 +24,7 @@ SHORT = replace(QUICK, request_s=2.0)
 def weights(scale=1.0):
     import jax
 
-    from selfreg.models.policy import random_params
+    from selfreg.policy.models.policy import random_params
 
     return jax.tree.map(lambda a: a * scale, random_params(POLICY.config, seed=0))
 

@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg import chain, rundir
 from selfreg.analysis.stats import panel_difference
-from selfreg.config import default
-from selfreg.models.hf import save_folder
-from selfreg.models.policy import load_policy, random_params
-from selfreg.records import Request, Sampling
-from selfreg.rollout.sglang_engine import Patience, SGLangEngine
-from selfreg.rollout.sglang_launch import Launched, LaunchError, LaunchSettings
-from selfreg.rollout.weight_sync import WeightSync
-from selfreg.validate import resolve
+from selfreg.loop import chain
+from selfreg.policy.models.hf import save_folder
+from selfreg.policy.models.policy import load_policy, random_params
+from selfreg.policy.rollout.sglang_engine import Patience, SGLangEngine
+from selfreg.policy.rollout.sglang_launch import Launched, LaunchError, LaunchSettings
+from selfreg.policy.rollout.weight_sync import WeightSync
+from selfreg.run import rundir
+from selfreg.run.config import default
+from selfreg.run.records import Request, Sampling
+from selfreg.run.validate import resolve
 from tests.sglang_cpu import server
 
 PATIENCE = Patience(request_s=60.0, ready_s=240.0, sync_s=60.0)
@@ -238,7 +239,7 @@ def test_a_killed_trainer_leaves_no_server(tmp_path):
     script = (
         "import subprocess, sys, time\n"
         f'code = "import os, subprocess; os.setsid(); subprocess.run({marker.split()!r})"\n'
-        "from selfreg.rollout import sglang_launch as s\n"
+        "from selfreg.policy.rollout import sglang_launch as s\n"
         "subprocess.Popen([sys.executable, '-S', str(s._SUPERVISOR), sys.executable, '-c', code],"
         " stdin=subprocess.PIPE, start_new_session=True)\n"
         "print('up', flush=True); time.sleep(60)\n"

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfreg import guard
-from selfreg.audit.files import read_logs
-from selfreg.watch import plan
-from selfreg.watch.follow import Followed, alone, take, words
-from selfreg.watch.source import Source, is_panel_file, merge, read, stamp
+from selfreg.integrations.audit.files import read_logs
+from selfreg.integrations.watch import plan
+from selfreg.integrations.watch.follow import Followed, alone, take, words
+from selfreg.integrations.watch.source import Source, is_panel_file, merge, read, stamp
 
 ROOT = Path(__file__).parents[2]
 LOG = guard.Settings(source=guard.Source.LOG, planned_steps=240)

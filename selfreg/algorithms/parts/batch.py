@@ -18,7 +18,7 @@ class Batch:
       advantages: float32 [B].
       token_weights: float32 [B, T], how much each token's loss counts; the batch's loss is the sum
         of weight x token loss, so that the losses of microbatches add up to it exactly.
-      slots: int32 [widths, R, widest], the tokens side by side in rows: see selfreg.learn.packing.
+      slots: int32 [widths, R, widest], the tokens side by side in rows: see policy.learn.packing.
     """
 
     prompt_ids: np.ndarray

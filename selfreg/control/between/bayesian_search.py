@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from selfreg import seeds
 from selfreg.control.proposers import RANDOM, Proposer, Situation
 from selfreg.control.protocol import Base
 from selfreg.control.search import search
 from selfreg.control.strategy import SEARCH, Strategy
+from selfreg.run import seeds
 
 DRAWN_FIRST = 3  # campaigns remembered before a process is fitted to them
 RESTARTS, RAW_SAMPLES, MC_SAMPLES = 4, 64, 64

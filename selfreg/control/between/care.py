@@ -40,7 +40,7 @@ from selfreg.control.proposers import PROPOSERS, Proposer, Situation, Tried, rea
 from selfreg.control.protocol import Base, Between
 from selfreg.control.strategy import FULL, Strategy, base_strategy, halfway, order, words
 from selfreg.control.transfer import ADAPT, PILOT, REJECT, Candidate, Levels, choose
-from selfreg.records import Answer, Checkpoint, Plan, Trace
+from selfreg.run.records import Answer, Checkpoint, Plan, Trace
 
 PILOT_STEPS = 10
 

@@ -12,7 +12,7 @@ from typing import Any
 from selfreg.control.between import care_v2, gate
 from selfreg.control.history import capability, peak_of
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Plan, Trace
+from selfreg.run.records import Plan, Trace
 
 CAPABILITY = "cpp"
 

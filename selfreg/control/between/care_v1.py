@@ -10,7 +10,7 @@ from functools import partial
 
 from selfreg.control.between import care_v2, gate, gate_v1
 from selfreg.control.protocol import Between
-from selfreg.records import Trace
+from selfreg.run.records import Trace
 
 REVISION_FACTOR = 0.7
 

@@ -18,7 +18,7 @@ from statistics import fmean
 from selfreg.control.between import gate
 from selfreg.control.history import Entry, check_memory, entry_of
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Trace
+from selfreg.run.records import Trace
 
 TAU_LOW, TAU_HIGH = 0.3, 0.7
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from selfreg.control.history import peak_of, refuse_memory
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Checkpoint, Plan, Trace
+from selfreg.run.records import Checkpoint, Plan, Trace
 
 SLACK_STEPS, LEAST_STEPS, MOST_STEPS = 3, 8, 20
 

@@ -23,7 +23,7 @@ from selfreg.control.history import (
     without_memory,
 )
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Checkpoint, Plan, Trace
+from selfreg.run.records import Checkpoint, Plan, Trace
 
 TAU, COLLAPSE_RATIO, PILOT_STEPS = 0.5, 0.3, 10
 REUSE, PILOT, REJECT = "reuse", "pilot", "reject"

@@ -11,7 +11,7 @@ from functools import partial
 from selfreg.control.between import gate
 from selfreg.control.history import Entry, entry_of, peak_of
 from selfreg.control.protocol import Between
-from selfreg.records import Trace
+from selfreg.run.records import Trace
 
 ADAPT = "adapt"
 COLLAPSE_FACTOR = 0.5

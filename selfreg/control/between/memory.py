@@ -6,7 +6,7 @@ from typing import Any
 
 from selfreg.control.history import Entry, end_of, entry_of, inherited, remembered, without_memory
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Plan, Trace
+from selfreg.run.records import Plan, Trace
 
 
 @dataclass(frozen=True, slots=True)

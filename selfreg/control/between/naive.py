@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from selfreg.control.history import end_of, refuse_memory
 from selfreg.control.protocol import Base, Between
-from selfreg.records import Checkpoint, Plan, Trace
+from selfreg.run.records import Checkpoint, Plan, Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 from selfreg.control.protocol import Base, Within
-from selfreg.records import Plan, StepRecord, Verdict
+from selfreg.run.records import Plan, StepRecord, Verdict
 
 # Rates are multiples of a fraction: rounding must not make a drop of 0.02 more than 0.02.
 ROUNDING = 1e-9

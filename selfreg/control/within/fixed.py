@@ -1,7 +1,7 @@
 """Fixed budget: a campaign runs as long as its plan allows."""
 
 from selfreg.control.protocol import Base, Within
-from selfreg.records import Plan, StepRecord, Verdict
+from selfreg.run.records import Plan, StepRecord, Verdict
 
 
 def start(base: Base, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from selfreg import guard
 from selfreg.control.calibrate import PANEL
 from selfreg.control.protocol import Base, Within
-from selfreg.records import Plan, StepRecord, Verdict
+from selfreg.run.records import Plan, StepRecord, Verdict
 
 
 @dataclass(frozen=True, slots=True)

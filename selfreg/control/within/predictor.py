@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from selfreg.control.calibrate import PANEL, PANEL_SE, fit_to, score
 from selfreg.control.protocol import Base, Within
-from selfreg.records import Plan, StepRecord, Verdict
+from selfreg.run.records import Plan, StepRecord, Verdict
 
 BASELINE_STEPS, WINDOW_STEPS = 8, 4
 MAD_TO_SD = 1.4826

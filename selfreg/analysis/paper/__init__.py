@@ -1,0 +1,1 @@
+"""The paper: its printed numbers, its tables and figures beside those of stored runs."""

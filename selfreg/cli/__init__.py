@@ -1,0 +1,1 @@
+"""Commands: each module reads flags, calls a room, and prints."""

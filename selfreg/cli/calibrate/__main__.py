@@ -1,0 +1,113 @@
+"""The collapse predictor's thresholds, from runs in which nothing happens; and what they are worth.
+
+    for seed in 101 102 103 104 105; do
+      python -m selfreg.main --config=configs/tiny.py --config.optimizer.lr=1e-12 \
+        --config.seed=$seed --config.campaigns=4 --config.campaign_budget_steps=80 \
+        --config.evaluation.every_steps=80 --workdir=runs/aa/seed_$seed
+    done
+    python -m selfreg.calibrate --runs=runs/aa --panel_every=4 --out=predictor.json
+    python -m selfreg.main --config=... --config.control.predictor_calibration=predictor.json
+
+Several seeds, as each has panel samples of its own. `--check` tries a calibration: on new
+stationary campaigns, and on stored runs that learn.
+
+    python -m selfreg.calibrate --check=tiny --runs=runs/aa --panel_every=4 --learning=runs/tiny
+"""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+
+from selfreg.cli.calibrate.check import false_alarms, lead_times, predictor_base
+from selfreg.cli.calibrate.pool import read_pool
+from selfreg.control import calibrate
+from selfreg.control.find import find_calibration
+from selfreg.control.within import predictor
+
+_RUNS = flags.DEFINE_string("runs", None, "Stationary runs: every run at or below this folder.")
+_OUT = flags.DEFINE_string("out", None, "The calibration file to write.")
+_PANEL_EVERY = flags.DEFINE_integer(
+    "panel_every", None, "evaluation.every_steps of the runs to come; as in --runs by default."
+)
+_BUDGETS = flags.DEFINE_list("budgets", ["20", "40", "80", "200"], "Steps of campaigns to come.")
+_TRACES = flags.DEFINE_integer("traces", 499, "Campaigns to draw of each budget.", lower_bound=199)
+_SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", lower_bound=0)
+_INDICATORS = flags.DEFINE_list(
+    "indicators", [], "Those that the predictor is to read; all that the runs have by default."
+)
+_CHECK = flags.DEFINE_string("check", None, "A calibration to try: tiny, or a file.")
+_RATE = flags.DEFINE_float("rate", 0.05, "The false-alarm rate to try it at.", 0, 1)
+_LEARNING = flags.DEFINE_string("learning", None, "Runs that learn, to try it on.")
+
+
+def make(runs: Path, out: Path, budgets: list[int]) -> str:
+    """Write a calibration, and say what it holds.
+
+    Raises:
+      ValueError: The runs cannot be used.
+    """
+    pool, model = read_pool(runs, _PANEL_EVERY.value)
+    known = (*predictor.INDICATORS, calibrate.PANEL)
+    for name in _INDICATORS.value:
+        if name not in known:
+            raise ValueError(f"--indicators={name}: must be among {', '.join(known)}")
+    made = calibrate.calibrate(
+        pool, predictor.judge, budgets, _TRACES.value, _SEED.value, _INDICATORS.value
+    )
+    facts = {
+        "model": model,
+        "drawn_from": f"{len(pool.steps)} steps of stationary runs",
+        "panel": f"{len(pool.drawn)} problems x {pool.panel_samples} every {pool.panel_every}",
+    }
+    heads = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in facts.items()]
+    rows = [f"{json.dumps(budget)}: {json.dumps(fit)}" for budget, fit in made.items()]
+    budgets_json = '"budgets": {\n' + ",\n".join(rows) + "\n}"
+    out.write_text("{\n" + ",\n".join([*heads, budgets_json]) + "\n}\n")
+    panels = ", ".join(f"{b}: {_panel_drop(fit):.2f}" for b, fit in made.items())
+    return (
+        f"{out}: {facts['drawn_from']}; at a false-alarm rate of 0.05 a panel alarms that is more "
+        f"than so many standard errors below its peak, by budget {panels}"
+    )
+
+
+def _panel_drop(fit: Mapping[str, Any]) -> float:
+    return fit["units"].get(calibrate.PANEL, math.nan) * calibrate.order_statistic(
+        fit["maxima"], 0.05
+    )
+
+
+def main(_: list[str]) -> None:
+    """Calibrate or check; a user's mistake ends in one line, not in a traceback."""
+    console = Console()
+    try:
+        if bool(_OUT.value) == bool(_CHECK.value):
+            raise ValueError("name either --out=FILE.json to calibrate, or --check=tiny or a file")
+        budgets = sorted(int(budget) for budget in _BUDGETS.value)
+        if _OUT.value:
+            if not _RUNS.value:
+                raise ValueError("--runs is missing: name a folder of stationary runs")
+            console.print(make(Path(_RUNS.value), Path(_OUT.value), budgets), soft_wrap=True)
+        if _CHECK.value:
+            if not (_RUNS.value or _LEARNING.value):
+                raise ValueError("--check needs --runs of stationary runs, --learning, or both")
+            base = predictor_base(find_calibration(_CHECK.value), _RATE.value)
+            if _RUNS.value:
+                pool = read_pool(Path(_RUNS.value), _PANEL_EVERY.value)[0]
+                console.print(false_alarms(base, pool, budgets, _SEED.value))
+            if _LEARNING.value:
+                table, tallies = lead_times(base, Path(_LEARNING.value))
+                console.print(table)
+                console.print(*tallies, sep="\n", soft_wrap=True)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,125 @@
+"""A calibration tried: where nothing happens, and on runs that learn."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+from scipy.stats import binomtest
+
+from selfreg.analysis.load import find_runs, load_run
+from selfreg.analysis.stats import t_interval
+from selfreg.control import calibrate
+from selfreg.control.protocol import Base
+from selfreg.control.replay import Played, replay_campaign
+from selfreg.control.within import early_stop, predictor
+from selfreg.run.config import default
+from selfreg.run.records import Plan, Trace
+from selfreg.run.validate import resolve
+
+FRESH_TRACES = 1000
+
+
+def predictor_base(calibration: Mapping[str, Any], rate: float) -> Base:
+    """What the default config gives its controls, with this calibration and false-alarm rate."""
+    options = {**resolve(default()).control, "false_alarm_rate": rate}
+    return Base(
+        budget_steps=0, lr=0.0, metric="panel_pass_at_1", options=options,
+        model=calibration["model"], calibration=calibration,
+    )  # fmt: skip
+
+
+def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed: int) -> Table:
+    """How often the predictor alarms on new campaigns in which nothing happens.
+
+    Args:
+      base: With its calibration.
+      pool: Of stationary runs; best of others than the calibration was made from.
+      budgets: Steps of the campaigns.
+      seed: Of what is drawn.
+    """
+    promised = base.options["false_alarm_rate"]
+    table = Table(title=f"{FRESH_TRACES} stationary campaigns, promised rate {promised:g}")
+    for column in ("steps", "threshold", "false alarms", "95% interval", "by indicator"):
+        table.add_column(column)
+    rng = np.random.default_rng((seed, 1))  # others than those of the calibration
+    for budget in budgets:
+        blame = Counter[str]()
+        for _ in range(FRESH_TRACES):
+            records = calibrate.stationary(pool, budget, rng)
+            alarm = predictor.first_alarm(base, budget, records)
+            blame.update([alarm.indicator] if alarm else [])
+        interval = binomtest(blame.total(), FRESH_TRACES).proportion_ci(method="exact")
+        table.add_row(
+            str(budget),
+            f"{calibrate.fit_to(base, budget).threshold:.2f}",
+            f"{blame.total() / FRESH_TRACES:.3f}",
+            f"[{interval.low:.3f}, {interval.high:.3f}]",
+            ", ".join(f"{name} {count}" for name, count in blame.most_common(4)),
+        )
+    return table
+
+
+class Case(NamedTuple):
+    """A campaign that learned: how its panel fell, and when each control would have stopped it."""
+
+    name: str
+    fall: calibrate.Fall
+    alarm: predictor.Alarm | None
+    early_stop: int | None
+
+
+def lead_times(base: Base, folder: Path) -> tuple[Table, list[str]]:
+    """When the predictor alarms on stored campaigns that learn, beside the rule of early_stop.
+
+    Args:
+      base: With its calibration.
+      folder: Of runs; their finished campaigns are taken.
+
+    Returns:
+      The campaigns, and what they say together.
+    """
+    cases = [
+        _case(base, f"{each.name}/{summary.campaign}", trace, summary.plan)
+        for each in find_runs(folder)
+        for run in [load_run(each)]
+        for trace, summary in zip(run.traces, run.summaries, strict=False)
+    ]
+    table = Table(title=f"{folder}: the step of each event")
+    for column in ("run", "peak", "beyond noise", "below half", "alarm", "by", "early stop"):
+        table.add_column(column, justify="left" if column in ("run", "by") else "right")
+    for name, fall, alarm, early in cases:
+        step, indicator = alarm or (None, None)
+        shown = (fall.peak, fall.beyond_noise, fall.below_half, step, indicator, early)
+        table.add_row(name, *("-" if event is None else str(event) for event in shown))
+    alarms = [case.alarm.step if case.alarm else None for case in cases]
+    stops = [case.early_stop for case in cases]
+    tallies = []
+    for event, of in (("below_half", "fall below half"), ("beyond_noise", "drop beyond noise")):
+        falls = [getattr(case.fall, event) for case in cases]
+        tallies += [_tally("predictor", of, falls, alarms), _tally("early stop", of, falls, stops)]
+    return table, tallies
+
+
+def _case(base: Base, name: str, trace: Trace, plan: Plan) -> Case:
+    alarm = predictor.first_alarm(base, plan.budget_steps, trace.records[:-1])
+    decisions = replay_campaign(early_stop.CONTROL, base, Played(plan, trace))
+    early = decisions[0].step if decisions else None
+    return Case(name, calibrate.fall_of(trace), alarm, early)
+
+
+def _tally(name: str, event: str, falls: Sequence[int | None], stops: Sequence[int | None]) -> str:
+    """How often a control fires, and how long before the event, where there is one."""
+    pairs = list(zip(falls, stops, strict=True))
+    leads = [fall - stop for fall, stop in pairs if fall is not None and stop is not None]
+    fell = sum(fall is not None for fall, _ in pairs)
+    others = [stop is not None for fall, stop in pairs if fall is None]
+    words = f"{name}: fires in {len(leads)} of {fell} campaigns that {event}"
+    if leads:
+        words += f", {np.mean(leads):+.1f} steps before that on average"
+    if len(leads) > 1:
+        low, high = t_interval(leads)
+        words += f", 95% t interval [{low:+.1f}, {high:+.1f}]"
+    return f"{words}; in {sum(others)} of {len(others)} others"

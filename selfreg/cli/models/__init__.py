@@ -1,0 +1,1 @@
+"""Keeps `python -m selfreg.models.pretrain` working."""

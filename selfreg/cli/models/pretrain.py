@@ -1,0 +1,6 @@
+"""Runs `selfreg.pretrain` under the name that it had before."""
+
+import runpy
+
+if __name__ == "__main__":
+    runpy.run_module("selfreg.pretrain", run_name="__main__", alter_sys=True)

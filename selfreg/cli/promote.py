@@ -1,0 +1,237 @@
+"""The command line: is this checkpoint safe to promote over that one? For a pipeline to call.
+
+    python -m selfreg.promote --run=runs/tiny/ES/seed_7
+    python -m selfreg.promote --candidate=runs/b:peak --incumbent=runs/a:kept
+    python -m selfreg.promote --run=runs/b --bound=-0.05 --bounds=report=0,cpp=-0.02
+
+A place is RUN:start, RUN:peak, RUN:end or RUN:kept of the last finished campaign, or of another as
+RUN:CAMPAIGN:peak, campaigns from 0. --run=RUN asks for RUN:kept over the policy the chain began
+with. Both must have been measured on the same panels.
+
+Candidate - incumbent, paired by problem, must lie above its bound beyond noise on the report panel
+and on every protected capability: by the guard's sign-flip test, one-sided, at --level. All must
+pass, so that together they let a worse checkpoint through no more often than --level: no correction
+is owed. A bound of 0 asks for a gain.
+
+Prints JSON. Exit code 0: promote; 1: do not, because it is worse or because the panels are too
+small to say; 2: a mistake in the question.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import app, flags
+
+from selfreg.analysis.stats import Difference, panel_difference
+from selfreg.guard.compare import lowest, p_above
+from selfreg.run.records import PanelScore, to_json
+from selfreg.run.rundir import CampaignSummary, place_of, read_summaries
+
+_RUN = flags.DEFINE_string("run", None, "A run folder: what it keeps, over where it began.")
+_CANDIDATE = flags.DEFINE_string("candidate", None, "RUN:PLACE or RUN:CAMPAIGN:PLACE.")
+_INCUMBENT = flags.DEFINE_string("incumbent", None, "The same, of what is in use.")
+_PROTECT = flags.DEFINE_list(
+    "protect", None, "Capabilities that must hold; by default all that both were measured on."
+)
+_BOUND = flags.DEFINE_float("bound", -0.05, "The difference must lie above this.")
+_BOUNDS = flags.DEFINE_list("bounds", [], "NAME=BOUND where it differs; report is the main panel.")
+_LEVEL = flags.DEFINE_float("level", 0.05, "Of each test.")
+
+REPORT = "report"
+PLACES = ("start", "peak", "end", "kept")
+
+
+class Place(NamedTuple):
+    """A measured policy: where it stands, and its score by panel."""
+
+    name: str
+    scores: Mapping[str, PanelScore]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Whether the candidate holds up on one panel.
+
+    Attributes:
+      panel: "report", or a capability's name.
+      candidate: pass@1.
+      incumbent: pass@1.
+      difference: Candidate - incumbent, paired by problem.
+      lowest: Lower one-sided bound of the difference, at the level.
+      bound: What it must exceed.
+      p: Of the hypothesis that the true difference is at most the bound.
+      passes: p <= level.
+      worse: The difference lies below the bound beyond noise too; a test that does not pass and is
+        not worse says that the panel is too small.
+    """
+
+    panel: str
+    candidate: float
+    incumbent: float
+    difference: Difference
+    lowest: float
+    bound: float
+    p: float
+    passes: bool
+    worse: bool
+    __test__ = False  # pytest would take the name for its own
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the pipeline is told.
+
+    Attributes:
+      promote: Every test passes.
+      reason: One line.
+      candidate: As it was named, its campaign and place resolved.
+      incumbent: Ditto.
+      level: Of each test.
+      tests: The report panel's, then the capabilities'.
+    """
+
+    promote: bool
+    reason: str
+    candidate: str
+    incumbent: str
+    level: float
+    tests: tuple[Test, ...]
+
+
+def decide(
+    candidate: Place, incumbent: Place, bounds: Mapping[str, float], level: float
+) -> Decision:
+    """Compare two policies on panels.
+
+    Args:
+      candidate: What may be promoted.
+      incumbent: What is in use.
+      bounds: By panel, what candidate - incumbent must exceed; these panels are tested.
+      level: Of each test.
+
+    Raises:
+      ValueError: One of them was not measured on such a panel, or the panels are not the same.
+    """
+    tests = tuple(_test(candidate, incumbent, name, bounds[name], level) for name in bounds)
+    failed = [test for test in tests if not test.passes]
+    if not failed:
+        reason = f"above its bound on {', '.join(test.panel for test in tests)}"
+    else:
+        reason = "; ".join(
+            f"{test.panel}: {'below' if test.worse else 'not shown to be above'} {test.bound:+g}, "
+            f"{test.difference.mean:+.3f} with a lower bound of {test.lowest:+.3f} "
+            f"(n = {test.difference.problems})"
+            for test in failed
+        )
+    return Decision(not failed, reason, candidate.name, incumbent.name, level, tests)
+
+
+def find_place(text: str) -> Place:
+    """The policy that RUN:PLACE or RUN:CAMPAIGN:PLACE names.
+
+    Raises:
+      ValueError: There is no such run, finished campaign or place.
+    """
+    run, _, which = text.rpartition(":")
+    head, _, number = run.rpartition(":")
+    if head and number.isdecimal():
+        run = head
+    if not run or which not in PLACES:
+        raise ValueError(f"{text!r}: name RUN:PLACE or RUN:CAMPAIGN:PLACE, of {', '.join(PLACES)}")
+    if not Path(run).is_dir():
+        raise ValueError(f"{text!r}: there is no folder {run}")
+    try:
+        summaries = read_summaries(Path(run))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{run} was written by another version of selfreg: {error}") from None
+    if not summaries:
+        raise ValueError(f"{run} has no finished campaign, and so no scores to compare")
+    campaign = int(number) if head and number.isdecimal() else len(summaries) - 1
+    if campaign >= len(summaries):
+        raise ValueError(f"{text!r}: campaigns 0 to {len(summaries) - 1} have finished")
+    return _place(run, summaries, campaign, which)
+
+
+def main(arguments: list[str]) -> None:
+    """Decide, print, and exit with the decision."""
+    try:
+        if len(arguments) > 1:
+            raise ValueError(f"{arguments[1]!r} is no flag: --help lists them")
+        decision = _decision()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(json.dumps(to_json(decision), indent=2))
+    sys.exit(0 if decision.promote else 1)
+
+
+def _decision() -> Decision:
+    run, candidate, incumbent = _RUN.value, _CANDIDATE.value, _INCUMBENT.value
+    if (run is None) == (candidate is None and incumbent is None):
+        raise ValueError("name either --run, or --candidate and --incumbent")
+    if run is not None:
+        candidate, incumbent = f"{run}:kept", f"{run}:0:start"
+    if candidate is None or incumbent is None:
+        raise ValueError("--candidate and --incumbent are needed together")
+    if not 0 < _LEVEL.value < 0.5:
+        raise ValueError(f"--level={_LEVEL.value} must lie between 0 and 0.5")
+    new, old = find_place(candidate), find_place(incumbent)
+    both = [name for name in new.scores if name in old.scores and name != REPORT]
+    protected = both if _PROTECT.value is None else [name for name in _PROTECT.value if name]
+    named = dict(_bound(item) for item in _BOUNDS.value)
+    panels = dict.fromkeys([REPORT, *protected])
+    unknown = sorted(named.keys() - panels.keys())
+    if unknown:
+        raise ValueError(f"--bounds names {', '.join(unknown)}, but tested are {', '.join(panels)}")
+    return decide(new, old, {n: named.get(n, _BOUND.value) for n in panels}, _LEVEL.value)
+
+
+def _bound(item: str) -> tuple[str, float]:
+    name, _, value = item.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ValueError(f"--bounds={item!r} must be NAME=BOUND, such as cpp=-0.02") from None
+
+
+def _place(run: str, summaries: list[CampaignSummary], campaign: int, which: str) -> Place:
+    """A place's scores; what a control keeps is the start, peak or end of some campaign."""
+    where = which
+    if which == "kept":
+        kept = summaries[campaign].kept
+        campaign, where = (0, "start") if kept is None else (kept.campaign, "")
+        if kept is not None:
+            where = "start" if kept.step == 0 else place_of(summaries[campaign], kept.step)
+    summary = summaries[campaign]
+    scores = {REPORT: summary.scores} | dict(summary.capabilities)
+    measured = {name: by_place[where] for name, by_place in scores.items() if where in by_place}
+    return Place(f"{run}:{campaign}:{where}", measured)
+
+
+def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: float) -> Test:
+    for place in (candidate, incumbent):
+        if panel not in place.scores:
+            raise ValueError(f"{place.name} was not measured on {panel!r}")
+    new, old = candidate.scores[panel], incumbent.scores[panel]
+    difference = panel_difference(new, old)
+    by_problem = new.pass_rates - old.pass_rates
+    p = p_above(by_problem, bound)
+    return Test(
+        panel,
+        new.pass_at_1,
+        old.pass_at_1,
+        difference,
+        max(lowest(by_problem, level), -1.0),
+        bound,
+        p,
+        p <= level,
+        p_above(-by_problem, -bound) <= level,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

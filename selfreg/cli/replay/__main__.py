@@ -1,0 +1,67 @@
+"""What other controls would have decided on a stored chain. Nothing is run, and nobody is asked.
+
+    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
+    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
+
+Without any of --condition, --within and --between, the run's own controls. Options of the controls
+are the run's; a condition's update rule is left out, since the samples are there already.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from rich.console import Console
+
+from selfreg.analysis.load import load_run
+from selfreg.cli.replay.stored import decisions, table_of, with_controls
+from selfreg.run import rundir
+
+_RUN = flags.DEFINE_string("run", None, "A run folder.")
+_CONDITION = flags.DEFINE_string("condition", None, "Whose controls to ask.")
+_WITHIN = flags.DEFINE_string("within", None, "A control within campaigns: its name, or a file.")
+_BETWEEN = flags.DEFINE_string("between", None, "A control between them: its name, or a file.")
+_OUT = flags.DEFINE_string("out", None, "A JSON file for the decisions.")
+
+NOTE = (
+    "A replay says what the controls would have decided on these traces, not what would have "
+    "happened: every campaign ran, and the next one started, as the run's own controls had it."
+)
+
+
+def main(_: list[str]) -> None:
+    """Replay; a user's mistake ends in one line, not in a traceback."""
+    console = Console()
+    try:
+        if _RUN.value is None:
+            raise ValueError(
+                "--run is missing: name a run folder, such as --run=runs/tiny/A0/seed_7"
+            )
+        run = load_run(Path(_RUN.value))
+        config = with_controls(run.config, _CONDITION.value, _WITHIN.value, _BETWEEN.value)
+        decided, after = decisions(run, config)
+        asked = f"within: {config['within']}, between: {config['between']}"
+        console.print(table_of(run, decided, after, f"{run.folder} under {asked}"))
+        console.print(NOTE, soft_wrap=True)
+        if _OUT.value:
+            controls = {name: config[name] for name in ("within", "between", "control")}
+            rundir.write_json(
+                Path(_OUT.value),
+                {
+                    "run": str(run.folder),
+                    **controls,
+                    "decided": decided,
+                    "next": after,
+                    "note": NOTE,
+                },
+            )
+    except KeyError as error:
+        print(f"error: another version of selfreg wrote this run: no {error}", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,1 +1,0 @@
-"""Evaluation: pass@k, and panels of held-out problems."""

@@ -1,0 +1,19 @@
+"""The guard's own evidence as TensorBoard event files: `wandb sync` and W&B's mirror read them."""
+
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from selfreg.integrations.watch.follow import Followed
+
+
+def write(folder: Path, run: Followed) -> None:
+    """Write guard/log_evidence (an alarm from 0), guard/average and guard/value by step."""
+    with SummaryWriter(str(folder)) as writer:
+        for point in run.points:
+            values = {"value": point.value, "average": point.average}
+            if point.log_evidence > float("-inf"):
+                values["log_evidence"] = point.log_evidence
+            for name, value in values.items():
+                if value is not None:
+                    writer.add_scalar(f"guard/{name}", value, point.step)

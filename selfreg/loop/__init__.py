@@ -1,0 +1,1 @@
+"""Campaigns in a row: sample, grade, learn, measure, observe, decide."""

@@ -1,0 +1,203 @@
+"""What a chain takes over from another run: its initial policy, or its whole first campaign."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreg.control import watch
+from selfreg.control.protocol import Base, Within
+from selfreg.policy import distributed
+from selfreg.run import rundir
+from selfreg.run.config import completed
+from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict
+from selfreg.run.rundir import CampaignSummary, checkpoint_folder
+from selfreg.run.runlog import RunLog
+
+# Of the model, what a checkpoint means nothing without.
+_MODEL = ("model.path", "model.lora_rank", "model.lora_alpha")
+# What has no say in a first campaign, or only through its plan, which is compared by itself.
+_NO_MATTER = (
+    "name",
+    "condition",
+    "within",
+    "between",
+    "campaigns",
+    "share_first_campaign_of",
+    "learn.kl_coef",
+    "learn.kl_schedule",
+    "learn.kl_reference",
+    "optimizer.reset_each_campaign",
+)
+_ORDERS = ("start", "budget_steps", "lr", "kl_coef", "temperature", "group_size")
+
+
+def find_checkpoint(config: Any) -> tuple[Path, Checkpoint]:
+    """The run folder and the checkpoint that config.init_checkpoint names.
+
+    Args:
+      config: A resolved config whose init_checkpoint is RUN_FOLDER:CAMPAIGN.STEP, or
+        RUN_FOLDER:peak: where the metric of that finished run's control was highest.
+
+    Raises:
+      ValueError: It has another form, or names no run, one of another model, one whose peak may
+        still move, or a step that is not kept.
+    """
+    text = config.init_checkpoint
+    asked = f"config.init_checkpoint={text!r}"
+    name, _, which = text.rpartition(":")
+    campaign, _, step = which.partition(".")
+    if not name or not (which == "peak" or (campaign.isdecimal() and step.isdecimal())):
+        raise ValueError(f"{asked} must be RUN_FOLDER:peak or RUN_FOLDER:CAMPAIGN.STEP")
+    run = Path(name)
+    theirs = _config_of(run, asked)
+    own = rundir.flatten(config.to_dict())
+    _refuse_differences(f"{asked} is of another model", theirs, own, _MODEL)
+    if which == "peak":
+        checkpoint = _peak_of(run, theirs, asked)
+    else:
+        checkpoint = Checkpoint(int(campaign), int(step))
+    kept = rundir.saved_steps(run / rundir.CHECKPOINTS, checkpoint.campaign)
+    if checkpoint.step not in kept:
+        there = ", ".join(f"{checkpoint.campaign}.{step}" for step in kept) or "no step"
+        raise ValueError(
+            f"{asked}: of campaign {checkpoint.campaign} it keeps {there}; a run with "
+            "config.checkpoint.keep_every_steps keeps more"
+        )
+    return run, checkpoint
+
+
+def take_first_campaign(
+    config: Any, log: RunLog, within: Within, base: Base, plan: Plan
+) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
+    """Take campaign 0 from the run that config.share_first_campaign_of names.
+
+    Checkpoints and completions become hard links where the file system has them, so that either
+    run may be deleted. Until the caller keeps the campaign's summary, all of it may be done again.
+
+    Args:
+      config: The chain's resolved config.
+      log: Its run folder.
+      within: Its control within campaigns, which must let that campaign go on as it went.
+      base: What the config gives it.
+      plan: What its control between campaigns orders for campaign 0.
+
+    Returns:
+      As run_campaign.
+
+    Raises:
+      ValueError: The other run's first campaign has not ended, or this chain's own would differ.
+    """
+    source = Path(config.share_first_campaign_of)
+    summary = _first_summary(source, config)
+    records = [r for r in rundir.read_records(source) if r.campaign == 0]
+    asked = f"config.share_first_campaign_of={str(source)!r}"
+    _check_same_plan(asked, summary.plan, plan)
+    _check_same_verdicts(asked, records, within, base, plan)
+    distributed.from_first(lambda: _link(source, log.folder))
+    log.begin_campaign(0, 0)
+    for record in records:
+        log.append(record)
+    trace = rundir.trace_of(records, config.control_metric, summary)
+    return trace, {"report": summary.scores, **summary.capabilities}
+
+
+def _config_of(run: Path, asked: str) -> dict[str, Any]:
+    """The flat config of a run folder."""
+    file = run / rundir.CONFIG
+    if not file.is_file():
+        raise ValueError(f"{asked}: {run} is no run folder, it has no {rundir.CONFIG}")
+    return completed(rundir.flatten(json.loads(file.read_text())))
+
+
+def _refuse_differences(
+    what: str, theirs: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[str]
+) -> None:
+    own = json.loads(json.dumps(own))  # as theirs: tuples are lists
+    differing = [key for key in keys if theirs.get(key) != own.get(key)]
+    if differing:
+        shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {own.get(k)!r} here" for k in differing)
+        raise ValueError(f"{what} ({shown})")
+
+
+def _peak_of(run: Path, config: Mapping[str, Any], asked: str) -> Checkpoint:
+    """Where the control's metric was first at its highest over all campaigns of a finished run."""
+    done = len(rundir.read_summaries(run))
+    if done < config["campaigns"]:
+        raise ValueError(
+            f"{asked}: {done} of its {config['campaigns']} campaigns have ended and its peak may "
+            "still move; finish it, or name a CAMPAIGN.STEP"
+        )
+    metric = config["control_metric"]
+    measured = [r for r in rundir.read_records(run) if metric in r.metrics]
+    best = max(measured, key=lambda record: record.metrics[metric])
+    return Checkpoint(best.campaign, best.step)
+
+
+def _first_summary(source: Path, config: Any) -> CampaignSummary:
+    """The summary of the other run's first campaign, once its config is seen to fit."""
+    asked = f"config.share_first_campaign_of={str(source)!r}"
+    theirs = _config_of(source, asked)
+    own = rundir.flatten(config.to_dict())
+    keys = sorted(theirs.keys() | own.keys())
+    matter = [k for k in keys if k not in _NO_MATTER and not k.startswith("control.")]
+    _refuse_differences(f"{asked} would have another first campaign", theirs, own, matter)
+    summaries = rundir.read_summaries(source)
+    if not summaries:
+        raise ValueError(f"{asked}: its first campaign has not ended; run that chain first")
+    return summaries[0]
+
+
+def _check_same_plan(asked: str, theirs: Plan, own: Plan) -> None:
+    differing = [name for name in _ORDERS if getattr(theirs, name) != getattr(own, name)]
+    if differing:
+        shown = ", ".join(
+            f"{name} {getattr(theirs, name)} there, {getattr(own, name)} here" for name in differing
+        )
+        raise ValueError(f"{asked}: this chain's control plans another first campaign ({shown})")
+
+
+def _check_same_verdicts(
+    asked: str, records: Sequence[StepRecord], within: Within, base: Base, plan: Plan
+) -> None:
+    """Refuse a control within the campaign that would not have let it go on, or end, as it did."""
+    watched = watch.begin(within, base, plan)
+    verdicts = [watched.verdict]
+    for record in records[:-1]:
+        watched = watch.observe(watched, record)
+        verdicts.append(watched.verdict)
+    went_back = any("control/restores" in record.metrics for record in records)
+    as_it_went = [*[Verdict.CONTINUE] * (len(records) - 1), Verdict.STOP]
+    if went_back or verdicts != as_it_went:
+        raise ValueError(
+            f"{asked}: this chain's control within campaigns would have run it otherwise"
+        )
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Link the checkpoints, whole or not at all, and the completions of campaign 0."""
+    theirs, own = (checkpoint_folder(run / rundir.CHECKPOINTS, 0) for run in (source, folder))
+    if not own.exists():
+        part = own.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(theirs, part, copy_function=_link_file)
+        os.replace(part, own)
+    (folder / rundir.COMPLETIONS).mkdir(exist_ok=True)
+    for file in rundir.completions_of(source, 0):
+        place = folder / rundir.COMPLETIONS / file.name
+        if not place.exists():
+            part = place.with_suffix(".part")
+            part.unlink(missing_ok=True)
+            _link_file(str(file), str(part))
+            os.replace(part, place)
+
+
+def _link_file(source: str, place: str) -> str:
+    """A hard link, or a copy where the two are on different file systems."""
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copy2(source, place)
+    return place

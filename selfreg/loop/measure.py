@@ -1,0 +1,51 @@
+"""Measuring policies on panels: one at a step, and a campaign's start, peak and end."""
+
+from collections.abc import Mapping
+
+from selfreg.loop.panel import Panel, score
+from selfreg.loop.sample import Stopwatch
+from selfreg.loop.stages import Stages
+from selfreg.run.checkpoint import restore
+from selfreg.run.records import Checkpoint, PanelScore, Plan, Trace
+from selfreg.run.rundir import CHECKPOINTS, place_of
+
+REPORT = "report"
+
+
+def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int) -> PanelScore:
+    """Score the engine's weights on a panel, and keep the completions."""
+    set_aside = stages.log.set_aside(campaign, step, stream)
+    groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch(), set_aside=set_aside)
+    stages.log.completions(campaign, step, stream, groups)
+    return score(groups)
+
+
+def measure_campaign(
+    stages: Stages, trace: Trace, plan: Plan
+) -> dict[str, Mapping[str, PanelScore]]:
+    """The scores of start, peak and end on the report panel and on every capability's.
+
+    Each policy is measured once: the one that rolled forward was, by the campaign before.
+
+    Returns:
+      By panel ("report", or a capability's name), then by place.
+    """
+    panels = {REPORT: stages.report, **stages.capabilities}
+    wanted = {"start": 0, "peak": trace.peak_step, "end": trace.end_step}
+    scores: dict[str, dict[int, PanelScore]] = {name: {} for name in panels}
+    if plan.start is not None:
+        before = stages.log.summaries[plan.start.campaign]
+        place = place_of(before, plan.start.step)
+        known = {REPORT: before.scores, **before.capabilities}
+        scores = {name: {0: known[name][place]} for name in panels}
+    for step in sorted(set(wanted.values()) - scores[REPORT].keys()):
+        folder = stages.log.folder / CHECKPOINTS
+        like = {"params": stages.learner.like.params}
+        trained = restore(folder, Checkpoint(trace.campaign, step), like)["params"]
+        weights = stages.learner.merged(trained)
+        stages.sampler.engine.load_params(weights, f"{trace.campaign}.{step}")
+        for name, panel in panels.items():
+            scores[name][step] = measure(stages, panel, name, trace.campaign, step)
+    return {
+        name: {place: own[step] for place, step in wanted.items()} for name, own in scores.items()
+    }

@@ -1,0 +1,79 @@
+"""How far an update moved the policy's weights, as a sampler would see them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from selfreg.policy.models.lora import MATRICES, AdaptedPolicy, low_rank, merge_layer
+from selfreg.policy.models.policy import Policy
+
+Array = jax.Array
+
+
+def weight_change(policy: Policy, old: Any, updates: Any, new: Any) -> dict[str, Array]:
+    """The size of an update beside the weights', and the weights whose bfloat16 rounding changed.
+
+    Both speak of the policy's whole weights. With LoRA these are the merged ones: the change of a
+    matrix is (alpha / r) (B' A' - B A), embeddings and norms have none, and the numbers compare
+    with those of a run that trains all weights.
+
+    Args:
+      policy: Whose weights, or adapters, these are.
+      old: Before the update.
+      updates: What was added.
+      new: After it.
+
+    Returns:
+      `update_to_weight_ratio`, a ratio of global norms, and `bf16_changed_fraction`, of all
+      weights.
+    """
+    if isinstance(policy, AdaptedPolicy):
+        squared_update, squared_weights, changed, count = _adapted(policy, old, updates, new)
+    else:
+        squared_update, squared_weights = _squares(updates), _squares(old)
+        changed, count = _changed(old, new), _count(new)
+    return {
+        "update_to_weight_ratio": jnp.sqrt(squared_update / squared_weights),
+        # A Python int would become an int32, which ends at 2,147,483,647.
+        "bf16_changed_fraction": changed / float(count),
+    }
+
+
+def _adapted(
+    policy: AdaptedPolicy, old: Any, updates: Any, new: Any
+) -> tuple[Array, Array, Array, int]:
+    matrices = {name: policy.base["blocks"][name] for name in MATRICES}
+
+    def of_layer(layer: tuple[Any, ...]) -> tuple[Array, Array, Array]:
+        base, before, step, after = layer
+        # B' A' - B A = dB A' + B dA: as a difference of products it would be lost in rounding.
+        left = {n: (step if n.endswith("_b") else after)[n] for n in step}
+        right = {n: (before if n.endswith("_b") else step)[n] for n in step}
+        halves = [low_rank(factors, policy.alpha) for factors in (left, right)]
+        change = jax.tree.map(jnp.add, *halves)
+        merged = [merge_layer(base, factors, policy.alpha) for factors in (before, after)]
+        return _squares(change), _squares(merged[0]), _changed(*merged)
+
+    layers = matrices, old["blocks"], updates["blocks"], new["blocks"]
+    squared_update, squared_weights, changed = map(jnp.sum, jax.lax.map(of_layer, layers))
+    rest = {n: w for n, w in policy.base["blocks"].items() if n not in MATRICES}
+    others = policy.base | {"blocks": rest}
+    return squared_update, squared_weights + _squares(others), changed, _count(policy.base)
+
+
+def _squares(tree: Any) -> Array:
+    return optax.tree.norm(jax.tree.map(lambda a: a.astype(jnp.float32), tree), squared=True)
+
+
+def _changed(old: Any, new: Any) -> Array:
+    changed = [
+        jnp.sum(a.astype(jnp.bfloat16) != b.astype(jnp.bfloat16), dtype=jnp.float32)
+        for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    ]
+    return sum(changed, jnp.float32(0))
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

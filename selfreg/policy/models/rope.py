@@ -1,0 +1,74 @@
+"""Rotary embeddings: the angles of each kind of layer, and the turn itself."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from selfreg.policy.models.shape import DecoderConfig, LinearScaling, RopeScaling
+
+Array = jax.Array
+
+
+class Rotation(NamedTuple):
+    """The turn of every token: its angles' cosines and sines, float32 [B, T, head_dim / 2]."""
+
+    cos: Array
+    sin: Array
+
+
+class Rotations(NamedTuple):
+    """The turns in each kind of layer, which differ where the kinds have bases of their own."""
+
+    full: Rotation
+    sliding: Rotation
+
+
+def make_rotations(config: DecoderConfig, positions: Array) -> Rotations:
+    """Both kinds of layers' turns.
+
+    Made once for all layers: where they are needed XLA would compute each angle's cosine and sine
+    anew for every head.
+
+    Args:
+      config: Its bases and its scaling.
+      positions: int32 [B, T].
+    """
+    half = config.head_dim // 2
+
+    def turn(theta: float, scaling: RopeScaling | LinearScaling | None) -> Rotation:
+        # Radians a position by which each pair of a head turns.
+        frequencies = _stretch(theta ** (-jnp.arange(half, dtype=jnp.float32) / half), scaling)
+        angles = positions[..., None].astype(jnp.float32) * frequencies
+        return Rotation(jnp.cos(angles), jnp.sin(angles))
+
+    full = turn(config.rope_theta, config.rope_scaling)
+    sliding = config.sliding
+    return Rotations(full, full if sliding is None else turn(sliding.rope_theta, None))
+
+
+def _stretch(frequency: Array, scaling: RopeScaling | LinearScaling | None) -> Array:
+    if scaling is None:
+        return frequency
+    if isinstance(scaling, LinearScaling):
+        return frequency / scaling.factor
+    turns = scaling.original_positions * frequency / (2 * jnp.pi)
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequency * (kept + (1.0 - kept) / scaling.factor)
+
+
+def rotate(x: Array, rotation: Rotation) -> Array:
+    """Rotary embedding (Su et al. 2021, arXiv:2104.09864), in halves as Hugging Face has it.
+
+    Args:
+      x: [B, T, heads, head_dim].
+      rotation: Of these tokens.
+
+    Returns:
+      [B, T, heads, head_dim] in x's dtype.
+    """
+    half = x.shape[-1] // 2
+    cos, sin = rotation.cos[:, :, None], rotation.sin[:, :, None]
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

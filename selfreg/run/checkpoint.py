@@ -1,0 +1,111 @@
+"""Checkpoints of a campaign, by Orbax: the start, the peak and the latest, written behind the run.
+
+A config may keep every nth step beside them.
+
+A save copies the arrays to the host and returns; a thread writes them. A folder is renamed into
+place only when it is whole, so that whatever moment a process dies at, what is there can be read. A
+peak that dies before it is on disk costs nothing: the run goes on from the latest checkpoint and,
+being deterministic, finds the same peak again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from selfreg.run.records import Checkpoint
+from selfreg.run.rundir import checkpoint_folder
+
+PEAK = "peak"
+
+
+def _peak_value(metrics: Mapping[str, float]) -> float:
+    return metrics[PEAK]
+
+
+class Checkpoints:
+    """The checkpoints of one campaign."""
+
+    def __init__(self, folder: Path, campaign: int, keep_every_steps: int = 0):
+        """Open, or make, the folder of a campaign below a run's checkpoint folder.
+
+        Args:
+          folder: The run's checkpoint folder.
+          campaign: From 0.
+          keep_every_steps: Checkpoints of its multiples are kept too; 0: none.
+        """
+        policies = managers.preservation_policy
+        # Only peaks are saved with a metric, each above the last: the best is the latest peak.
+        best = policies.BestN(
+            get_metric_fn=_peak_value, n=1, keep_checkpoints_without_metrics=False
+        )
+        rules = [policies.CustomSteps([0]), policies.LatestN(1), best]
+        if keep_every_steps:
+            rules.append(policies.EveryNSteps(keep_every_steps))
+        keep = policies.AnyPreservationPolicy(rules)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep,
+            best_fn=_peak_value,  # else metrics are not written, and a resumed run loses its peak
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        )
+        self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
+
+    def save(self, step: int, trees: Mapping[str, Any], *, peak_value: float | None = None) -> None:
+        """Save the policy of `step`, unless it is there already.
+
+        Args:
+          step: Updates made in this campaign.
+          trees: Named trees of arrays (weights, moments), which may be donated once this returns;
+            None: there is none of that name.
+          peak_value: The metric, when this step is the highest so far.
+        """
+        if step in self._manager.all_steps():
+            return
+        there = {name: tree for name, tree in trees.items() if tree is not None}
+        items = ocp.args.Composite(**{n: ocp.args.StandardSave(tree) for n, tree in there.items()})
+        metrics = None if peak_value is None else {PEAK: peak_value}
+        self._manager.save(step, args=items, metrics=metrics)
+
+    def latest_step(self) -> int | None:
+        """The last step that is whole on disk."""
+        return self._manager.latest_step()
+
+    def wait(self) -> None:
+        """Wait until everything is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.wait()
+        self._manager.close()
+
+
+def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Read named trees of a checkpoint back onto the mesh.
+
+    Args:
+      folder: The run's checkpoint folder.
+      checkpoint: Which one.
+      like: The trees wanted, as arrays or shapes whose structure, types and shardings are taken.
+
+    Raises:
+      ValueError: It is not there or cannot be read; the message says what to do.
+    """
+    place = checkpoint_folder(folder, checkpoint.campaign) / str(checkpoint.step)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            return {
+                name: None if tree is None else reader.restore(place / name, tree)
+                for name, tree in abstract.items()
+            }
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"checkpoint {place} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
+            "remove that folder to go on from the checkpoint before it, or name another one where "
+            "it is config.init_checkpoint's"
+        ) from error
