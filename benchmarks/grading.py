@@ -2,7 +2,7 @@
 
     python -m benchmarks.grading
     python -m benchmarks.grading --parts=python --rounds=5
-    python -m benchmarks.grading --parts=data --data=../shared/data
+    python -m benchmarks.grading --parts=data --data=DATA
     python -m benchmarks.grading --parts=chaos --chaos=100000
     python -m benchmarks.grading --parts=load --load=10
 

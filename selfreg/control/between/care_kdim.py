@@ -1,9 +1,9 @@
 """A4, K-dim CARE: A3, overridden where a second capability falls.
 
-SPEC.md, section 3, and the paper's appendix I.3: when `cpp` of the policy that rolls forward (the
-peak) is below the chain's first value, the action is a reject, whatever r says: the appendix D
-gate's answer to a protected capability that regressed. Two of these values are noisy, and the rule
-has no margin: an unchanged policy is rejected about every other time.
+The paper (arXiv:2606.21090, appendix I.3) adds this second capability. When `cpp` of the policy
+that rolls forward (the peak) is below the chain's first value, the action is a reject, whatever r
+says: the answer of the appendix D gate to a protected capability that regressed. Both values are
+noisy and the rule has no margin, so an unchanged policy is rejected about every other time.
 """
 
 from dataclasses import dataclass, replace

@@ -1,9 +1,9 @@
 """A3, CARE v2: the gate of A2, with a threshold that learns from wrong predictions.
 
-SPEC.md, section 3; the paper's section 5.4 names the threshold and its bounds, [0.3, 0.7], and
-leaves the rest open. Here: r is predicted by the mean of the remembered r's of campaigns that ran
-under the same action; the first campaign, which runs in full, counts as a reuse. When the observed
-r is further from that than control.revision_margin, tau moves by control.tau_step:
+The paper (arXiv:2606.21090, section 5.4) names the threshold and its bounds, [0.3, 0.7], and leaves
+the rest open. Here r is predicted by the mean of the remembered r's of campaigns that ran under the
+same action; the first campaign, which runs in full, counts as a reuse. When the observed r is
+further from that than control.revision_margin, tau moves by control.tau_step:
 
     observed < predicted - margin    a collapse was missed   tau goes up: the gate acts sooner
     observed > predicted + margin    a false alarm           tau goes down

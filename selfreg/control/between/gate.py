@@ -1,6 +1,6 @@
 """A2, the transfer gate of CARE v2: a rule over r, the last campaign's end / peak.
 
-SPEC.md, section 3, after the paper's section 5.4, with tau = 0.5:
+After the paper (arXiv:2606.21090, section 5.4), with tau = 0.5:
 
     r >= tau          reuse   the full budget
     0.3 <= r < tau    pilot   10 steps at the same learning rate
