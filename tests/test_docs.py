@@ -16,7 +16,12 @@ FOLDERS = "selfreg|docs|tests|configs|benchmarks|launch|notebooks"
 # The findings name modules as they were called then.
 DATED = ROOT / "docs/log.md"
 
-pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+SOURCES = [
+    *(file for folder in FOLDERS.split("|") for file in sorted((ROOT / folder).rglob("*.py"))),
+    *(ROOT / name for name in ("setup.py", "Makefile", "pyproject.toml")),
+]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def lines(page):
@@ -24,18 +29,21 @@ def lines(page):
     return list(enumerate(page.read_text().splitlines(), 1))
 
 
+@each_page
 def test_lines_fit(page):
     # A row of a table cannot be broken.
     long = [number for number, line in lines(page) if len(line) > COLUMNS and line[:1] != "|"]
     assert not long, f"lines of more than {COLUMNS} columns: {long}"
 
 
+@each_page
 def test_relative_links_resolve(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+@each_page
 def test_paths_exist(page):
     if page == DATED:
         pytest.skip("names what was there on its dates")
@@ -45,6 +53,7 @@ def test_paths_exist(page):
     assert [path for path in real if not (ROOT / path).exists()] == []
 
 
+@each_page
 def test_modules_exist(page):
     if page == DATED:
         pytest.skip("names what was there on its dates")
@@ -52,6 +61,7 @@ def test_modules_exist(page):
     assert sorted(name for name in named if not resolves(name)) == []
 
 
+@each_page
 def test_commands_exist(page):
     if page == DATED:
         pytest.skip("names what was there on its dates")
@@ -59,11 +69,19 @@ def test_commands_exist(page):
     assert sorted(name for name in named if not is_command(name.rstrip("."))) == []
 
 
+@each_page
 def test_verbs_exist(page):
     table = pytest.importorskip("selfreg.cli.verbs")
     named = set(re.findall(r"^(?:\$ )?selfreg ([a-z]+)\b", page.read_text(), re.MULTILINE))
     named |= set(re.findall(r"`selfreg ([a-z]+)\b", page.read_text()))
     assert named <= set(table.VERBS)
+
+
+def test_sources_cite_documents_of_this_repository():
+    # In lower case and without a folder: what a command writes.
+    pattern = re.compile(r"\b(?:docs/[\w/]+|[A-Z][A-Z_]+)\.md\b|\.\./shared\b")
+    cited = {(file.name, name) for file in SOURCES for name in pattern.findall(file.read_text())}
+    assert sorted((file, name) for file, name in cited if not (ROOT / name).is_file()) == []
 
 
 def find(name):
