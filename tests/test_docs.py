@@ -78,6 +78,13 @@ def test_verbs_exist(page):
     assert sorted(named - set(table.VERBS)) == []
 
 
+def test_every_room_has_its_page():
+    rooms = {file.parent.name for file in (ROOT / "selfreg").glob("*/__init__.py")}
+    assert {page.stem for page in (ROOT / "docs/reference").glob("*.md")} == rooms
+    drawn = (ROOT / "docs/architecture.md").read_text()
+    assert [room for room in rooms if f"(reference/{room}.md)" not in drawn] == []
+
+
 def test_sources_cite_documents_of_this_repository():
     # In lower case and without a folder: what a command writes.
     pattern = re.compile(r"\b(?:docs/[\w/]+|[A-Z][A-Z_]+)\.md\b|\.\./shared\b")
