@@ -169,15 +169,15 @@ def test_a_state_of_2000_looks_is_small():
 
 
 def test_a_broken_state_is_refused():
-    with pytest.raises(ValueError, match="no state of the guard"):
+    with pytest.raises(ValueError, match="not a state of the guard"):
         from_json('{"episode": 1}')
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ([Look(0, [0.5] * 20), Look(0, [0.5] * 20)], "look of step 0 after that of step 0"),
-        ([Look(0, [0.5] * 20), Look(1, [0.5] * 21)], "has 21 problems, those before had 20"),
+        ([Look(0, [0.5] * 20), Look(0, [0.5] * 20)], "look of step 0 follows that of step 0"),
+        ([Look(0, [0.5] * 20), Look(1, [0.5] * 21)], "has 21 problems, earlier looks had 20"),
         ([Look(0, [math.nan] * 20)], "finite number"),
         ([Look(0, [])], "finite number"),
         ([Look(0, [0.5] * 8)], r"8 problems could never alarm.*at least 1\d problems"),

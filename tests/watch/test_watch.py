@@ -165,7 +165,7 @@ def test_a_panel_as_lines_and_as_parquet_say_the_same(tmp_path):
 def test_a_line_that_is_no_observation_is_named(line, tmp_path):
     file = tmp_path / "panel.jsonl"
     file.write_text('{"step": 0, "rates": [0.5]}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"panel.jsonl, line 2 is no observation"):
+    with pytest.raises(ValueError, match=r"panel.jsonl, line 2 is not an observation"):
         read(Source(file, is_panel=True), is_final=True)
 
 
@@ -176,7 +176,7 @@ def test_beside_a_log_the_panel_alarms_sooner_and_the_words_say_by_how_much():
     run = take(Followed(both), {"log": log, "panel": looks})
     assert run.alarm_step == 120
     assert alone(run).startswith("The log alone alarms at step 1")
-    assert "worse than that of step" in words(run)
+    assert "worse than at step" in words(run)
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_live_console_stops_its_trainer_with_exit_code_3(tmp_path):
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["alarm_step"] == expected
     assert facts == json.loads((tmp_path / "train.log.watch.json").read_text()) == told[0]
-    assert f"The policy of step {expected} is worse than that of step {facts['reference']}" in out
+    assert f"The policy at step {expected} is worse than at step {facts['reference']}" in out
     assert (tmp_path / "STOP").read_text().strip() == facts["text"]
     page = (tmp_path / "train.log.watch.html").read_text()
     assert facts["text"] in page
