@@ -109,7 +109,7 @@ def test_an_unchanged_program_is_said_to_be_one(look):
 
 
 def test_an_address_that_leads_nowhere_is_said_to(look):
-    assert "The one that the address names is not on this page" in look(open="panel.9.9.9.p/0")
+    assert "The completion that the link names is not on this page" in look(open="panel.9.9.9.p/0")
 
 
 def test_training_samples_are_compared_with_the_last_time_they_were_drawn(look):
@@ -174,7 +174,7 @@ def test_without_scripts_everything_else_is_there(look):
     look.report.write_text(re.sub(r"; script-src [^;\"]*", "", html))
     page = look()
     assert "COLLAPSED" in page
-    assert "The browser of completions needs JavaScript" in page
+    assert "Browsing completions needs JavaScript" in page
     assert re.search(r'<div id="browser" hidden', page)
     assert keys(page) == []
 

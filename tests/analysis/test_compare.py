@@ -67,7 +67,7 @@ def test_one_seed_is_paired_by_problem_only(judged):
     assert "n = 12 problems x 8 samples" in lines[0]
     assert "One seed" in lines[1]
     assert "different numbers of updates (ES 2; A0 3)" in lines[-1]
-    assert "a control with equal updates is owed" in lines[-1]
+    assert "Run a control with equal updates" in lines[-1]
 
 
 def test_several_seeds_are_paired_by_seed(judged):
@@ -131,7 +131,8 @@ def test_what_cannot_be_paired_is_named(judged):
     (pairing,) = pair(runs)
     assert pairing.seeds == ()
     assert describe(pairing) == [
-        "Kept by ES - kept by A0, not paired: seed 7, unfinished or of other report panels."
+        "Kept by ES - kept by A0: seed 7 left out, because a run is unfinished or the report "
+        "panels differ."
     ]
     assert pair(judged(("A0", 11, FALL), ("ES", 17, RISE))) == []
 
@@ -162,7 +163,7 @@ def test_a_folder_of_runs(judged, tmp_path):
     assert "0.50 ± 0.08 0.00 ± 0.00 0.00 ± 0.00" in shown  # not cut at 80 columns
     assert "WARNING" in shown
     assert (out / "trajectory.png").exists()
-    assert "a control with equal updates is owed" in (out / "comparison.md").read_text("utf-8")
+    assert "Run a control with equal updates" in (out / "comparison.md").read_text("utf-8")
     html = (out / "report.html").read_text(encoding="utf-8")
     assert 'href="../runs/A0/seed_7/report.html"' in html
     assert (tmp_path / "runs/A0/seed_7/report.html").exists()

@@ -385,7 +385,7 @@ def test_figures_of_chains(chains, tmp_path):
     wanted += [("w4-tiny", "A0", seed, [FALL, CLIFF]) for seed in (7, 11)]
     console = Console(record=True, width=300)
     write_paper(chains(*wanted), tmp_path / "paper", console)
-    assert "of 4 finished chains of its waves" in console.export_text()
+    assert "from 4 finished chains" in console.export_text()
     assert "Ours: not run" not in (tmp_path / "paper/tables.md").read_text(encoding="utf-8")
     for number in (1, 3):
         assert (tmp_path / f"paper/figure_{number}.png").stat().st_size > 20_000

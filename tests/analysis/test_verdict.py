@@ -119,7 +119,7 @@ def test_the_chain_is_judged_from_its_best_peak(write_run):
     risen = judge_run(load_run(write_run("risen", [[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]])))
     assert risen.chain.drop is None
     assert risen.chain.finding is Finding.IMPROVED
-    assert "from the best peak to that: improved beyond noise." in describe(risen)
+    assert "From the best peak to the kept policy: improved beyond noise." in describe(risen)
 
 
 def test_the_controls_own_panel_is_read_where_it_was_kept(write_run, make_group):
@@ -174,14 +174,15 @@ def test_one_policy_is_not_compared_with_itself(write_run):
     assert verdict.campaigns[0].rise is None
     assert verdict.chain.kept_at is None
     assert verdict.chain.kept_change is None
-    assert "ES keeps the policy it started from" in describe(verdict)
+    assert "Kept: the start." in describe(verdict)
 
 
 def test_the_text_of_a_collapse(write_run):
     first, second, last = describe(judge_run(load_run(write_run()))).splitlines()
     assert first == (
-        "A0 seed 7: pass@1 went from 0.30 ± 0.05 to 0.00 ± 0.00 at the end of 1 campaign and "
-        "5 updates (-0.30 [-0.40, -0.20]); that end is what A0 keeps."
+        "A0 seed 7: training made the policy better, then destroyed it. "
+        "pass@1: 0.30 ± 0.05 -> 0.50 ± 0.08 at the best peak (campaign 1, step 2) -> 0.00 ± 0.00 "
+        "at the end (1 campaign, 5 updates). Kept: the end (-0.30 [-0.40, -0.20] from the start)."
     )
     assert second.startswith(
         "Campaign 1: from 0.30 ± 0.05 to a peak of 0.50 ± 0.08 at step 2 (+0.20 [+0.13, +0.27]), "

@@ -76,7 +76,7 @@ def test_a_collapsing_run_is_stopped_and_its_best_weights_come_back(tmp_path, to
     )  # fmt: skip
     first = weights(trainer.model)
     trainer.train()
-    assert guard.alarm.startswith("The policy of step")
+    assert guard.alarm.startswith("The policy at step")
     assert "fewer than 1 in 20 whole runs" in guard.alarm
     stopped, best = trainer.state.global_step, guard.decision.reference
     assert best < stopped < 60
