@@ -65,7 +65,7 @@ def test_one_seed_is_paired_by_problem_only(judged):
     lines = describe(pairing)
     assert lines[0].startswith("Kept by ES - kept by A0, seed 7: +0.50 [+0.33, +0.67], paired")
     assert "n = 12 problems x 8 samples" in lines[0]
-    assert "One seed" in lines[1]
+    assert "one training seed" in lines[1]
     assert "different numbers of updates (ES 2; A0 3)" in lines[-1]
     assert "Run a control with equal updates" in lines[-1]
 

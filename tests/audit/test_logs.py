@@ -123,7 +123,7 @@ def test_verls_file_logger_and_a_line_cut_short(tmp_path):
     assert log.values.tolist() == [0.1, 0.2]
     assert log.indicators["entropy"].column == "actor/entropy"
     assert log.dropped == {"lines that are no JSON object": 1}
-    assert "its last line is cut" in log.notes
+    assert "its last line is cut off" in log.notes
 
 
 def test_a_resumed_run_replaces_what_it_does_again(tmp_path):
@@ -280,20 +280,20 @@ def test_samples_of_verl_of_trl_of_tinker_and_of_nemo(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", "{", "holds no metrics that are known"),
+        ("a.json", "{", "holds no known metrics"),
         ("a.json", '{"loss": 1}', "neither a trainer_state.json.*it holds loss"),
         ("a.jsonl", "[1]\n", "is JSON, but neither"),
         ("a.jsonl", '{"campaign": 0, "step": 0, "metrics": {}}\n', "selfreg.analysis"),
         ("a.jsonl", '{"campaign": 0, "step": 0, "metrics": {}}\n{"a": 1}\n', "selfreg.analysis"),
-        ("a.log", "nothing here\n", "holds no metrics that are known"),
+        ("a.log", "nothing here\n", "holds no known metrics"),
         ("a.csv", "step,acc\n1,0.5\n", "name one with --column; nearest are acc, step"),
         ("a.csv", "step,name\n", "no numbers"),
         ("a.csv", "", "is empty"),
         ("a.jsonl", "\n\n", "is empty"),
-        ("x.tfevents.1", "this is text and no event file at all", "no TensorBoard event file"),
+        ("x.tfevents.1", "this is text and no event file at all", "not a TensorBoard event file"),
         ("a.zip", "PK\x03\x04", "is a zip archive"),
         ("a.parquet", "PAR1 and no more", "damaged Parquet"),
-        ("a.json", "[" * 100_000, "holds no metrics|is JSON, but"),
+        ("a.json", "[" * 100_000, "holds no known metrics|is JSON, but"),
         ("a.jsonl", '{"a":' * 50_000 + "\n", "holds no "),
     ],
 )

@@ -67,7 +67,7 @@ def test_event_files_that_both_start_at_step_1_are_two_runs(tmp_path, command):
     assert done.returncode == 0, done.stderr
     found = {r["run"]: r["finding"] for r in command.records().values()}
     assert found == {"part 1": "improved", "part 2": "collapsed"}
-    assert "the step begins anew" in done.stdout
+    assert "the step starts over" in done.stdout
 
 
 def test_a_folder_of_runs_is_judged_run_by_run(tmp_path, command):
