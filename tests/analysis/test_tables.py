@@ -142,7 +142,7 @@ def test_tiny_chains_never_stand_beside_the_papers_models(chains):
     large = chains(("w7", "A0", 7, [FALL]), model={"path": "Qwen/Qwen2.5-3B-Instruct"})
     found = collect([*small, *large])
     assert set(found.chains) == {"w7/A0"}
-    assert found.left_out == ("tiny chains (1), as there are others",)
+    assert found.left_out == ("tiny chains (1), because full chains exist",)
     assert TABLES[6](found).notes[0] == "Measured on Qwen/Qwen2.5-3B-Instruct."
 
 

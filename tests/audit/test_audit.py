@@ -155,7 +155,7 @@ def test_a_metric_that_never_moves():
     assert heading(flat) == "never rewarded: all 12 values are 0"
     one = selfreg.audit(np.full(12, 1.0), 16, 1)
     assert one.finding is Finding.NO_DROP
-    assert heading(one) == "it never moves: all 12 values are 1"
+    assert heading(one) == "no change: all 12 values are 1"
     assert "no change: all" in heading(selfreg.audit(np.full(12, -7.5)))
 
 
