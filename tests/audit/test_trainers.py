@@ -1,4 +1,4 @@
-"""What each trainer prints is read: invented values, in the forms that their sources print."""
+"""Console formats of all trainers, with invented values in the form that their sources print."""
 
 import numpy as np
 import pytest
