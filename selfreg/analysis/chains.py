@@ -17,7 +17,7 @@ DECLINE, DECLINES = 0.02, 3
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Where the online rule stops each of many series [..., n], as arrays of shape [...].
+    """The stops of the online rule in many series [..., n], as arrays of shape [...].
 
     Attributes:
       stop_step: Step of the reading at which the rule stops. If it never fires: the last measured

@@ -34,7 +34,7 @@ class Beta:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the metric samples a policy.
+    """The sampling design of the metric.
 
     Attributes:
       steps: Steps in a campaign, one reading each.

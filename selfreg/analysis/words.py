@@ -24,8 +24,13 @@ _FINDINGS = {
     Finding.NOTHING_TO_LOSE: "nothing to lose, the peak is below the margin",
     Finding.FAILED: "FAILED",
 }
-# The chain's finding compares the kept policy with the best peak of its campaigns.
-_CHAIN_FINDINGS = {**_FINDINGS, Finding.NO_DROP: "no drop, the best peak is kept"}
+# The chain's finding, as a remark on the drop from the best peak to the kept policy.
+_CHAIN_DROPS = {
+    **_FINDINGS,
+    Finding.IMPROVED: "below the margin",
+    Finding.STABLE: "below the margin",
+    Finding.NOISE: "not distinguishable from noise",
+}
 _HEADLINES = {
     Finding.DECLINED: "the kept policy is a little worse than the best peak",
     Finding.IMPROVED: "training made the policy better",
@@ -126,7 +131,7 @@ def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     peak = f" -> {score(chain.best)} at the best peak (campaign {best.campaign + 1}, "
     peak += f"step {best.peak_step})"
     if best.campaign == best.peak_step == 0:
-        peak = " at the start, the best peak,"
+        peak = " at the start (the best peak)"
     ended = (
         f"pass@1: {score(chain.start)}{peak} -> {score(chain.end)} at the end "
         f"({count} campaign{'s' * (count != 1)}, {verdict.updates} updates)"
@@ -142,9 +147,11 @@ def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     text = f"{_headline(chain)}. {ended}. Kept: {kept}."
     if count == 1:  # the campaign's own line states its finding
         return text
-    fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
-    finding = f"{_CHAIN_FINDINGS[chain.finding]}{fell}"
-    return f"{text} From the best peak to the kept policy: {finding}."
+    if chain.drop is None:
+        improved = "" if chain.finding is Finding.IMPROVED else "not "
+        return f"{text} The best peak is kept: {improved}improved beyond noise."
+    drop = f"{interval(chain.drop)}, {_CHAIN_DROPS[chain.finding]}"
+    return f"{text} Drop from the best peak to the kept policy: {drop}."
 
 
 def _headline(chain: ChainVerdict) -> str:

@@ -119,7 +119,7 @@ def test_the_chain_is_judged_from_its_best_peak(write_run):
     risen = judge_run(load_run(write_run("risen", [[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]])))
     assert risen.chain.drop is None
     assert risen.chain.finding is Finding.IMPROVED
-    assert "From the best peak to the kept policy: improved beyond noise." in describe(risen)
+    assert "The best peak is kept: improved beyond noise." in describe(risen)
 
 
 def test_the_controls_own_panel_is_tested_if_it_was_kept(write_run, make_group):
@@ -175,6 +175,7 @@ def test_one_policy_is_not_compared_with_itself(write_run):
     assert verdict.chain.kept_at is None
     assert verdict.chain.kept_change is None
     assert "Kept: the start." in describe(verdict)
+    assert "training did not improve the policy beyond noise." in describe(verdict)
 
 
 def test_the_text_of_a_collapse(write_run):
@@ -244,3 +245,21 @@ def test_the_null_uses_the_group_size_that_the_control_ordered(write_run):
     rundir.keep_lines(folder / rundir.CAMPAIGNS, [row])
     (campaign,) = judge_run(load_run(folder)).campaigns
     assert campaign.noise is not None
+
+
+@pytest.mark.parametrize(
+    ("levels", "headline"),
+    [
+        ([[0.3, 0.6, 0.1], [0.1, 0.2, 0.0]], "training made the policy better, then destroyed it."),
+        ([[0.3, 0.8, 0.5], [0.5, 0.5, 0.5]], "training made the policy better, then worse."),
+        ([[0.5, 0.4, 0.2], [0.2, 0.1, 0.1]], "training destroyed the policy."),
+        ([[0.5, 0.5, 0.3], [0.3, 0.3, 0.3]], "training made the policy worse."),
+        ([[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]], "training made the policy better."),
+        ([[0.3, 0.35, 0.3], [0.3, 0.3, 0.3]], "the kept policy is a little worse than the best"),
+        ([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3]], "the kept policy is about as good as the best peak."),
+        ([[0.05, 0.06, 0.02], [0.02, 0.02, 0.02]], "even the best peak is too low to lose"),
+    ],
+)
+def test_a_verdict_begins_with_what_training_did(write_run, levels, headline):
+    text = describe(judge_run(load_run(write_run("run", levels))))
+    assert text.startswith(f"A0 seed 7: {headline}")

@@ -25,7 +25,7 @@ _ACCIDENT = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the logged values are means of.
+    """The numbers of completions and problems that the logged values average.
 
     Attributes:
       samples: Completions behind one value; None if unknown, or if rewards are not binary.
