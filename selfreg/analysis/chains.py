@@ -115,7 +115,7 @@ def chains(values: np.ndarray, updates: np.ndarray, steps: np.ndarray | None = N
     values, updates = np.asarray(values, np.float64), np.asarray(updates)
     if values.ndim != 3 or updates.shape != values.shape[:2]:
         raise ValueError(
-            f"needs values [chains, campaigns, steps] and updates [chains, campaigns], not "
+            f"values must have the axes [chains, campaigns, steps], and updates the first two, not "
             f"{values.shape} and {updates.shape}"
         )
     own, stops = shapes(values, steps), online_stop(values, steps)
@@ -156,7 +156,7 @@ def stack(chains_of: Sequence[Sequence[Trace]]) -> tuple[np.ndarray, np.ndarray]
     """
     campaigns = max((len(traces) for traces in chains_of), default=0)
     if not campaigns:
-        raise ValueError("there is no trace to stack")
+        raise ValueError("no chain has a trace to stack")
     length = 1 + max(trace.end_step for traces in chains_of for trace in traces)
     values = np.full((len(chains_of), campaigns, length), np.nan)
     updates = np.zeros(values.shape[:2], np.int64)

@@ -129,7 +129,7 @@ def fit_beta(passed: np.ndarray, samples: int) -> Beta:
     """
     passed = np.asarray(passed)
     if not len(passed) or passed.min() < 0 or passed.max() > samples:
-        raise ValueError(f"needs counts in [0, {samples}], not {passed.tolist()[:20]}")
+        raise ValueError(f"passed must hold counts in [0, {samples}], not {passed.tolist()[:20]}")
     rates = passed / samples
     mean = float(rates.mean())
     low, high = _CONCENTRATIONS
@@ -236,7 +236,7 @@ def expected_maximum(count: int) -> float:
     that many independent readings of one policy.
     """
     if count < 1:
-        raise ValueError(f"count={count}: a maximum needs at least one value")
+        raise ValueError(f"count={count} must be at least 1")
     from scipy.integrate import quad
     from scipy.stats import norm
 
@@ -315,7 +315,7 @@ def beside(pass_rate: np.ndarray, still: Sequence[np.ndarray], reading: Reading)
     for series in (pass_rate, *still):
         _check_length(series, reading)
     if not len(still):
-        raise ValueError("needs at least one campaign that does not learn")
+        raise ValueError("still must hold at least one campaign that does not learn")
     null = shapes(rolling_mean(np.array(still, np.float64), reading.window))
     return _compare("A/A", None, pass_rate, reading, null)
 
@@ -336,7 +336,9 @@ def null_test(observed: float, null: np.ndarray, low_is_extreme: bool = False) -
 
 def _check_length(pass_rate: np.ndarray, reading: Reading) -> None:
     if len(pass_rate) != reading.steps:
-        raise ValueError(f"{len(pass_rate)} values for a reading of {reading.steps} steps")
+        raise ValueError(
+            f"pass_rate has {len(pass_rate)} values, not reading.steps={reading.steps}"
+        )
 
 
 def _compare(

@@ -254,5 +254,5 @@ def seed_difference(differences: Sequence[float] | np.ndarray) -> SeedDifference
 def _sample(values: Sequence[float] | np.ndarray, least: int) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or len(array) < least or not np.isfinite(array).all():
-        raise ValueError(f"needs at least {least} finite values, not {array.tolist()}")
+        raise ValueError(f"at least {least} finite values are needed, not {array.tolist()}")
     return array

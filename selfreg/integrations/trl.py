@@ -94,7 +94,7 @@ class CollapseGuard(TrainerCallback):
         if args.load_best_model_at_end and args.metric_for_best_model:
             raise ValueError(
                 "load_best_model_at_end=True selects the best model by another rule. Set it to "
-                "False: CollapseGuard has the best weights loaded itself"
+                "False: the Trainer loads CollapseGuard's best weights at the end"
             )
         self._folder = Path(args.output_dir) / FOLDER
         self._state = guard.start(self._planned(args, state))

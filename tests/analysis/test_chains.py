@@ -134,5 +134,5 @@ def test_traces_become_arrays():
 
 @pytest.mark.parametrize(("values", "updates"), [((2, 3), (2, 3)), ((2, 3, 4), (2, 4))])
 def test_shapes_must_fit(values, updates):
-    with pytest.raises(ValueError, match="needs values"):
+    with pytest.raises(ValueError, match="values must have the axes"):
         chains(np.zeros(values), np.zeros(updates))
