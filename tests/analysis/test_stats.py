@@ -176,7 +176,7 @@ def test_clusters_of_one_size_agree_with_a_panel(passed):
 
 
 def test_one_cluster_and_other_lengths_are_refused():
-    with pytest.raises(ValueError, match="single cluster"):
+    with pytest.raises(ValueError, match="at least two clusters"):
         clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1]))
     with pytest.raises(ValueError, match="shape"):
         clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1, 2]))

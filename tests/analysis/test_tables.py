@@ -396,5 +396,5 @@ def test_the_command_without_a_run(tmp_path):
     command = [sys.executable, "-m", "selfreg.analysis", f"--runs={tmp_path}/runs"]
     result = subprocess.run([*command, f"--out={tmp_path}/out"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "of 0 finished chains" in result.stdout
+    assert "from 0 finished chains" in result.stdout
     assert (tmp_path / "out/paper/table_18.tex").exists()

@@ -256,7 +256,7 @@ def test_the_command(trl_state, command):
     done = command(trl_state, "--html")
     assert done.returncode == 0, done.stderr
     assert "mean of 5 values: start 0.45, peak 0.8 at step 26" in done.stdout
-    assert "32 samples a value (every value is a multiple of 1/32)" in done.stdout
+    assert "32 samples per value (every value is a multiple of 1/32)" in done.stdout
     kept = command.records()["trainer_state.json.audit.json"]
     assert kept["finding"] == "improved"
     picture = command.out / "trainer_state.json.audit.png"

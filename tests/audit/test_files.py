@@ -54,7 +54,7 @@ def test_tinker_logs_the_episodes_per_step(tmp_path, command):
     ]  # fmt: skip
     file.write_text(lines(rows))
     done = command(file)
-    assert "64 samples a value (the log's env/all/total_episodes)" in done.stdout
+    assert "64 samples per value (the log's env/all/total_episodes)" in done.stdout
 
 
 def test_episodes_of_a_monitor(tmp_path):

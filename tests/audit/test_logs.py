@@ -122,7 +122,7 @@ def test_verls_file_logger_and_a_line_cut_short(tmp_path):
     assert (log.column, log.steps.tolist()) == ("critic/score/mean", [1, 2])
     assert log.values.tolist() == [0.1, 0.2]
     assert log.indicators["entropy"].column == "actor/entropy"
-    assert log.dropped == {"lines that are no JSON object": 1}
+    assert log.dropped == {"lines that are not JSON objects": 1}
     assert "its last line is cut off" in log.notes
 
 
