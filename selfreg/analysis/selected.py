@@ -46,7 +46,7 @@ def selected_drop(panels: np.ndarray) -> SelectedDrop:
     """
     panels = np.asarray(panels, np.float64)
     if panels.ndim < 2 or min(panels.shape[-2:]) < 2:
-        raise ValueError(f"panels must hold 2 readings of 2 problems or more, not {panels.shape}")
+        raise ValueError(f"panels must hold at least 2 readings of 2 problems, not {panels.shape}")
     count, problems = panels.shape[-2:]
     means = panels.mean(axis=-1)
     peak = means.argmax(axis=-1)

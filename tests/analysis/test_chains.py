@@ -128,7 +128,7 @@ def test_traces_become_arrays():
         [[[0.1, NAN, 0.3], [0.2, 0.4, NAN]], [[0.5, NAN, NAN], [NAN] * 3]],
     )
     assert updates.tolist() == [[2, 1], [0, 0]]
-    with pytest.raises(ValueError, match="no trace"):
+    with pytest.raises(ValueError, match="no chain has a trace"):
         stack([])
 
 

@@ -153,7 +153,7 @@ def test_a_language_models_answer_is_shown_and_cannot_run(write_run, hostile):
     write_report(folder)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert is_self_contained(page)
-    for expected in ("how many steps?", "<b>m</b> answered", visible(hostile)):
+    for expected in ("how many steps?", "Campaign 2: <b>m</b>", visible(hostile)):
         assert expected in page.text
 
 
