@@ -1,1 +1,1 @@
-"""What a stored run says: trajectories, statistics, verdicts, plots and reports. No jax."""
+"""Analysis of stored runs: trajectories, statistics, verdicts, plots and reports. Needs no jax."""

@@ -1,12 +1,12 @@
-"""The command line: every run below a folder, judged and compared.
+"""Judge and compare every run below a folder, from the command line.
 
     python -m selfreg.analysis --runs=runs/tiny
 
-Writes each run's report where it is missing or older than the run, and into --out the combined
+A run's own report is written if it is missing or older than the run. --out receives the combined
 trajectory.png, comparison.md and report.html, and every statistic of every campaign and chain as
-campaigns.csv and chains.csv. Where --out is named, or a run belongs to one of the paper's waves,
-OUT/paper holds the paper's tables and figures with our numbers beside its own: tables.md, a .csv
-and a .tex of each table, a .png and a .svg of each figure. What was not run says so.
+campaigns.csv and chains.csv. If --out is given, or if a run belongs to one of the paper's waves,
+OUT/paper holds the paper's tables and figures with our numbers beside the printed ones: tables.md,
+a .csv and a .tex for each table, a .png and a .svg for each figure. Cells without a run say so.
 """
 
 import sys
@@ -21,17 +21,17 @@ from selfreg.run.rundir import METRICS
 
 _PAPER = "paper"
 
-_RUNS = flags.DEFINE_string("runs", None, "A folder; every run at or below it is taken.")
+_RUNS = flags.DEFINE_string("runs", None, "Folder to search for runs, subfolders included.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Where the comparison goes; the folder of --runs by default."
+    "out", None, "Folder for the comparison. Default: the folder given by --runs."
 )
 _BASELINE = flags.DEFINE_string(
-    "baseline", "", "The condition to subtract from the others; by default the naive A0."
+    "baseline", "", "Condition to subtract from the others. Default: the naive A0."
 )
 
 
 def main(_: list[str]) -> None:
-    """Compare; a user's mistake ends in one line, not in a traceback."""
+    """Run the comparison; a user's mistake prints one line instead of a traceback."""
     try:
         if _RUNS.value is None:
             raise ValueError("--runs is missing: name a folder, such as --runs=runs/tiny")

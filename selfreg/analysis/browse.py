@@ -1,8 +1,9 @@
-"""The completions that a report carries for its browser, chosen until a number of bytes is full.
+"""Choose the completions that a report embeds for its browser, within a budget of bytes.
 
-They travel as lines of JSON, deflated, in base64: an alphabet in which no markup can be written.
-A line is [campaign, step, stream, strings, rows]. `strings` are those that no line before had. A
-row refers to the strings of all lines by index: those of `FIELDS`, then the problem's spec.
+They are stored as lines of JSON, deflated and encoded in base64, so that no completion can inject
+markup. A line is [campaign, step, stream, strings, rows]. `strings` holds the texts that no earlier
+line has. A row lists indices into the strings of all lines: the `FIELDS` and then the problem's
+spec.
 """
 
 import base64
@@ -28,12 +29,12 @@ FIELDS = ("problem_id", "sample", "outcome", "finish_reason", "grade_detail", "p
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a page carries.
+    """The completions of one page.
 
     Attributes:
-      payload: Base64 of the deflated lines; "" when no completions were kept.
-      shown: By stream, how many completions it holds.
-      kept: By stream, how many completions the run folder holds.
+      payload: Base64 of the deflated lines; "" if the run kept no completions.
+      shown: Number of completions in the payload, by stream.
+      kept: Number of completions in the run folder, by stream.
     """
 
     payload: str
@@ -42,7 +43,7 @@ class Selection:
 
 
 class _Part(NamedTuple):
-    """Some samples, from `first` to before `last`, of each problem in one file."""
+    """Samples `first` to `last` (excluded) of each problem in one file."""
 
     file: Path
     campaign: int
@@ -53,17 +54,17 @@ class _Part(NamedTuple):
 
 
 def select(run: Run, budget_bytes: int) -> Selection:
-    """Choose completions, those first that say most, and pack them.
+    """Choose and pack completions, the most informative first.
 
-    In this order: sample 0 of every panel at each campaign's start, peak and end; 4 samples of each
-    training group; the other samples at start, peak and end; the panel at the other steps; the rest
-    of the training samples. A part that does not fit is left out, until 8 in a row did not. Where
-    not all of one kind fit, their steps are spread over the run. Texts above 6,000 characters lose
-    their middle.
+    The order is: sample 0 of every panel at each campaign's start, peak and end; 4 samples of each
+    training group; the other samples at start, peak and end; the panel at the other steps; the
+    remaining training samples. A part that does not fit is skipped, and the search ends after 8
+    skipped parts in a row. If only some parts of a kind fit, their steps are spread over the run.
+    Texts longer than 6,000 characters lose their middle.
 
     Args:
       run: The run.
-      budget_bytes: The most that the payload may be long.
+      budget_bytes: Maximum length of the payload.
     """
     strings: dict[str, int] = {}
     packer, packed = zlib.compressobj(9), b""
@@ -90,7 +91,7 @@ def select(run: Run, budget_bytes: int) -> Selection:
 
 
 def _parts(run: Run) -> Iterator[_Part]:
-    """What could be shown, in order of worth."""
+    """List the parts that could be shown, the most informative first."""
     at_places: list[tuple[int, int, str]] = []
     between: list[tuple[int, int, str]] = []
     train: list[tuple[int, int, str]] = []
@@ -122,27 +123,27 @@ def _panels(run: Run) -> list[str]:
 
 
 def _places(run: Run, trace: Trace) -> set[int]:
-    """Start, peak and end; of a campaign that is under way, its start and its last step."""
+    """Return the steps of start, peak and end; of an unfinished campaign, its first and last."""
     if trace.campaign < len(run.summaries):
         return {0, trace.peak_step, trace.end_step}
     return {0, trace.end_step}
 
 
 def _spread(values: Sequence[Any]) -> list[Any]:
-    """An order whose every beginning is spread over the whole: by the index's bits, reversed."""
+    """Reorder values by bit-reversed index, so that every prefix is spread over the whole."""
     return [values[i] for i in sorted(range(len(values)), key=lambda i: f"{i:032b}"[::-1])]
 
 
 def _code(text: str, strings: Mapping[str, int], fresh: dict[str, int]) -> int:
-    """The index of a text; a new one joins `fresh`."""
+    """Return the index of a text, and add a new text to `fresh`."""
     if text in strings:
         return strings[text]
     return fresh.setdefault(text, len(strings) + len(fresh))
 
 
 def _read(part: _Part) -> list[list[str]]:
-    """The texts of a part's completions, in the order of FIELDS and then the problem's spec."""
-    names = [*FIELDS, "spec"]  # older runs did not keep it
+    """Read the texts of a part's completions: the FIELDS and then the problem's spec."""
+    names = [*FIELDS, "spec"]  # older runs did not store the spec
     columns = [name for name in pq.read_schema(part.file).names if name in names]
     rows = pq.read_table(part.file, columns=columns).to_pylist()
     chosen = [row for row in rows if part.first <= row["sample"] < part.last]
@@ -153,7 +154,7 @@ def _read(part: _Part) -> list[list[str]]:
 
 
 def _fit(text: str) -> str:
-    """A text without what a reader would not see, and without its middle where it is long."""
+    """Spell out invisible characters, and cut the middle of a long text."""
     if len(text) > LONGEST:
         half, cut = LONGEST // 2, len(text) - LONGEST
         text = f"{text[:half]}\n[... {cut:,} characters left out of this page ...]\n{text[-half:]}"

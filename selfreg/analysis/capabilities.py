@@ -1,4 +1,4 @@
-"""Capability vectors of a run: what each policy can do beside what it is trained for."""
+"""Capability vectors: the score of each policy on panels that it is not trained for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ MAIN = "main"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One policy on every panel.
+    """The scores of one policy on every panel.
 
     Attributes:
-      campaign: From 0.
-      place: "start", "peak" or "end"; joined, as in "peak and end", where these are one policy.
-      step: Its step in that campaign.
+      campaign: Index of the campaign, from 0.
+      place: "start", "peak" or "end"; joined, as in "peak and end", if these are one policy.
+      step: Step of the policy in that campaign.
       update: Updates that the chain had made by then.
-      scores: By panel: "main", which is the report panel, then the capabilities.
-      distinct: distinct_completions of the training samples at that step, or, where a campaign's
-        last step drew none, at the one before; None where it was not measured.
+      scores: Scores by panel: "main", which is the report panel, then the capabilities.
+      distinct: distinct_completions of the training samples at that step. A campaign's last step
+        may draw no samples; the step before it then counts. None if it was not measured.
     """
 
     campaign: int
@@ -34,9 +34,9 @@ class Measured:
 
 
 def measured(run: Run) -> list[Measured]:
-    """Start, peak and end of every campaign whose capabilities were measured, in order.
+    """Return the start, peak and end of every campaign whose capabilities were measured, in order.
 
-    Empty where the config asks for no capability.
+    The list is empty if the config asks for no capability.
     """
     found = []
     for summary, start in zip(run.summaries, campaign_starts(run), strict=False):
@@ -55,7 +55,7 @@ def measured(run: Run) -> list[Measured]:
 
 
 def score_rows(policies: Sequence[Measured]) -> list[dict[str, str]]:
-    """Scores ± one standard error as text, a row a policy, by column."""
+    """Format the scores ± one standard error, one row per policy."""
     return [
         _name(policy)
         | {n: _text(s.pass_at_1, s.standard_error) for n, s in policy.scores.items()}
@@ -65,15 +65,15 @@ def score_rows(policies: Sequence[Measured]) -> list[dict[str, str]]:
 
 
 def gap_rows(policies: Sequence[Measured]) -> list[dict[str, str]]:
-    """Generalization gaps, main - panel, ± one standard error as text, a row a policy, by column.
+    """Format the generalization gaps, main - panel, ± one standard error, one row per policy.
 
-    The panels are independent: Var[main - panel] = Var[main] + Var[panel].
+    The panels are independent, so Var[main - panel] = Var[main] + Var[panel].
     """
     return [_name(policy) | _gaps(policy) for policy in _once(policies)]
 
 
 def _once(policies: Sequence[Measured]) -> list[Measured]:
-    """Each policy once: a later campaign's start has its row where it was made."""
+    """Drop the start of every later campaign: an earlier campaign already lists that policy."""
     return [policy for policy in policies if policy.step or not policy.campaign]
 
 

@@ -1,7 +1,7 @@
-"""Many chains at once: what the within-campaign oracles would have kept, and each chain's totals.
+"""Statistics of many chains at once: the within-campaign oracles and the totals of each chain.
 
-Everything takes arrays [chains, campaigns, steps] with NaN for what was not measured or not run,
-so that ten thousand chains take seconds.
+All functions take arrays [chains, campaigns, steps]. NaN marks values that were not measured or not
+run. Ten thousand chains take seconds.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ DECLINE, DECLINES = 0.02, 3
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """Where the online rule stops series of shape [..., n]: arrays of shape [...].
+    """The stops of the online rule in many series [..., n], as arrays of shape [...].
 
     Attributes:
-      stop_step: Step of the reading after which it stops; the last measured step where the rule
-        never fires; NaN without a value.
-      kept: The running peak at that moment, which is what it rolls forward.
-      kept_step: Its step.
-      fired: bool: whether the rule fired.
+      stop_step: Step of the reading at which the rule stops. If it never fires: the last measured
+        step. NaN without any reading.
+      kept: The running peak at that step, which the rule rolls forward.
+      kept_step: Step of that peak.
+      fired: bool, whether the rule fired.
     """
 
     stop_step: np.ndarray
@@ -38,18 +38,19 @@ class Chains:
     """Statistics of N chains of C campaigns; float64, NaN where undefined.
 
     Attributes:
-      campaigns: Shapes of every campaign, arrays [N, C].
-      stops: What the online rule makes of every campaign, arrays [N, C].
-      end: [N], the end of the last campaign that was measured.
-      carry_over: [C], mean end of the campaigns at each position, over the chains that have one.
+      campaigns: Shapes of all campaigns, arrays [N, C].
+      stops: Stops of the online rule in all campaigns, arrays [N, C].
+      end: [N], end of the last measured campaign.
+      carry_over: [C], mean end of the campaigns at each position, over the chains that reached it.
       total_steps: [N], updates of all campaigns.
-      per_100_steps: [N], 100 * end / total_steps: the paper's compute efficiency. NaN for a chain
+      per_100_steps: [N], 100 * end / total_steps, the paper's compute efficiency. NaN for a chain
         without updates.
-      collapses: [N], campaigns with end / peak < 0.3.
-      trace_oracle: [N], what the online rule keeps of the last campaign. It is a maximum of noisy
-        values: see nullmodel.selection_bias.
+      collapses: [N], number of campaigns with end / peak < 0.3.
+      trace_oracle: [N], the value that the online rule keeps from the last campaign. It is a
+        maximum of noisy values: see nullmodel.selection_bias.
       trace_oracle_steps: [N], updates until the online rule stops, summed over campaigns.
-      hindsight_oracle: [N], the largest value of any step of any campaign; a maximum too.
+      hindsight_oracle: [N], largest value of any step of any campaign; also a maximum of noisy
+        values.
     """
 
     campaigns: Shapes
@@ -70,17 +71,17 @@ def online_stop(
     decline: float = DECLINE,
     declines: int = DECLINES,
 ) -> Stops:
-    """The online early stop on stored series: the paper's trace oracle.
+    """Apply the online early stop to stored series: the paper's trace oracle.
 
-    It keeps a running peak, and stops after `declines` consecutive readings that each lie more than
-    `decline` below it. A reading that does not, or is a new peak, starts the count again; steps
-    without a reading leave it as it is.
+    The rule keeps a running peak. It stops after `declines` consecutive readings that each lie more
+    than `decline` below the peak. Any other reading resets the count. Steps without a reading do
+    not change the count.
 
     Args:
       values: float [..., n], NaN where nothing was measured.
-      steps: [n], the step of each value; 0 .. n - 1 by default.
+      steps: [n], step of each value; 0 .. n - 1 by default.
       decline: How far below the running peak a reading must lie, exclusive.
-      declines: How many of them in a row.
+      declines: Number of consecutive readings that must lie this low.
     """
     values = np.asarray(values, np.float64)
     at = np.arange(values.shape[-1]) if steps is None else np.asarray(steps)
@@ -88,7 +89,7 @@ def online_stop(
     peak, kept_step = np.full(shape, -np.inf), np.full(shape, np.nan)
     stop_step, count = np.full(shape, np.nan), np.zeros(shape, np.int64)
     fired = np.zeros(shape, bool)
-    for i, step in enumerate(at):  # of one campaign: a few hundred at most
+    for i, step in enumerate(at):  # a campaign has a few hundred steps at most
         value = values[..., i]
         read = ~fired & ~np.isnan(value)
         higher = read & (value > peak)
@@ -101,20 +102,20 @@ def online_stop(
 
 
 def chains(values: np.ndarray, updates: np.ndarray, steps: np.ndarray | None = None) -> Chains:
-    """Statistics of many chains.
+    """Compute the statistics of many chains.
 
     Args:
-      values: float [N, C, n], NaN where nothing was measured; a campaign of NaN alone was not run.
-      updates: [N, C], optimizer updates made in each campaign; 0 where it was not run.
-      steps: [n], the step of each value; 0 .. n - 1 by default.
+      values: float [N, C, n], NaN where nothing was measured. A campaign of only NaN was not run.
+      updates: [N, C], optimizer updates of each campaign; 0 if it was not run.
+      steps: [n], step of each value; 0 .. n - 1 by default.
 
     Raises:
-      ValueError: The shapes do not fit.
+      ValueError: The shapes do not match.
     """
     values, updates = np.asarray(values, np.float64), np.asarray(updates)
     if values.ndim != 3 or updates.shape != values.shape[:2]:
         raise ValueError(
-            f"needs values [chains, campaigns, steps] and updates [chains, campaigns], not "
+            f"values must have the axes [chains, campaigns, steps], and updates the first two, not "
             f"{values.shape} and {updates.shape}"
         )
     own, stops = shapes(values, steps), online_stop(values, steps)
@@ -123,7 +124,7 @@ def chains(values: np.ndarray, updates: np.ndarray, steps: np.ndarray | None = N
     rows = np.arange(len(values))
     end, total = own.end[rows, last], updates.sum(axis=1)
     highest = np.where(ran, own.peak, -np.inf).max(axis=1)
-    # A rule that fires at a reading has made the updates before it; one that does not, makes all.
+    # If the rule fires, it has made the updates before that reading. Otherwise it makes all.
     oracle_steps = np.where(stops.fired, stops.stop_step, updates)
     return Chains(
         own,
@@ -140,22 +141,22 @@ def chains(values: np.ndarray, updates: np.ndarray, steps: np.ndarray | None = N
 
 
 def stack(chains_of: Sequence[Sequence[Trace]]) -> tuple[np.ndarray, np.ndarray]:
-    """The traces of some chains as arrays.
+    """Stack the traces of chains into arrays.
 
     Args:
-      chains_of: For each chain its traces by campaign, in order; a trace whose metric was never
-        measured counts as not run.
+      chains_of: The traces of each chain, in the order of its campaigns. A trace whose metric was
+        never measured counts as not run.
 
     Returns:
-      values [N, C, n] of each trace's metric at steps 0 .. n - 1, and updates [N, C]. N, C and n
-      are what the largest needs, and the rest is NaN and 0.
+      values, float [N, C, n]: the metric of each trace at steps 0 .. n - 1, padded with NaN.
+      updates, int [N, C]: updates of each campaign, padded with 0.
 
     Raises:
-      ValueError: There is no chain, or none with a trace.
+      ValueError: No chain has a trace.
     """
     campaigns = max((len(traces) for traces in chains_of), default=0)
     if not campaigns:
-        raise ValueError("there is no trace to stack")
+        raise ValueError("no chain has a trace to stack")
     length = 1 + max(trace.end_step for traces in chains_of for trace in traces)
     values = np.full((len(chains_of), campaigns, length), np.nan)
     updates = np.zeros(values.shape[:2], np.int64)
@@ -168,7 +169,7 @@ def stack(chains_of: Sequence[Sequence[Trace]]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of the values that count; NaN where none does."""
+    """Average the selected values over the first axis; NaN where none is selected."""
     count = where.sum(axis=0)
     sums = np.where(where, values, 0.0).sum(axis=0)
     return np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)

@@ -1,4 +1,4 @@
-"""Charts beside the trajectory: what became of the programs, and what else the policies can do."""
+"""Charts of the grading outcomes, of the variety of completions, and of capabilities."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ BARS = 60
 
 
 class OutcomeBar(NamedTuple):
-    """The mean share of each outcome over a few steps, and how many updates were made before."""
+    """Mean share of each outcome over a few steps; `update` counts the updates made before."""
 
     update: int
     steps: int
@@ -50,9 +50,9 @@ OUTCOME_COLOURS = {
 
 
 def outcome_bars(run: Run) -> list[OutcomeBar]:
-    """What became of the training completions: a bar for every few steps, about 60 in all.
+    """Average the outcomes of the training completions into about 60 bars of a few steps each.
 
-    A bar keeps to one campaign. None when no step has outcomes.
+    A bar never spans two campaigns. The list is empty if no step recorded outcomes.
     """
     per_bar = max(1, math.ceil(len(run.records) / BARS))
     bars = []
@@ -67,12 +67,12 @@ def outcome_bars(run: Run) -> list[OutcomeBar]:
 
 
 class Variety(NamedTuple):
-    """How different the samples of a campaign's steps are from one another, n steps.
+    """Variety among the samples of each of the n steps of a campaign.
 
     Attributes:
-      updates: float64 [n], made before each step.
+      updates: float64 [n], updates made before each step.
       distinct: float64 [n], distinct_completions; NaN where it was not measured.
-      solutions: float64 [n], distinct programs that passed / group size, mean over groups; NaN
+      solutions: float64 [n], distinct programs that passed / group size, averaged over groups; NaN
         where the completions were not kept.
     """
 
@@ -82,7 +82,7 @@ class Variety(NamedTuple):
 
 
 def variety(run: Run) -> list[Variety]:
-    """The variety of the training completions, campaign by campaign; only steps that drew some."""
+    """Return the variety of the training completions of each campaign, for steps with samples."""
     found = []
     for start, trace in zip(campaign_starts(run), run.traces, strict=True):
         rows = [
@@ -101,11 +101,11 @@ def variety(run: Run) -> list[Variety]:
 def outcome_figure(
     bars: Sequence[OutcomeBar], varieties: Sequence[Variety] = (), theme: Theme = LIGHT
 ) -> Figure:
-    """Outcomes as stacked shares over updates and, below, how many answers are different ones.
+    """Draw the outcomes as stacked shares over updates, and below them the variety of answers.
 
     Args:
-      bars: At least one.
-      varieties: By campaign; without any value there is no lower chart.
+      bars: At least one bar.
+      varieties: One per campaign. Without any value, the lower chart is left out.
       theme: Colours.
     """
     varied = any(len(one.updates) for one in varieties)
@@ -124,10 +124,10 @@ def outcome_figure(
 
 
 def capability_figure(policies: Sequence[Measured], theme: Theme = LIGHT) -> Figure:
-    """pass@1 on every panel at each campaign's start, peak and end, ± 1.96 standard errors.
+    """Draw pass@1 on every panel at each campaign's start, peak and end, ± 1.96 standard errors.
 
     Args:
-      policies: At least one, campaign by campaign.
+      policies: At least one policy, ordered by campaign.
       theme: Colours.
     """
     names = list(policies[0].scores)
@@ -137,7 +137,7 @@ def capability_figure(policies: Sequence[Measured], theme: Theme = LIGHT) -> Fig
         ax = figure.subplots()
         last = max(policy.update for policy in policies)
         for (i, name), own in product(enumerate(names), campaigns):
-            # Side by side: the bars of one policy would hide each other.
+            # Shifted sideways, because the error bars of one policy would hide each other.
             x = np.array([p.update for p in own]) + 0.012 * last * (i - (len(names) - 1) / 2)
             scores = [p.scores[name] for p in own]
             ax.errorbar(
@@ -194,12 +194,12 @@ def _draw_variety(ax: Axes, varieties: Sequence[Variety], theme: Theme) -> list[
             handles.append(Line2D([], [], color=colour, marker=".", label=title))
     ax.set_ylim(-0.03, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_title("of a group's completions, mean of 5 steps", fontsize=9, pad=3)
+    ax.set_title("share of a group's completions, mean of 5 steps", fontsize=9, pad=3)
     return handles
 
 
 def _solutions(run: Run, campaign: int, step: int) -> float:
-    """Distinct programs that passed / completions, mean over the step's groups; NaN if not kept."""
+    """Average distinct passed programs / completions over a step's groups; NaN if not kept."""
     file = completions_file(run.folder, campaign, step, "train")
     if not file.exists():
         return np.nan

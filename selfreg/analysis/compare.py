@@ -1,4 +1,4 @@
-"""Runs side by side: one table, and differences between conditions paired by seed."""
+"""Compare runs: a table of all of them, and differences between conditions paired by seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ from selfreg.run.rundir import flatten
 
 NAIVE = "A0"
 BY_CONDITION = "by condition"
-# What tells one chain of a comparison from the next; the rest of their configs should be alike.
+# Keys in which the chains of a comparison may differ; all other keys should be equal.
 PER_CHAIN = {
     "name", "seed", "condition", "share_first_campaign_of", "control.match_updates_of",
 }  # fmt: skip
@@ -40,18 +40,18 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """What one condition's chains keep, minus what another's keep, on the seeds that both finished.
+    """The kept scores of one condition minus those of another, on the seeds that both finished.
 
     Attributes:
-      name: The condition that is subtracted from.
+      name: The condition of interest (the minuend).
       baseline: The condition that is subtracted.
       seeds: The shared seeds, ascending.
-      updates: Updates made by `name` and by `baseline` on each seed.
-      by_seed: The difference on each seed, paired by problem.
-      over_seeds: The mean of those differences; None for fewer than two seeds.
-      left_out: Seeds that both ran but that cannot be paired: unfinished, or of other panels.
-      equal_updates: Whether the runs hold a control that made as many updates as `name`, or `name`
-        is one.
+      updates: Updates made by `name` and by `baseline`, for each seed.
+      by_seed: The difference of each seed, paired by problem.
+      over_seeds: The mean of these differences; None for fewer than two seeds.
+      left_out: Seeds that both ran but that cannot be paired, because a run is unfinished or the
+        report panels differ.
+      equal_updates: Whether `name` has an equal-updates control among the runs, or is one itself.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Pairing:
 
 
 def table(judged: Sequence[Judged]) -> list[dict[str, str]]:
-    """One row a run, by condition and seed: report-panel scores ± one standard error."""
+    """Tabulate report-panel scores ± one standard error, one row per run."""
     rows = []
     for label, (run, verdict) in _ordered(judged):
         done = f"{len(verdict.campaigns)}/{verdict.planned_campaigns}"
@@ -78,9 +78,9 @@ def table(judged: Sequence[Judged]) -> list[dict[str, str]]:
 
 
 def summary(judged: Sequence[Judged]) -> list[dict[str, str]]:
-    """One row a condition: means over its finished seeds with 95% t intervals.
+    """Tabulate means over finished seeds with 95% t intervals, one row per condition.
 
-    None where no condition has two seeds: the table of runs says it all.
+    Conditions with fewer than two finished seeds have no row: `table` shows them.
     """
     rows = []
     for label, own in _by_condition(judged).items():
@@ -97,16 +97,17 @@ def summary(judged: Sequence[Judged]) -> list[dict[str, str]]:
 
 
 def pair(judged: Sequence[Judged], baseline: str = "") -> list[Pairing]:
-    """Every condition minus its baseline, and minus the control with equal updates that it has.
+    """Subtract its baseline, and its equal-updates control if there is one, from each condition.
 
     Args:
-      judged: The runs. One whose control.match_updates_of is another's folder is that condition's
-        control.
-      baseline: The condition to subtract, as `table` names it; "": the naive A0 of the same
-        config.name, else the only A0, else the first of that name in the alphabet.
+      judged: The runs. A run whose control.match_updates_of is another run's folder is the
+        equal-updates control of that run's condition.
+      baseline: The condition to subtract, as `table` names it. "" selects the naive A0 with the
+        same config.name, else the only A0, else the alphabetically first condition with the same
+        config.name.
 
     Raises:
-      ValueError: Two runs have one condition and seed, or none has the baseline.
+      ValueError: Two runs share a condition and seed, or no run has the baseline condition.
     """
     chains = _by_condition(judged)
     if baseline and baseline not in chains:
@@ -123,7 +124,7 @@ def pair(judged: Sequence[Judged], baseline: str = "") -> list[Pairing]:
 
 
 def differences(pairings: Sequence[Pairing]) -> list[dict[str, str]]:
-    """One row a pairing of at least two seeds; p is Holm-adjusted over these rows."""
+    """Tabulate the pairings of at least two seeds; p is Holm-adjusted over the rows."""
     several = [(pairing, pairing.over_seeds) for pairing in pairings if pairing.over_seeds]
     adjusted = holm([over.sign_flip_p for _, over in several])
     rows = []
@@ -146,7 +147,7 @@ def differences(pairings: Sequence[Pairing]) -> list[dict[str, str]]:
 
 
 def describe(pairing: Pairing) -> list[str]:
-    """What a pairing says besides its row of `differences`; a single seed has sentences instead."""
+    """Return the notes to a pairing, and sentences in place of a table row if it has one seed."""
     title = f"Kept by {pairing.name} - kept by {pairing.baseline}"
     lines = []
     if len(pairing.seeds) == 1:
@@ -154,25 +155,28 @@ def describe(pairing: Pairing) -> list[str]:
         lines = [
             f"{title}, seed {seed}: {words.change(by)}, paired by problem "
             f"(n = {by.problems} problems x {by.samples} samples).",
-            "One seed: its interval does not say what another training seed would give.",
+            "This is one training seed: the interval says nothing about other seeds.",
         ]
     if pairing.left_out:
         seeds = ", ".join(str(seed) for seed in sorted(pairing.left_out))
-        lines.append(f"{title}, not paired: seed {seeds}, unfinished or of other report panels.")
+        lines.append(
+            f"{title}: seed {seeds} left out, because a run is unfinished or the report panels "
+            "differ."
+        )
     if not pairing.equal_updates and any(ours != theirs for ours, theirs in pairing.updates):
         ours, theirs = (
             ", ".join(str(u) for u in made) for made in zip(*pairing.updates, strict=True)
         )
         lines.append(
             f"WARNING: the conditions made different numbers of updates ({pairing.name} {ours}; "
-            f"{pairing.baseline} {theirs}). Updating less may be all that makes the difference: a "
-            "control with equal updates is owed."
+            f"{pairing.baseline} {theirs}). The number of updates alone may explain the "
+            "difference. Run a control with equal updates (condition EQ)."
         )
     return lines
 
 
 def config_differences(runs: Sequence[Run]) -> list[str]:
-    """Config keys in which runs differ beyond name, seed and what their conditions set."""
+    """List the config keys in which runs differ, except name, seed and those of their condition."""
     own = [_own_settings(run) for run in runs]
     keys = sorted(set().union(*own) - PER_CHAIN)
     values = {key: sorted({repr(one.get(key, BY_CONDITION)) for one in own}) for key in keys}
@@ -180,7 +184,7 @@ def config_differences(runs: Sequence[Run]) -> list[str]:
 
 
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows of the same columns as a Markdown table."""
+    """Format rows with equal columns as a Markdown table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
     lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -192,20 +196,20 @@ def _ordered(judged: Sequence[Judged]) -> list[tuple[str, Judged]]:
 
 
 def _own_settings(run: Run) -> dict[str, Any]:
-    """A run's config, dotted, without the keys that are as its condition and algorithm set them."""
+    """Return a run's flattened config without the values that its condition or algorithm sets."""
     flat = completed(flatten(run.config))
     made = {**DEFAULTS, **CONDITIONS.get(run.condition, {})}
-    with suppress(ValueError):  # a user's file that is no longer there
+    with suppress(ValueError):  # the algorithm may be a user's file that no longer exists
         algorithm = find_algorithm(str(flat.get("learn.algorithm")))
         made |= {f"learn.{key}": value for key, value in defaults(algorithm).items()}
     return {key: value for key, value in flat.items() if key not in made or value != made[key]}
 
 
 def _by_condition(judged: Sequence[Judged]) -> dict[str, dict[int, Judged]]:
-    """Condition -> seed -> chain.
+    """Map condition -> seed -> chain.
 
     Raises:
-      ValueError: Two runs have one condition and seed.
+      ValueError: Two runs share a condition and seed.
     """
     chains: dict[str, dict[int, Judged]] = {}
     for label, one in _ordered(judged):
@@ -213,14 +217,14 @@ def _by_condition(judged: Sequence[Judged]) -> dict[str, dict[int, Judged]]:
         if one.run.seed in own:
             raise ValueError(
                 f"two runs are {label} seed {one.run.seed}: {own[one.run.seed].run.folder} and "
-                f"{one.run.folder}; compare a folder that holds one of them"
+                f"{one.run.folder}; name a folder that holds only one of them"
             )
         own[one.run.seed] = one
     return chains
 
 
 def _baseline(name: str, chains: Mapping[str, Mapping[int, Judged]]) -> str:
-    """The condition that is subtracted from this one by default."""
+    """Return the condition that is subtracted from this one by default."""
     runs = {label: next(iter(own.values())).run for label, own in chains.items()}
     alike = [label for label in chains if runs[label].config["name"] == runs[name].config["name"]]
     naive = [label for label, run in runs.items() if run.condition == NAIVE]
@@ -229,10 +233,10 @@ def _baseline(name: str, chains: Mapping[str, Mapping[int, Judged]]) -> str:
 
 
 def _equal_controls(chains: Mapping[str, Mapping[int, Judged]]) -> dict[str, str]:
-    """Condition -> the one that was told to make as many updates."""
+    """Map each condition to the control that was told to make as many updates."""
 
     def place(folder: Path) -> tuple[str, ...]:
-        return folder.resolve().parts[-3:]  # below the folder of all runs, which may have moved
+        return folder.resolve().parts[-3:]  # the folder of all runs may have moved since
 
     runs = [(label, one.run) for label, own in chains.items() for one in own.values()]
     labels = {place(run.folder): label for label, run in runs}
@@ -269,7 +273,7 @@ def _kept(one: Judged) -> PanelScore:
 
 
 def _range(counts: Iterable[int]) -> str:
-    """52-55, or 100 where all are alike."""
+    """Format a range as "52-55", or as "100" if all counts are equal."""
     values = list(counts)
     return "-".join(str(value) for value in sorted({min(values), max(values)}))
 

@@ -1,4 +1,4 @@
-"""What the control decided in a run, campaign by campaign, as it was stored."""
+"""The stored decisions of the control, campaign by campaign."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ RESTORES = "control/restores"
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One campaign under its control.
+    """The control's decisions on one campaign.
 
     Attributes:
-      campaign: From 0.
-      plan: What was ordered before it began.
-      answer: What a language model said of it; None where none was asked.
+      campaign: Index of the campaign, from 0.
+      plan: The plan made before the campaign began.
+      answer: The language model's answer about the plan; None if no model was asked.
       steps: Updates made so far.
-      restores: The steps that took place on the restored peak, each right after a restore.
+      restores: The first step after each restore of the peak.
       stopped_early: Whether the campaign ended before its budget was used up.
     """
 
@@ -33,9 +33,10 @@ class Decided:
 
 
 def decisions(run: Run) -> list[Decided]:
-    """The control's decisions on every campaign that has begun, in order.
+    """Return the control's decisions on every campaign that has begun, in order.
 
-    A campaign whose plan was not kept, as in runs of older versions that died in it, is left out.
+    A campaign without a stored plan is left out. Runs of older versions lack the plan of the
+    campaign in which they stopped.
     """
     planned = {p.campaign: (p.plan, p.answer) for p in read_plans(run.folder)}
     found = []
@@ -54,7 +55,7 @@ def decisions(run: Run) -> list[Decided]:
 
 
 def rows(run: Run, decided: Sequence[Decided]) -> list[dict[str, str]]:
-    """The decisions as text, a row a campaign, by column; a column that nobody uses is left out."""
+    """Format the decisions, one row per campaign, without columns that are empty in all rows."""
     table = []
     for one in decided:
         plan = one.plan

@@ -1,14 +1,14 @@
-"""What a drop from peak to end amounts to; apart, so that it loads without the rest."""
+"""The possible findings of a verdict, in a module of their own that loads fast."""
 
 from enum import StrEnum
 
-# A smaller drop is no collapse, however sure it is; and what is surely smaller is stable.
+# A collapse is a drop of at least the margin. A drop below it beyond noise is stable.
 MARGIN = 0.10
 LEVEL = 0.05
 
 
 class Finding(StrEnum):
-    """What a campaign's drop from peak to end amounts to."""
+    """The finding on a drop from peak to end."""
 
     COLLAPSED = "collapsed"
     DECLINED = "declined"
@@ -21,5 +21,5 @@ class Finding(StrEnum):
 
 
 def p_value(p: float) -> str:
-    """As in "p = 0.03", with two digits that say something."""
+    """Format p as in "p = 0.03", with at most three decimals."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"

@@ -1,4 +1,4 @@
-"""A run folder, read. What it holds is judged elsewhere."""
+"""Read a run folder. Other modules judge its contents."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ _NEEDED = ("name", "seed", "condition", "control_metric", "campaigns", "rollout"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One chain as it was stored, finished or not.
+    """One stored chain, finished or not.
 
     Attributes:
-      folder: Where it lies.
+      folder: The run folder.
       config: The resolved config.
-      manifest: Versions, devices and git state, one entry a start; empty when there is none.
-      records: Every step, in order.
-      traces: The records by campaign, the one that is under way included.
+      manifest: Versions, devices and git state, one entry per start; empty without a manifest.
+      records: All steps, in order.
+      traces: The records by campaign, including an unfinished one.
       summaries: The finished campaigns.
     """
 
@@ -38,7 +38,7 @@ class Run:
 
     @property
     def condition(self) -> str:
-        """How campaigns were controlled."""
+        """The condition, which names how campaigns were controlled."""
         return str(self.config["condition"])
 
     @property
@@ -53,15 +53,15 @@ class Run:
 
     @property
     def updates(self) -> int:
-        """Optimizer updates made so far, those that were rolled back included."""
+        """Optimizer updates made so far, including those that were rolled back."""
         return sum("loss" in record.metrics for record in self.records)
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The run folders at or below a folder, sorted.
+    """Find the run folders at or below a folder, sorted by path.
 
     Raises:
-      ValueError: There is no such folder, or no run in it.
+      ValueError: The folder does not exist, or holds no run.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
@@ -78,10 +78,10 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def load_run(folder: Path) -> Run:
-    """Read one run folder; its completions stay on the disk.
+    """Read one run folder, except its completions.
 
     Raises:
-      ValueError: It is not a run folder, holds no step, or a file in it cannot be read.
+      ValueError: It is not a run folder, holds no step, or has a file that cannot be read.
     """
     for name in (rundir.CONFIG, rundir.METRICS):
         if not (folder / name).is_file():
@@ -109,18 +109,20 @@ def load_run(folder: Path) -> Run:
 
 
 def label_runs(runs: Sequence[Run]) -> list[str]:
-    """What to call the condition of each run: config.name comes first where the names differ."""
+    """Label each run by its condition, preceded by config.name if the names differ."""
     if len({run.config["name"] for run in runs}) == 1:
         return [run.condition for run in runs]
     return [f"{run.config['name']}/{run.condition}" for run in runs]
 
 
 def checkpoint_of_origin(run: Run, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """The first name of a policy: step 0 of a campaign is what an earlier campaign left there.
+    """Resolve a checkpoint to the one that first held its policy.
+
+    Step 0 of a campaign is the policy that an earlier campaign handed on.
 
     Returns:
-      A checkpoint with step > 0, or None for the chain's initial policy. Two names stand for the
-      same policy just when their origins are equal.
+      A checkpoint with step > 0, or None for the chain's initial policy. Two checkpoints hold the
+      same policy if and only if they resolve to the same checkpoint.
     """
     while checkpoint is not None and checkpoint.step == 0:
         checkpoint = run.summaries[checkpoint.campaign].plan.start
@@ -128,30 +130,33 @@ def checkpoint_of_origin(run: Run, checkpoint: Checkpoint | None) -> Checkpoint 
 
 
 def group_size(run: Run, campaign: int) -> int:
-    """Completions a training problem had in a campaign: a control may order another number."""
+    """Return the completions per training problem of a campaign, which its control may have set."""
     ordered = run.summaries[campaign].plan.group_size if campaign < len(run.summaries) else None
     return int(ordered or run.config["rollout"]["group_size"])
 
 
 def passed_counts(run: Run, campaign: int) -> np.ndarray:
-    """int64 [groups]: how many completions passed in each training group of a campaign, in order.
+    """Count the passed completions of each training group of a campaign.
 
-    Empty when the training completions were not kept.
+    Returns:
+      int64 [groups], in training order; empty if the training completions were not kept.
     """
     counts: list[np.ndarray] = []
     for record in run.traces[campaign].records:
         file = rundir.completions_file(run.folder, campaign, record.step, "train")
         if file.exists():
             rows = pq.read_table(file, columns=["problem_id", "reward"])
-            groups = rows.group_by("problem_id", use_threads=False)  # threads would mix the order
+            groups = rows.group_by("problem_id", use_threads=False)  # threads change the order
             counts.append(groups.aggregate([("reward", "sum")])["reward_sum"].to_numpy())
     return np.concatenate(counts).astype(np.int64) if counts else np.zeros(0, np.int64)
 
 
 def panel_rates(run: Run, campaign: int) -> np.ndarray | None:
-    """float64 [K, N]: pass rates of the control's panel at each of its K readings, in order.
+    """Read the pass rates of the control's panel in a campaign.
 
-    None where its completions were not kept, or there are fewer than two readings or problems.
+    Returns:
+      float64 [K, N]: K readings of N problems, in order. None if the completions were not kept, the
+      problems changed, or there are fewer than two readings or problems.
     """
     rates: list[dict[str, float]] = []
     for record in run.traces[campaign].records:
@@ -166,10 +171,14 @@ def panel_rates(run: Run, campaign: int) -> np.ndarray | None:
 
 
 def report_completions(run: Run, checkpoint: Checkpoint | None) -> list[dict[str, Any]]:
-    """The report panel's completions by the policy of a checkpoint (None: the initial one).
+    """Read the report panel's completions of the policy at a checkpoint.
+
+    Args:
+      run: The run.
+      checkpoint: The checkpoint; None for the initial policy.
 
     Returns:
-      One row a completion, without its arrays; none when they were not kept.
+      One row per completion, without its arrays; empty if they were not kept.
     """
     named = checkpoint_of_origin(run, checkpoint) or Checkpoint(0, 0)
     file = rundir.completions_file(run.folder, named.campaign, named.step, "report")

@@ -1,10 +1,11 @@
-"""Null models: what a metric shows when the policy does not change at all.
+"""Null models: the behaviour of a metric when the policy does not change.
 
-A policy that never learns solves each problem at a rate of its own. One step reads it through G
-samples of P problems drawn at random, and a rolling mean smooths that. The peak of such a series is
-a maximum of noise, so that it lies above the end; how far above, this module says. Three nulls:
-`compare` simulates the stationary policy, `permute` shuffles the campaign's own steps, `beside`
-takes other campaigns that are known not to learn (A/A runs, at a learning rate of about 0).
+A policy that never learns has a fixed pass rate on each problem. One step estimates the mean rate
+from G samples of each of P randomly drawn problems, and a rolling mean smooths these estimates. The
+peak of the smoothed series is a maximum of noisy values, so it lies above the end even without any
+collapse. This module computes by how much, in three ways: `compare` simulates a stationary policy,
+`permute` shuffles the campaign's own steps, and `beside` uses other campaigns that are known not to
+learn (A/A runs at a learning rate of about 0).
 """
 
 from collections.abc import Sequence
@@ -20,11 +21,11 @@ _CONCENTRATIONS = (1e-3, 1e3)
 
 @dataclass(frozen=True, slots=True)
 class Beta:
-    """Pass rates of problems: Beta(mean * concentration, (1 - mean) * concentration).
+    """Distribution of pass rates over problems: Beta(mean * c, (1 - mean) * c), c = concentration.
 
     Attributes:
-      mean: In [0, 1]; at 0 and 1 every problem has that rate.
-      concentration: Above 0; the larger, the more alike the problems.
+      mean: Mean rate, in [0, 1]. At 0 or 1 every problem has that rate.
+      concentration: Positive; a larger value makes the problems more alike.
     """
 
     mean: float
@@ -33,13 +34,13 @@ class Beta:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a metric reads a policy.
+    """The sampling design of the metric.
 
     Attributes:
-      steps: Readings in a campaign.
-      samples: G, completions a problem.
-      problems: P, problems a step.
-      window: Of the rolling mean, in steps.
+      steps: Steps in a campaign, one reading each.
+      samples: G, completions per problem.
+      problems: P, problems per step.
+      window: Length of the rolling mean, in steps.
     """
 
     steps: int
@@ -50,15 +51,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class NullTest:
-    """An observed statistic among those of the stationary null.
+    """An observed statistic compared with its distribution under a null.
 
     Attributes:
-      observed: What the campaign shows.
-      null_mean: Mean over the simulated campaigns.
-      null_low: Their 2.5% quantile.
-      null_high: Their 97.5% quantile.
-      p: (1 + number of null values at least as extreme) / (1 + number of them), one-sided: small
-        for an end or a ratio lower, and for anything else higher, than the null's.
+      observed: Value of the campaign.
+      null_mean: Mean over the null campaigns.
+      null_low: 2.5% quantile over the null campaigns.
+      null_high: 97.5% quantile over the null campaigns.
+      p: One-sided p: (1 + null values at least as extreme) / (1 + null values). Low values are
+        extreme for an end or a ratio, high values for every other statistic.
     """
 
     observed: float
@@ -70,20 +71,22 @@ class NullTest:
 
 @dataclass(frozen=True, slots=True)
 class NullComparison:
-    """One campaign's per-step metric against a null.
+    """One campaign's per-step metric compared with a null.
+
+    The tests of ratio, phase_transition and latency_steps use the null campaigns in which the
+    statistic is defined. They are None if it is undefined in the campaign itself.
 
     Attributes:
       kind: "stationary", "permutation" or "A/A".
-      beta: The pass rates of the stationary policy; None for the other kinds.
-      reading: How the metric reads a policy.
-      simulated: Campaigns of the null.
+      beta: Pass rates of the stationary policy; None for the other kinds.
+      reading: How the metric samples a policy.
+      simulated: Number of null campaigns.
       peak: Test of the largest rolling mean.
-      end: Test of the last rolling mean, small p for a low one.
+      end: Test of the last rolling mean; p is small for a low end.
       gap: Test of peak - end.
-      ratio: Test of end / peak, small p for a low one. This and the next two are among the null
-        campaigns in which they are defined; None where the campaign's own is not.
+      ratio: Test of end / peak; p is small for a low ratio.
       phase_transition: Test of the phase-transition score.
-      latency_steps: Test of the steps left after the onset, small p for a long time.
+      latency_steps: Test of the steps left after the onset; p is small for many steps.
       collapse_rate: Share of null campaigns with end / peak < 0.3.
       gap_rates: Share of null campaigns whose gap exceeds 0.2, 0.3 and 0.5.
     """
@@ -103,30 +106,30 @@ class NullComparison:
 
 
 def fit_beta(passed: np.ndarray, samples: int) -> Beta:
-    """Beta-binomial moments of passed counts.
+    """Fit a beta-binomial distribution to passed counts by the method of moments.
 
     With m and v the mean and variance of passed / G over groups,
 
         v = m (1 - m) / G * (1 + (G - 1) rho),    rho = 1 / (concentration + 1).
 
-    Counts of one campaign are taken as those of one policy. If the policy really rose and fell, its
-    groups are more spread than any one policy's, the fit inherits the spread, and the null shows
-    larger gaps than it should: the test is conservative.
+    The fit assumes that one policy made all counts. If the policy really rose and fell, its groups
+    vary more than those of any single policy. The fit inherits this spread and the null shows gaps
+    that are too large, so the test is conservative.
 
     Args:
-      passed: int [groups], completions that passed, of each problem drawn.
-      samples: G, completions a group.
+      passed: int [groups], passed completions of each drawn problem.
+      samples: G, completions per group.
 
     Returns:
-      The fit, its concentration kept within [0.001, 1000]. Groups no more spread than binomial
-      ones, and groups of a single completion, which show no spread, give 1000.
+      The fit, with its concentration clipped to [0.001, 1000]. It is 1000 if the groups vary no
+      more than binomial ones, or have a single completion, which shows no spread.
 
     Raises:
-      ValueError: No groups, or a count outside [0, G].
+      ValueError: There are no groups, or a count lies outside [0, G].
     """
     passed = np.asarray(passed)
     if not len(passed) or passed.min() < 0 or passed.max() > samples:
-        raise ValueError(f"needs counts in [0, {samples}], not {passed.tolist()[:20]}")
+        raise ValueError(f"passed must hold counts in [0, {samples}], not {passed.tolist()[:20]}")
     rates = passed / samples
     mean = float(rates.mean())
     low, high = _CONCENTRATIONS
@@ -139,19 +142,21 @@ def fit_beta(passed: np.ndarray, samples: int) -> Beta:
 
 
 def fit_beta_ml(passed: np.ndarray, samples: int) -> Beta:
-    """The most likely Beta-binomial for passed counts; `fit_beta` is faster and as good for most.
+    """Fit a beta-binomial distribution to passed counts by maximum likelihood.
+
+    `fit_beta` is faster, and as good for most purposes.
 
     Args:
-      passed: int [groups], completions that passed, of each problem drawn.
-      samples: G, completions a group.
+      passed: int [groups], passed completions of each drawn problem.
+      samples: G, completions per group.
 
     Raises:
-      ValueError: No groups, or a count outside [0, G].
+      ValueError: There are no groups, or a count lies outside [0, G].
     """
     moments = fit_beta(passed, samples)
     if moments.mean in (0.0, 1.0) or samples == 1:
         return moments
-    # Only now: SciPy loads half a second, which reading other people's logs need not wait for.
+    # Imported late: SciPy takes half a second to load, and the audit of logs does not need it.
     from scipy.optimize import minimize
     from scipy.stats import betabinom
 
@@ -172,14 +177,16 @@ def fit_beta_ml(passed: np.ndarray, samples: int) -> Beta:
 def readings(
     policy: Beta | np.ndarray, reading: Reading, campaigns: int = CAMPAIGNS, seed: int = 0
 ) -> np.ndarray:
-    """The metric of campaigns in which the policy does not change, before the rolling mean.
+    """Simulate the metric of campaigns in which the policy does not change.
+
+    The rolling mean is not applied; see `simulate`.
 
     Args:
-      policy: The problems' pass rates: a distribution, from which every problem drawn is a new one,
-        or float [problems], rates that were measured, drawn from with replacement.
-      reading: How the metric reads them.
-      campaigns: C.
-      seed: Of the generator.
+      policy: Pass rates of the problems. With a Beta, every drawn problem is a new one. With
+        measured rates, float [problems], problems are drawn with replacement.
+      reading: How the metric samples the policy.
+      campaigns: C, the number of campaigns.
+      seed: Seed of the generator.
 
     Returns:
       float64 [C, steps].
@@ -187,7 +194,7 @@ def readings(
     rng = np.random.default_rng(seed)
     size = (campaigns, reading.steps)
     passed = np.zeros(size, np.int64)
-    for _ in range(reading.problems):  # one problem at a time: P does not enter the memory
+    for _ in range(reading.problems):  # one problem at a time, so that memory does not grow with P
         passed += rng.binomial(reading.samples, _rates(rng, policy, size))
     return passed / (reading.samples * reading.problems)
 
@@ -195,7 +202,7 @@ def readings(
 def simulate(
     policy: Beta | np.ndarray, reading: Reading, campaigns: int = CAMPAIGNS, seed: int = 0
 ) -> Shapes:
-    """The shapes of such campaigns through the reading's rolling mean; see `readings`."""
+    """Return the shapes of simulated campaigns after the rolling mean; see `readings`."""
     values = readings(policy, reading, campaigns, seed)
     return shapes(rolling_mean(values, reading.window))
 
@@ -203,17 +210,18 @@ def simulate(
 def selection_bias(
     policy: Beta | np.ndarray, reading: Reading, campaigns: int = 1, draws: int = CAMPAIGNS
 ) -> float:
-    """How far the largest reading lies above the true pass rate when nothing changes.
+    """Return how far the largest reading lies above the true pass rate of a stationary policy.
 
-    What to take off a peak, or off a chain's hindsight oracle, where no report panel measured it
-    anew. It is exact for a stationary policy; a policy that really rose has fewer readings that
-    compete, so that this takes off too much: the corrected peak is a lower estimate.
+    Subtract this bias from a peak, or from a chain's hindsight oracle, that no report panel
+    measured again. The correction is exact for a stationary policy. After a real rise, fewer
+    readings compete for the maximum, so the correction is too large and the corrected peak is a
+    low estimate.
 
     Args:
       policy: As in `readings`.
-      reading: How the metric reads it.
-      campaigns: How many campaigns the maximum was taken over.
-      draws: Simulations.
+      reading: How the metric samples the policy.
+      campaigns: Number of campaigns over which the maximum was taken.
+      draws: Number of simulations.
     """
     values = readings(policy, reading, draws * campaigns)
     largest = rolling_mean(values, reading.window).reshape(draws, -1).max(axis=1)
@@ -222,13 +230,13 @@ def selection_bias(
 
 
 def expected_maximum(count: int) -> float:
-    """The mean of the largest of `count` standard normal numbers.
+    """Return the expected maximum of `count` standard normal numbers.
 
-    Times a panel's standard error of measurement it is the bias of a peak selected among as many
-    independent readings of one policy.
+    Multiplied by a panel's standard error of measurement, it is the bias of a peak selected among
+    that many independent readings of one policy.
     """
     if count < 1:
-        raise ValueError(f"count={count}: a maximum needs at least one value")
+        raise ValueError(f"count={count} must be at least 1")
     from scipy.integrate import quad
     from scipy.stats import norm
 
@@ -245,19 +253,19 @@ def compare(
     campaigns: int = CAMPAIGNS,
     seed: int = 0,
 ) -> NullComparison:
-    """A campaign's pass_rate against the stationary null fitted to its own groups.
+    """Compare a campaign's pass_rate with a stationary null fitted to its own groups.
 
-    The fit is plugged in as if it were known.
+    The fitted parameters are treated as known.
 
     Args:
-      pass_rate: float [reading.steps], the metric as measured, before the rolling mean.
-      passed: int [groups], completions that passed in each training group of the campaign.
-      reading: How the metric reads a policy.
-      campaigns: How many to simulate.
-      seed: Of the simulation.
+      pass_rate: float [reading.steps], the measured metric before the rolling mean.
+      passed: int [groups], passed completions of each training group of the campaign.
+      reading: How the metric samples a policy.
+      campaigns: Number of campaigns to simulate.
+      seed: Seed of the simulation.
 
     Raises:
-      ValueError: The lengths do not fit together, or the counts are impossible.
+      ValueError: The lengths differ, or the counts are impossible.
     """
     _check_length(pass_rate, reading)
     beta = fit_beta(passed, reading.samples)
@@ -268,20 +276,20 @@ def compare(
 def permute(
     pass_rate: np.ndarray, reading: Reading, campaigns: int = CAMPAIGNS, seed: int = 0
 ) -> NullComparison:
-    """A campaign's pass_rate against its own steps in random order.
+    """Compare a campaign's pass_rate with its own steps in random order.
 
-    Under a policy that does not change, readings of problems drawn anew are exchangeable, so that
-    this test is exact. It knows nothing of the number of samples. The readings of a collapse are
-    spread wide in any order, which is why it sees a small one less well than `compare` does.
+    If the policy does not change and problems are drawn at random, the readings are exchangeable,
+    so this test is exact. It does not use the number of samples. The readings of a collapse vary
+    widely in any order, so the test has less power against a small collapse than `compare`.
 
     Args:
-      pass_rate: float [reading.steps], the metric as measured, before the rolling mean.
-      reading: Its length and window count; the samples do not.
-      campaigns: How many orders to draw.
-      seed: Of the draws.
+      pass_rate: float [reading.steps], the measured metric before the rolling mean.
+      reading: Only its steps and window are used.
+      campaigns: Number of orders to draw.
+      seed: Seed of the draws.
 
     Raises:
-      ValueError: The lengths do not fit together.
+      ValueError: The lengths differ.
     """
     _check_length(pass_rate, reading)
     rng = np.random.default_rng(seed)
@@ -291,34 +299,34 @@ def permute(
 
 
 def beside(pass_rate: np.ndarray, still: Sequence[np.ndarray], reading: Reading) -> NullComparison:
-    """A campaign's pass_rate against A/A campaigns: real ones that do not learn.
+    """Compare a campaign's pass_rate with A/A campaigns: real campaigns that do not learn.
 
-    They hold every source of noise there is, the grader's and the sampler's too. With n of them p
-    is never below 1 / (1 + n).
+    A/A campaigns contain every source of noise, including the grader and the sampler. With n of
+    them, p is never below 1 / (1 + n).
 
     Args:
-      pass_rate: float [reading.steps], the metric as measured, before the rolling mean.
-      still: The same of campaigns at a learning rate of about 0, read in the same way.
-      reading: How the metric reads a policy.
+      pass_rate: float [reading.steps], the measured metric before the rolling mean.
+      still: The same metric of campaigns at a learning rate of about 0, each of the same length.
+      reading: How the metric samples a policy.
 
     Raises:
-      ValueError: There is no such campaign, or one of another length.
+      ValueError: `still` is empty, or the lengths differ.
     """
     for series in (pass_rate, *still):
         _check_length(series, reading)
     if not len(still):
-        raise ValueError("needs at least one campaign that does not learn")
+        raise ValueError("still must hold at least one campaign that does not learn")
     null = shapes(rolling_mean(np.array(still, np.float64), reading.window))
     return _compare("A/A", None, pass_rate, reading, null)
 
 
 def null_test(observed: float, null: np.ndarray, low_is_extreme: bool = False) -> NullTest:
-    """An observed statistic among a null's.
+    """Compare an observed statistic with its values under a null.
 
     Args:
-      observed: What was measured.
-      null: float [n], the null's, all defined.
-      low_is_extreme: Whether small values, not large ones, speak of a collapse.
+      observed: The measured value.
+      null: float [n], values under the null, without NaN.
+      low_is_extreme: Whether small values, rather than large ones, indicate a collapse.
     """
     extreme = ~exceeds(null, observed) if low_is_extreme else ~exceeds(observed, null)
     low, high = np.quantile(null, (0.025, 0.975))
@@ -328,7 +336,9 @@ def null_test(observed: float, null: np.ndarray, low_is_extreme: bool = False) -
 
 def _check_length(pass_rate: np.ndarray, reading: Reading) -> None:
     if len(pass_rate) != reading.steps:
-        raise ValueError(f"{len(pass_rate)} values for a reading of {reading.steps} steps")
+        raise ValueError(
+            f"pass_rate has {len(pass_rate)} values, not reading.steps={reading.steps}"
+        )
 
 
 def _compare(

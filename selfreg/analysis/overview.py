@@ -1,4 +1,4 @@
-"""Every run below a folder, judged and compared."""
+"""Judge and compare every run below a folder, and write the comparison."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,33 +22,33 @@ from selfreg.run.rundir import METRICS
 
 COMPARISON = "comparison.md"
 CAPTIONS = (
-    "Mean over finished seeds of pass@1 on the report panel, [95% t interval over seeds]. Kept: "
-    "what the condition rolls forward out of the last campaign.",
-    "Differences of what is kept, paired by seed. Two-sided exact sign-flip p, never below "
-    "2^(1 - seeds); Holm: adjusted for the rows of this table. Updates: of the first condition; "
-    "of the second.",
-    "pass@1 on the report panel ± one standard error, clustered by problem. Done: campaigns that "
-    "ended. Best peak: of the campaign whose control metric peaked highest. Kept: what the "
-    "condition rolls forward out of the last campaign.",
+    "pass@1 on the report panel: mean over finished seeds [95% t interval over seeds]. Kept: the "
+    "policy that the condition rolls forward from the last campaign.",
+    "Difference between the kept policies, paired by seed. p: two-sided exact sign-flip test, "
+    "never below 2^(1 - seeds). Holm p: adjusted for the rows of this table. Updates: first "
+    "condition; second condition.",
+    "pass@1 on the report panel ± one standard error, clustered by problem. Done: finished "
+    "campaigns. Best peak: the peak of the campaign whose control metric rose highest. Kept: the "
+    "policy that the condition rolls forward from the last campaign.",
 )
-WIDE_CELL = 24  # characters: a longer one may be broken where the terminal is narrow
+WIDE_CELL = 24  # in characters; a cell this wide may be broken on a narrow terminal
 
 
 def compare_folder(folder: Path, out: Path, console: Console, baseline: str = "") -> list[Run]:
     """Judge and compare the runs below a folder.
 
     Args:
-      folder: Where to look.
-      out: Where the comparison is written; made if it is not there.
-      console: Shows the tables and what to know of them.
+      folder: The folder to search.
+      out: Folder for the comparison; created if it does not exist.
+      console: Receives the tables and notes.
       baseline: The condition to subtract; see `compare.pair`.
 
     Returns:
       The runs.
 
     Raises:
-      ValueError: There is no run that can be read, two runs are the same chain, no condition is the
-        baseline, or `out` is a run's own folder, whose report the comparison would replace.
+      ValueError: No run can be read, two runs are the same chain, no condition is the baseline, or
+        `out` is a run's own folder, whose report the comparison would overwrite.
     """
     runs = _load(find_runs(folder), console)
     folders = [run.folder.resolve() for run in runs]
@@ -56,7 +56,7 @@ def compare_folder(folder: Path, out: Path, console: Console, baseline: str = ""
         console.print(write_report(out), markup=False, highlight=False)
         return runs
     if out.resolve() in folders:
-        raise ValueError(f"--out={out} is a run's own folder; name another")
+        raise ValueError(f"--out={out} is a run's own folder; name another folder")
     judged = [Judged(run, judge_run(run)) for run in runs]
     pairings = compare.pair(judged, baseline)
     tables = [compare.summary(judged), compare.differences(pairings), compare.table(judged)]
@@ -81,12 +81,12 @@ def compare_folder(folder: Path, out: Path, console: Console, baseline: str = ""
 
 
 def write_paper(runs: Sequence[Run], out: Path, console: Console) -> None:
-    """Write the paper's tables and figures of these runs, and say how many chains they read.
+    """Write the paper's tables and figures for these runs, and print how many chains they use.
 
     Args:
-      runs: Any; those of the paper's waves are taken.
-      out: A folder, made if it is not there.
-      console: Shows where they are.
+      runs: Any runs; only those of the paper's waves are used.
+      out: Folder for the files; created if it does not exist.
+      console: Receives the path of the tables.
 
     Raises:
       ValueError: Two finished runs are the same chain.
@@ -94,12 +94,12 @@ def write_paper(runs: Sequence[Run], out: Path, console: Console) -> None:
     taken = collect(runs)
     write_tables(taken, out, write_figures(taken, out))
     count = sum(len(chains) for chains in taken.chains.values())
-    text = f"The paper's tables and figures, of {count} finished chains of its waves: {out / FILE}"
+    text = f"The paper's tables and figures, from {count} finished chains: {out / FILE}"
     console.print(text, markup=False, highlight=False)
 
 
 def _load(folders: Sequence[Path], console: Console) -> list[Run]:
-    """The runs that can be read; the others are named and left out."""
+    """Load the runs that can be read, and print a line for each that cannot."""
     runs = []
     for folder in folders:
         try:
@@ -107,7 +107,7 @@ def _load(folders: Sequence[Path], console: Console) -> list[Run]:
         except ValueError as error:
             console.print(f"left out: {error}", markup=False)
     if not runs:
-        raise ValueError("no run that can be read")
+        raise ValueError("none of the runs can be read")
     return runs
 
 

@@ -1,4 +1,4 @@
-"""HTML pages that stand alone: templates beside this file, figures embedded, text escaped."""
+"""Render self-contained HTML pages: figures are embedded and all text is escaped."""
 
 import base64
 import hashlib
@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from selfreg.analysis.plot import image
 from selfreg.analysis.theme import DARK, LIGHT, Theme
 
-# Controls but tab and line feed, and what turns, joins or hides the characters around it.
+# Control characters except tab and line feed, and characters that reorder, join or hide others.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template in. Every value is escaped, whatever a generated program holds.
+    """Render a template. Every value is escaped, because generated programs are hostile.
 
     Args:
-      template: Its file name.
-      **values: What it shows.
+      template: File name of the template, in this folder.
+      **values: Values for the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -38,7 +38,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def themed(draw: Callable[[Theme], Figure]) -> dict[str, str]:
-    """A figure for light and for dark pages, each as a data: address of an SVG image."""
+    """Draw a figure for light and dark pages, each as a data: URL of an SVG image."""
     return {
         name: "data:image/svg+xml;base64," + base64.b64encode(image(draw(theme), "svg")).decode()
         for name, theme in (("light", LIGHT), ("dark", DARK))
@@ -46,17 +46,17 @@ def themed(draw: Callable[[Theme], Figure]) -> dict[str, str]:
 
 
 def visible(text: str) -> str:
-    """A program's text with the characters that nobody sees spelled out: NUL becomes <U+0000>."""
+    """Spell out the invisible characters of a text: NUL becomes <U+0000>."""
     return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text)
 
 
 def csp_hash(script: str) -> str:
-    """A script's source expression for a content security policy: no other script will run."""
+    """Return a script's hash for the content security policy, which blocks all other scripts."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def words(value: Any) -> str:
-    """JSON data as a line for a person: {"a": [1, 2]} becomes "a 1, 2"."""
+    """Format JSON data as a readable line: {"a": [1, 2]} becomes "a 1, 2"."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name} {words(v)}" for name, v in value.items())
     if isinstance(value, (list, tuple)):

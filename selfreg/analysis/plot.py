@@ -1,4 +1,4 @@
-"""Plots of runs, drawn from their records. Figures only: nothing here touches pyplot or a file."""
+"""Draw runs from their records, as Matplotlib figures, without pyplot and without files."""
 
 import io
 import math
@@ -26,12 +26,12 @@ from selfreg.run.rundir import CampaignSummary, place_of
 
 PANEL = "panel_pass_at_1"
 CONFIDENCE = 1.96
-# As many dots would make a vector image of megabytes.
+# With more dots than this they are rasterized: as vectors they would take megabytes.
 MANY = 500
 
 
 class Band(NamedTuple):
-    """Where 95% of a stationary policy's smoothed pass_rates lie, at each of a campaign's steps.
+    """The central 95% of a stationary policy's smoothed pass_rate at each step of a campaign.
 
     Attributes:
       updates: float64 [n], updates made before each step that drew samples.
@@ -49,11 +49,11 @@ _STOPPED: dict[str, Any] = {"marker": "X", "markersize": 7, "linestyle": "none"}
 
 
 def null_bands(run: Run, nulls: Sequence[NullComparison | None]) -> list[Band]:
-    """The stationary null of each campaign as a band around its smoothed pass_rate.
+    """Return the band of the stationary null for each campaign's smoothed pass_rate.
 
     Args:
       run: The run.
-      nulls: By campaign, from the first: against a fitted stationary policy; None: no band.
+      nulls: The stationary comparison of each campaign, from the first; None gives no band.
     """
     bands = []
     for start, trace, null in zip(campaign_starts(run), run.traces, nulls, strict=False):
@@ -70,20 +70,20 @@ def trajectory_figure(
     bands: Sequence[Band] = (),
     decided: Sequence[Decided] = (),
 ) -> Figure:
-    """How one run, or several, rose and fell: the panel, and below it entropy and truncation.
+    """Draw the trajectory of one or more runs: pass@1, and below it entropy and truncation.
 
-    One run shows everything: the panel's pass@1 with a band of ± 1.96 standard errors, the report
-    panel's scores of each campaign's peak and end with the same, filled where that policy rolled
-    forward, and faint behind them the per-step pass_rate and its rolling mean. Several runs show
-    their panels, one colour a condition and one line a run, and a band where a condition has one.
-    Of more conditions than there are colours each has axes of its own, with its panel alone.
-    The rolling mean of pass_rate stands in for a panel that was not measured.
+    A single run shows: the panel's pass@1 with a band of ± 1.96 standard errors; the report panel's
+    scores at each campaign's peak and end, with error bars of the same width, filled if that policy
+    rolled forward; and in the background the per-step pass_rate with its rolling mean. Several runs
+    show their panels, with one colour per condition and one line per run. A condition with a single
+    run keeps its band. If there are more conditions than colours, each condition has its own axes
+    and shows only its panel. Runs without a panel show the rolling mean of pass_rate instead.
 
     Args:
-      runs: At least one.
+      runs: At least one run.
       theme: Colours.
-      bands: Of one run: what noise alone would show, see `null_bands`.
-      decided: Of one run: what its control decided, drawn in a strip of its own.
+      bands: For a single run: the range that noise alone explains, see `null_bands`.
+      decided: For a single run: its control's decisions, drawn in a strip of their own.
     """
     labels = label_runs(runs)
     if len(set(labels)) > len(theme.lines):
@@ -123,7 +123,7 @@ def trajectory_figure(
 
 
 def image(figure: Figure, form: Literal["png", "svg"]) -> bytes:
-    """A figure as a file's bytes; equal figures give equal bytes."""
+    """Encode a figure as an image file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "selfreg"}):
@@ -132,24 +132,28 @@ def image(figure: Figure, form: Literal["png", "svg"]) -> bytes:
 
 
 def campaign_starts(run: Run) -> list[int]:
-    """Updates made before each campaign that has begun."""
+    """Return the updates made before each campaign that has begun."""
     return [0, *np.cumsum([s.end_step for s in run.summaries]).tolist()][: len(run.traces)]
 
 
 def bounded_error(scores: Sequence[PanelScore]) -> np.ndarray:
-    """float64 [2, n]: 1.96 standard errors below and above n scores, no further than to 0 and 1."""
+    """Return error bars of 1.96 standard errors below and above n scores, clipped to [0, 1].
+
+    Returns:
+      float64 [2, n], as Matplotlib's errorbar takes them.
+    """
     error = CONFIDENCE * np.array([score.standard_error for score in scores])
     value = np.clip([score.pass_at_1 for score in scores], 0, 1)
     return np.minimum(error, [value, 1 - value])
 
 
 def has_panel(run: Run) -> bool:
-    """Whether the panel was measured at any step."""
+    """Return whether the panel was measured at any step."""
     return any(PANEL in record.metrics for record in run.records)
 
 
 def _grid_figure(runs: Sequence[Run], labels: Sequence[str], theme: Theme) -> Figure:
-    """Axes for each condition, two in a row, all of one height: 0 to 1."""
+    """Draw each condition in its own axes from 0 to 1, two axes per row."""
     names = sorted(set(labels))
     rows = -(-len(names) // 2)
     with matplotlib.rc_context(style(theme)):
@@ -175,9 +179,9 @@ def _grid_figure(runs: Sequence[Run], labels: Sequence[str], theme: Theme) -> Fi
 
 
 def _strips(runs: Sequence[Run], decided: Sequence[Decided]) -> list[tuple[str, str]]:
-    """The metrics that have an axis of their own, each with its title."""
+    """List the metrics that have axes of their own, each with its title."""
     found = [
-        ("entropy", "entropy (nats a token)"),
+        ("entropy", "entropy (nats per token)"),
         ("clip_ratio", "completions cut at the length limit"),
     ]
     if len({one.plan.lr for one in decided}) > 1 or any(one.restores for one in decided):
@@ -187,10 +191,12 @@ def _strips(runs: Sequence[Run], decided: Sequence[Decided]) -> list[tuple[str, 
 
 
 def _draw_decisions(ax: Axes, run: Run, decided: Sequence[Decided], theme: Theme) -> list[Artist]:
-    """A bar a campaign with its budget in it, coloured by the gate's action; and what cut it short.
+    """Draw one bar per campaign, labelled with its budget and coloured by the gate's action.
+
+    Marks show restores and early stops.
 
     Returns:
-      The legend's entries.
+      The entries for the legend.
     """
     starts = campaign_starts(run)
     actions = sorted({one.plan.action for one in decided})
@@ -204,7 +210,7 @@ def _draw_decisions(ax: Axes, run: Run, decided: Sequence[Decided], theme: Theme
             0, one.steps, left=start, height=1, color=colours[one.plan.action], alpha=0.45,
             edgecolor=theme.paper, linewidth=1.5,
         )  # fmt: skip
-        if one.steps >= 0.05 * longest:  # a narrower one has no room for its number
+        if one.steps >= 0.05 * longest:  # a narrower bar has no room for its number
             ax.text(
                 start + one.steps / 2, 0, str(one.plan.budget_steps), fontsize=8, ha="center",
                 va="center",
@@ -230,7 +236,7 @@ def _draw_decisions(ax: Axes, run: Run, decided: Sequence[Decided], theme: Theme
 
 
 def _series(trace: Trace, metric: str, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Updates made and values where a metric was measured; both empty when it never was."""
+    """Return updates and values where a metric was measured; both are empty if it never was."""
     rows = [(start + r.step, r.metrics[metric]) for r in trace.records if metric in r.metrics]
     pairs = np.array(rows, np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
@@ -259,14 +265,14 @@ def _draw_panel(ax: Axes, run: Run, colour: str, theme: Theme, alone: bool) -> N
             low, high = np.clip([y - CONFIDENCE * error, y + CONFIDENCE * error], 0, 1)
             ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         width, alpha = (2.0, 1.0) if alone else (0.9, 0.7)
-        mark = "." if len(x) == 1 else ""  # a line through one point would not be seen
+        mark = "." if len(x) == 1 else ""  # a line through one point is invisible
         ax.plot(x, y, marker=mark, color=colour, linewidth=width, alpha=alpha, zorder=3)
     if alone:
         _draw_reported(ax, run, colour, theme)
 
 
 def _draw_reported(ax: Axes, run: Run, colour: str, theme: Theme) -> None:
-    """The report panel's scores, and a thread from what rolled forward to where it went on."""
+    """Draw the report panel's scores, and a dotted line from a kept peak to the next campaign."""
     starts = campaign_starts(run)
     for summary, start in zip(run.summaries, starts, strict=False):
         place = _kept_place(summary)
@@ -274,7 +280,7 @@ def _draw_reported(ax: Axes, run: Run, colour: str, theme: Theme) -> None:
         if summary.peak_step == summary.end_step:
             del marks["end"]
         if summary.peak_step == 0 and summary.campaign > 0:
-            del marks["peak"]  # this policy has its mark where it was made
+            del marks["peak"]  # an earlier campaign already marks this policy
         for name, (step, marker) in marks.items():
             face = colour if name == place else theme.paper
             _draw_score(ax, start + step, summary.scores[name], marker, colour, face)
@@ -285,7 +291,7 @@ def _draw_reported(ax: Axes, run: Run, colour: str, theme: Theme) -> None:
 
 
 def _kept_place(summary: CampaignSummary) -> str | None:
-    """What rolled forward: this campaign's "end", its "peak", or None of it."""
+    """Return which policy of this campaign rolled forward: "end", "peak", or None."""
     kept = summary.kept
     if kept is None or kept.campaign != summary.campaign:
         return None
@@ -307,7 +313,7 @@ def _draw_strip(ax: Axes, run: Run, metric: str, colour: str, thin: bool) -> Non
 
 
 def _finish_top(ax: Axes, runs: Sequence[Run]) -> None:
-    ax.set_ylim(-0.02, _ceiling(ax))  # a line along 0 should not hide in the frame
+    ax.set_ylim(-0.02, _ceiling(ax))  # keeps a line at 0 visible above the frame
     ax.set_xlim(left=0)
     panel = any(has_panel(run) for run in runs)
     title = "pass@1, held-out problems" if panel else "pass_rate, mean of 5 steps"
@@ -320,10 +326,10 @@ def _finish_top(ax: Axes, runs: Sequence[Run]) -> None:
 
 
 def _number_campaigns(ax: Axes, run: Run) -> None:
-    """Above the frame, where nothing is drawn, in the middle of each."""
+    """Write each campaign's number above the frame, centred on the campaign."""
     edges = np.array([*campaign_starts(run), campaign_starts(run)[-1] + run.records[-1].step])
     for number, (start, end) in enumerate(pairwise(edges), 1):
-        if end - start >= 0.03 * edges[-1]:  # a narrower one has no room for its number
+        if end - start >= 0.03 * edges[-1]:  # a narrower campaign has no room for its number
             ax.annotate(
                 str(number), ((start + end) / 2, 1), (0, 3), xycoords=("data", "axes fraction"),
                 textcoords="offset points", fontsize=9, ha="center", alpha=0.75,
@@ -331,7 +337,7 @@ def _number_campaigns(ax: Axes, run: Run) -> None:
 
 
 def _ceiling(ax: Axes) -> float:
-    """The next tenth above everything drawn."""
+    """Return the next tenth above everything drawn."""
     return min(1.02, math.ceil(10 * ax.dataLim.y1 + 0.2) / 10)
 
 
@@ -342,7 +348,7 @@ def _finish_strip(ax: Axes, metric: str, title: str) -> None:
         ax.set_yticks([0, 1], ["0%", "100%"])
         return
     low, high = ax.dataLim.y0, ax.dataLim.y1
-    if 0 < 10 * low < high:  # from 0.1 to gibberish at 6: on a linear axis only the latter is seen
+    if 0 < 10 * low < high:  # entropy from 0.1 to 6: a linear axis would hide the small values
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(10, (1.0,) if 30 * low < high else (1.0, 3.0)))
         ax.yaxis.set_major_formatter("{x:g}")

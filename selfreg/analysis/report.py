@@ -1,4 +1,4 @@
-"""A run's report: trajectory.png, report.html and verdict.json, written into its folder."""
+"""Write a run's report into its folder: trajectory.png, report.html and verdict.json."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from selfreg.run.rundir import write_json
 
 TRAJECTORY, REPORT, VERDICT = "trajectory.png", "report.html", "verdict.json"
 EXAMPLES = 4
-# A page has about this size at most: the completions get what the pictures leave.
+# The page has about this size at most. Completions fill the space that the pictures leave.
 PAGE_BYTES, LEAST_BYTES = 2_800_000, 500_000
 _STATISTICS = {
     "peak": "peak",
@@ -34,13 +34,13 @@ _STATISTICS = {
 
 
 def write_report(folder: Path) -> str:
-    """Judge the run in a folder, finished or not, and write what a person reads.
+    """Judge the run in a folder, finished or not, and write its report.
 
     Returns:
-      The verdict in a few lines, and where the report lies.
+      The verdict in a few lines, and the path of the report.
 
     Raises:
-      ValueError: The folder is not a run's, or holds no step yet.
+      ValueError: It is not a run folder, or holds no step yet.
     """
     run = load_run(folder)
     verdict = judge_run(run)
@@ -100,25 +100,25 @@ def _page(
 
 
 def selected(selection: Selection) -> str:
-    """How many of the kept completions a page carries, by stream, as a sentence."""
+    """Describe in a sentence how many of the kept completions the page contains, by stream."""
     parts = [
         f"{stream} {selection.shown.get(stream, 0):,} of {kept:,}"
         for stream, kept in selection.kept.items()
     ]
     shown, kept = sum(selection.shown.values()), sum(selection.kept.values())
     if shown == kept:
-        return f"All {kept:,} completions that the run kept are on this page."
+        return f"This page holds all {kept:,} completions that the run kept."
     return (
-        f"{shown:,} of the {kept:,} completions that the run kept are on this page "
-        f"({', '.join(parts)}); the others are in the run folder's completions/. Chosen until the "
-        "page was full: sample 0 of every panel at each campaign's start, peak and end; "
+        f"This page holds {shown:,} of the {kept:,} completions that the run kept "
+        f"({', '.join(parts)}). The others are in the run folder's completions/. The page was "
+        "filled in this order: sample 0 of every panel at each campaign's start, peak and end; "
         f"{TRAIN_SAMPLES} of each training group; the rest of those panels; the panel at other "
         "steps; the rest of the training groups."
     )
 
 
 def campaign_row(campaign: CampaignVerdict) -> dict[str, str]:
-    """What the report panel says of one campaign, as text by column."""
+    """Format one campaign's scores on the report panel, by column."""
     by_construction = "0, by construction"
     return {
         "campaign": str(campaign.campaign + 1),
@@ -134,7 +134,7 @@ def campaign_row(campaign: CampaignVerdict) -> dict[str, str]:
 
 
 def metric_row(campaign: CampaignVerdict) -> dict[str, str]:
-    """What the training's own metrics say of one campaign, by column."""
+    """Format one campaign's training metrics, by column."""
     return {
         "campaign": str(campaign.campaign + 1),
         "panel drop": _panel(campaign),
@@ -144,9 +144,9 @@ def metric_row(campaign: CampaignVerdict) -> dict[str, str]:
 
 
 def null_rows(campaign: CampaignVerdict) -> list[dict[str, str]]:
-    """Every collapse statistic of the smoothed pass_rate beside its nulls, a row each, by column.
+    """Format each collapse statistic of the smoothed pass_rate beside its nulls, one row each.
 
-    A statistic that the campaign or its null does not have is left out.
+    A statistic that is undefined in the campaign or in its null is left out.
     """
     shown = [c for c in (campaign.noise, campaign.permuted) if c is not None]
     rows = []
@@ -167,11 +167,11 @@ def null_rows(campaign: CampaignVerdict) -> list[dict[str, str]]:
 
 
 def examples(run: Run, campaign: CampaignVerdict) -> list[dict[str, Any]]:
-    """Sample 0 of a few report problems, as the start, the peak and the end answered them.
+    """Return sample 0 of a few report problems from the policies at start, peak and end.
 
     Returns:
-      A row a problem with its id, its spec where it was kept, and the answers of the distinct
-      policies; none when the completions were not kept.
+      One row per problem: its id, its spec if stored, and the answers of the distinct policies.
+      Empty if the completions were not kept.
     """
     steps = {0: "start", campaign.peak_step: "peak", campaign.end_step: "end"}
     steps[campaign.peak_step] = "peak" if campaign.drop else "peak and end"
@@ -201,9 +201,9 @@ def examples(run: Run, campaign: CampaignVerdict) -> list[dict[str, Any]]:
 
 
 def timings(run: Run) -> list[dict[str, str]]:
-    """Seconds by stage: in all, in the median step that has it, and as a share of all steps.
+    """Format the time of each stage: total, median over the steps that have it, and share.
 
-    What no stage accounts for is shown as "other".
+    The row "other" holds the time that no stage accounts for.
     """
     totals: dict[str, list[float]] = {}
     for record in run.records:
@@ -229,7 +229,7 @@ def timings(run: Run) -> list[dict[str, str]]:
 
 
 def _bands(run: Run, verdict: RunVerdict) -> list[Band]:
-    """What noise alone would show in each campaign, the one that is under way included."""
+    """Return the band of the stationary null for each campaign, including an unfinished one."""
     nulls = [campaign.noise for campaign in verdict.campaigns]
     nulls += [pass_rate_noise(run, trace.campaign) for trace in run.traces[len(nulls) :]]
     return null_bands(run, nulls)
@@ -240,7 +240,7 @@ def _subtitle(run: Run) -> str:
     rollout = run.config["rollout"]
     return (
         f"{learn.get('algorithm', '')} with rewards {learn.get('reward_coding', '')}, "
-        f"{rollout['problems_per_step']} problem(s) a step, {rollout['group_size']} completions "
+        f"{rollout['problems_per_step']} problem(s) per step, {rollout['group_size']} completions "
         f"each; {run.updates} updates; the control reads {run.config['control_metric']}"
     )
 
@@ -265,7 +265,7 @@ def _null(test: NullTest) -> str:
 
 
 def _flags(campaign: CampaignVerdict) -> str:
-    """The paper's collapse flags, on the series that the control read."""
+    """Format the paper's collapse flags for the series that the control read."""
     shape = campaign.shape
     flags = ["end/peak < 0.3"] if shape.collapsed else []
     flags += [f"gap > {level}" for level in GAP_LEVELS if shape.gap_above(level)]

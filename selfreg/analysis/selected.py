@@ -1,4 +1,4 @@
-"""A drop from a peak that the same readings selected, tested without the selection's bias."""
+"""Test a drop from a peak that was selected from the same readings, corrected for the selection."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ _NODES, _WEIGHTS = hermgauss(64)
 
 
 class SelectedDrop(NamedTuple):
-    """The drop from the largest of K readings of a panel to the last; arrays of shape [...].
+    """The drop from the largest of K panel readings to the last, as arrays of shape [...].
 
     Attributes:
-      drop: Largest mean - last mean, never negative and biased upwards.
-      p: The chance of one at least as large when no reading differs from another but by noise; 1
-        where the last reading is the largest.
-      biased_p: What a paired test of the two would say, as if the peak had been named before.
+      drop: Largest mean - last mean; never negative, and biased upwards.
+      p: Probability of a drop at least as large if the readings differ only by noise; 1 if the last
+        reading is the largest.
+      biased_p: p of a paired test that ignores the selection of the peak.
     """
 
     drop: np.ndarray
@@ -25,27 +25,28 @@ class SelectedDrop(NamedTuple):
 
 
 def selected_drop(panels: np.ndarray) -> SelectedDrop:
-    """Test the drop from the best panel of a campaign to its last, the best having been selected.
+    """Test the drop from the best reading of a panel to the last, corrected for the selection.
 
-    Dunnett's test of many against a control (1955), with problems as blocks: the control is the
-    last reading. While the policy stands still, each problem's K rates are exchangeable, and by the
-    central limit over problems the K means are v + s Z_k, Z independent standard normal, where
-    s^2 N^2 is the sum over problems of the variance over readings. Then
+    This is Dunnett's test of many treatments against a control (1955), with problems as blocks and
+    the last reading as the control. If the policy does not change, the K rates of each problem are
+    exchangeable. By the central limit theorem over problems, the K means are then v + s Z_k with
+    independent standard normal Z_k, where s^2 N^2 is the sum over problems of the variance over
+    readings, and
 
         P(max_k Z_k - Z_K >= d) = 1 - integral of phi(z) Phi(z + d)^(K - 1) dz,   d = drop / s
 
-    Readings with the same sampling seeds are exchangeable too, and s shrinks with their agreement.
+    Readings with the same sampling seeds are exchangeable too. Their agreement makes s smaller.
 
     Args:
-      panels: float [..., K, N], pass rates of N problems at K readings, the last being the end.
-        K and N are at least 2.
+      panels: float [..., K, N], pass rates of N problems at K readings, of which the last is the
+        end. K and N are at least 2.
 
     Raises:
-      ValueError: There are too few readings or problems.
+      ValueError: There are fewer than 2 readings or problems.
     """
     panels = np.asarray(panels, np.float64)
     if panels.ndim < 2 or min(panels.shape[-2:]) < 2:
-        raise ValueError(f"needs at least 2 readings of 2 problems, not {panels.shape}")
+        raise ValueError(f"panels must hold at least 2 readings of 2 problems, not {panels.shape}")
     count, problems = panels.shape[-2:]
     means = panels.mean(axis=-1)
     peak = means.argmax(axis=-1)

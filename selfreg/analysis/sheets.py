@@ -1,4 +1,4 @@
-"""Every statistic of every campaign and of every chain, as CSV for a spreadsheet or pandas."""
+"""Write every statistic of every campaign and chain as CSV, for a spreadsheet or pandas."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from selfreg.analysis.paper.tables_runs import measured, metric_of, null_chains
 from selfreg.run.rundir import flatten
 
 CAMPAIGNS, CHAINS = "campaigns.csv", "chains.csv"
-# Of a chain, those that a stationary chain has too; whether small ones speak of a collapse.
+# Chain statistics that a stationary chain has too -> whether small values indicate a collapse.
 _AGAINST_NULL = {
     "end": True,
     "collapses": False,
@@ -26,16 +26,17 @@ _STATISTICS = (*_AGAINST_NULL, "total_steps", "per_100_steps", "trace_oracle_ste
 
 
 def write_sheets(judged: Sequence[Judged], out: Path) -> None:
-    """Write campaigns.csv and chains.csv; a cell is empty where its number is not defined.
+    """Write campaigns.csv and chains.csv; an undefined number is an empty cell.
 
-    campaigns.csv: one row a finished campaign, with every field of its `verdict.CampaignVerdict` by
-    its dotted name. chains.csv: one row a chain with a finished campaign, with those of its
-    `verdict.ChainVerdict`, and of the controls' metric `chains.Chains`' statistics, each with the
-    mean, the 95% range and the one-sided p of stationary chains where there is such a null.
+    campaigns.csv has one row per finished campaign, with every field of its
+    `verdict.CampaignVerdict` under its dotted name. chains.csv has one row per chain with a
+    finished campaign: every field of its `verdict.ChainVerdict`, and the statistics of
+    `chains.Chains` for the control's metric. If a stationary null exists, a statistic also has the
+    null's mean, 95% range and one-sided p.
 
     Args:
       judged: The runs.
-      out: A folder that is there.
+      out: An existing folder.
     """
     campaigns, chains = [], []
     labels = label_runs([one.run for one in judged])
@@ -51,7 +52,10 @@ def write_sheets(judged: Sequence[Judged], out: Path) -> None:
 
 
 def _statistics(run: Run) -> dict[str, Any]:
-    """Of the controls' metric, by the names metric.STATISTIC.FIELD of a `nullmodel.NullTest`."""
+    """Return the statistics of the control's metric as metric.STATISTIC.FIELD.
+
+    FIELD names a field of `nullmodel.NullTest`.
+    """
     chain, null = measured([run]), null_chains([run])
     row: dict[str, Any] = {"metric.name": metric_of([run])}
     for name in _STATISTICS:
@@ -64,7 +68,11 @@ def _statistics(run: Run) -> dict[str, Any]:
 
 
 def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows by all columns that there are; one that a row leaves undefined may be several others."""
+    """Write rows under the union of their columns.
+
+    A record that is None in one row is several dotted columns in another. Its undotted name is then
+    left out.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [name for name in names if not any(n.startswith(name + ".") for n in names)]
     with file.open("w", newline="", encoding="utf-8") as opened:

@@ -1,7 +1,7 @@
-"""Differences and how sure they are: paired by problem, or paired by seed.
+"""Differences with their uncertainty, paired by problem or paired by seed.
 
-Intervals are two-sided and hold 95%. A chain experiment has few seeds, so that whatever can be
-enumerated is: the bootstrap up to 6 values, the sign flips up to 20. Beyond that, 100,000 draws.
+Intervals are two-sided at 95%. Because experiments with chains have few seeds, small samples are
+enumerated: the bootstrap up to 6 values, the sign flips up to 20. Larger ones use 100,000 draws.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ class Difference:
 
     Attributes:
       mean: Mean over problems of (after - before).
-      standard_error: Clustered by problem: sd of the N differences / sqrt(N).
+      standard_error: Standard error, clustered by problem: sd of the N differences / sqrt(N).
       low: Lower end of the 95% t interval with N - 1 degrees of freedom.
-      high: Its upper end.
-      problems: N.
-      samples: Completions a problem behind each of the two scores, the fewer of the two.
+      high: Upper end of that interval.
+      problems: N, the number of problems.
+      samples: Completions per problem; the smaller number if the two scores differ.
     """
 
     mean: float
@@ -41,21 +41,21 @@ class Difference:
     samples: int
 
     def p_above(self, bound: float = 0.0) -> float:
-        """One-sided p of the hypothesis that the true difference is at most `bound`.
+        """Return the one-sided p of the hypothesis that the true difference is at most `bound`.
 
-        A t test with N - 1 degrees of freedom. A difference that is the same on every problem is
-        taken as known: 0 above the bound, 1 at or below it.
+        This is a t test with N - 1 degrees of freedom. If the difference is equal on every problem,
+        it counts as known: p is 0 above the bound, and 1 at or below it.
         """
         if self.standard_error == 0:
             return float(self.mean <= bound)
         return float(student.sf((self.mean - bound) / self.standard_error, self.problems - 1))
 
     def p_below(self, bound: float) -> float:
-        """One-sided p of the hypothesis that the true difference is at least `bound`."""
+        """Return the one-sided p of the hypothesis that the true difference is at least `bound`."""
         return (-self).p_above(-bound)
 
     def __neg__(self) -> "Difference":
-        """The difference taken the other way."""
+        """Return the difference in the opposite direction."""
         return Difference(
             -self.mean, self.standard_error, -self.high, -self.low, self.problems, self.samples
         )
@@ -66,10 +66,10 @@ class SeedDifference:
     """The mean of n seed-paired differences.
 
     Attributes:
-      differences: One a seed.
-      mean: Their mean.
+      differences: One difference per seed.
+      mean: Mean of the differences.
       bootstrap: 95% percentile bootstrap interval of the mean, over seeds.
-      bca: 95% bias-corrected and accelerated bootstrap interval; None where all are equal.
+      bca: 95% bias-corrected and accelerated bootstrap interval; None if all differences are equal.
       t: 95% t interval of the mean.
       sign_flip_p: Two-sided p of the mean; exact up to 20 seeds, and never below 2 ** (1 - n).
     """
@@ -83,13 +83,13 @@ class SeedDifference:
 
 
 def panel_difference(after: PanelScore, before: PanelScore) -> Difference:
-    """The difference after - before on one panel, paired by problem.
+    """Return the difference after - before on one panel, paired by problem.
 
-    The problems are the sample: what it infers is the difference on problems like these, of these
-    two policies. It says nothing of other training seeds.
+    The problems are the sample. The interval therefore covers these two policies on similar
+    problems, and says nothing about other training seeds.
 
     Raises:
-      ValueError: The two scores are not of the same problems in the same order, or N < 2.
+      ValueError: The scores do not have the same problems in the same order, or N < 2.
     """
     if after.problem_ids != before.problem_ids:
         shared = len(set(after.problem_ids) & set(before.problem_ids))
@@ -98,7 +98,7 @@ def panel_difference(after: PanelScore, before: PanelScore) -> Difference:
             f"{len(before.problem_ids)} problems, {shared} in common"
         )
     differences = np.asarray(after.pass_rates) - np.asarray(before.pass_rates)
-    differences = differences[~np.isnan(differences)]  # problems that the grader judged both times
+    differences = differences[~np.isnan(differences)]  # only problems that were graded both times
     low, high = t_interval(differences)
     error = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
     return Difference(
@@ -108,7 +108,7 @@ def panel_difference(after: PanelScore, before: PanelScore) -> Difference:
 
 
 def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The interval mean ± t(0.975, n - 1) * sd / sqrt(n).
+    """Return the 95% t interval mean ± t(0.975, n - 1) * sd / sqrt(n).
 
     Raises:
       ValueError: There are fewer than two values.
@@ -120,14 +120,14 @@ def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% percentile bootstrap interval of the mean.
+    """Return the 95% percentile bootstrap interval of the mean.
 
-    Seed-paired when the values are paired differences, marginal when they are scores. The
-    percentiles are quantiles of the resampled means themselves, never interpolated between them.
+    It is seed-paired if the values are paired differences, and marginal if they are scores. The
+    limits are resampled means themselves, without interpolation.
 
     Args:
-      values: n values. For n <= 6 all n ** n resamples are enumerated, which makes it exact.
-      seed: Of the 100,000 resamples drawn for a larger n.
+      values: n values. For n <= 6 all n ** n resamples are enumerated, so the interval is exact.
+      seed: Seed of the 100,000 resamples for a larger n.
     """
     values = _sample(values, least=1)
     n = len(values)
@@ -142,9 +142,9 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> t
 
 
 def bca_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float] | None:
-    """95% bias-corrected and accelerated bootstrap interval of the mean (Efron 1987).
+    """Return the 95% bias-corrected and accelerated bootstrap interval of the mean (Efron 1987).
 
-    None where all values are equal, which leaves it undefined.
+    The interval is undefined, and None, if all values are equal.
 
     Raises:
       ValueError: There are fewer than two values.
@@ -160,20 +160,20 @@ def bca_interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[f
 
 
 def sign_flip_p(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:
-    """Two-sided p of the hypothesis that differences are symmetric about 0.
+    """Return the two-sided p of the hypothesis that the differences are symmetric about 0.
 
-    The share of the 2 ** n ways to sign the differences whose mean is at least as far from 0 as the
-    observed one. The observed way is among them, so that p is never 0.
+    p is the share of the 2 ** n choices of signs whose mean is at least as far from 0 as the
+    observed mean. The observed choice is among them, so p is never 0.
 
     Args:
-      differences: n values. For n <= 20 all ways are enumerated, which makes it exact.
-      seed: Of the 100,000 ways drawn for a larger n; the observed one counts as one more.
+      differences: n values. For n <= 20 all choices are enumerated, so p is exact.
+      seed: Seed of the 100,000 choices drawn for a larger n. The observed choice is added to them.
 
     Raises:
       ValueError: There are no differences.
     """
     values = _sample(differences, least=1)
-    # Sums of the same numbers in another order differ by rounding.
+    # Sums of the same numbers in a different order differ by rounding.
     observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()
     if len(values) > ENUMERATED_FLIPS:
         rng, hits = np.random.default_rng(seed), 0
@@ -188,38 +188,40 @@ def sign_flip_p(differences: Sequence[float] | np.ndarray, seed: int = 0) -> flo
 
 
 def clustered_standard_error(values: np.ndarray, clusters: np.ndarray) -> float:
-    """Standard error of the mean of values that come in clusters, such as samples of one problem.
+    """Return the standard error of the mean of clustered values, such as samples of one problem.
 
         sqrt(K / (K - 1) * sum over clusters of (sum of x - mean in the cluster)^2) / n
 
-    Liang and Zeger's, with the correction for few clusters. For K clusters of one size it is the sd
-    of the clusters' means / sqrt(K).
+    This is Liang and Zeger's estimator (1986) with the correction for few clusters. For K clusters
+    of equal size it equals the sd of the cluster means / sqrt(K).
 
     Args:
       values: float [n].
-      clusters: [n], the cluster of each value, as numbers or names.
+      clusters: [n], cluster of each value, as numbers or names.
 
     Raises:
       ValueError: The lengths differ, or there are fewer than two clusters.
     """
     values = _sample(values, least=2)
     if np.shape(clusters) != values.shape:
-        raise ValueError(f"{len(values)} values, and clusters of shape {np.shape(clusters)}")
+        raise ValueError(f"{len(values)} values, but clusters have shape {np.shape(clusters)}")
     _, own = np.unique(np.asarray(clusters), return_inverse=True)
     count = int(own.max()) + 1
     if count < 2:
-        raise ValueError("values of a single cluster say nothing of the spread between clusters")
+        raise ValueError("at least two clusters are needed to estimate the spread between them")
     sums = np.bincount(own, values - values.mean())
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (1979): below a level, they bound the chance of any false rejection.
+    """Return Holm's adjusted p-values (1979).
 
-    The i-th smallest of m is multiplied by m - i + 1, and is never less than a smaller one's.
+    Rejecting where the adjusted p is at most a level bounds the probability of any false rejection
+    by that level. The i-th smallest of m values is multiplied by m - i + 1, and then raised to the
+    largest adjusted value before it.
 
     Args:
-      p: [m] p-values, of tests that may depend on each other in any way.
+      p: [m] p-values of tests with any dependence.
 
     Returns:
       float64 [m], at most 1, in the order of p.
@@ -233,10 +235,10 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def seed_difference(differences: Sequence[float] | np.ndarray) -> SeedDifference:
-    """Everything that n seed-paired differences say of their mean.
+    """Summarize n seed-paired differences: mean, intervals and p.
 
     Raises:
-      ValueError: There are fewer than 2.
+      ValueError: There are fewer than 2 differences.
     """
     values = _sample(differences, least=2)
     return SeedDifference(
@@ -252,5 +254,5 @@ def seed_difference(differences: Sequence[float] | np.ndarray) -> SeedDifference
 def _sample(values: Sequence[float] | np.ndarray, least: int) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or len(array) < least or not np.isfinite(array).all():
-        raise ValueError(f"needs at least {least} finite values, not {array.tolist()}")
+        raise ValueError(f"at least {least} finite values are needed, not {array.tolist()}")
     return array

@@ -1,7 +1,7 @@
-"""How plots look on light and on dark pages.
+"""Style of the plots on light and on dark pages.
 
-Made to be read at the width of a phone: about 80 pixels an inch there, so that 10-point type stays
-11 pixels high. Colours are Okabe and Ito's, which differ for every kind of colour vision.
+Plots are sized for a phone. At about 80 pixels per inch, 10-point type is 11 pixels high. The
+colours are Okabe and Ito's, which people with any kind of colour vision can tell apart.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ WIDTH_IN, DPI = 4.6, 220
 
 
 class Theme(NamedTuple):
-    """Colours of a plot on a light or a dark page; `lines` go to conditions in order."""
+    """Colours of a plot on a light or a dark page; conditions take `lines` in order."""
 
     paper: str
     ink: str
@@ -29,7 +29,7 @@ DARK = Theme(
 
 
 def style(theme: Theme) -> dict[Any, Any]:
-    """Matplotlib's settings for a theme, as rc_context takes them."""
+    """Return Matplotlib's rc settings for a theme."""
     return {
         "font.size": 10, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.fontsize": 9,
         "xtick.labelsize": 9, "ytick.labelsize": 9, "axes.spines.top": False,

@@ -1,7 +1,7 @@
-"""The shape of one campaign: how high it rose, how far it fell, and how suddenly.
+"""Shape statistics of a campaign: how high it rose, how far it fell, and how suddenly.
 
-Every number is a function of a series of (step, value) alone. The vectorized `Shapes` is the one
-definition; the stationary null of `nullmodel` and a real campaign go through the same code.
+Every statistic is a function of a series of (step, value) alone. The vectorized `shapes` is the
+only definition: real campaigns and the null campaigns of `nullmodel` use the same code.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ WINDOW = 5
 GAP_LEVELS = (0.2, 0.3, 0.5)
 COLLAPSE_RATIO = 0.3
 
-# Means of multiples of 1/16 are not exact: a gap of just 0.2 should not count as one above 0.2.
+# Means of multiples of 1/16 are rounded: a gap of exactly 0.2 must not count as above 0.2.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """The shapes of many series, as arrays of one shape [...]: one value a series.
+    """The shapes of many series, as arrays of shape [...] with one value per series.
 
-    Numbers are float64 and NaN where they are not defined; a series without a value has none.
+    Numbers are float64. An undefined number is NaN, and all are undefined for an empty series.
 
     Attributes:
       peak: Largest value.
-      peak_step: The first step that has it.
-      end: Last value that was measured.
-      end_step: Its step.
-      phase_transition: Largest drop between neighbouring measurements after the peak /
-        (peak - end); NaN where peak - end is zero. It is 1 when a single step makes the whole drop,
-        and above 1 when a series recovers in part from a larger fall.
-      onset_step: The first step after the peak with a value below 30% of it; NaN without one. It
-        may be defined for a series that recovered, and is for every one that collapsed.
+      peak_step: First step with that value.
+      end: Last measured value.
+      end_step: Step of that value.
+      phase_transition: Largest drop between neighbouring measurements after the peak, divided by
+        peak - end; NaN where peak - end is zero. It is 1 if a single step makes the whole drop, and
+        above 1 if the series partly recovers from a larger drop.
+      onset_step: First step after the peak with a value below 30% of the peak; NaN without one.
+        Every collapsed series has one, and a series that recovered may have one.
     """
 
     peak: np.ndarray
@@ -50,13 +50,13 @@ class Shapes:
 
     @property
     def ratio(self) -> np.ndarray:
-        """The share of the peak that is left, end / peak; NaN where the peak is 0 or less."""
+        """The remaining share of the peak, end / peak; NaN where the peak is 0 or less."""
         undefined = np.full_like(self.peak, np.nan)
         return np.divide(self.end, self.peak, out=undefined, where=self.peak > 0)
 
     @property
     def collapsed(self) -> np.ndarray:
-        """bool: end / peak < 0.3; False where the peak is 0, as nothing was there to lose."""
+        """bool, end / peak < 0.3; False where the peak is 0, which leaves nothing to lose."""
         return exceeds(COLLAPSE_RATIO * self.peak, self.end)
 
     @property
@@ -65,7 +65,7 @@ class Shapes:
         return self.end_step - self.onset_step
 
     def gap_above(self, level: float) -> np.ndarray:
-        """bool: whether the gap exceeds a level, strictly and up to rounding."""
+        """Return whether the gap strictly exceeds a level, up to rounding."""
         return exceeds(self.gap, level)
 
 
@@ -75,17 +75,17 @@ class Trajectory:
 
     Attributes:
       peak: Largest value.
-      peak_step: The first step that has it.
+      peak_step: First step with that value.
       end: Value at the last measured step.
-      end_step: The last measured step.
+      end_step: Last measured step.
       gap: peak - end, at least 0.
-      ratio: end / peak; None when the peak is 0.
-      collapsed: ratio < 0.3; False when the peak is 0, as nothing was there to lose.
+      ratio: end / peak; None if the peak is 0.
+      collapsed: Whether ratio < 0.3; False if the peak is 0, which leaves nothing to lose.
       phase_transition: Largest drop between neighbouring measurements after the peak, divided by
-        the gap; None when the gap is zero. With a measurement at every step this is the paper's
+        the gap; None if the gap is zero. If every step was measured, this is the paper's
         single-step drop.
-      onset_step: The first measured step after the peak with a value below 30% of it; None when
-        there is none.
+      onset_step: First measured step after the peak with a value below 30% of the peak; None
+        without one.
       latency_steps: Steps left after the onset, end_step - onset_step; None without an onset.
     """
 
@@ -101,17 +101,17 @@ class Trajectory:
     latency_steps: int | None
 
     def gap_above(self, level: float) -> bool:
-        """Whether the gap exceeds a level, strictly and up to rounding."""
+        """Return whether the gap strictly exceeds a level, up to rounding."""
         return bool(exceeds(self.gap, level))
 
 
 def exceeds(values: np.ndarray | float, level: np.ndarray | float) -> np.ndarray:
-    """Whether value > level, where values that differ by rounding alone are equal."""
+    """Return whether value > level, treating values that differ only by rounding as equal."""
     return np.asarray(values) > np.asarray(level) + _ROUNDING
 
 
 def rolling_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean over the last `window` values; at the start, over as many as there are.
+    """Average the last `window` values; at the start of the series, all values so far.
 
     Args:
       values: float [..., n].
@@ -122,7 +122,7 @@ def rolling_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     """
     values = np.asarray(values, np.float64)
     if window < 1:
-        raise ValueError(f"window={window}: it must be at least 1")
+        raise ValueError(f"window={window} must be at least 1")
     last = np.arange(1, values.shape[-1] + 1)
     first = np.maximum(last - window, 0)
     sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
@@ -130,14 +130,14 @@ def rolling_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
 
 
 def shapes(values: np.ndarray, steps: np.ndarray | None = None) -> Shapes:
-    """The shapes of many series.
+    """Compute the shapes of many series.
 
-    A flat series, and one of a single value, have their peak at their first measured step, a gap of
-    0 and neither a phase-transition score nor an onset.
+    A flat series, and a series of one value, has its peak at the first measured step, a gap of 0,
+    no phase-transition score and no onset.
 
     Args:
       values: float [..., n], n at least 1; NaN where nothing was measured.
-      steps: [n], increasing, the step of each value; 0 .. n - 1 by default.
+      steps: [n], increasing, step of each value; 0 .. n - 1 by default.
 
     Returns:
       Arrays of shape [...].
@@ -145,7 +145,7 @@ def shapes(values: np.ndarray, steps: np.ndarray | None = None) -> Shapes:
     values = np.asarray(values, np.float64)
     at = np.arange(values.shape[-1]) if steps is None else np.asarray(steps)
     missing = np.isnan(values)
-    # What was measured moves to the front, in order, so that neighbours are neighbours.
+    # Move measured values to the front, in order, so that neighbours are adjacent.
     order = np.argsort(missing, axis=-1, kind="stable")
     values = np.take_along_axis(values, order, axis=-1)
     last = (~missing).sum(axis=-1) - 1
@@ -168,25 +168,25 @@ def shapes(values: np.ndarray, steps: np.ndarray | None = None) -> Shapes:
 
 
 def trajectory(steps: np.ndarray, values: np.ndarray) -> Trajectory:
-    """The shape of one series.
+    """Compute the shape of one series.
 
-    A flat series, and one of a single value, have their peak at their first step, a gap of 0 and
-    neither a phase-transition score nor an onset.
+    A flat series, and a series of one value, has its peak at the first step, a gap of 0, no
+    phase-transition score and no onset.
 
     Args:
-      steps: int [n], increasing, where the values were measured.
+      steps: int [n], increasing, steps of the measurements.
       values: float [n], rates.
 
     Raises:
-      ValueError: There is no value, the lengths differ, or a value is not finite.
+      ValueError: The series is empty, the lengths differ, or a value is not finite.
     """
     steps, values = np.asarray(steps), np.asarray(values, np.float64)
     if not len(values) or steps.shape != values.shape:
         raise ValueError(
-            f"a trajectory needs one value a step, not {values.shape} at {steps.shape}"
+            f"a trajectory needs one value per step, not {values.shape} values at {steps.shape}"
         )
     if not np.isfinite(values).all():
-        raise ValueError("a trajectory holds a value that is not finite")
+        raise ValueError("a trajectory needs finite values")
     shape = shapes(values, steps)
 
     def defined(value: np.ndarray) -> float | None:
@@ -208,7 +208,7 @@ def trajectory(steps: np.ndarray, values: np.ndarray) -> Trajectory:
 
 
 def of_trace(trace: Trace, window: int = 1) -> Trajectory:
-    """The shape of a trace's metric, read through a rolling mean (1: as it is).
+    """Compute the shape of a trace's metric after a rolling mean; a window of 1 leaves it as is.
 
     Raises:
       ValueError: The metric was never measured.
@@ -218,5 +218,5 @@ def of_trace(trace: Trace, window: int = 1) -> Trajectory:
 
 
 def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """values[..., n] at index[...]."""
+    """Return values[..., n] at index[...]."""
     return np.take_along_axis(values, index[..., None], axis=-1)[..., 0]

@@ -1,11 +1,11 @@
-"""Did it collapse? The verdict on each campaign, and on the chain, with what it rests on.
+"""Did the policy collapse? The verdict on each campaign and on the chain, with its evidence.
 
-It rests on the report panel: its problems did not select the peak, so that the peak's score is not
-the maximum of a noise. Start, peak and end answer the same problems with the same sampling seeds,
-and their differences are paired by problem. Each test is one-sided at 5%: of campaigns whose policy
-stands still, and whose drop is tested, 5% are called collapsed or declined. The control's own
-panel, with the selection of its peak accounted for, and the per-step pass_rate with its stationary
-null stand beside it, and decide nothing.
+The verdict uses the report panel. Its problems did not select the peak, so the peak's score is not
+a maximum of noisy values. Start, peak and end answer the same problems with the same sampling
+seeds, and their differences are paired by problem. Each test is one-sided at 5%: if the policy does
+not change, 5% of the tested drops are called collapsed or declined. Two other statistics are shown
+and decide nothing: the drop on the control's own panel, corrected for the selection of its peak,
+and the per-step pass_rate with its stationary null.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ class Score:
 
     Attributes:
       pass_at_1: Mean over problems.
-      standard_error: Clustered by problem.
-      problems: N.
-      samples: Completions a problem.
+      standard_error: Standard error, clustered by problem.
+      problems: N, the number of problems.
+      samples: Completions per problem.
     """
 
     pass_at_1: float
@@ -49,13 +49,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class PanelDrop:
-    """The drop on the control's own panel, whose readings selected the peak: see `selected_drop`.
+    """The drop on the control's own panel, whose readings also selected the peak.
 
     Attributes:
-      drop: Largest - last reading, biased upwards.
-      p: With the selection accounted for.
-      readings: K.
-      problems: N.
+      drop: Largest reading - last reading, biased upwards.
+      p: p of the drop, corrected for the selection; see `selected_drop`.
+      readings: K, the number of readings.
+      problems: N, the number of problems.
     """
 
     drop: float
@@ -66,24 +66,25 @@ class PanelDrop:
 
 @dataclass(frozen=True, slots=True)
 class CampaignVerdict:
-    """One finished campaign.
+    """The verdict on one finished campaign.
 
     Attributes:
-      campaign: From 0.
-      peak_step: Where the control's metric peaked; the report panel had no part in that.
-      end_step: The last step, and the number of updates made.
-      start: Report panel, at step 0.
-      peak: At `peak_step`.
-      end: At `end_step`.
-      rise: peak - start; None when the peak is the start, and the rise 0 by construction.
-      drop: peak - end; None when the end is the peak, and the drop 0 by construction.
-      gain: end - start; None when no update was made.
+      campaign: Index of the campaign, from 0.
+      peak_step: Step at which the control's metric peaked. The report panel did not select it.
+      end_step: Last step, which is also the number of updates.
+      start: Report-panel score at step 0.
+      peak: Report-panel score at `peak_step`.
+      end: Report-panel score at `end_step`.
+      rise: peak - start; None if the peak is the start, so that the rise is 0 by construction.
+      drop: peak - end; None if the end is the peak, so that the drop is 0 by construction.
+      gain: end - start; None if no update was made.
       finding: The verdict; see `judge`.
-      panel: The drop on the control's panel; None when its completions were not kept.
-      shape: The control's metric as a trajectory; pass_rate through its rolling mean.
-      noise: The per-step pass_rate against its stationary null; None when the training completions
-        were not kept.
-      permuted: The same against its own steps in random order; None when no sample was drawn.
+      panel: The drop on the control's panel; None if its completions were not kept.
+      shape: Trajectory of the control's metric; pass_rate after its rolling mean.
+      noise: The per-step pass_rate compared with its stationary null; None if the training
+        completions were not kept.
+      permuted: The per-step pass_rate compared with its own steps in random order; None if no
+        samples were drawn.
     """
 
     campaign: int
@@ -104,21 +105,21 @@ class CampaignVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ChainVerdict:
-    """From the initial policy to what the finished campaigns left.
+    """The verdict on a chain, from the initial policy to the last finished campaign.
 
     Attributes:
-      start: The initial policy.
-      end: The end of the last finished campaign.
-      kept: What the control hands on.
-      kept_place: What that was in its campaign: "end" or "peak", or the chain's "start".
-      kept_at: The checkpoint that made the kept policy; None when it is the initial one.
-      end_at: The checkpoint that made the end.
-      best: Report score of the peak of the campaign whose control metric peaked highest.
-      best_campaign: That campaign.
-      end_change: end - start; None when they are one policy.
-      kept_change: kept - start; None when they are one policy.
-      drop: best - kept; None when they are one policy.
-      finding: The verdict on that drop and `kept_change`; see `judge`.
+      start: Score of the initial policy.
+      end: Score at the end of the last finished campaign.
+      kept: Score of the policy that the control hands on.
+      kept_place: Place of the kept policy in its campaign: "end" or "peak", or the chain's "start".
+      kept_at: Checkpoint that first held the kept policy; None if it is the initial policy.
+      end_at: Checkpoint that first held the end policy; None if it is the initial policy.
+      best: Score at the peak of the campaign whose control metric peaked highest.
+      best_campaign: Index of that campaign.
+      end_change: end - start; None if they are the same policy.
+      kept_change: kept - start; None if they are the same policy.
+      drop: best - kept; None if they are the same policy.
+      finding: The verdict on `drop` and `kept_change`; see `judge`.
     """
 
     start: Score
@@ -137,20 +138,20 @@ class ChainVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RunVerdict:
-    """Everything that is concluded from one run.
+    """The verdict on one run.
 
     Attributes:
-      condition: How campaigns were controlled.
-      seed: Of the chain.
-      control_metric: What the control read.
+      condition: The condition, which names how campaigns were controlled.
+      seed: Seed of the chain.
+      control_metric: The metric that the control read.
       finished: Whether all campaigns have ended.
-      planned_campaigns: How many the config asks for.
-      updates: Made so far.
-      margin: What `judge` used.
-      campaigns: The finished ones.
-      holm: Of each, p of its drop adjusted for the number of drops that were tested; None where
-        none was.
-      chain: None before a campaign has ended.
+      planned_campaigns: Number of campaigns in the config.
+      updates: Updates made so far.
+      margin: Margin that `judge` used.
+      campaigns: Verdicts on the finished campaigns.
+      holm: p of each campaign's drop, Holm-adjusted for the number of tested drops; None if the
+        drop was not tested.
+      chain: Verdict on the chain; None before a campaign has ended.
     """
 
     condition: str
@@ -172,28 +173,29 @@ def judge(
     margin: float = MARGIN,
     level: float = LEVEL,
 ) -> Finding:
-    """The verdict on a drop from peak to end, and on the gain from start to end.
+    """Return the finding on a drop from peak to end and on the gain from start to end.
 
-    The first of these that holds:
+    The finding is the first of these that holds:
 
-    - `nothing to lose`: there is a drop to test, but the peak itself is below the margin, so that
-      none could exceed it.
-    - `collapsed`: the drop is above 0 beyond noise, and no smaller than the margin.
+    - `nothing to lose`: end and peak differ, but the peak is below the margin, so that no drop
+      could reach the margin.
+    - `collapsed`: the drop is above 0 beyond noise, and at least the margin.
     - `declined`: the drop is above 0 beyond noise, and smaller than the margin.
-    - `not distinguishable from noise`: neither is that so, nor is the drop below the margin beyond
-      noise: the panel is too small to say.
+    - `not distinguishable from noise`: the drop is not below the margin beyond noise either. The
+      panel is too small to decide.
     - `improved`: the gain is above 0 beyond noise.
-    - `the end is the peak`: one checkpoint is both, and nothing was measured twice.
-    - `stable`: the drop is below the margin beyond noise, which is the equivalence bound.
+    - `the end is the peak`: both are the same checkpoint.
+    - `stable`: the drop is below the margin beyond noise (an equivalence test).
 
-    "Beyond noise" is a one-sided t test over problems at `level`.
+    "Beyond noise" means a one-sided t test over problems at `level`.
 
     Args:
-      drop: peak - end on the report panel; None when they are one policy.
+      drop: peak - end on the report panel; None if they are the same policy.
       peak: pass@1 at the peak.
-      gain: end - start; None when they are one policy.
-      margin: A smaller drop is no collapse.
-      level: Of each test, and so the chance that a drop of 0 is called collapsed or declined.
+      gain: end - start; None if they are the same policy.
+      margin: The smallest drop that counts as a collapse.
+      level: Level of each test, and so the probability that a drop of 0 is called collapsed or
+        declined.
     """
     if drop is not None:
         if peak < margin:
@@ -211,7 +213,7 @@ def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
     """Judge a run, finished or not.
 
     Raises:
-      ValueError: Two scores are of different panels.
+      ValueError: Two scores come from different panels.
     """
     campaigns = tuple(_judge_campaign(run, summary, margin) for summary in run.summaries)
     return RunVerdict(
@@ -229,7 +231,7 @@ def judge_run(run: Run, margin: float = MARGIN) -> RunVerdict:
 
 
 def pass_rate_noise(run: Run, campaign: int) -> NullComparison | None:
-    """A campaign's pass_rate against the null of its own groups; None when those were not kept."""
+    """Compare a campaign's pass_rate with its stationary null; None if its groups were not kept."""
     passed = passed_counts(run, campaign)
     if not len(passed):
         return None
@@ -238,7 +240,10 @@ def pass_rate_noise(run: Run, campaign: int) -> NullComparison | None:
 
 
 def kept_score(run: Run) -> tuple[str, PanelScore]:
-    """What a run with a finished campaign hands on: its place (start, peak or end) and score."""
+    """Return the place (start, peak or end) and score of the policy that a run hands on.
+
+    The run must have a finished campaign.
+    """
     kept = run.summaries[-1].kept
     if kept is None:
         return "start", run.summaries[0].scores["start"]

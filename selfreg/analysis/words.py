@@ -1,14 +1,18 @@
-"""Verdicts in plain English: a line or two for a terminal, each number with what it rests on."""
+"""Verdicts in plain English, in a few lines for a terminal: first the finding, then the numbers."""
 
 from collections import Counter
+from math import hypot
 
 from selfreg.analysis.finding import p_value
 from selfreg.analysis.nullmodel import NullComparison
 from selfreg.analysis.stats import Difference
+from selfreg.analysis.trajectory import COLLAPSE_RATIO
 from selfreg.analysis.verdict import CampaignVerdict, ChainVerdict, Finding, RunVerdict, Score
 
-# More campaigns than this are counted instead of told one by one.
+# Chains with more campaigns than this get a tally in place of a line per campaign.
 TOLD = 3
+# The one-sided 5% quantile of the normal distribution.
+_ONE_SIDED_Z = 1.645
 
 _FINDINGS = {
     Finding.COLLAPSED: "COLLAPSED beyond noise",
@@ -20,16 +24,29 @@ _FINDINGS = {
     Finding.NOTHING_TO_LOSE: "nothing to lose, the peak is below the margin",
     Finding.FAILED: "FAILED",
 }
-# Of a chain: from the best peak of its campaigns to what it keeps.
-_CHAIN_FINDINGS = {**_FINDINGS, Finding.NO_DROP: "no drop, the best peak is kept"}
+# The chain's finding, as a remark on the drop from the best peak to the kept policy.
+_CHAIN_DROPS = {
+    **_FINDINGS,
+    Finding.IMPROVED: "below the margin",
+    Finding.STABLE: "below the margin",
+    Finding.NOISE: "not distinguishable from noise",
+}
+_HEADLINES = {
+    Finding.DECLINED: "the kept policy is a little worse than the best peak",
+    Finding.IMPROVED: "training made the policy better",
+    Finding.STABLE: "the kept policy is about as good as the best peak",
+    Finding.NOISE: "the panel is too small to tell a drop from noise",
+    Finding.NO_DROP: "training did not improve the policy beyond noise",
+    Finding.NOTHING_TO_LOSE: "even the best peak is too low to lose anything",
+}
 
 
 def describe(verdict: RunVerdict) -> str:
-    """Two to five lines: the chain, its campaigns, and what the numbers mean."""
+    """Describe a run in two to five lines: its chain, its campaigns, and the notation."""
     name = f"{verdict.condition} seed {verdict.seed}"
     if verdict.chain is None:
         at = f"{verdict.updates} updates into its first campaign"
-        return f"{name}: unfinished, {at}: no verdict yet."
+        return f"{name}: unfinished, {at}; no verdict yet."
     done, planned = len(verdict.campaigns), verdict.planned_campaigns
     state = "" if verdict.finished else f"UNFINISHED, {done} of {planned} campaigns; "
     lines = [f"{name}: {state}{_chain(verdict, verdict.chain)}"]
@@ -46,7 +63,7 @@ def describe(verdict: RunVerdict) -> str:
 
 
 def campaign_line(campaign: CampaignVerdict) -> str:
-    """One campaign, one sentence."""
+    """Describe one campaign in one sentence."""
     name = f"Campaign {campaign.campaign + 1}"
     finding = finding_words(campaign)
     if campaign.finding is Finding.NOTHING_TO_LOSE:
@@ -64,7 +81,7 @@ def campaign_line(campaign: CampaignVerdict) -> str:
 
 
 def finding_words(campaign: CampaignVerdict) -> str:
-    """The finding with the drop it rests on."""
+    """Return the finding in words, with the drop behind it."""
     words = _FINDINGS[campaign.finding]
     if campaign.drop is not None:
         return f"{words} (drop {interval(campaign.drop)}, {p_value(campaign.drop.p_above())})"
@@ -74,7 +91,7 @@ def finding_words(campaign: CampaignVerdict) -> str:
 
 
 def noise_words(noise: NullComparison) -> str:
-    """The gap of the per-step metric against the null."""
+    """Compare the gap of the per-step pass_rate with its null, in words."""
     steps = noise.reading.steps
     return (
         f"pass_rate gap {noise.gap.observed:.2f}, null {p_value(noise.gap.p)} (n = {steps} steps)"
@@ -82,24 +99,27 @@ def noise_words(noise: NullComparison) -> str:
 
 
 def largest_drop(campaigns: tuple[CampaignVerdict, ...]) -> CampaignVerdict:
-    """The campaign that lost most from peak to end; the first of equals."""
+    """Return the campaign with the largest drop from peak to end; the first among equals."""
     return max(campaigns, key=lambda c: c.drop.mean if c.drop else 0.0)
 
 
 def score(value: Score) -> str:
-    """0.31 ± 0.03."""
+    """Format a score as "0.31 ± 0.03"."""
     return f"{value.pass_at_1:.2f} ± {value.standard_error:.2f}"
 
 
 def interval(value: Difference) -> str:
-    """0.43 [0.37, 0.49]; without an interval when all problems agree, which makes it empty."""
+    """Format a difference as "0.43 [0.37, 0.49]".
+
+    If all problems have the same difference, the interval is empty and left out.
+    """
     if value.standard_error == 0:
         return f"{value.mean:.2f} on every problem"
     return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def change(value: Difference) -> str:
-    """+0.14 [+0.10, +0.18], for what can go either way."""
+    """Format a difference with its sign, as "+0.14 [+0.10, +0.18]"."""
     if value.standard_error == 0:
         return f"{value.mean:+.2f} on every problem"
     return f"{value.mean:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
@@ -107,25 +127,50 @@ def change(value: Difference) -> str:
 
 def _chain(verdict: RunVerdict, chain: ChainVerdict) -> str:
     count = len(verdict.campaigns)
+    best = verdict.campaigns[chain.best_campaign]
+    peak = f" -> {score(chain.best)} at the best peak (campaign {best.campaign + 1}, "
+    peak += f"step {best.peak_step})"
+    if best.campaign == best.peak_step == 0:
+        peak = " at the start (the best peak)"
     ended = (
-        f"pass@1 went from {score(chain.start)} to {score(chain.end)} at the end of "
-        f"{count} campaign{'s' * (count != 1)} and {verdict.updates} updates"
+        f"pass@1: {score(chain.start)}{peak} -> {score(chain.end)} at the end "
+        f"({count} campaign{'s' * (count != 1)}, {verdict.updates} updates)"
     )
-    if chain.end_change is not None:
-        ended += f" ({change(chain.end_change)})"
     if chain.kept_place == "end":
-        kept = f"that end is what {verdict.condition} keeps"
+        kept = "the end"
     elif chain.kept_change is None:
-        kept = f"{verdict.condition} keeps the policy it started from"
+        kept = "the start"
     else:
-        kept = (
-            f"{verdict.condition} keeps the last {chain.kept_place}: {score(chain.kept)} "
-            f"({change(chain.kept_change)})"
-        )
-    if count == 1:  # the campaign's own line says it
-        return f"{ended}; {kept}."
-    fell = "" if chain.drop is None else f" (drop {interval(chain.drop)})"
-    return f"{ended}; {kept}; from the best peak to that: {_CHAIN_FINDINGS[chain.finding]}{fell}."
+        kept = f"the last {chain.kept_place}, {score(chain.kept)}"
+    if chain.kept_change is not None:
+        kept += f" ({change(chain.kept_change)} from the start)"
+    text = f"{_headline(chain)}. {ended}. Kept: {kept}."
+    if count == 1:  # the campaign's own line states its finding
+        return text
+    if chain.drop is None:
+        improved = "" if chain.finding is Finding.IMPROVED else "not "
+        return f"{text} The best peak is kept: {improved}improved beyond noise."
+    drop = f"{interval(chain.drop)}, {_CHAIN_DROPS[chain.finding]}"
+    return f"{text} Drop from the best peak to the kept policy: {drop}."
+
+
+def _headline(chain: ChainVerdict) -> str:
+    """Return the finding on the kept policy as a statement about training."""
+    if chain.finding is not Finding.COLLAPSED:
+        return _HEADLINES[chain.finding]
+    destroyed = chain.kept.pass_at_1 < COLLAPSE_RATIO * chain.best.pass_at_1
+    if _rose(chain):
+        return f"training made the policy better, then {'destroyed it' if destroyed else 'worse'}"
+    return f"training {'destroyed the policy' if destroyed else 'made the policy worse'}"
+
+
+def _rose(chain: ChainVerdict) -> bool:
+    """Return whether the best peak lies above the start beyond noise.
+
+    The scores are paired, so treating them as independent makes this test conservative.
+    """
+    error = hypot(chain.best.standard_error, chain.start.standard_error)
+    return chain.best.pass_at_1 - chain.start.pass_at_1 > _ONE_SIDED_Z * error
 
 
 def _tally(verdict: RunVerdict) -> str:

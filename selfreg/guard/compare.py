@@ -1,7 +1,7 @@
-"""Two policies on one panel that neither was selected by: is one better than a bound?
+"""Test whether one policy beats another by more than a bound, on a panel that selected neither.
 
-The sign-flip test of selfreg.guard.signflip, once. Its assumption: problems are a random sample,
-and each difference lies as likely so far above the bound as below it where the null just holds.
+This is a single sign-flip test (selfreg.guard.signflip). It assumes that the problems are a random
+sample, and that at the edge of the null each difference is symmetric about the bound.
 """
 
 import math
@@ -14,21 +14,26 @@ _HALVINGS = 50
 
 
 def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
-    """P of the null hypothesis that the differences lie at `bound`, or below.
+    """Return the one-sided p of the null hypothesis that the differences lie at or below `bound`.
 
     Args:
-      differences: float64 [N], candidate - incumbent by problem.
-      bound: What is to be exceeded.
+      differences: float64 [N], candidate - incumbent, one value per problem.
+      bound: The difference to exceed.
     """
     return math.exp(log_p(differences - bound))
 
 
 def lowest(differences: np.ndarray, level: float) -> float:
-    """The one-sided lower confidence bound: the largest bound that is exceeded at the level.
+    """Return the one-sided lower confidence bound of the differences.
+
+    It is the largest bound that the test rejects at `level`, found by bisection.
 
     Args:
-      differences: float64 [N], candidate - incumbent by problem.
-      level: Of the test; -inf where so few problems exceed no bound.
+      differences: float64 [N], candidate - incumbent, one value per problem.
+      level: Significance level of the test.
+
+    Returns:
+      The bound, or -inf if there are too few problems to reject any bound.
     """
     low, high = float(differences.min()) - 1.0, float(differences.max())
     if p_above(differences, low) > level:

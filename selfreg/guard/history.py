@@ -1,9 +1,9 @@
-"""Observations as lines of JSON, so that a guard that was stopped goes on from its own file.
+"""Read and write observations as lines of JSON, so that a stopped guard resumes from its own file.
 
-    {"step": 40, "rates": [0.25, 1.0, 0.5]}     the panel: mean reward of each problem
-    {"step": 41, "reward": 0.53}                the mean reward of a training step
+    {"step": 40, "rates": [0.25, 1.0, 0.5]}     panel: mean reward of each problem
+    {"step": 41, "reward": 0.53}                mean reward of a training step
 
-Anything can write such a file; other names beside these are left alone.
+Any program can write this file. Additional keys are ignored.
 """
 
 import json
@@ -15,7 +15,7 @@ from selfreg.guard.records import Logged, Look
 
 
 def line(seen: Look | Logged) -> str:
-    """An observation as one line, with its newline."""
+    """Format an observation as one line, newline included."""
     if isinstance(seen, Look):
         row = {"step": seen.step, "rates": [float(rate) for rate in seen.rates]}
     else:
@@ -24,31 +24,34 @@ def line(seen: Look | Logged) -> str:
 
 
 def parse(text: str, where: str) -> Look | Logged:
-    """The observation of one line.
+    """Parse one line into an observation.
 
     Raises:
-      ValueError: It is none; `where` names the line.
+      ValueError: The line is not an observation; the message starts with `where`.
     """
     try:
         row = json.loads(text)
         step = row["step"]
         if isinstance(step, bool) or int(step) != step:
-            raise TypeError("step is no whole number")
+            raise TypeError("step must be a whole number")
         if "rates" in row:
             rates = tuple(float(rate) for rate in row["rates"])
             if not rates or not all(map(math.isfinite, rates)):
-                raise TypeError("rates must be finite numbers, one a problem")
+                raise TypeError("rates must be finite numbers, one per problem")
             return Look(int(step), rates)
         return Logged(int(step), float(row["reward"]))
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{where} is no observation ({error}): it needs step, and rates or reward: "
+            f"{where} is not an observation ({error}): it needs step and either rates or reward: "
             f"{text[:80]!r}"
         ) from None
 
 
 def read(file: Path, last: int | None = None) -> list[Look | Logged]:
-    """The observations of a file, up to and with step `last`; a torn last line is dropped."""
+    """Read the observations of a file up to and including step `last`.
+
+    A last line without its newline was cut off by a stop, and is dropped.
+    """
     if not file.is_file():
         return []
     lines = file.read_text().split("\n")[:-1]
@@ -57,7 +60,7 @@ def read(file: Path, last: int | None = None) -> list[Look | Logged]:
 
 
 def write(file: Path, observations: Iterable[Look | Logged]) -> None:
-    """Replace the file at once."""
+    """Replace the file atomically."""
     part = file.with_suffix(".part")
     part.write_text("".join(map(line, observations)))
     part.replace(file)

@@ -1,23 +1,24 @@
-r"""Evidence from a log alone: the mean reward of each training step.
+r"""Evidence from a training log: the mean reward of each step, without a panel.
 
-Each step compares a block P of the last n rewards with a reference R of earlier ones. With
-Z = R and (P + margin) together, rewards X, and a scale s fixed by what came before R,
+Each step compares a block P of the last n rewards with a reference R of earlier rewards. Let Z be
+R joined with (P + margin), X the rewards, and s a scale fixed by the rewards that precede R:
 
     log E = [-s sum_P (X + margin) - n log mean_Z exp(-s X)] / tau.
 
-If the rewards of Z are exchangeable, E with tau = 1 has a mean of at most 1: P is then a draw
-without replacement from Z, for which the mean of a product of exp(-s X) is at most the product of
-the means (Maclaurin's inequality; Hoeffding, JASA 58 (1963), section 6). It falls as rewards of P
-rise, so that a policy that improves is covered. E is a bounded form of the permutation e-value of
-Koning, Post-hoc and anytime valid permutation and group invariance testing, arXiv:2310.01153. The
-sum of weight x E over all blocks and steps only grows and has a mean of at most 1: it reaches
-1 / alpha with a probability of at most alpha (Markov).
+If the rewards of Z are exchangeable, then E with tau = 1 has a mean of at most 1. P is then a draw
+without replacement from Z, and for such draws the mean of a product of exp(-s X) is at most the
+product of the means (Maclaurin's inequality; Hoeffding, JASA 58 (1963), section 6). E falls as the
+rewards of P rise, so the bound also holds for a policy that improves. E is a bounded form of the
+permutation e-value of Koning, Post-hoc and anytime valid permutation and group invariance testing,
+arXiv:2310.01153. The sum of weight x E over all blocks and steps never decreases and has a mean of
+at most 1, so it reaches 1 / alpha with probability at most alpha (Markov's inequality).
 
-Assumption: steps are independent, and equally distributed while the policy stands still.
-Problems drawn at random are; a curriculum, a fixed order or filtered data are not. tau >= 1
-tempers E where neighbouring steps are alike: it is the variance of means of 8 steps over what
-single steps imply, from differences of neighbours up to the end of R, within [1, 20]. With it, E is
-approximate; benchmarks.guard shows what it does.
+Assumption: steps are independent, and identically distributed while the policy does not change.
+Random draws of problems satisfy this. A curriculum, a fixed order and filtered data do not.
+tau >= 1 tempers E where neighbouring steps are correlated. It is the variance of means of 8 steps
+divided by the variance that single steps imply, estimated from differences between neighbours up to
+the end of R and clipped to [1, 20]. With tau > 1 the guarantee is approximate; benchmarks.guard
+measures the false alarm rate.
 """
 
 import math
@@ -26,27 +27,27 @@ import numpy as np
 
 from selfreg.guard.weights import over_time
 
-WARMUP = 8  # first steps, which are never compared: a scale needs something to be measured by
+WARMUP = 8  # the first steps only set the scale, and are never compared
 SHORTEST = 4  # n = 4, 8, 16, ...
-RATIOS = (4, 16, 64)  # most steps of R over n
-LEAST_REFERENCE = 1  # least ditto
-GAPS = (0, 1, 2, 4, 8, 16)  # steps between R and P, in n
+RATIOS = (4, 16, 64)  # largest length of R, as a multiple of n
+LEAST_REFERENCE = 1  # smallest length of R, as a multiple of n
+GAPS = (0, 1, 2, 4, 8, 16)  # distance between R and P, as a multiple of n
 SCALES = (1.0, 1 / 3)
 PLANNED_SHARE = 0.5
-SCALE_STEPS = 64  # before R, that its scale is measured by
+SCALE_STEPS = 64  # steps before R from which the scale is estimated
 LEAST_VARIANCE = 1e-6
 ALIKE, MOST_ALIKE = 8, 20.0  # steps in a mean for tau, and the largest tau
-LEAST_STEPS = 32  # that tau needs
+LEAST_STEPS = 32  # with fewer steps tau is 1
 
 
 def gain(rewards: np.ndarray, margin: float, planned: int | None, alpha: float) -> float:
-    """The sum of weight x E over the blocks that end at the last step.
+    """Return the sum of weight x E over the blocks that end at the last step.
 
     Args:
       rewards: float64 [t], mean reward of each step.
-      margin: What is no fall yet.
-      planned: Steps of the whole run; None: unknown.
-      alpha: Of the alarm; it sets the scale s at which E grows fastest at the alarm.
+      margin: The largest fall in mean reward that does not count.
+      planned: Steps of the whole run; None if unknown.
+      alpha: Level of the alarm. It sets s to the scale at which E grows fastest near the alarm.
     """
     t, total = len(rewards), 0.0
     horizon = planned or t
@@ -63,7 +64,14 @@ def gain(rewards: np.ndarray, margin: float, planned: int | None, alpha: float) 
 
 
 def alikeness(rewards: np.ndarray) -> float:
-    """tau: variance of means of 8 steps over what single steps imply; 1 where there are too few."""
+    """Estimate tau: the variance of means of 8 steps over the variance that single steps imply.
+
+    Args:
+      rewards: float64 [t], mean reward of each step.
+
+    Returns:
+      tau in [1, 20]; 1 with fewer than 32 steps.
+    """
     if len(rewards) < LEAST_STEPS:
         return 1.0
     sums = np.concatenate([[0.0], np.cumsum(rewards)])
@@ -74,12 +82,15 @@ def alikeness(rewards: np.ndarray) -> float:
 
 
 def _variance(values: np.ndarray) -> float:
-    """Half the mean squared difference of neighbours, which a trend hardly touches."""
+    """Estimate the variance by half the mean squared difference of neighbours.
+
+    A slow trend hardly changes this estimate.
+    """
     return float(np.mean(np.diff(values) ** 2) / 2)
 
 
 def _blocks(rewards: np.ndarray, margin: float, length: int, nats: float) -> float:
-    """The sum of E over references, for P = the last `length` rewards."""
+    """Sum E over the references, with P = the last `length` rewards."""
     t = len(rewards)
     present = rewards[t - length :] + margin
     total = 0.0
@@ -90,7 +101,7 @@ def _blocks(rewards: np.ndarray, margin: float, length: int, nats: float) -> flo
             break
         tau = alikeness(rewards[WARMUP:end])
         for ratio in RATIOS:
-            # A larger ratio that reaches no further than a smaller one would repeat it.
+            # A larger ratio that reaches no earlier step would repeat the same comparison.
             if ratio > RATIOS[0] and known <= ratio * length // 4:
                 break
             start = max(end - ratio * length, WARMUP)
@@ -103,12 +114,12 @@ def _blocks(rewards: np.ndarray, margin: float, length: int, nats: float) -> flo
 
 
 def log_e(reference: np.ndarray, present: np.ndarray, s: float) -> float:
-    """Log E of one comparison, before tau.
+    """Return log E of one comparison, before the division by tau.
 
     Args:
       reference: float64 [r], rewards of R.
-      present: float64 [n], rewards of P, margin added.
-      s: Scale, one over the unit of the rewards.
+      present: float64 [n], rewards of P with the margin added.
+      s: Scale, in 1 / reward.
     """
     both = np.concatenate([reference, present])
     low = both.min()

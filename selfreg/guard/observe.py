@@ -24,21 +24,21 @@ from selfreg.guard.records import (
 from selfreg.guard.signflip import log_p
 from selfreg.guard.weights import anytime, blocks
 
-ASK_AT = math.log(0.01)  # log p of a block that makes the guard ask for a second panel
-LOG_AVERAGE = 1 / 8  # of a logged reward, in the moving average
-CONFIRM_SHARE = 0.5  # of the panel's level, for the answers
+ASK_AT = math.log(0.01)  # at this log p of a block the guard asks for a second panel
+LOG_AVERAGE = 1 / 8  # weight of a logged reward in the moving average
+CONFIRM_SHARE = 0.5  # share of the panel's level that is kept for confirmations
 
 
 def start(settings: Settings) -> State:
-    """Before the first observation."""
+    """Return the state before the first observation."""
     return State(settings)
 
 
 def observe(state: State, seen: Observation) -> tuple[State, Decision]:
-    """Take in one observation.
+    """Update the guard with one observation.
 
     Raises:
-      ValueError: It cannot follow what was observed before, or is no finite number.
+      ValueError: The observation cannot follow the earlier ones, or holds a non-finite number.
     """
     if isinstance(seen, Look):
         state = _look(state, seen)
@@ -55,16 +55,16 @@ def observe(state: State, seen: Observation) -> tuple[State, Decision]:
 
 
 def level(settings: Settings) -> float:
-    """What one episode may spend of alpha."""
+    """Return the share of alpha that one episode may spend: alpha / (1 + restores)."""
     return settings.alpha / (1 + settings.restores)
 
 
 def _levels(settings: Settings) -> tuple[float, float, float]:
-    """Of one episode: of the panel's looks, of the log, and of confirmations in the whole run."""
+    """Split the level: panel looks per episode, log per episode, confirmations per run."""
     of_panel, of_log = (share * level(settings) for share in SHARES[settings.source])
     if not settings.confirm:
         return of_panel, of_log, 0.0
-    # Confirmations are counted over the run, so that their part of alpha is not shared out.
+    # Confirmations are counted over the whole run, so their level is not split between episodes.
     asked = CONFIRM_SHARE * SHARES[settings.source][0] * settings.alpha
     return (1 - CONFIRM_SHARE) * of_panel, of_log, asked
 
@@ -76,8 +76,8 @@ def _look(state: State, seen: Look) -> State:
     rates = _row(seen.rates, f"the look at step {seen.step}")
     if len(state.steps) and len(rates) != state.sums.shape[1]:
         raise ValueError(
-            f"the look at step {seen.step} has {len(rates)} problems, those before had "
-            f"{state.sums.shape[1]}: a panel is the same problems in the same order"
+            f"the look at step {seen.step} has {len(rates)} problems, earlier looks had "
+            f"{state.sums.shape[1]}: every look needs the same problems in the same order"
         )
     _check_order(state.steps, seen.step, "look")
     if not len(state.steps):
@@ -96,7 +96,7 @@ def _look(state: State, seen: Look) -> State:
 
 
 def _average(state: State, step: int, value: float, share: float) -> State:
-    """Move the average by a share of its distance to a value, and keep where it was best."""
+    """Update the exponential moving average, and record the step where it was largest."""
     average = value if state.average is None else state.average + share * (value - state.average)
     if state.best is None or average >= state.best:
         return replace(state, average=average, best=average, best_step=step)
@@ -123,7 +123,7 @@ def _restored(state: State, seen: Restored) -> State:
     if state.episode > state.settings.restores:
         raise ValueError(
             f"a restore to step {seen.step}, but settings.restores={state.settings.restores} "
-            "are used up: alpha was shared out among that many"
+            "are used up: alpha was split among that many"
         )
     return State(state.settings, episode=state.episode + 1, asked=state.asked)
 
@@ -144,14 +144,17 @@ def _confirmed(state: State, seen: Confirmed) -> State:
 
 
 def _asks(state: State, seen: Observation) -> bool:
-    """Whether a look calls for a second panel: by looks that are new since the last answer."""
+    """Return whether this look calls for a second panel.
+
+    Only blocks of looks made after the last confirmation count.
+    """
     looks = len(state.steps)
     if not (state.settings.confirm and isinstance(seen, Look) and looks > 1) or state.waits:
         return False
     compared = blocks(looks)
     fallen = panel.falls(state.sums, compared, looks, state.settings.margin)
     fresh = looks - compared.lengths >= state.answered
-    # Few p of 0.01 have a smaller z; to ask for one of them less costs nothing but time.
+    # A p of 0.01 rarely has a smaller z. Missing one delays the question, and costs nothing else.
     large = fallen.sum(axis=-1) >= 2 * np.sqrt(np.einsum("bi,bi->b", fallen, fallen))
     return any(log_p(fallen[at]) <= ASK_AT for at in np.flatnonzero(fresh & large))
 
@@ -185,17 +188,19 @@ def _decision(state: State, asks: bool) -> Decision:
 def _row(values: Sequence[float], what: str) -> np.ndarray:
     row = np.asarray(values, np.float64)
     if row.ndim != 1 or not len(row) or not np.isfinite(row).all():
-        raise ValueError(f"{what} must hold a finite number for each problem, got {values!r:.200}")
+        raise ValueError(f"{what} must hold one finite number per problem, got {values!r:.200}")
     return row
 
 
 def _check_order(steps: np.ndarray, step: int, what: str) -> None:
     if len(steps) and step <= steps[-1]:
-        raise ValueError(f"a {what} of step {step} after that of step {steps[-1]}")
+        raise ValueError(
+            f"a {what} of step {step} follows that of step {steps[-1]}: steps must increase"
+        )
 
 
 def _check_size(settings: Settings, problems: int) -> None:
-    """Refuse a panel that could never alarm, whatever it showed."""
+    """Raise if the panel has too few problems ever to raise an alarm."""
     looks = settings.planned or 2
     first, *_ = panel.log_weights(blocks(looks), looks, settings.planned)
     needed = math.ceil(-(first + math.log(_levels(settings)[0])) / math.log(2))

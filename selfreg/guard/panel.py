@@ -1,9 +1,9 @@
 """Evidence from a panel: the same problems measured at every look.
 
-Each look compares a block of the last looks with blocks of as many earlier ones. Blocks being
-equally long, a problem's two means are exchangeable while its rate stands still, so that their
-difference is symmetric: what the sign-flip test asks for. Neither bounds of the rewards nor the
-number of samples enter.
+Each look compares the block of the latest looks with earlier blocks of the same length. Because the
+lengths are equal, the two means of a problem are exchangeable while its rate does not change. Their
+difference is then symmetric, which is the assumption of the sign-flip test. The test needs neither
+bounds on the rewards nor the number of samples.
 """
 
 import math
@@ -14,20 +14,21 @@ import numpy as np
 from selfreg.guard.signflip import log_bound, log_p
 from selfreg.guard.weights import Blocks, blocks, over_time
 
-# log p is counted where its bound is within so many nats of the alarm.
+# The exact log p is computed only where its upper bound is within this many nats of the alarm.
 NEAR = 4.0
 PLANNED_SHARE = 0.9
 
 
 class Strongest(NamedTuple):
-    """The comparison that speaks loudest.
+    """The comparison with the strongest evidence.
 
     Attributes:
-      log_evidence: log(weight / p), nats; the alarm is at log(1 / alpha).
-      log_p: log p, from above.
-      fall: Mean fall of the panel from the reference to the present block, margin not taken off.
-      reference: The looks of the reference block: from this index, and up to that one without it.
-      present: Ditto, of the present block.
+      log_evidence: log(weight / p) in nats; the alarm is at log(1 / alpha).
+      log_p: Upper bound of log p, in nats.
+      fall: Mean fall of the panel from the reference to the present block; the margin is not
+        subtracted.
+      reference: Looks of the reference block, as the half-open range (first, end).
+      present: Looks of the present block, as the half-open range (first, end).
     """
 
     log_evidence: float
@@ -38,13 +39,14 @@ class Strongest(NamedTuple):
 
 
 def falls(sums: np.ndarray, compared: Blocks, looks: int, margin: float) -> np.ndarray:
-    """The fall of each problem between the blocks of each comparison, less the margin.
+    """Return the fall of each problem in each comparison, minus the margin.
 
     Args:
-      sums: float64 [..., T, N], sums of the rates over the looks before; T > looks.
+      sums: float64 [..., T, N], cumulative sums of the rates: row i sums the first i looks. T must
+        exceed `looks`.
       compared: The B comparisons of this look.
-      looks: How many there are by now.
-      margin: What is no fall yet.
+      looks: Number of looks so far.
+      margin: The largest fall in mean reward that does not count.
 
     Returns:
       float64 [..., B, N].
@@ -56,7 +58,13 @@ def falls(sums: np.ndarray, compared: Blocks, looks: int, margin: float) -> np.n
 
 
 def log_weights(compared: Blocks, looks: int, planned: int | None) -> np.ndarray:
-    """log(weight) of each comparison of a look: float64 [B]. `planned`: looks of the whole run."""
+    """Return log(weight) of each comparison of a look: float64 [B].
+
+    Args:
+      compared: The B comparisons of this look.
+      looks: Number of looks so far.
+      planned: Looks of the whole run; None if unknown.
+    """
     omega = over_time(looks - 1, planned and max(1, planned - 1), PLANNED_SHARE)
     return np.log(compared.shares) + math.log(omega)
 
@@ -64,13 +72,14 @@ def log_weights(compared: Blocks, looks: int, planned: int | None) -> np.ndarray
 def strongest(
     sums: np.ndarray, margin: float, planned: int | None, alpha: float
 ) -> Strongest | None:
-    """The strongest evidence of the last look; None with a single look.
+    """Return the strongest evidence of the last look; None with a single look.
 
     Args:
-      sums: float64 [t + 1, N], of the mean rewards of each problem over the looks before.
-      margin: What is no fall yet.
-      planned: Looks of the whole run; None: unknown.
-      alpha: Of the alarm. It decides only where p is counted exactly, not what p is.
+      sums: float64 [t + 1, N], cumulative sums of the mean reward of each problem: row i sums the
+        first i looks.
+      margin: The largest fall in mean reward that does not count.
+      planned: Looks of the whole run; None if unknown.
+      alpha: Level of the alarm. It decides only which p-values are computed exactly.
     """
     looks = len(sums) - 1
     if looks < 2:
@@ -92,9 +101,10 @@ def strongest(
 
 
 def near(log_bounds: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:
-    """Indices, one column an axis, of the comparisons whose p has to be counted exactly.
+    """Return the indices of the comparisons whose p must be computed exactly, one column per axis.
 
-    Counting makes evidence larger only: one that is left out costs power, and never validity.
+    An exact p is never larger than its bound, so leaving a comparison out costs power but never
+    validity.
     """
     reach = weights - log_bounds + math.log(alpha)
     return np.flatnonzero(reach > -NEAR) if reach.ndim == 1 else np.argwhere(reach > -NEAR)

@@ -1,4 +1,4 @@
-"""What the guard is told, what it remembers, and what it answers: frozen, and plain as JSON."""
+"""The guard's input, state and output, as frozen records that convert to plain JSON."""
 
 import json
 import math
@@ -11,29 +11,31 @@ import numpy as np
 
 
 class Source(StrEnum):
-    """What a guard watches, which decides how its alpha is shared out."""
+    """The data that a guard watches. It decides how alpha is split."""
 
     PANEL = "panel"
     LOG = "log"
     BOTH = "both"
 
 
-# Of alpha: for the panel, and for the log.
+# Shares of alpha: (panel, log).
 SHARES = {Source.PANEL: (1.0, 0.0), Source.LOG: (0.0, 1.0), Source.BOTH: (0.8, 0.2)}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is fixed before the first look: the guarantee is for these.
+    """Settings that must be fixed before the first look, because the guarantee depends on them.
 
     Attributes:
-      alpha: The most probability of any false alarm in a whole run.
-      margin: A fall of the mean reward that is no collapse yet.
-      planned: Looks of the whole run; None: unknown. A run that lasts longer is covered too.
-      planned_steps: Ditto, logged rewards.
-      restores: Times that the run may go back and on; an episode may spend alpha / (1 + restores).
-      source: Of the evidence.
-      confirm: Ask for a second panel before it is certain: half of alpha is kept for its answers.
+      alpha: Upper bound of the probability of any false alarm in a whole run.
+      margin: The largest fall in mean reward that does not count as a collapse.
+      planned: Looks of the whole run; None if unknown. The guarantee also covers a longer run.
+      planned_steps: Logged rewards of the whole run; None if unknown. A longer run is covered too.
+      restores: How often the run may restore a checkpoint and continue. Each episode may spend
+        alpha / (1 + restores).
+      source: Where the evidence comes from.
+      confirm: Ask for a second panel before the evidence is conclusive. Half of the panel's level
+        is kept for the confirmations.
     """
 
     alpha: float = 0.05
@@ -61,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The panel at a step: the mean reward of each problem, always in the same order."""
+    """A panel measured at a step: the mean reward of each problem, always in the same order."""
 
     step: int
     rates: Sequence[float]
@@ -69,7 +71,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """The mean reward of a training step, as a log has it."""
+    """The mean reward of a training step, read from a log."""
 
     step: int
     reward: float
@@ -77,19 +79,19 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The run went back to the checkpoint of `step`, and goes on: a new episode."""
+    """The run restored the checkpoint of `step` and continues, which starts a new episode."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The answer to CONFIRM: both policies, measured on one panel of other problems.
+    """The answer to CONFIRM: both policies measured on one panel of other problems.
 
     Attributes:
-      step: Of the current policy.
-      reference: Mean reward of each problem under the checkpoint that was asked for.
-      current: Ditto, under the current policy.
+      step: Step of the current policy.
+      reference: Mean reward of each problem under the reference checkpoint.
+      current: Mean reward of each problem under the current policy.
     """
 
     step: int
@@ -101,7 +103,7 @@ Observation = Look | Logged | Restored | Confirmed
 
 
 class Verdict(StrEnum):
-    """What to do now."""
+    """The action that the guard asks for."""
 
     CONTINUE = "continue"
     CONFIRM = "confirm"  # measure the reference and the current policy on a second panel
@@ -109,17 +111,19 @@ class Verdict(StrEnum):
 
 
 class Decision(NamedTuple):
-    """What the guard says after an observation.
+    """The guard's answer to an observation.
 
     Attributes:
-      verdict: What to do.
-      log_evidence: The largest so far in this episode, over the alarm line, nats: an alarm from 0.
-      fall: Of the panel's mean, where its evidence was largest; with a log alone, of the moving
-        average, from its best to now. None before there is any.
-      reference: The step to go back to, whose moving average was best; None before there is any.
-      since: The first step of the panel's block that is worse; None without.
-      episode: From 1; a restore begins the next.
-      level: What this episode may spend of alpha.
+      verdict: The action that the guard asks for.
+      log_evidence: Largest evidence of this episode so far minus the alarm threshold, in nats. The
+        guard alarms from 0 on.
+      fall: Fall of the panel's mean in the comparison with the most evidence. With a log alone:
+        fall of the moving average from its best to now. None before there is any evidence.
+      reference: The step with the best moving average, to which a run should return; None before
+        the first measurement.
+      since: First step of the panel's present block in that comparison; None without one.
+      episode: Number of the episode, from 1; each restore begins the next.
+      level: Share of alpha that this episode may spend.
     """
 
     verdict: Verdict
@@ -133,7 +137,10 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The strongest evidence so far in an episode; steps are the run's, and inclusive."""
+    """The strongest evidence so far in an episode.
+
+    Both spans are (first, last) training steps, ends included.
+    """
 
     log_evidence: float
     fall: float
@@ -141,27 +148,28 @@ class Found:
     present: tuple[int, int]
 
 
-# Arrays are compared by nobody: two states are equal where their JSON is.
+# Arrays rule out a generated __eq__. Compare the JSON of two states instead.
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """All that the guard remembers.
+    """The complete memory of the guard.
 
     Attributes:
-      settings: As they were at the start.
-      episode: From 1.
-      steps: int64 [t], of the looks of this episode.
-      sums: float64 [t + 1, N], of the rates over the looks before; empty before the first.
+      settings: Settings from the start of the run.
+      episode: Number of the episode, from 1.
+      steps: int64 [t], steps of the looks of this episode.
+      sums: float64 [t + 1, N], cumulative sums of the rates: row i sums the first i looks. Empty
+        before the first look.
       found: The panel's strongest evidence of this episode.
-      average: Moving average of the panel's mean, e = (e + panel) / 2; without a panel, of the
+      average: Moving average of the panel's mean, e = (e + panel) / 2. Without a panel: of the
         logged rewards, e = e + (reward - e) / 8.
-      best: The largest of these.
-      best_step: Where that was: the checkpoint to go back to.
-      reward_steps: int64 [u], of the logged rewards of this episode.
-      rewards: float64 [u].
-      log_sum: The sum of weight x E of the log.
-      asked: Confirmations asked for, over the whole run.
-      waits: Whether the last of them has no answer yet.
-      answered: Looks of this episode when the last answer came.
+      best: Largest value of the moving average.
+      best_step: Step of that value: the checkpoint to return to.
+      reward_steps: int64 [u], steps of the logged rewards of this episode.
+      rewards: float64 [u], the logged rewards of this episode.
+      log_sum: Sum of weight x E from the log.
+      asked: Confirmations requested in the whole run.
+      waits: Whether the last request is still unanswered.
+      answered: Number of looks in this episode when the last answer came.
       confirmed: log(weight / p) of the strongest answer of this episode.
     """
 
@@ -183,7 +191,7 @@ class State:
 
 
 def to_json(state: State) -> str:
-    """A state as one line of JSON, without NaN or infinities."""
+    """Format a state as one line of JSON, without NaN or infinities."""
     plain = {name: getattr(state, name) for name in State.__dataclass_fields__}
     plain |= {name: v.tolist() for name, v in plain.items() if isinstance(v, np.ndarray)}
     plain |= {"settings": asdict(state.settings), "found": state.found and asdict(state.found)}
@@ -191,10 +199,10 @@ def to_json(state: State) -> str:
 
 
 def from_json(text: str) -> State:
-    """The state that `to_json` wrote; it goes on to the bit.
+    """Parse a state that `to_json` wrote. The guard then continues exactly.
 
     Raises:
-      ValueError: It is no such state.
+      ValueError: The text is not a state of the guard.
     """
     try:
         plain = json.loads(text)
@@ -210,4 +218,4 @@ def from_json(text: str) -> State:
         plain["sums"] = plain["sums"].reshape(len(plain["sums"]), -1 if plain["sums"].size else 0)
         return State(**plain)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"this is no state of the guard: {error!r}") from None
+        raise ValueError(f"this is not a state of the guard: {error!r}") from None

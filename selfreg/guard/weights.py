@@ -1,7 +1,7 @@
-"""How the probability of a false alarm is spent over looks and blocks: weights that sum to 1.
+"""Weights that split the false alarm probability over looks and blocks; they sum to at most 1.
 
-A p-value of the test with weight w alarms at p <= alpha w. Whatever the dependence between tests,
-the probability that any of them alarms falsely is then at most alpha (the union bound).
+A test with weight w alarms at p <= alpha w. By the union bound, the probability of any false alarm
+is then at most alpha, whatever the dependence between the tests.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Lengths between the reference and the present block, in lengths of a block.
+# Distances between the reference and the present block, in block lengths.
 GAPS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32)
 
 # sum over i >= 1 of 1 / ((i + 1) ln^2 (i + 1)), rounded up.
@@ -18,15 +18,15 @@ ANYTIME_SUM = 2.10975
 
 
 def anytime(i: int) -> float:
-    """The weight of the i-th test, from 1, of a sequence without end; they sum to less than 1."""
+    """Return the weight of test i (from 1) of an endless sequence; the weights sum to below 1."""
     return 1 / (ANYTIME_SUM * (i + 1) * math.log(i + 1) ** 2)
 
 
 def over_time(i: int, planned: int | None, share: float) -> float:
-    """The weight of the i-th test, from 1, where `planned` tests are expected.
+    """Return the weight of test i (from 1) when `planned` tests are expected.
 
-    `share` of the weight is spent evenly over the planned tests, the rest over all that may follow:
-    a run that lasts longer than planned is still covered.
+    The planned tests divide `share` of the weight evenly. The rest is spread over an endless
+    sequence, so that a run longer than planned is still covered.
     """
     if not planned:
         return anytime(i)
@@ -34,12 +34,12 @@ def over_time(i: int, planned: int | None, share: float) -> float:
 
 
 class Blocks(NamedTuple):
-    """The comparisons of one look, each of two blocks of equal length.
+    """The comparisons of one look, each between two blocks of equal length.
 
     Attributes:
-      lengths: int64 [B], n: looks in a block. The present block is the last n looks.
-      ends: int64 [B], looks up to the end of the reference block.
-      shares: float64 [B], of the look's weight; they sum to 1.
+      lengths: int64 [B], n, the looks in a block. The present block is the last n looks.
+      ends: int64 [B], number of looks up to the end of the reference block.
+      shares: float64 [B], shares of the look's weight; they sum to 1.
     """
 
     lengths: np.ndarray
@@ -49,12 +49,13 @@ class Blocks(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def blocks(looks: int) -> Blocks:
-    """The comparisons after so many looks (at least 2).
+    """Return the comparisons after `looks` looks (at least 2).
 
-    n = 2^j, where max(1, n / 4) divides the number of looks; the reference ends g n looks before
-    the present block begins, g in GAPS. Shares are in proportion to max(1, n / 4) / sqrt(j + 1):
-    each j has its part of the weight, however seldom it is looked at. Of the weights that were
-    tried these found the falls of benchmarks.guard soonest; the guarantee holds for any.
+    Block lengths are n = 2^j where max(1, n / 4) divides the number of looks. The reference ends
+    g n looks before the present block begins, with g in GAPS. Shares are proportional to
+    max(1, n / 4) / sqrt(j + 1), so that each j keeps its part of the weight even though long blocks
+    are compared less often. Of the weights that were tried, these found the falls of
+    benchmarks.guard soonest. The guarantee holds for any weights.
     """
     rows = []
     length, j = 1, 0

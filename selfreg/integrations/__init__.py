@@ -1,1 +1,1 @@
-"""The guard inside other people's trainers. Each module needs its trainer to be installed."""
+"""Tools for other trainers and their logs: the audit, the watcher, and the guard inside TRL."""

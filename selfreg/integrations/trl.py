@@ -1,14 +1,14 @@
-"""The guard for TRL, and for any other trainer built on transformers' Trainer.
+"""The guard as a callback for TRL, and for any other trainer built on transformers' Trainer.
 
     from selfreg.integrations.trl import CollapseGuard
 
     trainer = GRPOTrainer(..., callbacks=[CollapseGuard()])           # watches TRL's own log
-    trainer = GRPOTrainer(..., callbacks=[CollapseGuard(panel)])      # watches a panel: far sooner
+    trainer = GRPOTrainer(..., callbacks=[CollapseGuard(panel)])      # a panel alarms far sooner
 
-On alarm training stops; at its end the Trainer loads the best weights. These lie in
-OUTPUT_DIR/collapse_guard/best-STEP, a whole checkpoint that save_total_limit does not count and
-that resume_from_checkpoint takes. With them lies observations.jsonl, from which a run that is
-resumed goes on as if it had never stopped.
+An alarm stops training, and the Trainer then loads the best weights. They are stored in
+OUTPUT_DIR/collapse_guard/best-STEP, a complete checkpoint that resume_from_checkpoint accepts and
+save_total_limit does not count. OUTPUT_DIR/collapse_guard also holds observations.jsonl, from which
+the guard of a resumed run continues exactly.
 """
 
 import logging
@@ -28,18 +28,20 @@ from selfreg.guard.words import sentence
 FOLDER, OBSERVATIONS, BEST = "collapse_guard", "observations.jsonl", "best-"
 CHECKPOINT = "checkpoint-"
 
-# (model, tokenizer) -> the mean reward of each problem, in one order.
+# (model, tokenizer) -> the mean reward of each problem, always in the same order.
 Panel = Callable[[Any, Any], Sequence[float]]
 
 _log = logging.getLogger(__name__)
 
 
 class CollapseGuard(TrainerCallback):
-    """Stops training when the policy is worse than its best checkpoint, and brings that one back.
+    """Callback that stops training when the policy is worse than its best checkpoint.
+
+    The Trainer then loads that checkpoint.
 
     Attributes:
-      decision: The guard's last one; None before its first observation.
-      alarm: The one sentence of the alarm; "" while there was none.
+      decision: The guard's latest decision; None before its first observation.
+      alarm: The text of the alarm; "" without an alarm.
     """
 
     def __init__(
@@ -50,17 +52,18 @@ class CollapseGuard(TrainerCallback):
         settings: guard.Settings | None = None,
         reward: str = "reward",
     ):
-        """What to watch.
+        """Configure the guard.
 
         Args:
-          panel: Measures the policy on problems that training does not use, the same at every call:
-            see `panel_of`. None: only the log is watched.
+          panel: Measures the policy on problems that training does not use, the same problems at
+            every call: see `panel_of`. None watches only the log.
           every_steps: Steps between looks, and between candidates for the best checkpoint.
-          settings: Of the guard. `planned` and `planned_steps` are filled in from the run.
-          reward: The name of the mean reward in the trainer's log.
+          settings: Settings of the guard. `planned` and `planned_steps` are filled in from the run.
+          reward: Name of the mean reward in the trainer's log.
 
         Raises:
-          ValueError: The settings name a source that is not there.
+          ValueError: The settings do not match the panel, ask for confirmations or restores, or
+            every_steps is below 1.
         """
         source = guard.Source.LOG if panel is None else guard.Source.PANEL
         self.settings = settings or guard.Settings(source=source)
@@ -71,7 +74,8 @@ class CollapseGuard(TrainerCallback):
             )
         if self.settings.confirm or self.settings.restores:
             raise ValueError(
-                "settings.confirm and settings.restores need a loop around the trainer"
+                "settings.confirm and settings.restores need a loop around the trainer, which a "
+                "callback cannot provide: leave them at their defaults"
             )
         if every_steps < 1:
             raise ValueError(f"every_steps={every_steps!r} must be at least 1")
@@ -80,17 +84,17 @@ class CollapseGuard(TrainerCallback):
         self.alarm = ""
         self._state = guard.start(self.settings)
         self._folder = Path()
-        self._kept: float | None = None  # the moving average at the best candidate so far
-        self._keeps = False  # whether the checkpoint that is saved next is that candidate
+        self._kept: float | None = None  # moving average at the best candidate so far
+        self._keeps = False  # whether the next saved checkpoint is that candidate
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin, or go on from the observations up to the step that the run is resumed at."""
+        """Start the guard, or restore it from the observations up to the resumed step."""
         if args.load_best_model_at_end and args.metric_for_best_model:
             raise ValueError(
-                "load_best_model_at_end=True has a rule of its own for the best model; set it to "
-                "False: CollapseGuard loads the best weights itself"
+                "load_best_model_at_end=True selects the best model by another rule. Set it to "
+                "False: the Trainer loads CollapseGuard's best weights at the end"
             )
         self._folder = Path(args.output_dir) / FOLDER
         self._state = guard.start(self._planned(args, state))
@@ -106,7 +110,7 @@ class CollapseGuard(TrainerCallback):
             self._observe(observation)
             if self._is_candidate(observation):
                 self._improves()
-        args.load_best_model_at_end = True  # the Trainer knows how, whatever wraps the model
+        args.load_best_model_at_end = True  # the Trainer can load weights into any wrapped model
         state.best_model_checkpoint = self._best()
         if self.panel is not None and not seen:
             self._look(state, control, kwargs)
@@ -131,7 +135,7 @@ class CollapseGuard(TrainerCallback):
         seen = guard.Logged(state.global_step, float((logs or {})[self.reward]))
         steps = self._state.reward_steps
         if len(steps) and seen.step <= steps[-1]:
-            return  # what is logged twice, at the end of training
+            return  # the end of training logs the last step again
         self._take(seen, state, control)
         if self._is_candidate(seen):
             self._keep(control)
@@ -146,7 +150,7 @@ class CollapseGuard(TrainerCallback):
         if state.is_world_process_zero:
             written = Path(args.output_dir) / f"{CHECKPOINT}{state.global_step}"
             kept = self._folder / f"{BEST}{state.global_step}"
-            shutil.copytree(written, kept, dirs_exist_ok=True)  # a run may write its own again
+            shutil.copytree(written, kept, dirs_exist_ok=True)  # a resumed run may repeat a step
             self._drop_best(kept)
         _wait()
         state.best_model_checkpoint = self._best()
@@ -154,12 +158,12 @@ class CollapseGuard(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say where the run stands; the Trainer has loaded the best weights."""
+        """Log where the run stands, after the Trainer has loaded the best weights."""
         if self.decision is not None and not self.alarm:
             _log.info(self._words(state.global_step))
 
     def _planned(self, args: TrainingArguments, state: TrainerState) -> guard.Settings:
-        """The settings, with what the run plans where they leave it open."""
+        """Return the settings, with open plans filled in from the run."""
         every = max(1, int(state.logging_steps or 1))
         looks, rewards = state.max_steps // self.every_steps + 1, state.max_steps // every
         return replace(
@@ -176,7 +180,7 @@ class CollapseGuard(TrainerCallback):
     def _take(
         self, seen: guard.Look | guard.Logged, state: TrainerState, control: TrainerControl
     ) -> None:
-        """Observe, note it down, and stop on alarm."""
+        """Observe, store the observation, and stop training on an alarm."""
         self._observe(seen)
         if state.is_world_process_zero:
             with (self._folder / OBSERVATIONS).open("a") as file:
@@ -191,13 +195,13 @@ class CollapseGuard(TrainerCallback):
         self._state, self.decision = guard.observe(self._state, seen)
 
     def _is_candidate(self, seen: guard.Look | guard.Logged) -> bool:
-        """Whether a checkpoint may be kept at an observation."""
+        """Return whether a checkpoint may be kept at this observation."""
         return isinstance(seen, guard.Look) or (
             self.panel is None and seen.step % self.every_steps == 0
         )
 
     def _improves(self) -> bool:
-        """Whether the moving average is the best of all candidates; it is one now."""
+        """Record the moving average as a candidate, and return whether it is the best so far."""
         average = self._state.average
         if average is None or (self._kept is not None and average < self._kept):
             return False
@@ -209,7 +213,7 @@ class CollapseGuard(TrainerCallback):
             self._keeps = control.should_save = True
 
     def _save_start(self, state: TrainerState, model: Any) -> None:
-        """Keep the weights that training began with: they may stay the best."""
+        """Keep the initial weights, because they may remain the best."""
         if state.is_world_process_zero:
             model.save_pretrained(self._folder / f"{BEST}{state.global_step}")
         _wait()
@@ -220,7 +224,7 @@ class CollapseGuard(TrainerCallback):
         return sentence(self.decision, self.settings, step, self._best() or "")
 
     def _best(self) -> str | None:
-        """The folder of the best checkpoint."""
+        """Return the folder of the best checkpoint; None before one is kept."""
         found = sorted(self._folder.glob(f"{BEST}*"), key=lambda f: int(f.name[len(BEST) :]))
         return str(found[-1]) if found else None
 
@@ -241,22 +245,26 @@ def panel_of(
     seed: int = 0,
     **columns: Sequence[Any],
 ) -> Panel:
-    """A panel of prompts, scored by a reward function as TRL's trainers take it.
+    """Make a panel of prompts that a reward function scores, called as TRL's trainers call it.
 
-    Every look draws with the same seed, and leaves the random state of training as it was.
+    Every look samples with the same seed, and does not change the random state of training.
 
     Args:
-      prompts: Strings, or conversations as lists of messages; none that training uses.
-      reward: (prompts=, completions=, **columns) -> a number for each completion.
-      samples: Completions a prompt.
-      max_new_tokens: Of a completion.
-      temperature: It should be that of training.
-      batch_size: Completions that are generated at a time.
-      seed: Of the completions.
-      columns: What else the reward function is told of each prompt, such as answer=[...].
+      prompts: Strings, or conversations as lists of messages. Training must not use them.
+      reward: (prompts=, completions=, **columns) -> one number per completion.
+      samples: Completions per prompt.
+      max_new_tokens: Maximum length of a completion, in tokens.
+      temperature: Sampling temperature; it should equal that of training.
+      batch_size: Completions generated at a time.
+      seed: Sampling seed.
+      columns: Further arguments of the reward function, one value per prompt, such as
+        answer=[...].
+
+    Returns:
+      (model, tokenizer) -> the mean reward of each prompt.
 
     Raises:
-      ValueError: A column is not as long as the prompts.
+      ValueError: A column and the prompts differ in length.
     """
     for name, column in columns.items():
         if len(column) != len(prompts):
@@ -311,7 +319,7 @@ def _generate(
 
 
 def _from_first(rates: list[float]) -> list[float]:
-    """The first process's rates, so that all decide alike."""
+    """Broadcast the rates of the first process, so that all processes decide alike."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return rates
     held = [rates]
@@ -320,6 +328,6 @@ def _from_first(rates: list[float]) -> list[float]:
 
 
 def _wait() -> None:
-    """Until the first process has written."""
+    """Wait until the first process has written."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

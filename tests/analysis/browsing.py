@@ -1,4 +1,4 @@
-"""A headless browser, and completions to look at in it."""
+"""Helpers for browser tests: a headless browser, and stored completions to show in it."""
 
 import shutil
 import subprocess
@@ -13,9 +13,9 @@ CHROMIUM = shutil.which("chromium")
 
 
 def keep(folder, step, stream, programs, *, campaign=0, outcome=Outcome.FAILED, detail="line 1"):
-    """Store completions: programs[problem id] is a list, a program a sample.
+    """Store completions: programs[problem id] lists one program per sample.
 
-    A program that starts with "ok" has passed.
+    A program that starts with "ok" counts as passed.
     """
     groups = []
     for name, own in programs.items():
@@ -36,7 +36,7 @@ def keep(folder, step, stream, programs, *, campaign=0, outcome=Outcome.FAILED, 
 
 
 def dump(file: Path, fragment: str, profile: Path, *options: str) -> str:
-    """The page's elements as a browser holds them once its script has run."""
+    """Return the page's DOM after its script has run in a browser."""
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += ["--virtual-time-budget=10000", f"--user-data-dir={profile}", *options]
     result = subprocess.run(

@@ -30,7 +30,7 @@ HOSTILE = '</pre><script>alert(1)</script><img src="http://evil/x.png"> {{ 7 * 7
 
 
 def score_at(level: float) -> PanelScore:
-    """pass@1 of exactly `level`; every second problem is three times as easy as the others."""
+    """Return a score with pass@1 = `level`; half of the problems are three times as easy."""
     rates = np.where(np.arange(PROBLEMS) % 2, 0.5, 1.5) * level
     return PanelScore(tuple(f"main/{i}" for i in range(PROBLEMS)), rates, 8)
 
@@ -90,8 +90,8 @@ def _write(
 ) -> Path:
     """Write a run in which the policy after s updates of campaign c has pass@1 levels[c][s].
 
-    Campaigns from `finished` on have no summary and lack their last record. `capabilities`, name ->
-    place -> pass@1, are those of every campaign.
+    Campaigns from `finished` on have no summary and lack their last record. `capabilities` maps
+    name -> place -> pass@1, and is used for every campaign.
     """
     folder.mkdir(parents=True)
     rundir.write_json(
@@ -149,7 +149,7 @@ def _write(
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run folder below tmp_path: write_run("runs/a", levels, condition="ES", ...)."""
+    """Return a function that writes a run: write_run("runs/a", levels, condition="ES", ...)."""
 
     def write(where: str = "run", *args: Any, **kwargs: Any) -> Path:
         return _write(tmp_path / where, *args, **kwargs)
@@ -159,11 +159,11 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_group() -> Callable[..., Group]:
-    """Makes a graded group: make_group(problem_id, passed, size, program)."""
+    """Return a function that makes a graded group: make_group(name, passed, size, program)."""
     return group_of
 
 
 @pytest.fixture
 def hostile() -> str:
-    """What every program in a written run holds."""
+    """Return the hostile text that every program of a written run contains."""
     return HOSTILE

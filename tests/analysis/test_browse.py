@@ -13,7 +13,7 @@ from tests.analysis.browsing import keep
 
 
 def unpack(payload):
-    """Every completion of a payload as (campaign, step, stream, fields)."""
+    """Return every completion of a payload as (campaign, step, stream, fields)."""
     strings, found = [], []
     for line in zlib.decompress(base64.b64decode(payload)).decode().splitlines():
         campaign, step, stream, fresh, rows = json.loads(line)
@@ -25,13 +25,13 @@ def unpack(payload):
 
 
 def noise(rng, length=300):
-    """A program that hardly compresses."""
+    """Return a program that hardly compresses."""
     return "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz0123456789"), length))
 
 
 @pytest.fixture
 def large(write_run):
-    """20 steps, whose panel of 6 problems is read every 4 of them; 2 or 8 samples a problem."""
+    """Write a run of 20 steps with a panel of 6 problems every 4 steps, 2 or 8 samples each."""
     folder = write_run("run", [[0.1] * 8 + [0.5] + [0.3] * 12])  # the peak is at step 8
     rng = np.random.default_rng(0)
     for step in range(21):
@@ -40,7 +40,7 @@ def large(write_run):
         if step % 4 == 0:
             panel = {f"p/{i}": [noise(rng) for _ in range(2)] for i in range(6)}
             keep(folder, step, "panel", panel)
-    for step in (0, 8, 20):  # what write_run put there is none of this test's business
+    for step in (0, 8, 20):  # replaces the completions that write_run stored
         (folder / f"completions/campaign_00_step_{step:04d}_report.parquet").unlink()
     return load_run(folder)
 
@@ -55,7 +55,7 @@ def test_everything_is_on_the_page_where_it_fits(large):
     assert (0, 5, "train", "t/2", "7") in keys
     row = next(row for _, _, _, row in found)
     assert (row["outcome"], row["grade_detail"], row["spec"]) == ("failed", "line 1", "solve p/0")
-    assert row["text"] == ""  # the completion is the program, which is not said twice
+    assert row["text"] == ""  # the completion equals the program, and is not stored twice
 
 
 @pytest.mark.parametrize("budget", [1_000, 5_000, 20_000, 50_000])
@@ -69,14 +69,14 @@ def test_the_budget_is_kept_and_the_count_is_true(large, budget):
     assert sum(chosen.shown.values()) < sum(chosen.kept.values())
 
 
-def test_a_budget_that_holds_little_is_spent_in_order_of_worth(large):
+def test_a_small_budget_goes_to_the_most_informative_parts(large):
     # One sample 0 of the panel is 6 x 300 characters of 36 letters: 6 x 300 x 5.17 / 6 in base64.
     found = unpack(select(large, 7_000).payload)
     assert {(stream, step, row["sample"]) for _, step, stream, row in found} >= {
         ("panel", 0, "0"), ("panel", 8, "0"), ("panel", 20, "0"),
     }  # fmt: skip
     assert all(row["sample"] == "0" for _, _, stream, row in found if stream == "panel")
-    # Then training groups, from steps all over the run and not from its beginning alone.
+    # Then training groups follow, from steps spread over the whole run.
     found = unpack(select(large, 20_000).payload)
     steps = sorted({step for _, step, stream, _ in found if stream == "train"})
     assert 5 <= len(steps) < 20
@@ -102,7 +102,7 @@ def test_a_payload_holds_no_markup_whatever_the_programs_hold(write_run, hostile
     assert programs[2] == "</script>" * 50
 
 
-def test_what_nobody_sees_is_spelled_out():
+def test_invisible_characters_are_spelled_out():
     assert visible("if a:\n\tb\r\x00\u202e\u200b é ✓") == (
         "if a:\n\tb<U+000D><U+0000><U+202E><U+200B> é ✓"
     )

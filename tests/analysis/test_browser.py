@@ -1,4 +1,4 @@
-"""The browser of completions, in a browser. What it shows is a function of the page's address."""
+"""The browser of completions, run in Chromium. Its content is a function of the page's address."""
 
 import re
 from html import unescape
@@ -16,7 +16,7 @@ ATTACK = (
     "ok</script><script>document.documentElement.dataset.hit = 1</script>"
     '<img src="x" onerror="document.documentElement.dataset.hit = 1">'
 )
-# Each asks for the same problem at the first, the second and the third step.
+# The samples of one problem at the first, the second and the third step.
 PROGRAMS = {
     "p/0": ["ok\na\nb\nc\nd", "a\nc\nx\nd\ny", "a\nc\nx\nd\ny"],
     "p/1": ["one\ntwo", "three", ATTACK],
@@ -26,7 +26,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def look(write_run, tmp_path):
-    """look(name=value, ...): the report's page at that address."""
+    """Return look(name=value, ...), which opens the report's page at that address."""
     folder = write_run("run", [[0.3, 0.5, 0.1]])
     for step in range(3):
         keep(folder, step, "panel", {name: [own[step]] for name, own in PROGRAMS.items()})
@@ -41,12 +41,12 @@ def look(write_run, tmp_path):
 
 
 def keys(page):
-    """The completions that are listed."""
+    """Return the keys of the listed completions."""
     return re.findall(r'data-key="([^"]*)"', page)
 
 
 def shown(page, kind):
-    """The text of an opened completion's <pre> of a class."""
+    """Return the text of the <pre> with this class in an opened completion."""
     (found,) = re.findall(rf'<pre class="{kind}">(.*?)</pre>', page, re.DOTALL)
     lines = re.findall(r"<span[^>]*>(.*?)</span>", found) or [found]
     return unescape("\n".join(lines))
@@ -101,15 +101,15 @@ def test_a_long_diff_keeps_as_many_lines_as_can_be_kept(look):
     assert sum(line[0] == " " for line in diff) == longest[-1, -1]
 
 
-def test_an_unchanged_program_is_said_to_be_one(look):
+def test_an_unchanged_program_is_labelled_as_unchanged(look):
     page = look(open="panel.0.2.0.p/0")
     assert "The same program as at campaign 1, step 1." in page
     assert 'class="diff"' not in page
     assert keys(page)[0] == "panel.0.2.0.p/0"
 
 
-def test_an_address_that_leads_nowhere_is_said_to(look):
-    assert "The one that the address names is not on this page" in look(open="panel.9.9.9.p/0")
+def test_an_address_without_a_completion_is_reported(look):
+    assert "The completion that the link names is not on this page" in look(open="panel.9.9.9.p/0")
 
 
 def test_training_samples_are_compared_with_the_last_time_they_were_drawn(look):
@@ -124,7 +124,7 @@ def test_a_huge_line_is_cut_and_a_nul_is_spelled_out(look):
     assert len(program) < 6_100
 
 
-def test_what_is_chosen_and_opened_is_in_the_address(look):
+def test_the_address_holds_the_filter_and_the_open_completion(look):
     hand = """<script>
     const wait = () => new Promise(done => setTimeout(done, 500));
     (async () => {
@@ -158,23 +158,23 @@ def test_hostile_programs_do_nothing(look):
     page = look(open="panel.0.2.0.p/1")
     assert "data-hit" not in page.split("<head>")[0]
     assert shown(page, "program") == ATTACK
-    # Nor would they if they had got into the page as they are: its policy names its one script.
+    # Even unescaped they would not run, because the page's policy allows only its own script.
     html = look.report.read_text()
     look.report.write_text(html.replace("<h1>", ATTACK + "<h1>"))
     assert "data-hit" not in look().split("<head>")[0]
-    # That this test could have seen them:
+    # Check that this test can detect a script that runs:
     look.report.write_text(
         re.sub(r"<meta http-equiv[^>]*>", "", html).replace("<h1>", ATTACK + "<h1>")
     )
     assert "data-hit" in look().split("<head>")[0]
 
 
-def test_without_scripts_everything_else_is_there(look):
+def test_without_scripts_the_rest_of_the_page_works(look):
     html = look.report.read_text()
     look.report.write_text(re.sub(r"; script-src [^;\"]*", "", html))
     page = look()
     assert "COLLAPSED" in page
-    assert "The browser of completions needs JavaScript" in page
+    assert "Browsing completions needs JavaScript" in page
     assert re.search(r'<div id="browser" hidden', page)
     assert keys(page) == []
 

@@ -28,7 +28,7 @@ def stop_one(values, steps, decline=0.02, declines=3):
 
 
 def test_the_online_rule_by_hand():
-    # Declines of .02 and less do not count, and a recovery starts the count again.
+    # Declines of at most .02 do not count, and a recovery resets the count.
     values = [0.2, 0.5, 0.48, 0.4, 0.3, 0.49, 0.4, 0.3, 0.2, 0.9]
     stops = online_stop(np.array(values))
     assert (stops.stop_step, stops.kept, stops.kept_step, stops.fired) == (8, 0.5, 1, True)
@@ -38,7 +38,7 @@ def test_the_online_rule_by_hand():
     assert (flat.stop_step, flat.kept_step, flat.fired) == (7, 0, False)
 
 
-def test_nothing_measured_is_nothing_kept():
+def test_a_series_without_readings_keeps_nothing():
     stops = online_stop(np.full((2, 4), NAN))
     assert np.isnan(stops.stop_step).all()
     assert np.isnan(stops.kept).all()
@@ -128,11 +128,11 @@ def test_traces_become_arrays():
         [[[0.1, NAN, 0.3], [0.2, 0.4, NAN]], [[0.5, NAN, NAN], [NAN] * 3]],
     )
     assert updates.tolist() == [[2, 1], [0, 0]]
-    with pytest.raises(ValueError, match="no trace"):
+    with pytest.raises(ValueError, match="no chain has a trace"):
         stack([])
 
 
 @pytest.mark.parametrize(("values", "updates"), [((2, 3), (2, 3)), ((2, 3, 4), (2, 4))])
 def test_shapes_must_fit(values, updates):
-    with pytest.raises(ValueError, match="needs values"):
+    with pytest.raises(ValueError, match="values must have the axes"):
         chains(np.zeros(values), np.zeros(updates))

@@ -23,7 +23,7 @@ FALL, RISE = [[0.3, 0.5, 0.1, 0.0]], [[0.3, 0.4, 0.5]]
 
 @pytest.fixture
 def judged(write_run):
-    """Judges runs that it writes: judged(("A0", 7, levels), ...)."""
+    """Return a function that writes and judges runs: judged(("A0", 7, levels), ...)."""
 
     def write(*wanted, **kwargs):
         place = kwargs.get("name", "runs")
@@ -65,9 +65,9 @@ def test_one_seed_is_paired_by_problem_only(judged):
     lines = describe(pairing)
     assert lines[0].startswith("Kept by ES - kept by A0, seed 7: +0.50 [+0.33, +0.67], paired")
     assert "n = 12 problems x 8 samples" in lines[0]
-    assert "One seed" in lines[1]
+    assert "one training seed" in lines[1]
     assert "different numbers of updates (ES 2; A0 3)" in lines[-1]
-    assert "a control with equal updates is owed" in lines[-1]
+    assert "Run a control with equal updates" in lines[-1]
 
 
 def test_several_seeds_are_paired_by_seed(judged):
@@ -77,7 +77,7 @@ def test_several_seeds_are_paired_by_seed(judged):
     assert pairing.seeds == (7, 11)
     assert pairing.over_seeds.differences == pytest.approx((0.2, 0.3))
     assert pairing.over_seeds.sign_flip_p == 0.5
-    assert describe(pairing) == []  # all is in its row, and the updates are equal
+    assert describe(pairing) == []  # its table row says everything, and the updates are equal
     (shown,) = differences([pairing])
     assert shown == {
         "kept by": "ES - A0", "seeds": "2", "mean [95% t]": "+0.250 [-0.385, +0.885]",
@@ -109,7 +109,7 @@ def test_each_is_paired_with_the_baseline_and_with_its_equal_updates_control(jud
         ("A0", "GRPO"), ("EQ", "GRPO"), ("ES", "GRPO"), ("ES", "EQ"),
     ]  # fmt: skip
     warned = {p.name for p in pair(runs) if any("WARNING" in line for line in describe(p))}
-    assert warned == {"GRPO"}  # it has no control with equal updates, and made fewer
+    assert warned == {"GRPO"}  # it made fewer updates and has no equal-updates control
     with pytest.raises(ValueError, match=r"--baseline=A3: the conditions are A0, EQ, ES, GRPO"):
         pairs(baseline="A3")
 
@@ -120,18 +120,19 @@ def test_waves_are_compared_within_themselves(judged):
     assert [(p.name, p.baseline) for p in pair(runs)] == [
         ("one/ES", "one/A0"), ("two/M1", "one/A0"), ("two/M2", "one/A0"),
     ]  # fmt: skip
-    runs += judged(("A0", 7, FALL), name="three")  # now it is not clear whose A0
+    runs += judged(("A0", 7, FALL), name="three")  # a second A0 leaves the baseline unclear
     assert [(p.name, p.baseline) for p in pair(runs)] == [
         ("one/ES", "one/A0"), ("two/M2", "two/M1"),
     ]  # fmt: skip
 
 
-def test_what_cannot_be_paired_is_named(judged):
+def test_seeds_that_cannot_be_paired_are_named(judged):
     runs = judged(("A0", 7, FALL)) + judged(("ES", 7, RISE), finished=0)
     (pairing,) = pair(runs)
     assert pairing.seeds == ()
     assert describe(pairing) == [
-        "Kept by ES - kept by A0, not paired: seed 7, unfinished or of other report panels."
+        "Kept by ES - kept by A0: seed 7 left out, because a run is unfinished or the report "
+        "panels differ."
     ]
     assert pair(judged(("A0", 11, FALL), ("ES", 17, RISE))) == []
 
@@ -162,13 +163,13 @@ def test_a_folder_of_runs(judged, tmp_path):
     assert "0.50 ± 0.08 0.00 ± 0.00 0.00 ± 0.00" in shown  # not cut at 80 columns
     assert "WARNING" in shown
     assert (out / "trajectory.png").exists()
-    assert "a control with equal updates is owed" in (out / "comparison.md").read_text("utf-8")
+    assert "Run a control with equal updates" in (out / "comparison.md").read_text("utf-8")
     html = (out / "report.html").read_text(encoding="utf-8")
     assert 'href="../runs/A0/seed_7/report.html"' in html
     assert (tmp_path / "runs/A0/seed_7/report.html").exists()
 
 
-def test_a_report_is_written_anew_only_when_the_run_has_gone_on(judged, tmp_path):
+def test_a_report_is_rewritten_only_if_the_run_has_continued(judged, tmp_path):
     judged(("A0", 7, FALL), ("ES", 7, RISE))
     folder, console = tmp_path / "runs", Console(quiet=True)
     compare_folder(folder, folder, console)

@@ -84,7 +84,7 @@ def test_every_policy_is_listed_once(capable):
         (0, "start", 0, 0), (0, "peak", 1, 1), (0, "end", 3, 3),
         (1, "start and peak", 0, 3), (1, "end", 2, 5),
     ]  # fmt: skip
-    # The first campaign made what the second one started from, and has its row.
+    # The second campaign's start is listed as a policy of the first.
     listed = [(row["campaign"], row["policy"]) for row in score_rows(measured(capable))]
     assert listed == [
         ("1", "start, step 0"), ("1", "peak, step 1"), ("1", "end, step 3"), ("2", "end, step 2"),

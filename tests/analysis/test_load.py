@@ -39,12 +39,12 @@ def test_a_torn_line_is_dropped(write_run):
 def test_find_runs_below_a_folder(write_run, tmp_path):
     folders = [write_run("runs/tiny/ES/seed_7", condition="ES"), write_run("runs/tiny/A0/seed_7")]
     (tmp_path / "runs" / "other").mkdir()
-    (tmp_path / "runs" / "other" / METRICS).touch()  # without a config it is no run
+    (tmp_path / "runs" / "other" / METRICS).touch()  # a folder without a config is not a run
     assert find_runs(tmp_path / "runs") == sorted(folders)
     assert find_runs(folders[0]) == [folders[0]]
 
 
-def test_what_cannot_be_found_or_read(write_run, tmp_path):
+def test_folders_without_a_readable_run_are_refused(write_run, tmp_path):
     with pytest.raises(ValueError, match="not a folder"):
         find_runs(tmp_path / "absent")
     with pytest.raises(ValueError, match="no run in"):
@@ -79,8 +79,8 @@ def test_passed_counts_are_those_of_the_training_groups(write_run):
     assert not len(passed_counts(bare, 0))
 
 
-def test_a_campaigns_start_goes_by_the_name_of_what_made_it(write_run):
-    # Campaign 1 peaks at its start, which is campaign 0's peak; so does campaign 2.
+def test_a_campaigns_start_resolves_to_the_checkpoint_that_made_it(write_run):
+    # Campaigns 1 and 2 peak at their starts, which are campaign 0's peak.
     levels = [[0.3, 0.5, 0.2], [0.5, 0.4, 0.3], [0.5, 0.4]]
     run = load_run(write_run("run", levels, condition="ES"))
     assert checkpoint_of_origin(run, Checkpoint(2, 0)) == Checkpoint(0, 1)
@@ -90,7 +90,7 @@ def test_a_campaigns_start_goes_by_the_name_of_what_made_it(write_run):
     assert report_completions(run, None)[0]["problem_id"] == "main/0"
 
 
-def test_labels_name_the_config_only_where_it_differs(write_run):
+def test_labels_name_the_config_only_if_the_names_differ(write_run):
     a, b = load_run(write_run("a")), load_run(write_run("b", condition="ES"))
     c = load_run(write_run("c", name="grpo"))
     assert label_runs([a, b]) == ["A0", "ES"]

@@ -37,11 +37,11 @@ def test_the_papers_statistics_come_from_a_policy_that_does_not_change(mean, pea
     assert null.gap.mean() == pytest.approx(gap, abs=0.006)
     shares = [exceeds(null.gap, level).mean() for level in (0.2, 0.3, 0.5)]
     assert shares == pytest.approx(rates, abs=0.008)
-    # The paper reads .78 as a cliff.
+    # The paper interprets .78 as a cliff.
     assert 0.65 < np.nanmean(np.minimum(null.phase_transition, 1)) < 0.75
 
 
-def test_more_problems_a_step_leave_less_to_fall():
+def test_more_problems_per_step_make_the_null_gap_smaller():
     gaps = [simulate(Beta(0.2, 5), Reading(20, 16, p), 2_000).gap.mean() for p in (1, 4, 16)]
     assert gaps[0] > 1.7 * gaps[1] > 2.8 * gaps[2]
 
@@ -52,7 +52,7 @@ def test_fit_by_hand():
 
 
 @pytest.mark.parametrize("beta", [Beta(0.2, 5), Beta(0.5, 0.5), Beta(0.05, 20)])
-def test_fit_recovers_what_made_the_counts(beta):
+def test_fit_recovers_the_distribution_behind_the_counts(beta):
     rng = np.random.default_rng(0)
     a, b = beta.mean * beta.concentration, (1 - beta.mean) * beta.concentration
     counts = rng.binomial(16, rng.beta(a, b, 100_000))
@@ -68,7 +68,7 @@ def test_fit_recovers_what_made_the_counts(beta):
         ([16, 16], 16, Beta(1.0, 1e3)),
         ([8, 8, 8, 8], 16, Beta(0.5, 1e3)),  # less spread than binomial
         ([0, 16, 0, 16], 16, Beta(0.5, pytest.approx(1e-3))),  # all or nothing
-        ([0, 1, 1, 1], 1, Beta(0.75, 1e3)),  # one completion says nothing of the spread
+        ([0, 1, 1, 1], 1, Beta(0.75, 1e3)),  # single completions show no spread
         ([4], 16, Beta(0.25, 1e3)),
     ],
 )
@@ -87,7 +87,7 @@ def test_p_is_small_for_a_collapse_and_large_for_a_flat_line():
     level = np.where(np.arange(steps) < 30, 0.6, 0.0)
     passed = rng.binomial(64, level)
     reading = Reading(steps, 16, problems=4)
-    # Four groups a step, of 16 each.
+    # Four groups of 16 per step.
     groups = rng.multivariate_hypergeometric
     counts = np.concatenate([groups([16] * 4, k) for k in passed])
     result = compare(passed / 64, counts, reading, campaigns=500)
@@ -114,13 +114,13 @@ def test_a_stationary_policy_is_rarely_called_significant():
     for _ in range(200):
         passed = rng.binomial(16, rng.beta(1, 4, 20))
         p.append(compare(passed / 16, passed, PAPER, campaigns=200).gap.p)
-    # 5% and its error of 1.5%; below it, as the fit is made to the same groups.
+    # 5% with an error of 1.5%. The rate is lower, because the null is fitted to the same groups.
     assert np.mean(np.array(p) <= 0.05) <= 0.09
     assert 0.35 < np.mean(p) < 0.65
 
 
 def test_the_length_must_fit():
-    with pytest.raises(ValueError, match="reading of 20"):
+    with pytest.raises(ValueError, match=r"not reading\.steps=20"):
         compare(np.zeros(19), np.zeros(20, int), PAPER)
 
 
@@ -137,8 +137,8 @@ def test_p_and_null_are_always_defined(counts, problems, seed):
         assert 0 <= test.null_low <= test.null_high <= 1
 
 
-def test_the_specs_ranges():
-    """Over means of .17 to .20, to two digits: peak, end and gap, and how many gaps are large."""
+def test_the_null_reproduces_the_ranges_of_the_specification():
+    """Peak, end, gap and the share of large gaps, to two digits, for means of .17 to .20."""
     ranges = {
         "peak": (0.33, 0.37), "end": (0.17, 0.20), "gap": (0.16, 0.17),
         0.2: (0.28, 0.33), 0.3: (0.11, 0.13), 0.5: (0.02, 0.02),
@@ -152,7 +152,7 @@ def test_the_specs_ranges():
 
 
 @pytest.mark.parametrize("beta", [Beta(0.2, 5), Beta(0.6, 1.0)])
-def test_the_likelihood_recovers_what_made_the_counts(beta):
+def test_the_likelihood_recovers_the_distribution_behind_the_counts(beta):
     rng = np.random.default_rng(0)
     a, b = beta.mean * beta.concentration, (1 - beta.mean) * beta.concentration
     counts = rng.binomial(16, rng.beta(a, b, 5_000))
@@ -179,7 +179,7 @@ def test_measured_rates_are_drawn_as_they_are():
     assert (readings(np.array([1.0]), Reading(5, 4, 3), 10) == 1).all()
 
 
-def test_selection_bias_is_what_a_peak_gains_and_more_campaigns_gain_more():
+def test_selection_bias_is_the_excess_of_the_peak_and_grows_with_campaigns():
     beta = Beta(0.17, 5)
     null = simulate(beta, PAPER, campaigns=3_000)
     one = selection_bias(beta, PAPER)
@@ -209,18 +209,18 @@ def test_permuted_steps_against_all_orders():
     assert result.gap.null_mean == pytest.approx(np.mean(gaps), abs=0.005)
 
 
-def test_still_campaigns_are_a_null_of_their_own():
+def test_campaigns_that_do_not_learn_are_a_null():
     still = [np.array([0.3, 0.3, 0.2]), np.array([0.2, 0.3, 0.3]), np.array([0.4, 0.3, 0.3])]
     result = beside(np.array([0.3, 0.6, 0.1]), still, Reading(3, 16, window=1))
     assert (result.kind, result.simulated, result.beta) == ("A/A", 3, None)
     assert result.gap.null_mean == pytest.approx(0.2 / 3)
-    assert result.gap.p == 0.25  # none of three is as large
+    assert result.gap.p == 0.25  # none of the three null gaps is as large
     assert result.peak.p == 0.25
     assert result.collapse_rate == 0
     assert beside(np.array([0.3, 0.3, 0.2]), still, Reading(3, 16, window=1)).gap.p == 0.75
     with pytest.raises(ValueError, match="at least one"):
         beside(np.zeros(3), [], Reading(3, 16))
-    with pytest.raises(ValueError, match="reading of 3"):
+    with pytest.raises(ValueError, match=r"not reading\.steps=3"):
         beside(np.zeros(3), [np.zeros(4)], Reading(3, 16))
 
 

@@ -37,7 +37,7 @@ def run(write_run):
 
 
 def lines(figure, colour):
-    """x and y of the lines of one colour in the top axes."""
+    """Return x and y of the lines of one colour in the top axes."""
     found = [line for line in figure.axes[0].lines if line.get_color() == colour]
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
 
@@ -47,7 +47,7 @@ def test_the_panel_is_drawn_against_cumulative_updates(run):
     assert campaign_starts(run) == [0, 3]
     assert [0, 1, 2, 3] in [x for x, _ in drawn]
     assert [3, 4, 5] in [x for x, _ in drawn]
-    assert ([1, 3], pytest.approx([0.5, 0.5])) in drawn  # the thread from the peak to the restart
+    assert ([1, 3], pytest.approx([0.5, 0.5])) in drawn  # dotted, to the next campaign
 
 
 def test_more_conditions_than_colours_have_axes_of_their_own(write_run):
@@ -69,7 +69,7 @@ def test_two_conditions_have_two_colours_and_a_legend(run, write_run):
     assert labels[:2] == ["A0, seed 7", "ES, seed 7"]
 
 
-def test_several_seeds_are_a_thin_line_each(write_run):
+def test_several_seeds_are_drawn_as_thin_lines(write_run):
     runs = [load_run(write_run(f"a{seed}", LEVELS, seed=seed)) for seed in (7, 11)]
     figure = trajectory_figure(runs)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A0, 2 seeds"]
@@ -128,9 +128,9 @@ def test_bars_of_a_long_run_are_means_over_a_few_steps(write_run):
     assert bars[0].shares[Outcome.PASSED] == pytest.approx(0.5)
 
 
-def test_the_null_band_holds_95_percent_of_a_policy_that_stands_still(run):
-    # Every group passed in full or not at all, half of them: rates near 0 and 1, so that the band
-    # of one step's reading is all of [0, 1], and that of a mean of three is, too: p(1, 1, 1) = 1/8.
+def test_the_null_band_holds_95_percent_of_a_constant_policy(run):
+    # Half of the groups passed completely and half not at all, so the rates are near 0 and 1. The
+    # band of a single reading is then [0, 1], and so is that of a mean of three: p(1, 1, 1) = 1/8.
     pass_rate = np.array([1.0, 0.0, 1.0])
     half = compare(pass_rate, np.array([16, 0, 16, 0]), Reading(3, 16))
     still = compare(pass_rate, np.array([8] * 40), Reading(3, 16))
@@ -154,7 +154,7 @@ def test_the_band_is_drawn_for_each_campaign_that_has_one(run):
     assert "noise alone, 95%" in labels
 
 
-def test_decisions_stand_on_the_time_axis(run):
+def test_decisions_share_the_axis_of_updates(run):
     plan = Plan(None, 9, 1e-3, 0.0, action="reuse")
     pilot = Plan(None, 10, 1e-4, 0.0, action="pilot")
     decided = [Decided(0, plan, None, 3, (2,), True), Decided(1, pilot, None, 2, (), True)]
@@ -170,7 +170,7 @@ def test_decisions_stand_on_the_time_axis(run):
 
 
 def test_variety_counts_texts_and_solutions(run):
-    # Every training program of a written run is the same one: one solution where any passed.
+    # All training programs of a written run are equal, so a step with a pass has one solution.
     first = variety(run)[0]
     assert first.updates.tolist() == [0, 1, 2]
     np.testing.assert_allclose(first.solutions, [1 / 16, 1 / 16, 1 / 16])

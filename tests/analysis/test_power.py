@@ -33,7 +33,7 @@ def test_the_detectable_effect_has_the_power_that_was_asked_for():
     for n, power in ((5, 0.8), (3, 0.9), (40, 0.5)):
         effect = minimal_detectable_effect(0.07, n, power)
         assert power_of(effect, 0.07, n) == pytest.approx(power, abs=1e-6)
-    # Five seeds see nothing below 1.7 standard deviations.
+    # Five seeds detect no effect below 1.7 standard deviations.
     assert minimal_detectable_effect(1.0, 5) == pytest.approx(1.68, abs=0.01)
 
 
@@ -50,7 +50,7 @@ def test_spread_by_hand():
 
 
 def drops(rng, drop, rates, problems, samples, runs):
-    """Measured differences [runs, problems] of policies that lose `drop` in proportion."""
+    """Simulate differences [runs, problems] if all rates fall by one share, `drop` on average."""
     a, b = rates.mean * rates.concentration, (1 - rates.mean) * rates.concentration
     before = rng.beta(a, b, (runs, problems))
     after = before * (1 - drop / rates.mean)
@@ -65,7 +65,7 @@ def test_power_of_a_panel_against_simulation(mean, drop):
     assert power_of_panel(drop, 96, 8, rates) == pytest.approx(np.mean(p <= 0.05), abs=0.02)
 
 
-def test_a_panel_of_the_said_size_sees_the_drop():
+def test_a_panel_of_the_returned_size_finds_the_drop():
     rates = Beta(0.5, 2.0)
     problems = panel_size(0.05, 8, rates, power=0.8)
     assert power_of_panel(0.05, problems, 8, rates) >= 0.8
@@ -84,6 +84,6 @@ def test_a_panel_of_the_said_size_sees_the_drop():
         lambda: spread_of_drop(0.1, Beta(0.5, 2.0), 0),
     ],
 )
-def test_impossible_wishes_are_refused(call):
+def test_impossible_arguments_are_refused(call):
     with pytest.raises(ValueError):
         call()

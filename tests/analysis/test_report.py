@@ -91,13 +91,13 @@ def test_programs_are_shown_but_never_run(write_run, hostile):
     assert is_self_contained(page)
     assert html.count("<script") == 2
     _, script = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
-    assert f"script-src '{csp_hash(script)}'" in html  # a browser runs this one and no other
+    assert f"script-src '{csp_hash(script)}'" in html  # browsers run only this script
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script)
     assert "evil" in page.text  # as text, and in no attribute
     assert visible(hostile) in page.text
     assert "\x00" not in html
     assert "<b>name" not in html
-    assert "default-src 'none'" in html  # and a browser is told to load nothing
+    assert "default-src 'none'" in html  # browsers load no other resource
 
 
 @pytest.mark.parametrize("finished", [0, 1])
@@ -128,12 +128,13 @@ def test_a_run_without_completions_or_manifest(write_run):
 def test_a_report_says_what_it_left_out(write_run, monkeypatch):
     folder = write_run("run", [[0.3, 0.5, 0.1]])
     run = load_run(folder)
-    assert selected(select(run, 1_000_000)).startswith("All 104 completions")  # 2 x 16 and 3 x 24
+    told = selected(select(run, 1_000_000))
+    assert told.startswith("This page holds all 104 completions")  # 2 x 16 and 3 x 24
     few = selected(select(run, 500))
     assert "of the 104 completions" in few
     assert "of 72" in few
     assert "of 32" in few
-    monkeypatch.setattr(report, "PAGE_BYTES", 0)  # the pictures alone are more
+    monkeypatch.setattr(report, "PAGE_BYTES", 0)  # the pictures alone exceed this
     monkeypatch.setattr(report, "LEAST_BYTES", 500)
     write_report(folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
@@ -142,7 +143,7 @@ def test_a_report_says_what_it_left_out(write_run, monkeypatch):
     assert len(packed) <= 500
 
 
-def test_what_a_language_model_said_is_shown_and_does_nothing(write_run, hostile):
+def test_a_language_models_answer_is_shown_and_cannot_run(write_run, hostile):
     folder = write_run("run", [[0.3, 0.5, 0.1], [0.1, 0.2, 0.1]])
     answers = [None, Answer(hostile, question="how many steps?", model="<b>m</b>")]
     for summary, answer in zip(load_run(folder).summaries, answers, strict=True):
@@ -152,7 +153,7 @@ def test_what_a_language_model_said_is_shown_and_does_nothing(write_run, hostile
     write_report(folder)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert is_self_contained(page)
-    for expected in ("how many steps?", "what <b>m</b>", visible(hostile)):
+    for expected in ("how many steps?", "Campaign 2: <b>m</b>", visible(hostile)):
         assert expected in page.text
 
 
@@ -177,7 +178,7 @@ def test_examples_name_each_policy_once(write_run):
     assert places == ["start and peak", "end"]
 
 
-def test_every_statistic_stands_beside_its_nulls(write_run):
+def test_every_statistic_is_listed_with_its_nulls(write_run):
     levels = [[0.5, 0.75, 1.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]]
     (campaign,) = judge_run(load_run(write_run("run", levels))).campaigns
     rows = {row["statistic"]: row for row in null_rows(campaign)}
@@ -206,7 +207,7 @@ def test_json_in_words():
     assert words({"a": [1, 2], "b": None, "c": []}) == "a 1, 2; b none; c none"
 
 
-def test_templates_refuse_what_they_are_not_given():
+def test_templates_refuse_missing_values():
     with pytest.raises(Exception, match="undefined"):
         render("comparison.html.j2", title="x")
 

@@ -11,7 +11,7 @@ counts = st.lists(
 
 
 def permuted_p(panels, draws=4_000):
-    """The share of orders of each problem's readings that show as large a drop."""
+    """Return the share of random orders of each problem's readings with as large a drop."""
     rng = np.random.default_rng(0)
     drop = panels.mean(axis=1).max() - panels.mean(axis=1)[-1]
     hits = 0
@@ -50,7 +50,7 @@ def test_more_readings_make_the_same_drop_less_surprising():
     assert float(ten.p) > 2 * float(two.p)
 
 
-def test_equal_readings_and_a_rise_are_no_drop():
+def test_equal_readings_and_a_rise_have_no_drop():
     same = np.tile([0.25, 1.0, 0.5], (4, 1))
     assert (float(selected_drop(same).p), float(selected_drop(same).drop)) == (1, 0)
     rise = selected_drop(np.array([[0.0, 0.5], [1.0, 0.5]]))
@@ -59,7 +59,7 @@ def test_equal_readings_and_a_rise_are_no_drop():
 
 @settings(max_examples=40)
 @given(counts)
-def test_campaigns_together_are_each_alone(panels):
+def test_a_batch_of_campaigns_equals_each_campaign_alone(panels):
     together = selected_drop(np.stack([panels, panels[::-1]]))
     for i, one in enumerate((panels, panels[::-1])):
         alone = selected_drop(one)

@@ -12,7 +12,7 @@ FALL, RISE = (0.5, 0.25, 0.0, 0.0, 0.1), (0.25, 0.5, 0.75, 0.6)
 
 @pytest.fixture
 def sheets(write_run, tmp_path):
-    """The rows of campaigns.csv and chains.csv of runs that it writes."""
+    """Return a function that writes runs, and reads the rows of campaigns.csv and chains.csv."""
 
     def write(*wanted):
         runs = [
@@ -54,7 +54,7 @@ def test_chains_and_campaigns_by_hand(sheets):
     assert float(first["metric.end.null_low"]) < float(first["metric.end.null_high"])
     assert 0 < float(first["metric.end.p"]) <= 1
     assert second["metric.name"] == "panel_pass_at_1"
-    assert second["metric.end.p"] == ""  # stationary chains are of pass_rate alone
+    assert second["metric.end.p"] == ""  # the stationary null exists only for pass_rate
     assert float(second["kept.standard_error"]) > 0
 
 

@@ -37,7 +37,7 @@ def test_panel_difference_by_hand():
     assert (difference.problems, difference.samples) == (3, 4)
 
 
-def test_pairing_takes_the_spread_between_problems_away():
+def test_pairing_removes_the_spread_between_problems():
     easy_and_hard = panel(0.0, 1.0, 0.0, 1.0)
     moved = PanelScore(easy_and_hard.problem_ids, easy_and_hard.pass_rates - 0.1, 8)
     difference = panel_difference(moved, easy_and_hard)
@@ -56,7 +56,7 @@ def test_one_problem_has_no_interval():
         panel_difference(panel(0.1), panel(0.2))
 
 
-def test_negation_is_the_difference_the_other_way():
+def test_negation_is_the_difference_in_the_other_direction():
     a, b = panel(1.0, 0.5, 0.0), panel(0.5, 0.5, 0.25)
     assert -panel_difference(a, b) == panel_difference(b, a)
 
@@ -136,7 +136,7 @@ def test_bad_samples_are_refused(bad):
 
 
 def bca_by_hand(data, seed):
-    """Efron's formulas, written out."""
+    """Compute the interval by Efron's formulas, written out."""
     rng = np.random.default_rng(seed)
     means = rng.choice(data, (200_000, len(data))).mean(axis=1)
     z0 = norm.ppf((np.mean(means < data.mean()) + np.mean(means <= data.mean())) / 2)
@@ -152,7 +152,7 @@ def test_bca_against_its_formulas():
     assert bca_interval(skewed) == pytest.approx(bca_by_hand(skewed, 5), abs=0.02)
     low, high = bca_interval(skewed)
     percentile = bootstrap_interval(skewed)
-    assert low > percentile[0]  # the skew moves it to the right
+    assert low > percentile[0]  # the skew moves the interval to the right
     assert high > percentile[1]
     assert bca_interval([0.3, 0.3, 0.3]) is None
 
@@ -176,7 +176,7 @@ def test_clusters_of_one_size_agree_with_a_panel(passed):
 
 
 def test_one_cluster_and_other_lengths_are_refused():
-    with pytest.raises(ValueError, match="single cluster"):
+    with pytest.raises(ValueError, match="at least two clusters"):
         clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1]))
     with pytest.raises(ValueError, match="shape"):
         clustered_standard_error(np.array([0.1, 0.2]), np.array([1, 1, 2]))
@@ -191,7 +191,7 @@ def test_holm_by_hand():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_against_its_definition(p):
-    """Reject in order of p, as long as the i-th smallest is at most level / (m - i + 1)."""
+    """Reject in order of p while the i-th smallest is at most level / (m - i + 1)."""
     adjusted = holm(p)
     for level in (0.01, 0.05, 0.3):
         rejected = set()

@@ -21,19 +21,19 @@ from selfreg.run.records import Answer, Plan
 PASS_RATE, REPORT = "pass_rate, mean of 5 steps", "report panel"
 NUMBERS = (1, 2, *range(4, 19))
 
-# pass_rate 0.5, 0.25, 0, 0 and then the end, which the report panel alone measures. Means of 5:
-# 0.5, 0.375, 0.25, 0.1875. So the peak is 0.5 at step 0, the end 0.1875 at step 3, the gap 0.3125,
-# the largest drop 0.125, and 0.1875 is no less than 30% of the peak.
+# pass_rate is 0.5, 0.25, 0, 0; only the report panel measures the end. The means of 5 are 0.5,
+# 0.375, 0.25, 0.1875. So the peak is 0.5 at step 0, the end 0.1875 at step 3, the gap 0.3125 and
+# the largest drop 0.125. The end, 0.1875, is not below 30% of the peak.
 FALL = (0.5, 0.25, 0.0, 0.0, 0.1)
-# Means 0.25, 0.375, 0.5: it ends at its peak.
+# The means are 0.25, 0.375, 0.5, so the campaign ends at its peak.
 RISE = (0.25, 0.5, 0.75, 0.6)
-# Means 0.5, 0.25, 0.125, 0.09375 (3/32), ...: 0.125 < 0.15, the onset is step 2 of 3.
+# The means are 0.5, 0.25, 0.125, 0.09375 (3/32), ...: 0.125 < 0.15, so the onset is step 2 of 3.
 CLIFF = (0.5, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.fixture
 def chains(write_run):
-    """Chains whose control reads pass_rate, written and read: name, condition, seed, levels."""
+    """Return a function that writes and collects chains: (name, condition, seed, levels)."""
 
     def write(*wanted, **kwargs):
         runs = []
@@ -59,7 +59,7 @@ def difference(table: Table, name: str, reading: str):
 # --- What the paper prints ------------------------------------------------------------------------
 
 
-def test_every_table_but_the_prose_one_is_there():
+def test_every_table_except_the_prose_one_exists():
     assert tuple(published.tables()) == NUMBERS == tuple(TABLES)
     for number, printed in published.tables().items():
         assert printed.number == number
@@ -97,7 +97,7 @@ def test_the_papers_numbers_are_copied_as_printed(number, label, column, printed
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_what_was_not_run_says_so_and_never_shows_the_papers_number(number):
+def test_cells_without_a_run_say_so_and_never_show_the_papers_number(number):
     table = TABLES[number](PaperRuns())
     ours = [r for r in table.rows if r.reading != PAPER]
     assert len(ours) == len(published.tables()[number].rows)
@@ -127,7 +127,7 @@ def test_chains_are_known_by_their_wave(chains):
         ("w2-tiny-cpp", "B0", 17, [FALL]),
         ("w17-7b-tiny", "A0", 23, [FALL]),
         ("w17-7b-tiny", "A0", 17, [FALL]),
-        ("tiny", "A0", 17, [FALL]),  # no wave
+        ("tiny", "A0", 17, [FALL]),  # not a wave of the paper
         ("w17-7b-tiny", "ES", 17, [FALL]),  # a condition that no table reads
     )
     found = collect(runs)
@@ -137,12 +137,12 @@ def test_chains_are_known_by_their_wave(chains):
     assert "tiny variant" in TABLES[10](found).notes[0]
 
 
-def test_tiny_chains_never_stand_beside_the_papers_models(chains):
+def test_tiny_chains_are_never_mixed_with_the_papers_models(chains):
     small = chains(("w4-tiny", "A0", 7, [FALL]))
     large = chains(("w7", "A0", 7, [FALL]), model={"path": "Qwen/Qwen2.5-3B-Instruct"})
     found = collect([*small, *large])
     assert set(found.chains) == {"w7/A0"}
-    assert found.left_out == ("tiny chains (1), as there are others",)
+    assert found.left_out == ("tiny chains (1), because full chains exist",)
     assert TABLES[6](found).notes[0] == "Measured on Qwen/Qwen2.5-3B-Instruct."
 
 
@@ -186,7 +186,7 @@ def test_a_continuation_and_its_verdict(chains):
 
 
 def test_ends_differences_and_holm(chains):
-    # At the report panel the paper's own five differences at 3B, and two equal ones at 7B.
+    # The report panel has the paper's five differences at 3B, and two equal ones at 7B.
     care = (11.1, 10.2, 1.7, 1.7, -1.6)
     wanted = [("w7", "A0", seed, [(0.5, 0.25, 0.1)]) for seed in range(5)]
     wanted += [("w7", "A3", seed, [(0.25, 0.5, 0.1 + d / 100)]) for seed, d in enumerate(care)]
@@ -207,7 +207,7 @@ def test_ends_differences_and_holm(chains):
     assert (small.p, small.holm) == ("0.5", "0.5")
 
 
-def test_differences_are_of_shared_seeds_alone(chains):
+def test_differences_use_only_shared_seeds(chains):
     wanted = [("w4", "A0", seed, [(0.5, 0.5, 0.25)]) for seed in (7, 11, 17)]
     wanted += [("w8", "ES", seed, [(0.5, 0.5, 0.5)]) for seed in (17, 23)]
     table = TABLES[10](collect(chains(*wanted)))
@@ -224,7 +224,7 @@ def test_collapse_rates_are_of_the_last_campaign(chains):
     assert cells == ("15.6 [12.5, 18.8] (n=2)", "50.0 [0.0, 100.0] (n=2)")
 
 
-def test_updates_and_what_they_buy(chains):
+def test_updates_and_pass_at_1_per_100_of_them(chains):
     found = collect(chains(("w4", "A0", 7, [FALL, FALL]), ("w4", "A0", 11, [FALL, RISE])))
     cells = row(TABLES[7](found), "Naive chain (10x, end-ckpt)", PASS_RATE)
     # 8 and 7 updates, ends 0.1875 and 0.5: 100 / 8 * 18.75% and 100 / 7 * 50%.
@@ -232,7 +232,7 @@ def test_updates_and_what_they_buy(chains):
     assert cells[2] == "474.33 [234.38, 714.29] (n=2)"
 
 
-def test_collapses_of_a_chain_beside_those_of_a_still_one(chains):
+def test_collapses_of_a_chain_beside_those_of_a_stationary_one(chains):
     found = collect(chains(("w4", "A0", 7, [CLIFF, CLIFF]), ("w4", "A0", 11, [FALL, RISE])))
     table = TABLES[8](found)
     assert row(table, "Naive chain", PASS_RATE) == (
@@ -245,7 +245,7 @@ def test_collapses_of_a_chain_beside_those_of_a_still_one(chains):
 
 def test_oracles(chains):
     slide = (0.0, 1.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.2)
-    # Means of 5: 0, .5, .5, .375, .3, .3, .1, .0: below .48 at steps 3, 4 and 5, where it stops.
+    # Means of 5: 0, .5, .5, .375, .3, .3, .1, .0. Steps 3, 4 and 5 are below .48, so it stops at 5.
     found = collect(chains(("w14", "M1", 17, [RISE, slide]), ("w8", "ES", 17, [RISE, slide])))
     table = TABLES[9](found)
     shown = row(table, "MORBO-proxy (random Pareto HPO)", PASS_RATE)
@@ -278,17 +278,17 @@ def test_shapes_of_campaigns(chains):
     assert verdicts == ("collapsed 4", "not run")
 
     shown = row(TABLES[16](found), "Naive (A0)", PASS_RATE)
-    # FALL: 0.125 / 0.3125; CLIFF: 0.25 / 0.375; RISE has no drop, and neither it nor FALL an onset.
+    # FALL: 0.125 / 0.3125; CLIFF: 0.25 / 0.375. RISE has no drop; RISE and FALL have no onset.
     assert shown[0] == "0.53 [0.40, 0.67] (n=2, 3 campaigns)"
     assert shown[1] == "3.0 (n=1, 2 campaigns)"
     assert shown[2] == "0.0 (n=1, 2 campaigns)"
 
 
-def test_a_still_policy_is_what_the_null_expects(chains):
+def test_a_constant_policy_agrees_with_the_null(chains):
     found = collect(chains(("w4", "A0", 7, [(0.25,) * 21] * 2)))
     null = null_chains(found.of("w4/A0"), draws=300)
     assert null.end.shape == (300,)
-    # No spread between groups: nearly binomial, mean of 5 x 16 samples.
+    # Without spread between groups the null is nearly binomial, with means of 5 x 16 samples.
     assert null.campaigns.end.mean() == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 80 / 600))
     assert (null.campaigns.peak > null.campaigns.end).mean() > 0.8
     text = row(TABLES[11](found), "mean gap (peak – end)", "stationary null")[0]
@@ -330,7 +330,7 @@ def test_a_frozen_model_and_its_panels(chains, write_run):
 
 @pytest.mark.parametrize(("cpp", "text"), [((0.4, 0.1), "✓"), ((0.1, 0.4), "–")])
 def test_two_panels_may_disagree(chains, cpp, text):
-    # On main A3 is better by 0.2 on average, by 0.1 or 0.3 on each problem.
+    # On main, A3 is better by 0.1 or 0.3 on each problem, and by 0.2 on average.
     runs = []
     for condition, end, level in zip(("A0", "A3"), (0.4, 0.6), cpp, strict=True):
         levels = [(0.5, 0.5, end)]
@@ -340,7 +340,7 @@ def test_two_panels_may_disagree(chains, cpp, text):
     assert shown[2] == text
 
 
-def test_what_a_chain_costs(chains):
+def test_the_cost_of_a_chain(chains):
     (run,) = chains(("w2-python", "B3", 17, [FALL, RISE]))
     plan = Plan(None, 4, 1e-3, 0.0)
     for campaign, answer in enumerate((None, Answer("lr 1e-3", time_s=3.0))):
@@ -385,7 +385,7 @@ def test_figures_of_chains(chains, tmp_path):
     wanted += [("w4-tiny", "A0", seed, [FALL, CLIFF]) for seed in (7, 11)]
     console = Console(record=True, width=300)
     write_paper(chains(*wanted), tmp_path / "paper", console)
-    assert "of 4 finished chains of its waves" in console.export_text()
+    assert "from 4 finished chains" in console.export_text()
     assert "Ours: not run" not in (tmp_path / "paper/tables.md").read_text(encoding="utf-8")
     for number in (1, 3):
         assert (tmp_path / f"paper/figure_{number}.png").stat().st_size > 20_000
@@ -396,5 +396,5 @@ def test_the_command_without_a_run(tmp_path):
     command = [sys.executable, "-m", "selfreg.analysis", f"--runs={tmp_path}/runs"]
     result = subprocess.run([*command, f"--out={tmp_path}/out"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "of 0 finished chains" in result.stdout
+    assert "from 0 finished chains" in result.stdout
     assert (tmp_path / "out/paper/table_18.tex").exists()

@@ -23,7 +23,7 @@ def test_rise_and_collapse_by_hand():
     assert (shape.onset_step, shape.latency_steps) == (20, 0)  # 30% of the peak is 0.24
 
 
-def test_onset_leaves_the_steps_after_it():
+def test_latency_counts_the_steps_after_the_onset():
     shape = trajectory(np.arange(6), np.array([0.5, 1.0, 0.2, 0.9, 0.1, 0.1]))
     assert (shape.onset_step, shape.latency_steps) == (2, 3)
 
@@ -39,7 +39,7 @@ def test_a_recovery_makes_the_largest_drop_exceed_the_gap():
 
 
 @pytest.mark.parametrize("values", [[0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3]])
-def test_without_a_drop_nothing_is_defined_that_needs_one(values):
+def test_without_a_drop_its_statistics_are_undefined(values):
     shape = trajectory(np.arange(len(values)), np.array(values))
     assert shape.gap == 0
     assert shape.phase_transition is None
@@ -55,7 +55,7 @@ def test_a_policy_that_never_solved_anything_did_not_collapse():
     assert shape.onset_step is None
 
 
-def test_a_gap_of_just_the_level_is_not_above_it():
+def test_a_gap_equal_to_the_level_is_not_above_it():
     # 0.3 - 0.1 is 0.19999999999999998 and 0.7 - 0.5 is 0.19999999999999996; 0.9 - 0.7 is above.
     for peak, end in ((0.3, 0.1), (0.7, 0.5), (0.9, 0.7)):
         assert not trajectory(np.arange(2), np.array([peak, end])).gap_above(0.2)
@@ -112,7 +112,7 @@ def test_shape_against_its_definition(values):
 
 
 @given(st.lists(rates, min_size=1, max_size=5).filter(lambda r: len({len(x) for x in r}) == 1))
-def test_many_series_at_once_are_each_series_alone(series):
+def test_many_series_at_once_equal_each_series_alone(series):
     together = shapes(np.array(series))
     for i, values in enumerate(series):
         alone = shapes(np.array([values]))
@@ -123,7 +123,7 @@ def test_many_series_at_once_are_each_series_alone(series):
 
 
 def one_shape(values, steps):
-    """The definitions, one value at a time."""
+    """Compute the shape by its definitions, one value at a time."""
     read = [(s, v) for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
     if not read:
         return dict.fromkeys(FIELDS, math.nan)

@@ -15,7 +15,7 @@ from selfreg.run.records import Checkpoint, PanelScore
 
 
 def drop(low: float, high: float) -> Difference:
-    """A difference of 96 problems with this 95% t interval."""
+    """Return a difference over 96 problems with this 95% t interval."""
     error = (high - low) / 2 / student.ppf(0.975, 95)
     return Difference((low + high) / 2, error, low, high, 96, 8)
 
@@ -24,16 +24,16 @@ def drop(low: float, high: float) -> Difference:
     ("difference", "peak", "finding"),
     [
         (drop(0.01, 0.5), 0.6, Finding.COLLAPSED),
-        (drop(0.02, 0.19), 0.6, Finding.COLLAPSED),  # means of just above the margin, and below
+        (drop(0.02, 0.19), 0.6, Finding.COLLAPSED),  # just above the margin, and next below it
         (drop(0.02, 0.17), 0.6, Finding.DECLINED),
         (drop(0.01, 0.05), 0.6, Finding.DECLINED),  # beyond noise, however small
-        (drop(0.01, 0.05), 0.06, Finding.NOTHING_TO_LOSE),  # dead before it began
+        (drop(0.01, 0.05), 0.06, Finding.NOTHING_TO_LOSE),  # the peak is below the margin
         (drop(-0.05, 0.09), 0.6, Finding.STABLE),
         (drop(-0.3, -0.2), 0.6, Finding.STABLE),
         (drop(-0.05, 0.105), 0.6, Finding.STABLE),  # one-sided, the bound is .0926
         (drop(-0.05, 0.13), 0.6, Finding.NOISE),
         (drop(-0.009, 0.11), 0.6, Finding.DECLINED),  # one-sided, it lies above .0007
-        (drop(-0.01, 0.02), 0.05, Finding.NOTHING_TO_LOSE),  # it could not fall by the margin
+        (drop(-0.01, 0.02), 0.05, Finding.NOTHING_TO_LOSE),  # no drop could reach the margin
         (None, 0.6, Finding.NO_DROP),
     ],
 )
@@ -53,11 +53,11 @@ def test_margin_is_stated_and_obeyed():
         (None, drop(-0.05, 0.3), Finding.NO_DROP),
         (drop(-0.05, 0.09), drop(0.05, 0.3), Finding.IMPROVED),
         (drop(-0.05, 0.09), drop(-0.3, -0.05), Finding.STABLE),
-        (drop(-0.05, 0.13), drop(0.05, 0.3), Finding.NOISE),  # perhaps it lost much of that
+        (drop(-0.05, 0.13), drop(0.05, 0.3), Finding.NOISE),  # a large drop is not ruled out
         (drop(0.02, 0.17), drop(0.05, 0.3), Finding.DECLINED),
     ],
 )
-def test_an_improvement_stands_only_where_no_drop_may_hide(difference, gain, finding):
+def test_an_improvement_requires_that_a_large_drop_is_ruled_out(difference, gain, finding):
     assert judge(difference, 0.6, gain) is finding
 
 
@@ -65,19 +65,19 @@ RATES = Beta(0.3, 2.0)
 
 
 def still_campaigns(rng, count, readings, problems, samples):
-    """float [count, readings, problems]: panels of policies that do not change."""
+    """Simulate panels of policies that do not change: float [count, readings, problems]."""
     a, b = RATES.mean * RATES.concentration, (1 - RATES.mean) * RATES.concentration
     rates = rng.beta(a, b, (count, 1, problems))
     shape = (count, readings, problems)
     return rng.binomial(samples, np.broadcast_to(rates, shape)) / samples
 
 
-def test_a_still_policy_is_called_collapsed_as_often_as_the_level_says():
-    """As runs store it: 5 panels of 96 x 4 select the peak, a report panel of 96 x 8 judges it."""
+def test_a_constant_policy_is_called_collapsed_at_the_rate_of_the_level():
+    """5 panels of 96 x 4 select the peak, and a report panel of 96 x 8 judges it, as in a run."""
     rng = np.random.default_rng(23)
     panels = still_campaigns(rng, 15_000, 5, 96, 4)
     selected = panels.mean(axis=2).argmax(axis=1) < 4
-    panels = panels[selected][:10_000]  # the others' end is the peak: there is no drop to test
+    panels = panels[selected][:10_000]  # the others peak at their end, without a drop to test
     assert len(panels) == 10_000
     reports = still_campaigns(rng, 10_000, 2, 96, 8)
     ids = tuple(map(str, range(96)))
@@ -89,7 +89,7 @@ def test_a_still_policy_is_called_collapsed_as_often_as_the_level_says():
     assert called / 10_000 == pytest.approx(0.05, abs=0.005)
     assert found[Finding.COLLAPSED] < 10  # a drop of .10 is 4.6 standard errors here
 
-    # The panels themselves: the selection accounted for, and not.
+    # Tests on the panels themselves, with and without the correction for the selection.
     every = still_campaigns(rng, 10_000, 5, 96, 4)
     tested = selected_drop(every)
     assert np.mean(tested.p <= 0.05) == pytest.approx(0.05, abs=0.005)
@@ -101,7 +101,7 @@ def test_drops_of_a_chain_are_adjusted_together(write_run):
     verdict = judge_run(load_run(write_run("run", levels)))
     first, second, third = verdict.campaigns
     assert second.drop is None
-    # Both fell in proportion, so that their t is the same; Holm doubles the smaller of two.
+    # Both fell in proportion, so they have the same t. Holm doubles the smaller of two p-values.
     assert first.drop.p_above() == pytest.approx(third.drop.p_above())
     doubled = pytest.approx(2 * first.drop.p_above())
     assert (verdict.holm[0], verdict.holm[2]) == (doubled, doubled)
@@ -114,15 +114,15 @@ def test_the_chain_is_judged_from_its_best_peak(write_run):
     assert fallen.drop.mean == pytest.approx(0.5)
     assert fallen.finding is Finding.COLLAPSED
     kept = judge_run(load_run(write_run("es", [[0.3, 0.6, 0.1], [0.6, 0.4, 0.3]], condition="ES")))
-    assert kept.chain.drop is None  # whatever its ends were
+    assert kept.chain.drop is None  # regardless of the ends
     assert kept.chain.finding is Finding.IMPROVED
     risen = judge_run(load_run(write_run("risen", [[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]])))
     assert risen.chain.drop is None
     assert risen.chain.finding is Finding.IMPROVED
-    assert "from the best peak to that: improved beyond noise." in describe(risen)
+    assert "The best peak is kept: improved beyond noise." in describe(risen)
 
 
-def test_the_controls_own_panel_is_read_where_it_was_kept(write_run, make_group):
+def test_the_controls_own_panel_is_tested_if_it_was_kept(write_run, make_group):
     folder = write_run()
     assert judge_run(load_run(folder)).campaigns[0].panel is None
     rates = np.array([[2, 4, 3], [4, 8, 6], [0, 1, 2]]) / 8  # of 3 problems at steps 0, 2 and 5
@@ -174,14 +174,16 @@ def test_one_policy_is_not_compared_with_itself(write_run):
     assert verdict.campaigns[0].rise is None
     assert verdict.chain.kept_at is None
     assert verdict.chain.kept_change is None
-    assert "ES keeps the policy it started from" in describe(verdict)
+    assert "Kept: the start." in describe(verdict)
+    assert "training did not improve the policy beyond noise." in describe(verdict)
 
 
 def test_the_text_of_a_collapse(write_run):
     first, second, last = describe(judge_run(load_run(write_run()))).splitlines()
     assert first == (
-        "A0 seed 7: pass@1 went from 0.30 ± 0.05 to 0.00 ± 0.00 at the end of 1 campaign and "
-        "5 updates (-0.30 [-0.40, -0.20]); that end is what A0 keeps."
+        "A0 seed 7: training made the policy better, then destroyed it. "
+        "pass@1: 0.30 ± 0.05 -> 0.50 ± 0.08 at the best peak (campaign 1, step 2) -> 0.00 ± 0.00 "
+        "at the end (1 campaign, 5 updates). Kept: the end (-0.30 [-0.40, -0.20] from the start)."
     )
     assert second.startswith(
         "Campaign 1: from 0.30 ± 0.05 to a peak of 0.50 ± 0.08 at step 2 (+0.20 [+0.13, +0.27]), "
@@ -229,17 +231,35 @@ def test_numbers_in_words():
     assert interval(drop(-0.05, 0.09)) == "0.02 [-0.05, 0.09]"
     assert change(drop(0.05, 0.09)) == "+0.07 [+0.05, +0.09]"
     same = Difference(0.0, 0.0, 0.0, 0.0, 96, 8)
-    assert interval(same) == "0.00 on every problem"  # not an interval of no width
+    assert interval(same) == "0.00 on every problem"  # instead of an interval of width 0
     assert [p_value(p) for p in (0.5, 0.04, 0.004, 0.0003)] == [
         "p = 0.50", "p = 0.04", "p = 0.004", "p < 0.001",
     ]  # fmt: skip
 
 
-def test_the_null_draws_as_many_as_a_control_ordered(write_run):
-    rollout = {"problems_per_step": 1, "group_size": 8}  # of the config; the campaigns drew 16
+def test_the_null_uses_the_group_size_that_the_control_ordered(write_run):
+    rollout = {"problems_per_step": 1, "group_size": 8}  # in the config; the campaigns drew 16
     folder = write_run(levels=[[0.5, 0.75, 0.5, 0.25]], completions=True, rollout=rollout)
     (row,) = rundir.read_lines(folder / rundir.CAMPAIGNS)
     row["plan"]["group_size"] = 16
     rundir.keep_lines(folder / rundir.CAMPAIGNS, [row])
     (campaign,) = judge_run(load_run(folder)).campaigns
     assert campaign.noise is not None
+
+
+@pytest.mark.parametrize(
+    ("levels", "headline"),
+    [
+        ([[0.3, 0.6, 0.1], [0.1, 0.2, 0.0]], "training made the policy better, then destroyed it."),
+        ([[0.3, 0.8, 0.5], [0.5, 0.5, 0.5]], "training made the policy better, then worse."),
+        ([[0.5, 0.4, 0.2], [0.2, 0.1, 0.1]], "training destroyed the policy."),
+        ([[0.5, 0.5, 0.3], [0.3, 0.3, 0.3]], "training made the policy worse."),
+        ([[0.3, 0.4, 0.5], [0.5, 0.55, 0.6]], "training made the policy better."),
+        ([[0.3, 0.35, 0.3], [0.3, 0.3, 0.3]], "the kept policy is a little worse than the best"),
+        ([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3]], "the kept policy is about as good as the best peak."),
+        ([[0.05, 0.06, 0.02], [0.02, 0.02, 0.02]], "even the best peak is too low to lose"),
+    ],
+)
+def test_a_verdict_begins_with_what_training_did(write_run, levels, headline):
+    text = describe(judge_run(load_run(write_run("run", levels))))
+    assert text.startswith(f"A0 seed 7: {headline}")

@@ -8,12 +8,12 @@ import pytest
 
 @pytest.fixture
 def trl_state() -> Path:
-    """A real trainer_state.json: TRL 1.16.0, transformers 5.23.0, on a CPU.
+    """Return the path of a real trainer_state.json: TRL 1.16.0, transformers 5.23.0, on a CPU.
 
-    GRPOTrainer on a random Qwen2 of two layers and 32 dimensions over 24 characters: prompts of
-    four letters, reward 1 for an answer that starts with a letter, 32 completions a step in groups
-    of 8, lr 3e-3 constant, beta 0.01, seed 7, 30 steps of at most 6 tokens, logging_steps 1. Only
-    the white space is gone.
+    GRPOTrainer trained a random Qwen2 of two layers and 32 dimensions over 24 characters: prompts
+    of four letters, reward 1 for an answer that starts with a letter, 32 completions per step in
+    groups of 8, constant lr 3e-3, beta 0.01, seed 7, 30 steps of at most 6 tokens, logging_steps 1.
+    Only the white space was removed.
     """
     return Path(__file__).parent / "trainer_state.json"
 
@@ -29,7 +29,7 @@ class Command:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def records(self):
-        """The JSON files that were written, by name."""
+        """Read the JSON files that were written, by name."""
         return {f.name: json.loads(f.read_text()) for f in sorted(self.out.glob("*.audit.json"))}
 
 

@@ -1,4 +1,4 @@
-"""Invented values in the forms in which trainers write them."""
+"""Invented values in the formats of trainers' logs."""
 
 import json
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def rates(levels, samples=64, seed=0):
-    """Means of zeros and ones, a step each."""
+    """Draw means of zeros and ones, one per step."""
     rng = np.random.default_rng(seed)
     return rng.binomial(samples, np.asarray(levels)) / samples
 
 
 def lines(rows):
-    """JSON lines."""
+    """Format rows as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def verl(values, first=1):
-    """verl's LocalLogger, behind Ray's prefix, with its config and a printed dict."""
+    """Format as verl's LocalLogger with Ray's prefix, the config and another printed dict."""
     config = (
         "(TaskRunner pid=71) {'actor_rollout_ref': {'actor': {'ppo_epochs': 1},\n"
         "(TaskRunner pid=71)                        'rollout': {'gpu_memory': 0.5,\n"
@@ -38,7 +38,7 @@ def verl(values, first=1):
 
 
 def verl_rounded(values):
-    """As older ones print: three decimals, also of steps."""
+    """Format as older versions of verl print: three decimals, even for steps."""
     return "".join(
         f"(main_task pid=5) step:{i} - actor/entropy_loss:0.317 - training/global_step:{i}.000 - "
         f"critic/score/mean:{v:.3f} - critic/rewards/mean:{v:.3f}\n"
@@ -56,7 +56,7 @@ def openrlhf(values):
 
 
 def openrlhf_bars(values):
-    """A progress bar a step, drawn anew after each of its batches."""
+    """Format as one progress bar per step, redrawn after each batch."""
     return "\n".join(
         "\r".join(
             f"Train epoch [1/1]: {25 * k}%|###   | {k}/4 [00:0{k}<00:03,  1.2s/it, act_loss=0.01, "
@@ -83,7 +83,7 @@ def slime(values):
 
 
 def skyrl(values):
-    """The console tracker: pprint of rounded texts, over several lines."""
+    """Format as SkyRL's console tracker: pprint of rounded texts, over several lines."""
     head = "(skyrl_entrypoint pid=9) 2026-01-02 03:04:05.678 | INFO     | skyrl.train:log:160 - "
     ray = "(skyrl_entrypoint pid=9) "
     return "".join(
@@ -96,7 +96,7 @@ def skyrl(values):
 
 
 def skyrl_line(values):
-    """What it says of every step whatever the tracker, beside its progress bar."""
+    """Format as the line that SkyRL prints with any tracker, beside its progress bar."""
     return "".join(
         f"Training Batches Processed:  10%|#   | {i}/200 [00:05<02:36,  5.39s/it]\n"
         f"2026-01-02 03:04:05.678 | INFO     | skyrl.train:x:9 - reward/avg_pass_at_8: 0.75, "
@@ -128,7 +128,7 @@ def nemo(values):
 
 
 def prime(values):
-    """Colours and all."""
+    """Format as prime-rl's console, including its colours."""
     return "".join(
         f"\x1b[2m03:04:05\x1b[0m \x1b[32mSUCCESS\x1b[0m Step {i} |  12.50s | Reward {v:.4f} | "
         f"Trainable 50/64 (78.1%) | Turns 1.0 | Branches 1.0 | Max Off-Policy 1 | Error 0.0% | "
@@ -190,7 +190,7 @@ def mlx_older(values):
 
 
 def trl(values):
-    """TRL's console with its progress bar, colours within the dicts, and an evaluation."""
+    """Format as TRL's console with its progress bar, coloured dicts, and an evaluation."""
     return "".join(
         f"\r {i}%|#   | {i}/200 [00:05<02:36,  5.39s/it]\r{' ' * 20}\r"
         f"{{'loss': 0.01, 'grad_norm': \x1b[33mnp.float64(0.5)\x1b[0m, 'reward': {v}, "
@@ -205,7 +205,7 @@ def trl(values):
 
 
 def torchtune(values):
-    """Its disk logger."""
+    """Format as torchtune's disk logger."""
     return "".join(
         f"Step {i} | loss:0.01 rewards:{v} kl_loss:0.001 lr:1e-05 \n" for i, v in enumerate(values)
     )

@@ -16,7 +16,7 @@ from tests.audit.made import lines, rates
 
 
 def series(rng, levels, problems, group, concentration=2.0):
-    """Mean rewards of steps whose problems have Beta pass rates around a level."""
+    """Draw mean rewards of steps whose problems have Beta pass rates around a level."""
     levels = np.asarray(levels)[:, None]
     rates = rng.beta(
         np.maximum(levels * concentration, 1e-6),
@@ -27,7 +27,7 @@ def series(rng, levels, problems, group, concentration=2.0):
 
 
 def called(p):
-    """The share below 5%."""
+    """Return the share of p-values below 5%."""
     return np.mean(np.array(p) <= 0.05)
 
 
@@ -37,7 +37,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(judge, "_PERMUTATIONS", 2)
 
 
-def test_a_policy_that_stands_still_is_rarely_called_collapsed(monkeypatch):
+def test_a_constant_policy_is_rarely_called_collapsed(monkeypatch):
     quick(monkeypatch)
     rng = np.random.default_rng(5)
     for steps, problems, group, level in ((20, 1, 16, 0.2), (40, 4, 8, 0.5), (50, 128, 8, 0.4)):
@@ -47,7 +47,7 @@ def test_a_policy_that_stands_still_is_rarely_called_collapsed(monkeypatch):
             ).gap.p
             for _ in range(200)
         ]
-        assert called(p) <= 0.095  # 5% and three of its errors
+        assert called(p) <= 0.095  # 5% plus three standard errors
         assert 0.4 < np.mean(p) < 0.65
 
 
@@ -67,7 +67,7 @@ def autocorrelated(rng, n):
 
 
 def rolled(rng, n):
-    """As Stable-Baselines logs: a mean over the last episodes."""
+    """Draw values as Stable-Baselines logs them: a mean over the last episodes."""
     return rolling_mean(rng.normal(size=n + 20), 20)[20:]
 
 
@@ -82,7 +82,7 @@ def test_noise_of_any_kind_is_rarely_called_a_collapse(monkeypatch, draw, most):
     assert called(p) <= most
 
 
-def test_a_collapse_is_called_one():
+def test_a_collapse_is_found():
     levels = np.concatenate([np.linspace(0.3, 0.7, 40), np.full(20, 0.7), np.linspace(0.7, 0, 20)])
     values = series(np.random.default_rng(0), levels, 8, 8)
     found = selfreg.audit(values, samples_per_step=64, problems_per_step=8)
@@ -94,13 +94,13 @@ def test_a_collapse_is_called_one():
     assert found.corrected_peak < found.shape.peak
     assert found.online.stop_step is not None
     assert found.next_budget == 20
-    # Without the counts too, which the values show.
+    # The same holds without the counts, which the values show.
     unsaid = selfreg.audit(values)
     assert unsaid.finding is Finding.COLLAPSED
     assert unsaid.counts.samples == 64
 
 
-def test_a_collapse_in_one_step_is_no_noise():
+def test_a_collapse_in_one_step_is_not_taken_for_noise():
     rng = np.random.default_rng(0)
     values = np.concatenate([300 + 10 * rng.normal(size=30), -50 + 10 * rng.normal(size=10)])
     found = selfreg.audit(values)
@@ -122,7 +122,7 @@ def test_the_other_findings(levels, finding):
     assert selfreg.audit(values, 512 * 16, 512).finding is finding
 
 
-def test_few_samples_tell_nothing():
+def test_few_samples_decide_nothing():
     values = series(np.random.default_rng(1), np.full(20, 0.4), 1, 16)
     found = selfreg.audit(values, 16, 1)
     assert found.finding is Finding.NOISE
@@ -134,7 +134,7 @@ def test_numbers_by_hand():
     found = selfreg.audit(values, 16, 2, steps=np.arange(10, 70, 10), window=2)
     assert found.steps.tolist() == [20, 30, 40, 50, 60]
     assert found.smoothed.tolist() == pytest.approx([0.375, 0.625, 0.625, 0.375, 0.125])
-    assert (found.shape.peak_step, found.next_budget) == (30, 8)  # 3 steps to the peak, + 3, >= 8
+    assert (found.shape.peak_step, found.next_budget) == (30, 8)  # 3 steps to the peak + 3, clamped
     assert found.gap.observed == pytest.approx(0.5)
     assert found.gain == pytest.approx(-0.25)
     # Half the mean squared step, 1/16 / 2, is more than the binomial .375 x .625 / 16.
@@ -155,11 +155,11 @@ def test_a_metric_that_never_moves():
     assert heading(flat) == "never rewarded: all 12 values are 0"
     one = selfreg.audit(np.full(12, 1.0), 16, 1)
     assert one.finding is Finding.NO_DROP
-    assert heading(one) == "it never moves: all 12 values are 1"
-    assert "it never moves" in heading(selfreg.audit(np.full(12, -7.5)))
+    assert heading(one) == "no change: all 12 values are 1"
+    assert "no change: all" in heading(selfreg.audit(np.full(12, -7.5)))
 
 
-def test_a_rise_is_headed_as_one():
+def test_the_heading_of_a_rise():
     levels = np.concatenate([np.linspace(0.1, 0.78, 30), np.full(6, 0.72)])
     found = selfreg.audit(rates(levels, 64, seed=2))
     assert found.finding is Finding.IMPROVED
@@ -174,14 +174,14 @@ def test_a_rise_is_headed_as_one():
         (np.full(20, np.nan), {}, "0 finite values"),
         ([0.5] * 3 + [np.nan] * 9, {}, "FAILED .*nan from step 3"),
         (np.full(20, 0.5), {"samples_per_step": 16, "problems_per_step": 3}, "the same number"),
-        (np.full(20, 0.5), {"samples_per_step": 0}, "a whole number from 1 on"),
-        (np.full(20, 0.5), {"samples_per_step": 2.5}, "2.5: it must be a whole number"),
+        (np.full(20, 0.5), {"samples_per_step": 0}, "a whole number of at least 1"),
+        (np.full(20, 0.5), {"samples_per_step": 2.5}, "2.5 must be a whole number"),
         (np.full(9, 0.5), {}, "two windows"),
-        (np.full((4, 5), 0.5), {}, "one value a step"),
-        (0.5, {}, "must be numbers|one value a step"),
+        (np.full((4, 5), 0.5), {}, "one value per step"),
+        (0.5, {}, "must be numbers|one value per step"),
         (["a"] * 20, {}, "must be numbers"),
         (np.full(3, 0.5), {"steps": [3, 2, 1]}, "steps must increase: 2 follows 3"),
-        (np.full(3, 0.5), {"steps": [1, 2]}, "one value a step"),
+        (np.full(3, 0.5), {"steps": [1, 2]}, "one value per step"),
     ],
 )
 def test_bad_series_are_refused(values, arguments, message):
@@ -212,20 +212,20 @@ def test_lists_arrays_pandas_and_polars_mean_the_same():
 
 @pytest.mark.parametrize("samples", [8, 48, 64, 256, 1000])
 @pytest.mark.parametrize("printed", ["{!r}".format, "{:.4g}".format, "{:.6f}".format, np.float32])
-def test_the_number_of_samples_is_told_by_the_values(samples, printed):
+def test_the_values_show_the_number_of_samples(samples, printed):
     logged = rates(np.linspace(0.2, 0.8, 200), samples).tolist()
     found = counts.choose(np.array([float(printed(v)) for v in logged]))
-    # Thousandths fit every reward that is rounded to three digits.
+    # Every reward rounded to three digits is a multiple of 1/1000.
     assert found.samples in ([samples] if samples < 1000 else [samples, None])
 
 
-def test_values_that_are_no_means_of_zeros_and_ones_tell_no_number():
+def test_other_values_show_no_number_of_samples():
     rng = np.random.default_rng(0)
     for values in (rng.random(200), rng.random(200).round(2), rng.random(200).round(3)):
         assert counts.choose(values).samples is None
     given = counts.choose(rng.random(200), 64, 8)
     assert given.samples is None
-    assert "no multiples of 1/64" in given.why
+    assert "not multiples of 1/64" in given.why
 
 
 def test_the_real_run_of_trl_in_words_and_as_a_picture(trl_state):
@@ -238,7 +238,7 @@ def test_the_real_run_of_trl_in_words_and_as_a_picture(trl_state):
     assert "entropy (entropy): start 3.127, peak 2.846, end 2.747." in text
     drawn = figure(log, found)
     assert len(drawn.axes) == 6
-    assert len(drawn.axes[0].lines) == 3  # readings, their mean, the peak; the rule never fires
+    assert len(drawn.axes[0].lines) == 3  # readings, their mean, the peak; the rule never stops
 
 
 def test_long_series_are_read_as_means():
@@ -256,7 +256,7 @@ def test_the_command(trl_state, command):
     done = command(trl_state, "--html")
     assert done.returncode == 0, done.stderr
     assert "mean of 5 values: start 0.45, peak 0.8 at step 26" in done.stdout
-    assert "32 samples a value (every value is a multiple of 1/32)" in done.stdout
+    assert "32 samples per value (every value is a multiple of 1/32)" in done.stdout
     kept = command.records()["trainer_state.json.audit.json"]
     assert kept["finding"] == "improved"
     picture = command.out / "trainer_state.json.audit.png"
@@ -307,7 +307,7 @@ def test_a_mistake_is_one_line_and_code_2(trl_state, command, arguments, message
     assert message in done.stderr
 
 
-def test_one_bad_file_ends_no_batch(trl_state, tmp_path, command):
+def test_one_bad_file_does_not_stop_a_batch(trl_state, tmp_path, command):
     (tmp_path / "bad.jsonl").write_bytes(b"\x00\x01\x02" * 100)
     done = command(tmp_path / "bad.jsonl", "none.csv", trl_state)
     assert done.returncode == 2

@@ -17,7 +17,7 @@ from selfreg.integrations.audit.source import open_source
         (TensorProto(dtype=2, double_val=[0.25]), 0.25),
         (TensorProto(dtype=1, tensor_content=np.float32(0.75).tobytes()), 0.75),
         (TensorProto(dtype=2, tensor_content=np.float64(0.1).tobytes()), 0.1),
-        (TensorProto(dtype=1, float_val=[0.5, 0.6]), None),  # a histogram, say
+        (TensorProto(dtype=1, float_val=[0.5, 0.6]), None),  # more than one number, no scalar
         (TensorProto(dtype=7, string_val=[b"text"]), None),
     ],
 )

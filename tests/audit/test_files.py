@@ -1,4 +1,4 @@
-"""Files of single trainers, W&B's own form, and what no console may do."""
+"""Files of single trainers, W&B's own format, and damaged consoles."""
 
 import json
 import struct
@@ -45,7 +45,7 @@ def test_ms_swift_and_llama_factory(tmp_path):
     assert read_log(file).steps.tolist() == list(range(5, 155, 5))
 
 
-def test_tinker_says_how_many_episodes_a_step_has(tmp_path, command):
+def test_tinker_logs_the_episodes_per_step(tmp_path, command):
     file = tmp_path / "metrics.jsonl"
     rows = [
         {"progress/batch": i, "env/all/reward/total": v, "env/all/total_episodes": 64,
@@ -54,7 +54,7 @@ def test_tinker_says_how_many_episodes_a_step_has(tmp_path, command):
     ]  # fmt: skip
     file.write_text(lines(rows))
     done = command(file)
-    assert "64 samples a value (the log's env/all/total_episodes)" in done.stdout
+    assert "64 samples per value (the log's env/all/total_episodes)" in done.stdout
 
 
 def test_episodes_of_a_monitor(tmp_path):
@@ -67,7 +67,7 @@ def test_episodes_of_a_monitor(tmp_path):
 
 
 def wandb_file(records, block=32 * 1024):
-    """W&B's frames: whole records, or first, middle and last parts where a block ends."""
+    """Frame records as W&B does: whole, or split into parts at the end of a block."""
     data = bytearray(b":W&B" + struct.pack("<HB", 0xBEE1, 0))
     for record in records:
         first = True
@@ -111,7 +111,7 @@ def test_wandbs_own_file_over_several_blocks(tmp_path):
     assert len(read_log(file).values) == 29
 
 
-def test_a_folder_takes_every_log_in_it_once(tmp_path):
+def test_a_folder_gives_every_log_in_it_once(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text(
@@ -138,7 +138,7 @@ def test_a_console_stored_without_its_returns(tmp_path):
     assert log.values.tolist() == VALUES.tolist()
 
 
-def test_bars_of_one_batch_are_a_step_each(tmp_path):
+def test_each_bar_of_a_single_batch_is_a_step(tmp_path):
     file = tmp_path / "train.log"
     file.write_text(
         "".join(
@@ -150,7 +150,7 @@ def test_bars_of_one_batch_are_a_step_each(tmp_path):
     assert read_log(file).values.tolist() == VALUES.tolist()
 
 
-def test_the_trainers_step_goes_before_wandbs_own(tmp_path):
+def test_the_trainers_step_takes_precedence_over_wandbs(tmp_path):
     file = tmp_path / "history.jsonl"
     rows = [
         {"_step": i, "train/global_step": 10 * i, "train/reward": v} for i, v in enumerate(VALUES)
@@ -199,7 +199,7 @@ def test_no_damaged_console_ends_in_an_error(print_it):
      "1" * 500_000, "INFO " * 100_000, "| a " * 100_000, "[" * 300_000, "a 1 " * 2_000],
     ids=lambda line: line[:6].strip(),
 )  # fmt: skip
-def test_no_line_takes_for_ever(line):
+def test_every_line_is_parsed_in_bounded_time(line):
     start = time.process_time()
     Console().read([line, line])
     assert time.process_time() - start < 20

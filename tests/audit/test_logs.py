@@ -41,7 +41,7 @@ def test_a_real_trainer_state(trl_state):
     assert log.indicators["entropy"].values[3] == 3.1247994899749756
 
 
-def test_the_longest_state_of_a_folder_counts(trl_state, tmp_path):
+def test_the_longest_state_of_a_folder_is_used(trl_state, tmp_path):
     state = json.loads(trl_state.read_text())
     for upto in (9, 20, 100):
         folder = tmp_path / f"checkpoint-{upto}"
@@ -98,7 +98,7 @@ def test_forms_and_encodings(tmp_path, name, content):
         assert set(log.indicators["KL"].values) == {0.25}
 
 
-def test_a_compressed_file_that_is_cut_gives_what_there_is(tmp_path):
+def test_a_truncated_compressed_file_yields_the_text_before_the_cut(tmp_path):
     file = tmp_path / "a.jsonl.gz"
     rows = [{"step": i, "reward": v} for i, v in enumerate(np.random.default_rng(0).random(9_000))]
     whole = gzip.compress(lines(rows).encode())
@@ -122,11 +122,11 @@ def test_verls_file_logger_and_a_line_cut_short(tmp_path):
     assert (log.column, log.steps.tolist()) == ("critic/score/mean", [1, 2])
     assert log.values.tolist() == [0.1, 0.2]
     assert log.indicators["entropy"].column == "actor/entropy"
-    assert log.dropped == {"lines that are no JSON object": 1}
-    assert "its last line is cut" in log.notes
+    assert log.dropped == {"lines that are not JSON objects": 1}
+    assert "its last line is cut off" in log.notes
 
 
-def test_a_resumed_run_replaces_what_it_does_again(tmp_path):
+def test_a_resumed_run_replaces_the_steps_that_it_repeats(tmp_path):
     file = tmp_path / "history.jsonl"
     rows = [(1, 0.1), (2, 0.2), (3, 0.3), (2, 0.7), (3, 0.8), (4, 0.9)]
     file.write_text("".join(json.dumps({"_step": s, "train/reward": r}) + "\n" for s, r in rows))
@@ -136,7 +136,7 @@ def test_a_resumed_run_replaces_what_it_does_again(tmp_path):
     assert log.repeated == 2
 
 
-def test_what_a_restart_gave_up_is_no_part_of_the_run(tmp_path):
+def test_steps_that_a_restart_abandoned_do_not_count(tmp_path):
     file = tmp_path / "history.jsonl"
     rows = [(s, 0.5) for s in range(1, 11)] + [(s, 0.25) for s in range(4, 7)]
     file.write_text(lines({"step": s, "reward": r} for s, r in rows))
@@ -166,7 +166,7 @@ def test_a_wandb_export_of_one_run_and_of_several(tmp_path):
     assert len(read_logs(file, "train/reward")) == 2
 
 
-def test_a_dash_in_a_name_makes_no_export(tmp_path):
+def test_a_dash_in_a_name_does_not_make_a_wandb_export(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("step,reward,loss - a,loss - b\n0,0.5,1,2\n1,0.25,1,2\n")
     assert read_log(file).values.tolist() == [0.5, 0.25]
@@ -227,7 +227,7 @@ def test_an_event_file_cut_short_and_a_damaged_one(tmp_path):
 
 
 def test_samples_of_verl_of_trl_of_tinker_and_of_nemo(tmp_path):
-    """A dump says how many completions of how many problems a step has; no flag is needed."""
+    """A dump shows the completions and problems per step, so that no flag is needed."""
     rng = np.random.default_rng(0)
     rewards = rng.integers(0, 2, (12, 4, 8)).astype(float)
     steps = [(s, p, g) for s in range(12) for p in range(4) for g in range(8)]
@@ -280,24 +280,24 @@ def test_samples_of_verl_of_trl_of_tinker_and_of_nemo(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", "{", "holds no metrics that are known"),
+        ("a.json", "{", "holds no known metrics"),
         ("a.json", '{"loss": 1}', "neither a trainer_state.json.*it holds loss"),
         ("a.jsonl", "[1]\n", "is JSON, but neither"),
         ("a.jsonl", '{"campaign": 0, "step": 0, "metrics": {}}\n', "selfreg.analysis"),
         ("a.jsonl", '{"campaign": 0, "step": 0, "metrics": {}}\n{"a": 1}\n', "selfreg.analysis"),
-        ("a.log", "nothing here\n", "holds no metrics that are known"),
+        ("a.log", "nothing here\n", "holds no known metrics"),
         ("a.csv", "step,acc\n1,0.5\n", "name one with --column; nearest are acc, step"),
         ("a.csv", "step,name\n", "no numbers"),
         ("a.csv", "", "is empty"),
         ("a.jsonl", "\n\n", "is empty"),
-        ("x.tfevents.1", "this is text and no event file at all", "no TensorBoard event file"),
+        ("x.tfevents.1", "this is text and no event file at all", "not a TensorBoard event file"),
         ("a.zip", "PK\x03\x04", "is a zip archive"),
         ("a.parquet", "PAR1 and no more", "damaged Parquet"),
-        ("a.json", "[" * 100_000, "holds no metrics|is JSON, but"),
+        ("a.json", "[" * 100_000, "holds no known metrics|is JSON, but"),
         ("a.jsonl", '{"a":' * 50_000 + "\n", "holds no "),
     ],
 )
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name, content, message):
+def test_unreadable_files_give_a_one_line_error(tmp_path, name, content, message):
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -331,8 +331,8 @@ def test_missing_files_columns_and_text(tmp_path, trl_state):
             call()
 
 
-def test_no_damage_ends_in_anything_but_one_line(tmp_path, trl_state):
-    """Bits flipped, ends cut, and garbage: read, or refused with a ValueError."""
+def test_damaged_files_give_at_most_a_one_line_error(tmp_path, trl_state):
+    """Flipped bits, cut ends and garbage are read, or refused with a ValueError."""
     with SummaryWriter(str(tmp_path / "tb")) as writer:
         for step in range(20):
             writer.add_scalar("reward", step / 20, step)

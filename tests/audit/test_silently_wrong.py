@@ -1,4 +1,4 @@
-"""What was once wrong without a word: each of these fails on the code before."""
+"""Regression tests for errors that once went unnoticed."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_a_run_whose_loss_ends_in_nan_failed(tmp_path, command):
     assert "FAILED: loss is nan from step 15 to the end" in done.stdout.splitlines()[0]
 
 
-def test_nan_wherever_nothing_was_measured_is_no_failure(tmp_path, command):
+def test_nan_at_unmeasured_steps_is_not_a_failure(tmp_path, command):
     values = [v for x in rates(np.full(30, 0.5)) for v in (x, math.nan)]
     done = command(write(tmp_path / "run.jsonl", rows_of(values)), *COUNTS)
     assert "FAILED" not in done.stdout
@@ -67,7 +67,7 @@ def test_event_files_that_both_start_at_step_1_are_two_runs(tmp_path, command):
     assert done.returncode == 0, done.stderr
     found = {r["run"]: r["finding"] for r in command.records().values()}
     assert found == {"part 1": "improved", "part 2": "collapsed"}
-    assert "the step begins anew" in done.stdout
+    assert "the step starts over" in done.stdout
 
 
 def test_a_folder_of_runs_is_judged_run_by_run(tmp_path, command):
@@ -77,7 +77,7 @@ def test_a_folder_of_runs_is_judged_run_by_run(tmp_path, command):
     assert len(command.records()) == 2
 
 
-def test_a_restart_whose_steps_go_on_is_joined_and_said(tmp_path, command):
+def test_a_restart_whose_steps_continue_is_joined_and_reported(tmp_path, command):
     events(tmp_path / "tb", rates(np.full(30, 0.5)), 1, ".a")
     events(tmp_path / "tb", rates(np.full(20, 0.5), seed=1), 21, ".b", wall=1000)
     done = command(tmp_path / "tb", *COUNTS)
@@ -98,12 +98,12 @@ def test_files_of_one_name_keep_their_pictures_apart(tmp_path, command):
     command(tmp_path / "a" / "log.jsonl", tmp_path / "b" / "log.jsonl", *COUNTS)
     assert len(command.records()) == 2
     assert len(list(command.out.glob("*.png"))) == 2
-    # A second command leaves the first one's files alone, and the same one writes its own anew.
+    # Another command leaves these files alone; the same command overwrites its own.
     command(tmp_path / "b" / "log.jsonl", *COUNTS)
     assert len(command.records()) == 2
 
 
-def test_four_epochs_that_count_from_0_are_all_there(tmp_path, command):
+def test_four_epochs_whose_steps_start_over_are_one_run(tmp_path, command):
     values = rates(np.full(40, 0.5))
     rows = [{"epoch": i // 10, "step": i % 10, "reward": float(v)} for i, v in enumerate(values)]
     done = command(write(tmp_path / "run.jsonl", rows), *COUNTS)
@@ -120,7 +120,7 @@ def test_four_runs_in_one_file_without_an_epoch_are_four(tmp_path, command):
 
 
 @pytest.mark.parametrize("marked", ["split", "keys"])
-def test_evaluations_under_the_same_name_are_no_training(tmp_path, command, marked):
+def test_evaluations_under_the_same_name_are_separated(tmp_path, command, marked):
     rows = []
     for i, value in enumerate(rates(np.full(20, 0.25))):
         train, evaluation = ({"split": "train"}, {"split": "eval"})
@@ -218,12 +218,12 @@ def test_overdispersion_is_detected_used_and_reported(tmp_path, command):
     (record,) = command.records().values()
     assert record["noise"]["overdispersed"]
     assert record["noise"]["model"] == "measured"
-    # The null is drawn with the noise that is named beside it.
+    # The null is drawn with the reported noise.
     assert record["gap"]["null_mean"] > record["noise"]["sd"] * 0.5
     assert "OVERDISPERSED" in done.stdout
 
 
-def test_a_run_is_shown_beside_its_own_indicators_alone(tmp_path, command):
+def test_a_run_is_shown_with_its_own_indicators_only(tmp_path, command):
     file = tmp_path / "export.csv"
     values = zip(rates(np.full(20, 0.5)), rates(np.full(20, 0.5), seed=1), strict=True)
     file.write_text(

@@ -1,4 +1,4 @@
-"""What each trainer prints is read: invented values, in the forms that their sources print."""
+"""Console formats of all trainers, with invented values in the form that their sources print."""
 
 import numpy as np
 import pytest
@@ -53,4 +53,4 @@ def test_settings_that_a_console_prints(tmp_path, command, print_it):
     file = tmp_path / "train.log"
     file.write_text(print_it(VALUES))
     done = command(file)
-    assert "64 samples of 8 problems a value (the log's" in done.stdout
+    assert "64 samples of 8 problems per value (the log's" in done.stdout

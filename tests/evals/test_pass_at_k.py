@@ -1,4 +1,4 @@
-"""pass@k by hand, by enumeration, and its edges; panels and their errors."""
+"""pass@k by hand, by enumeration and at its limits; panels and their standard errors."""
 
 from itertools import combinations
 
@@ -14,7 +14,7 @@ from selfreg.run.records import Grade, Group, Outcome, Problem
 
 
 def by_enumeration(n, c, k):
-    """The share of all choices of k completions that hold one of the c that pass."""
+    """Return the share of all choices of k completions that contain one of the c that pass."""
     choices = list(combinations(range(n), k))
     return np.mean([min(choice) < c for choice in choices])
 
@@ -47,7 +47,7 @@ def test_a_panels_error_is_clustered_by_problem():
     panel = score([group("a", 4, 4), group("b", 0, 4), group("c", 2, 4)])
     assert panel.problem_ids == ("a", "b", "c")
     assert panel.pass_at_1 == 0.5
-    # sd of (1, 0, .5) is .5; over sqrt(3). Twelve independent draws would claim .144.
+    # The sd of (1, 0, .5) is .5, divided by sqrt(3). Twelve independent draws would give .144.
     np.testing.assert_allclose(panel.standard_error, 0.5 / np.sqrt(3))
 
 

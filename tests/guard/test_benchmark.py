@@ -1,4 +1,4 @@
-"""The benchmark judges the guard that ships: its many runs at once equal the core's one by one."""
+"""The benchmark's vectorized guard equals the guard of the package, run by run."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def first_alarm(rates, alpha):
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.12, 0.3])
-def test_runs_at_once_alarm_where_each_alone_does(drop):
+def test_vectorized_runs_alarm_at_the_same_look_as_single_runs(drop):
     rng = np.random.default_rng(0)
     rates = guard_runs.fall(rng, 6, 40, 40, drop, change=20, over=2)
     measured = rng.binomial(4, rates) / 4
@@ -28,7 +28,7 @@ def test_runs_at_once_alarm_where_each_alone_does(drop):
 
 @pytest.mark.parametrize("kind", guard_runs.nulls(0.02))
 def test_null_runs_never_fall_by_more_than_the_margin(kind):
-    """In the mean over a population of problems; some kinds have luck of their own in a panel."""
+    """Check the mean over a population of problems; in some kinds a panel varies by chance."""
     rates = guard_runs.nulls(0.02)[kind](np.random.default_rng(0), 4, 50, 5000)
     mean = np.broadcast_to(rates, (4, 50, 5000)).mean(axis=-1)
     below = np.maximum.accumulate(mean, axis=1) - mean

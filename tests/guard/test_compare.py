@@ -1,4 +1,4 @@
-"""One comparison of two policies."""
+"""A single comparison of two policies."""
 
 import math
 
@@ -9,7 +9,7 @@ from selfreg.guard.compare import lowest, p_above
 
 
 def test_p_by_hand():
-    """Differences 3, 1, -1 over 0: sums of the flipped at most 0: none, -1, 1 and -1."""
+    """Of 3, 1, -1 the subsets with a sum of at most 0 are {}, {-1} and {1, -1}."""
     assert p_above(np.array([3.0, 1.0, -1.0])) == pytest.approx(3 / 8)
     assert p_above(np.array([3.0, 1.0, -1.0]), 5.0) == 1.0
 
@@ -22,9 +22,9 @@ def test_the_lower_bound_inverts_the_test():
     assert lowest(differences[:4], 0.05) == -math.inf  # 1 / 16 at best
 
 
-def test_a_candidate_no_better_than_its_bound_passes_as_seldom_as_the_level_says():
+def test_a_candidate_at_the_bound_passes_at_most_at_the_rate_of_the_level():
     rng = np.random.default_rng(1)
     rates = rng.beta(3, 2, (2000, 1, 40)) * np.ones((1, 2, 1))
     new, old = np.moveaxis(rng.binomial(8, rates) / 8, 1, 0)
     passed = np.mean([p_above(row) <= 0.05 for row in new - old])
-    assert 0.02 < passed <= 0.05 + 0.01  # sums of eighths are often alike, and ties count fully
+    assert 0.02 < passed <= 0.05 + 0.01  # sums of eighths often tie, and ties count in full

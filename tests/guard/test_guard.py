@@ -1,4 +1,4 @@
-"""The guard on runs made by hand, and against a plain loop over the formulas of its docstrings."""
+"""The guard on hand-made runs, and compared with a plain loop over its documented formulas."""
 
 import json
 import math
@@ -33,7 +33,7 @@ LOG = Settings(source=Source.LOG, planned_steps=400)
 
 
 def collapsing(looks=40, change=20, fall=0.3, problems=96, samples=4, seed=0):
-    """Rates [looks, problems] that stand still, and then are lower by `fall`."""
+    """Draw rates [looks, problems] that are constant, and then lower by `fall`."""
     rng = np.random.default_rng(seed)
     rates = np.tile(rng.beta(3, 2, problems), (looks, 1))
     rates[change:] = np.clip(rates[change:] - fall, 0, 1)
@@ -41,7 +41,7 @@ def collapsing(looks=40, change=20, fall=0.3, problems=96, samples=4, seed=0):
 
 
 def watch(rates, chosen=PANEL):
-    """The decision after each look; steps are 10 apart."""
+    """Return the state and the decision after each look; steps are 10 apart."""
     state, made = start(chosen), []
     for look, row in enumerate(rates):
         state, decision = observe(state, Look(10 * look, row))
@@ -50,7 +50,7 @@ def watch(rates, chosen=PANEL):
 
 
 def first_alarm(decisions):
-    """The index of the first alarm; None: there is none."""
+    """Return the index of the first alarm, or None."""
     return next((i for i, d in enumerate(decisions) if d.verdict is Verdict.ALARM), None)
 
 
@@ -69,19 +69,19 @@ def test_a_collapse_alarms_at_once_and_names_the_best_checkpoint():
 
 
 @pytest.mark.parametrize("fall", [0.0, -0.3])
-def test_no_alarm_where_nothing_falls(fall):
+def test_no_alarm_without_a_fall(fall):
     _, made = watch(collapsing(fall=fall))
     assert first_alarm(made) is None
     assert all(d.log_evidence < 0 for d in made)
 
 
-def test_a_fall_within_the_margin_is_none():
+def test_a_fall_within_the_margin_does_not_count():
     _, made = watch(collapsing(fall=0.3), replace(PANEL, margin=0.35))
     assert first_alarm(made) is None
 
 
 def scalar_evidence(rates, chosen):
-    """The largest log(weight / p) of the last look, term by term."""
+    """Compute the largest log(weight / p) of the last look, term by term."""
     t, best = len(rates), -math.inf
     rows, length, j = [], 1, 0
     while 2 * length <= t:
@@ -127,7 +127,7 @@ def test_the_order_of_problems_does_not_matter(seed, order):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.floats(-5, 5), st.sampled_from([0.5, 2.0, 100.0]))
-def test_rewards_need_no_scale_and_no_origin(seed, shift, unit):
+def test_evidence_does_not_depend_on_scale_or_origin_of_rewards(seed, shift, unit):
     rates = collapsing(looks=6, change=4, problems=20, seed=seed)
     moved = watch(rates * unit + shift, replace(PANEL, margin=0.02 * unit))[1][-1]
     assert moved.log_evidence == pytest.approx(watch(rates)[1][-1].log_evidence, abs=1e-3)
@@ -144,7 +144,7 @@ def test_a_lower_alpha_alarms_no_sooner():
 
 
 @pytest.mark.parametrize("chosen", [PANEL, replace(PANEL, source=Source.BOTH, confirm=True)])
-def test_a_state_read_back_goes_on_to_the_bit(chosen):
+def test_a_state_read_back_continues_exactly(chosen):
     rates = collapsing(fall=0.15)
     state, read = start(chosen), start(chosen)
     for look, row in enumerate(rates):
@@ -169,15 +169,15 @@ def test_a_state_of_2000_looks_is_small():
 
 
 def test_a_broken_state_is_refused():
-    with pytest.raises(ValueError, match="no state of the guard"):
+    with pytest.raises(ValueError, match="not a state of the guard"):
         from_json('{"episode": 1}')
 
 
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        ([Look(0, [0.5] * 20), Look(0, [0.5] * 20)], "look of step 0 after that of step 0"),
-        ([Look(0, [0.5] * 20), Look(1, [0.5] * 21)], "has 21 problems, those before had 20"),
+        ([Look(0, [0.5] * 20), Look(0, [0.5] * 20)], "look of step 0 follows that of step 0"),
+        ([Look(0, [0.5] * 20), Look(1, [0.5] * 21)], "has 21 problems, earlier looks had 20"),
         ([Look(0, [math.nan] * 20)], "finite number"),
         ([Look(0, [])], "finite number"),
         ([Look(0, [0.5] * 8)], r"8 problems could never alarm.*at least 1\d problems"),
@@ -186,7 +186,7 @@ def test_a_broken_state_is_refused():
         ([Confirmed(0, [0.5], [0.5])], "nobody asked for"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused(seen, words):
+def test_impossible_observations_are_refused(seen, words):
     state = start(PANEL)
     for each in seen[:-1]:
         state, _ = observe(state, each)
@@ -199,7 +199,7 @@ def test_what_cannot_be_is_refused(seen, words):
     [{"alpha": 0.0}, {"alpha": 1.0}, {"margin": -1.0}, {"planned": 1}, {"restores": -1},
      {"source": Source.LOG, "confirm": True}],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused(changes):
+def test_impossible_settings_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes)) if len(changes) == 1 else "confirm"):
         Settings(**changes)
 
@@ -214,7 +214,7 @@ def test_a_restore_begins_an_episode_with_its_part_of_alpha():
     assert made[-1].level == 0.025
     state, decision = observe(state, Restored(made[-1].reference))
     assert (decision.verdict, decision.episode) == (Verdict.CONTINUE, 2)
-    assert decision.reference is None  # the restored policy is measured anew
+    assert decision.reference is None  # the restored policy has not been measured yet
     for look, row in enumerate(collapsing(fall=0.4, seed=1)):
         state, decision = observe(state, Look(made[-1].reference + look, row))
         if decision.verdict is Verdict.ALARM:
@@ -252,7 +252,7 @@ def test_a_confirmation_is_asked_for_once_and_decides():
 
 
 def follow(rewards, chosen=LOG):
-    """The decision after each logged step."""
+    """Return the decision after each logged step."""
     state, made = start(chosen), []
     for step, reward in enumerate(rewards):
         state, decision = observe(state, Logged(step, reward))
@@ -271,7 +271,7 @@ def test_a_collapse_of_the_log_alarms_and_a_rise_does_not():
 
 
 def test_e_has_a_mean_of_one_at_most_over_all_orders():
-    """Whatever the values: every choice of P among the rewards is as likely."""
+    """For any values, average E over every choice of P among the rewards."""
     from itertools import combinations
 
     rng = np.random.default_rng(0)
@@ -290,7 +290,7 @@ def test_e_by_hand():
     assert value == pytest.approx(math.log(3 / 2))
 
 
-def test_steps_that_are_alike_temper_the_evidence():
+def test_correlated_steps_temper_the_evidence():
     rng = np.random.default_rng(1)
     white = rng.normal(0, 1, 400)
     alike = np.zeros(400)

@@ -1,4 +1,4 @@
-"""p-values by hand, by brute force, and what must hold of them whatever the falls."""
+"""p-values by hand, by brute force, and their properties for arbitrary falls."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ FALLS = st.lists(st.integers(-40, 40), min_size=1, max_size=9).map(lambda v: np.
 
 
 def brute_force(falls):
-    """The share of all sign choices whose sum is at least the observed one."""
+    """Return the share of all choices of signs whose sum is at least the observed one."""
     observed = falls.sum()
     sums = [
         sum(s * abs(f) for s, f in zip(signs, falls, strict=True))
@@ -42,13 +42,13 @@ def test_p_by_hand(falls, p):
 def test_p_is_never_below_the_brute_force_one_nor_far_above(falls):
     counted, exact = math.exp(log_p(falls)), brute_force(falls)
     assert counted >= exact - 1e-12
-    if falls.sum() > 0:  # else 1 is said without counting
-        # As exact as counting falls that are a hair smaller.
+    if falls.sum() > 0:  # otherwise p is 1 without counting
+        # The grid is at least as exact as counting slightly smaller falls.
         assert counted <= brute_force(falls - 2 * np.abs(falls).sum() / (1 << 14)) + 1e-12
 
 
 @given(FALLS)
-def test_the_bound_is_above(falls):
+def test_the_bound_is_above_the_exact_p(falls):
     assert log_bound(falls) >= math.log(brute_force(falls)) - 1e-9
 
 
@@ -67,14 +67,14 @@ def test_the_unit_of_rewards_does_not_matter(falls, unit):
     assert log_bound(falls * unit) == pytest.approx(log_bound(falls), abs=1e-9)
 
 
-def test_p_of_many_problems_leaves_no_range():
+def test_p_of_many_problems_stays_within_the_range_of_floats():
     assert log_p(np.ones(600)) == pytest.approx(-600 * math.log(2))
     assert log_p(np.ones(5000)) >= math.log(1e-300) - 1e-9
     few_gains = np.r_[np.ones(2000), -np.ones(100)]
     assert math.log(1e-300) - 1e-9 <= log_p(few_gains) < -300
 
 
-def test_half_of_all_fair_coins_have_p_of_at_most_a_half():
+def test_p_is_uniform_for_symmetric_falls():
     rng = np.random.default_rng(0)
     sizes, signs = rng.random((2000, 40)), rng.choice([-1, 1], (2000, 40))
     p = np.exp([log_p(row) for row in sizes * signs])

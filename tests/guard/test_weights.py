@@ -1,4 +1,4 @@
-"""Weights that sum to at most 1: what the union bound rests on."""
+"""The weights sum to at most 1, which the union bound requires."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_blocks_of_a_look(looks):
 
 
 def test_blocks_by_hand():
-    """After 4 looks: 1 against 1 with gaps of 0, 1 and 2, and 2 against 2."""
+    """After 4 looks: blocks of 1 with gaps of 0, 1 and 2, and blocks of 2 with gap 0."""
     lengths, ends, shares = blocks(4)
     assert list(zip(lengths, ends, strict=True)) == [(1, 3), (1, 2), (1, 1), (2, 2)]
     parts = np.array([1, 1, 1, 1 / math.sqrt(2)])

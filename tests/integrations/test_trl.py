@@ -1,4 +1,4 @@
-"""CollapseGuard in a real GRPOTrainer: a tiny random model on the CPU, collapsing or not."""
+"""CollapseGuard in a real GRPOTrainer, with a tiny random model on the CPU."""
 
 import json
 
@@ -21,7 +21,7 @@ LENGTH = 8
 
 
 def varied(completions, **_):
-    """1 for at least six different words of eight: what a collapsed policy never writes."""
+    """Reward 1 for at least six different words of eight, which a collapsed policy never writes."""
     return [float(len(set(text.split())) >= 6) for text in completions]
 
 
@@ -35,7 +35,7 @@ def tokenizer():
 
 def trainer_of(folder, tokenizer, lr, steps, guard, **changes):
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # more would wait for each other beside other tests
+    torch.set_num_threads(1)  # more threads would wait for each other while other tests run
     shape = LlamaConfig(
         vocab_size=18, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
         num_attention_heads=2, pad_token_id=0, eos_token_id=1, max_position_embeddings=32,
@@ -68,7 +68,7 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_collapsing_run_is_stopped_and_its_best_weights_come_back(tmp_path, tokenizer):
+def test_a_collapsing_run_is_stopped_and_its_best_weights_are_loaded(tmp_path, tokenizer):
     guard = CollapseGuard(panel(), every_steps=2)
     trainer = trainer_of(
         tmp_path, tokenizer, 0.3, 60, guard,
@@ -76,14 +76,14 @@ def test_a_collapsing_run_is_stopped_and_its_best_weights_come_back(tmp_path, to
     )  # fmt: skip
     first = weights(trainer.model)
     trainer.train()
-    assert guard.alarm.startswith("The policy of step")
+    assert guard.alarm.startswith("The policy at step")
     assert "fewer than 1 in 20 whole runs" in guard.alarm
     stopped, best = trainer.state.global_step, guard.decision.reference
     assert best < stopped < 60
     seen = history.read(tmp_path / FOLDER / OBSERVATIONS)
     means = {look.step: sum(look.rates) / len(look.rates) for look in seen}
     assert means[best] - means[stopped] > 0.2
-    # The weights that training leaves are those that measured best: the panel says the same again.
+    # Training leaves the weights that measured best: measuring them again gives the same rates.
     rates = panel()(trainer.model, tokenizer)
     assert rates == list(next(look.rates for look in seen if look.step == best))
     (kept,) = (tmp_path / FOLDER).glob(f"{BEST}*")
@@ -104,13 +104,13 @@ def test_a_run_that_does_not_collapse_goes_to_its_end(tmp_path, tokenizer):
     )
 
 
-def test_a_resumed_run_observes_what_the_whole_one_does(tmp_path, tokenizer):
+def test_a_resumed_run_makes_the_same_observations_as_a_whole_one(tmp_path, tokenizer):
     whole = CollapseGuard(panel(), every_steps=2)
     saving = {"save_strategy": "steps", "save_steps": 2}
     trainer_of(tmp_path / "whole", tokenizer, 3e-3, 6, whole, **saving).train()
     resumed = CollapseGuard(panel(), every_steps=2)
     trainer = trainer_of(tmp_path / "cut", tokenizer, 3e-3, 6, resumed, **saving)
-    trainer.args.max_steps = 5  # killed after step 5, of which the checkpoint at 2 knows nothing
+    trainer.args.max_steps = 5  # stopped after step 5; the checkpoint is from step 2
     trainer.train()
     resumed = CollapseGuard(panel(), every_steps=2)
     trainer = trainer_of(tmp_path / "cut", tokenizer, 3e-3, 6, resumed, **saving)
@@ -124,7 +124,7 @@ def test_a_resumed_run_observes_what_the_whole_one_does(tmp_path, tokenizer):
     assert resumed.decision == whole.decision
 
 
-def test_the_log_alone_is_watched_where_there_is_no_panel(tmp_path, tokenizer):
+def test_the_log_is_watched_without_a_panel(tmp_path, tokenizer):
     guard = CollapseGuard(every_steps=3)
     trainer_of(tmp_path, tokenizer, 1e-4, 6, guard).train()
     seen = history.read(tmp_path / FOLDER / OBSERVATIONS)
@@ -142,7 +142,7 @@ def test_the_log_alone_is_watched_where_there_is_no_panel(tmp_path, tokenizer):
         ({"panel": len, "settings": Settings(restores=1)}, "loop around the trainer"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, words):
+def test_impossible_arguments_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         CollapseGuard(**arguments)
 

@@ -1,4 +1,4 @@
-"""Following logs: what they say in time, what happens to files, and the command as users run it."""
+"""Following logs over time, changes of files, and the command as users run it."""
 
 import http.server
 import json
@@ -25,7 +25,7 @@ LOG = guard.Settings(source=guard.Source.LOG, planned_steps=240)
 
 
 def rewards(steps=240, change=160, fall=0.5, seed=0):
-    """Mean rewards that stand at 0.7 and fall."""
+    """Draw mean rewards that stay at 0.7 and then fall."""
     rng = np.random.default_rng(seed)
     return np.where(np.arange(steps) < change, 0.7, 0.7 - fall) + rng.normal(0, 0.04, steps)
 
@@ -39,7 +39,7 @@ def trl(step, value):
 
 
 def core_alarm(values, settings=LOG):
-    """The step of the core's alarm on the whole log, steps from 1."""
+    """Return the step at which the guard alarms on the whole log, counted from 1."""
     state = guard.start(settings)
     for step, value in enumerate(values, 1):
         state, decision = guard.observe(state, guard.Logged(step, float(f"{value:.6f}")))
@@ -52,11 +52,11 @@ def logged(values, first=1):
     return {s: guard.Logged(s, float(v)) for s, v in enumerate(values, first)}
 
 
-# --- What files do --------------------------------------------------------------------------------
+# --- Changes of files -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["console", "lines"])
-def test_a_log_that_is_just_written_is_followed_to_the_cores_alarm(form, tmp_path):
+def test_a_growing_log_alarms_at_the_same_step_as_the_whole_log(form, tmp_path):
     values = rewards()
     file = tmp_path / ("train.log" if form == "console" else "metrics.jsonl")
     lines = [
@@ -75,14 +75,14 @@ def test_a_log_that_is_just_written_is_followed_to_the_cores_alarm(form, tmp_pat
     assert run.decision.reference <= 170
 
 
-def test_a_number_that_is_cut_in_half_is_not_taken(tmp_path):
+def test_a_truncated_number_is_not_used(tmp_path):
     file = tmp_path / "train.log"
     file.write_text(verl(1, 0.75) + verl(2, 0.75)[:-22])
     assert read(Source(file), is_final=False) == logged([0.75])
     assert len(read(Source(file), is_final=True)) == 2
 
 
-def test_of_runs_one_after_the_other_the_last_is_watched_and_others_are_told_apart(tmp_path):
+def test_the_last_of_consecutive_runs_is_watched_and_parallel_runs_are_refused(tmp_path):
     file = tmp_path / "train.log"
     file.write_text(verl(1, 0.5) + verl(2, 0.5) + verl(1, 0.75) + verl(2, 0.25))
     assert read(Source(file), is_final=True) == logged([0.75, 0.25])
@@ -96,15 +96,15 @@ def test_of_runs_one_after_the_other_the_last_is_watched_and_others_are_told_apa
 @pytest.mark.parametrize(
     ("said", "then"),
     [
-        (logged([0.1, 0.2, 0.3]), logged([0.1, 0.2, 0.3])),  # the same
-        (logged([0.1, 0.2, 0.3, 0.4]), logged([0.1, 0.2, 0.3, 0.4])),  # more
+        (logged([0.1, 0.2, 0.3]), logged([0.1, 0.2, 0.3])),  # unchanged
+        (logged([0.1, 0.2, 0.3, 0.4]), logged([0.1, 0.2, 0.3, 0.4])),  # grown
         (logged([0.4, 0.5], 4), logged([0.1, 0.2, 0.3, 0.4, 0.5])),  # rotated
         (logged([0.9], 2), logged([0.1, 0.9])),  # resumed from step 1, in a new file
         (logged([0.9]), logged([0.9])),  # truncated: another run
-        ({}, logged([0.1, 0.2, 0.3])),  # between two files
+        ({}, logged([0.1, 0.2, 0.3])),  # empty during a rotation
     ],
 )
-def test_what_a_log_says_from_its_first_step_on_replaces_what_was_known(said, then):
+def test_a_log_replaces_earlier_observations_from_its_first_step_on(said, then):
     assert merge(logged([0.1, 0.2, 0.3]), said) == then
 
 
@@ -162,10 +162,10 @@ def test_a_panel_as_lines_and_as_parquet_say_the_same(tmp_path):
     "line", ["{}", '{"step": 1}', '{"step": 1.5, "rates": [1]}', '{"step": 1, "rates": []}', "[1]",
              '{"step": 1, "rates": [NaN]}', '{"step": true, "rates": [1]}'],
 )  # fmt: skip
-def test_a_line_that_is_no_observation_is_named(line, tmp_path):
+def test_a_line_that_is_not_an_observation_is_named(line, tmp_path):
     file = tmp_path / "panel.jsonl"
     file.write_text('{"step": 0, "rates": [0.5]}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"panel.jsonl, line 2 is no observation"):
+    with pytest.raises(ValueError, match=r"panel.jsonl, line 2 is not an observation"):
         read(Source(file, is_panel=True), is_final=True)
 
 
@@ -176,7 +176,7 @@ def test_beside_a_log_the_panel_alarms_sooner_and_the_words_say_by_how_much():
     run = take(Followed(both), {"log": log, "panel": looks})
     assert run.alarm_step == 120
     assert alone(run).startswith("The log alone alarms at step 1")
-    assert "worse than that of step" in words(run)
+    assert "worse than at step" in words(run)
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def command(*arguments, **others):
 
 
 def test_a_live_console_stops_its_trainer_with_exit_code_3(tmp_path):
-    """Late start, appending, a command, a stop file, a web hook and the page, in one run."""
+    """One run covers a late start, appending, a command, a stop file, a web hook and the page."""
     told = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -206,13 +206,13 @@ def test_a_live_console_stops_its_trainer_with_exit_code_3(tmp_path):
     server = http.server.HTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     values, file = rewards(), tmp_path / "train.log"
-    # With the address of a host, and not by a proxy that the environment may name.
+    # Use a host address, so that a proxy in the environment does not apply.
     watching = command(
         file, "--planned=240", "--every_s=0.05", f"--stop_file={tmp_path / 'STOP'}",
         f"--on_alarm=printenv SELFREG_ALARM > {tmp_path / 'facts.json'}", f"--out={tmp_path}",
         f"--webhook=http://127.0.0.1:{server.server_port}/",
     )  # fmt: skip
-    # The trainer, which looks for the stop file after every step and goes on for a while.
+    # The trainer checks for the stop file after every step.
     with file.open("w", buffering=1) as trainer:
         for step, value in enumerate(values, 1):
             trainer.write(verl(step, value))
@@ -224,14 +224,14 @@ def test_a_live_console_stops_its_trainer_with_exit_code_3(tmp_path):
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["alarm_step"] == expected
     assert facts == json.loads((tmp_path / "train.log.watch.json").read_text()) == told[0]
-    assert f"The policy of step {expected} is worse than that of step {facts['reference']}" in out
+    assert f"The policy at step {expected} is worse than at step {facts['reference']}" in out
     assert (tmp_path / "STOP").read_text().strip() == facts["text"]
     page = (tmp_path / "train.log.watch.html").read_text()
     assert facts["text"] in page
     assert "data:image/svg+xml" in page
 
 
-def test_once_is_for_cron(tmp_path):
+def test_once_exits_with_the_code_of_the_alarm(tmp_path):
     fallen, still, broken = (tmp_path / f"{n}.jsonl" for n in ("fallen", "still", "broken"))
     for file, values in ((fallen, rewards()), (still, rewards(fall=0.0))):
         file.write_text(
@@ -246,14 +246,14 @@ def test_once_is_for_cron(tmp_path):
     assert [code for *_, code in ended] == [3, 0, 2, 2, 0], ended
     assert "no evidence that the policy is worse" in ended[1][0]
     assert "broken.jsonl" in ended[2][1]
-    assert "there is no such file" in ended[3][1]
+    assert "no such file" in ended[3][1]
     assert "a fall of 0.4 is found after 1 looks" in ended[4][0]
     (run,) = events.iterdir()
     (written,) = read_logs(run, "guard/log_evidence")
     assert written.values[-1] >= 0 > written.values[-2]
 
 
-def test_a_plan_says_that_a_small_log_finds_little():
+def test_a_plan_for_a_small_log_finds_little():
     settings = guard.Settings(source=guard.Source.LOG, planned_steps=80)
     assert plan.plan(settings, 1, 16)[0.1][1] < 0.5
     found = plan.plan(guard.Settings(planned=20), 96, 4)

@@ -1,6 +1,6 @@
-"""The paper's Figures 1 and 3 of stored runs, with the numbers that it prints of them.
+"""Draw the paper's Figures 1 and 3 from stored runs, together with the paper's printed numbers.
 
-A figure of chains that did not run says so and shows the paper's numbers alone.
+If the chains of a figure were not run, the figure says so and shows only the paper's numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,10 @@ _QUANTILES = (0.025, 0.975)
 
 
 def figure_1(runs: PaperRuns, theme: Theme = LIGHT) -> Figure:
-    """One long run: pass_rate of every step, its mean of 5, the panel, and the stationary null.
+    """Draw Figure 1, one long run: pass_rate, its mean of 5 steps, the panel, and the null.
 
-    The null's band holds 95% of the means of 5 steps of a policy that never changes, with the pass
-    rates of this run's own groups. Of several seeds the smallest is shown.
+    The band of the stationary null holds 95% of the 5-step means of a policy that never changes and
+    has the pass rates of this run's own groups. If several seeds ran, the smallest is shown.
     """
     printed = published.figure(1)
     with matplotlib.rc_context(style(theme)):
@@ -69,11 +69,12 @@ def figure_1(runs: PaperRuns, theme: Theme = LIGHT) -> Figure:
 
 
 def figure_3(runs: PaperRuns, theme: Theme = LIGHT) -> Figure:
-    """Long chains: (a) campaigns aligned, (b) peak and end by campaign, (c) when collapses begin.
+    """Draw Figure 3, long chains: (a) aligned campaigns, (b) peaks and ends, (c) onsets.
 
-    (a) Mean over all campaigns with a 95% bootstrap band over chains, and one chain's campaigns
-    behind. (b) Means over chains; the area between is what a gate that reads ends alone never sees.
-    (c) Onsets, and what stationary chains of the same lengths show.
+    (a) shows the mean over all campaigns with a 95% bootstrap band over chains, and the campaigns
+    of one chain behind it. (b) shows means over chains. The area between peak and end is invisible
+    to a gate that reads only ends. (c) shows the steps at which collapses begin, beside those of
+    stationary chains of the same lengths.
     """
     printed = published.figure(3)
     own = {
@@ -106,7 +107,7 @@ _FORMS: tuple[Literal["png", "svg"], ...] = ("png", "svg")
 
 
 def write_figures(runs: PaperRuns, out: Path) -> str:
-    """Write figure_N.png and .svg; returns Markdown that shows them."""
+    """Write figure_N.png and .svg, and return Markdown that shows them."""
     out.mkdir(parents=True, exist_ok=True)
     parts = []
     for number, draw in FIGURES.items():
@@ -142,16 +143,16 @@ def _draw_run(ax: Axes, run: Run, theme: Theme) -> list[Line2D | Patch]:
     null = null_campaign(run, trace, NULL_CAMPAIGNS)
     if null is not None:
         low, high = np.quantile(null, _QUANTILES, axis=0)
-        if len(steps) >= WINDOW:  # where the window is full, every step is alike
+        if len(steps) >= WINDOW:  # all full windows have the same distribution, so pool them
             full = slice(WINDOW - 1, None)
             low[full], high[full] = np.quantile(null[:, full], _QUANTILES)
         ax.fill_between(steps, low, high, color=theme.faint, alpha=0.22, linewidth=0, zorder=0)
-        name = "a policy that stands still, 95%"
+        name = "a policy that never changes, 95%"
         handles.append(Patch(color=theme.faint, alpha=0.22, linewidth=0, label=name))
     ax.plot(steps, values, ".", color=theme.faint, alpha=0.7, markersize=4, markeredgewidth=0)
     ax.plot(steps, rolling_mean(values), color=theme.lines[1], linewidth=1.4, zorder=3)
     handles += [
-        Line2D([], [], color=theme.faint, marker=".", linestyle="none", label="pass_rate, a step"),
+        Line2D([], [], color=theme.faint, marker=".", linestyle="none", label="pass_rate per step"),
         Line2D([], [], color=theme.lines[1], label=f"pass_rate, mean of {WINDOW} steps"),
     ]
     held = [
@@ -173,7 +174,7 @@ def _draw_aligned(ax: Axes, chains: Sequence[Run], colour: str, theme: Theme) ->
     values, _ = series(chains)
     for line in values[0]:
         ax.plot(line, color=colour, linewidth=0.6, alpha=0.3, zorder=1)
-    by_chain = mean(np.moveaxis(values, 1, 2))  # over a chain's campaigns that got so far
+    by_chain = mean(np.moveaxis(values, 1, 2))  # over the campaigns that reached each step
     steps = np.flatnonzero(~np.isnan(by_chain).all(axis=0))
     centre = mean(by_chain.T)[steps]
     ax.plot(steps, centre, color=colour, linewidth=2.0, zorder=4)
@@ -200,7 +201,7 @@ def _draw_onsets(
     theme: Theme,
     printed_mean: float,
 ) -> None:
-    """Shares of all campaigns, side by side a step; the null's as a line."""
+    """Draw the share of campaigns with each onset step as bars, and that of the null as a line."""
     width = 0.8 / max(1, len(own))
     for i, (label, chains) in enumerate(own.items()):
         onset = measured(chains).campaigns.onset_step
@@ -218,7 +219,7 @@ def _draw_onsets(
 
 
 def _shares(onset: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The share of all campaigns whose onset is at each step."""
+    """Return the share of all campaigns whose onset is at each step."""
     return (onset[..., None] == steps).mean(axis=tuple(range(onset.ndim)))
 
 

@@ -1,4 +1,4 @@
-"""What the paper prints: its tables cell by cell, and the numbers it gives of its figures."""
+"""The paper's printed values: its tables, cell by cell, and the numbers it states on figures."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _FILE = Path(__file__).with_suffix(".toml")
 
 @dataclass(frozen=True, slots=True)
 class PrintedRow:
-    """One row.
+    """One printed row.
 
     Attributes:
-      labels: What names it.
-      cells: What is printed in each column.
-      runs: The chains it is measured on, as WAVE/CONDITION; "" where columns or seeds say so.
+      labels: The cells that name the row.
+      cells: The printed value of each column.
+      runs: The chains behind the row, as WAVE/CONDITION; "" if columns or seeds determine them.
     """
 
     labels: tuple[str, ...]
@@ -27,7 +27,7 @@ class PrintedRow:
 
 @dataclass(frozen=True, slots=True)
 class PrintedComparison:
-    """A difference after - before, paired by seed, and what the paper prints of it."""
+    """A difference after - before, paired by seed, with the paper's printed value."""
 
     name: str
     after: str
@@ -37,17 +37,17 @@ class PrintedComparison:
 
 @dataclass(frozen=True, slots=True)
 class PrintedTable:
-    """One table.
+    """One printed table.
 
     Attributes:
-      number: In the paper.
-      title: What it shows.
-      labels: Names of the columns that name a row.
-      columns: Names of the others.
-      rows: In order.
-      column_runs: The chains of each column, where columns are conditions.
-      comparisons: What is compared.
-      notes: Known slips, and rows whose numbers stand in the paper's text alone.
+      number: Number of the table in the paper.
+      title: Title of the table.
+      labels: Headers of the leading columns, which name a row.
+      columns: Headers of the other columns.
+      rows: The rows, in order.
+      column_runs: The chains of each column, if columns are conditions.
+      comparisons: The differences to compute.
+      notes: Known errors of the paper, and rows whose numbers appear only in its text.
     """
 
     number: int
@@ -61,7 +61,7 @@ class PrintedTable:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The chains it reads, each once."""
+        """The chains that the table reads, without repetition."""
         compared = (name for c in self.comparisons for name in (c.after, c.before))
         named = (*self.column_runs, *(row.runs for row in self.rows if row.runs), *compared)
         return tuple(dict.fromkeys(named))
@@ -69,18 +69,18 @@ class PrintedTable:
 
 @cache
 def tables() -> Mapping[int, PrintedTable]:
-    """The paper's tables by number; Table 3 is prose and not among them."""
+    """Return the paper's tables by number, without Table 3, which is prose."""
     return {row["number"]: _table(row) for row in _read()["table"]}
 
 
 def figure(number: int) -> Mapping[str, Any]:
-    """What the paper says of Figure 1 or 3."""
+    """Return the paper's numbers for Figure 1 or 3."""
     return _read()[f"figure{number}"]
 
 
 @cache
 def sources() -> frozenset[str]:
-    """The chains that any table or figure reads."""
+    """Return the chains that any table or figure reads."""
     read = {name for table in tables().values() for name in table.sources}
     return frozenset(read | {figure(1)["runs"], *figure(3)["runs"]})
 

@@ -1,4 +1,7 @@
-"""The paper's tables of stored runs, our numbers beside its own. Table 3 is prose."""
+"""Build the paper's tables from stored runs, with our numbers below the printed ones.
+
+Table 3 is prose and has no counterpart here.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,14 +42,14 @@ FILE = "tables.md"
 
 
 def write_tables(runs: PaperRuns, out: Path, figures: str = "") -> None:
-    """Write every table: all of them in tables.md, and table_NN.csv and .tex of each.
+    """Write all tables into tables.md, and each as table_NN.csv and table_NN.tex.
 
-    Differences are in table_NN_differences.csv.
+    Differences go into table_NN_differences.csv.
 
     Args:
-      runs: The chains; without any, every measured cell says "not run".
-      out: A folder, made if it is not there.
-      figures: Markdown that shows the figures, put below the tables.
+      runs: The chains. Without chains, every measured cell says "not run".
+      out: Folder for the files; created if it does not exist.
+      figures: Markdown that shows the figures, appended to the tables.
     """
     out.mkdir(parents=True, exist_ok=True)
     made = [table(runs) for table in TABLES.values()]

@@ -1,7 +1,7 @@
-"""Tables of the shape of campaigns: 11 and 16, each beside what a policy that stands still shows.
+"""Tables 11 and 16, the shape of campaigns, beside the values of a policy that does not change.
 
-The unit is the chain: a statistic is averaged over a chain's campaigns where it is defined, and the
-interval is over chains, whose campaigns depend on each other.
+The unit is the chain, because the campaigns of a chain depend on each other. Each statistic is
+averaged over the campaigns of a chain in which it is defined, and the interval is over chains.
 """
 
 from collections import Counter
@@ -47,10 +47,10 @@ class Measure(NamedTuple):
     """One row of Table 11.
 
     Attributes:
-      of: The statistic, one value a chain.
-      digits: After the decimal point.
+      of: The statistic, one value per chain.
+      digits: Digits after the decimal point.
       unit: "%" for percent.
-      low_is_extreme: Whether small values speak of a collapse.
+      low_is_extreme: Whether small values indicate a collapse.
     """
 
     of: Statistic
@@ -60,27 +60,27 @@ class Measure(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by."""
+        """The factor for printed values: 100 for percent."""
         return 100.0 if self.unit == "%" else 1.0
 
 
 def mean_peak(chain: Chains) -> np.ndarray:
-    """[N], mean of the campaigns' peaks."""
+    """Return the mean of the campaigns' peaks, [N]."""
     return mean(chain.campaigns.peak)
 
 
 def mean_end(chain: Chains) -> np.ndarray:
-    """[N], mean of the campaigns' ends."""
+    """Return the mean of the campaigns' ends, [N]."""
     return mean(chain.campaigns.end)
 
 
 def mean_gap(chain: Chains) -> np.ndarray:
-    """[N], mean of the campaigns' peak - end."""
+    """Return the mean of the campaigns' peak - end, [N]."""
     return mean(chain.campaigns.gap)
 
 
 def gap_rate(level: float) -> Statistic:
-    """[N], share of the campaigns whose gap exceeds a level."""
+    """Return a statistic [N]: the share of campaigns whose gap exceeds a level."""
 
     def rate(chain: Chains) -> np.ndarray:
         ran = ~np.isnan(chain.campaigns.gap)
@@ -90,17 +90,17 @@ def gap_rate(level: float) -> Statistic:
 
 
 def phase_transition(chain: Chains) -> np.ndarray:
-    """[N], mean phase-transition score of the campaigns that have one."""
+    """Return the mean phase-transition score of the campaigns that have one, [N]."""
     return mean(chain.campaigns.phase_transition)
 
 
 def onset_step(chain: Chains) -> np.ndarray:
-    """[N], mean onset step of the campaigns that have one."""
+    """Return the mean onset step of the campaigns that have one, [N]."""
     return mean(chain.campaigns.onset_step)
 
 
 def latency_steps(chain: Chains) -> np.ndarray:
-    """[N], mean latency of the campaigns that have an onset."""
+    """Return the mean latency of the campaigns that have an onset, [N]."""
     return mean(chain.campaigns.latency_steps)
 
 
@@ -112,13 +112,13 @@ _TABLE_11 = (
 )
 _TABLE_16 = (
     (phase_transition, 2, False),
-    (onset_step, 1, True),  # noise falls late, and then for a moment
+    (onset_step, 1, True),  # falls by noise alone come late and are short
     (latency_steps, 1, False),
 )
 
 
 def table_11(runs: PaperRuns) -> Table:
-    """Mean peak, end and gap of naive campaigns, REINFORCE against GRPO."""
+    """Build Table 11: mean peak, end and gap of naive campaigns, REINFORCE against GRPO."""
     printed = published.tables()[11]
     columns = [_column_11(runs.of(source)) for source in printed.column_runs]
     rows = []
@@ -141,7 +141,7 @@ def table_11(runs: PaperRuns) -> Table:
 
 
 def table_16(runs: PaperRuns) -> Table:
-    """How suddenly and how late campaigns fall."""
+    """Build Table 16: how suddenly and how late campaigns fall."""
 
     def measure(own: Sequence[Run]) -> Cells:
         chain, null = measured(own), null_chains(own)
@@ -168,7 +168,7 @@ def table_16(runs: PaperRuns) -> Table:
 
 
 def _column_11(own: Sequence[Run]) -> dict[str, dict[int, str]]:
-    """Reading -> row -> text; nothing where nothing ran."""
+    """Map reading -> row -> text; empty if nothing ran."""
     if not own:
         return {}
     chain, null = measured(own), null_chains(own)

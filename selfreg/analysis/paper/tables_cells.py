@@ -1,4 +1,4 @@
-"""What a table is made of: rows of text, the paper's and ours, and differences paired by seed."""
+"""The building blocks of a table: the paper's rows, our rows, and differences paired by seed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ from selfreg.run.records import PanelScore
 PAPER, MEASURED, NULL = "paper", "measured", "stationary null"
 NOT_RUN, NOT_MEASURED, UNDEFINED = "not run", "not measured", "undefined"
 NULL_NOTE = (
-    "Stationary null: chains of the same lengths whose policies never change, with the pass rates "
-    "of their own problems; mean, 95% range, and one-sided p of what was measured."
+    "Stationary null: chains of the same lengths whose policies never change and have the pass "
+    "rates of the measured groups. Shown are the mean, the 95% range, and the one-sided p of the "
+    "measured value."
 )
 
-# Reading -> the text of each column, and reading -> one value a chain.
+# Cells maps a reading to the text of each column; Values maps a reading to one value per chain.
 Cells = Mapping[str, Sequence[str]]
 Values = Mapping[str, np.ndarray]
 
@@ -40,9 +41,9 @@ class Row(NamedTuple):
     """One line of a table.
 
     Attributes:
-      labels: What names the row; the paper's line and ours below it have the same.
-      reading: Whose numbers these are: "paper", a metric of ours, or "stationary null".
-      cells: One text a column.
+      labels: The cells that name the row; the paper's line and ours below it share them.
+      reading: Source of the numbers: "paper", one of our metrics, or "stationary null".
+      cells: One text per column.
     """
 
     labels: tuple[str, ...]
@@ -54,12 +55,12 @@ class Comparison(NamedTuple):
     """A difference paired by seed, as text.
 
     Attributes:
-      name: What is subtracted from what.
-      reading: Of which numbers.
+      name: The two conditions, as "after - before".
+      reading: Source of the numbers.
       difference: Mean, 95% interval over seeds, and n.
-      p: Sign-flip p, two-sided; "" where there are fewer than two seeds.
-      holm: The same, adjusted for the table's comparisons of that reading.
-      paper: What the paper prints; "" for nothing.
+      p: Two-sided sign-flip p; "" with fewer than two seeds.
+      holm: p adjusted for all comparisons of this reading in the table.
+      paper: The paper's printed value; "" if it has none.
     """
 
     name: str
@@ -75,13 +76,13 @@ class Table:
     """One of the paper's tables with our numbers below the paper's.
 
     Attributes:
-      number: In the paper.
-      title: What it shows.
-      labels: Names of the columns that name a row.
-      columns: Names of the others.
-      rows: In order: the paper's line, then ours.
-      comparisons: Differences between its rows.
-      notes: What to know when reading it.
+      number: Number of the table in the paper.
+      title: Title of the table.
+      labels: Headers of the leading columns, which name a row.
+      columns: Headers of the other columns.
+      rows: The rows: each line of the paper, followed by ours.
+      comparisons: Differences between rows.
+      notes: Notes for the reader.
     """
 
     number: int
@@ -100,14 +101,14 @@ def estimate(
     sign: str = "",
     unit: str = "",
 ) -> str:
-    """Mean, 95% bootstrap interval over chains, and n: "4.9 [2.1, 9.5] (n=5)".
+    """Format mean, 95% bootstrap interval over chains, and n: "4.9 [2.1, 9.5] (n=5)".
 
     Args:
-      values: One a chain; NaN where it is not defined, which is left out of n.
-      digits: After the decimal point.
-      scale: 100 for percent.
-      sign: "+" to write one.
-      unit: Written after the mean.
+      values: One value per chain; NaN if undefined, which n does not count.
+      digits: Digits after the decimal point.
+      scale: Factor of the values: 100 for percent.
+      sign: "+" to print the sign of positive values.
+      unit: Unit printed after the mean.
     """
     known = scale * np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
@@ -122,7 +123,7 @@ def estimate(
 
 
 def panel_estimate(scores: Sequence[PanelScore], digits: int, scale: float = 1.0) -> str:
-    """The same of panel scores; a single one has its standard error over problems: "4.9 ± 1.2"."""
+    """Format panel scores like `estimate`; a single score as "4.9 ± 1.2", one standard error."""
     if len(scores) == 1:
         (score,) = scores
         numbers = (score.pass_at_1, score.standard_error)
@@ -131,12 +132,12 @@ def panel_estimate(scores: Sequence[PanelScore], digits: int, scale: float = 1.0
 
 
 def percent(values: Sequence[float] | np.ndarray) -> str:
-    """`estimate` of rates, in percent."""
+    """Format rates like `estimate`, in percent."""
     return estimate(values, 1, 100.0)
 
 
 def end_estimates(runs: Sequence[Run], digits: int = 1) -> dict[str, str]:
-    """End-of-chain pass@1 in percent, by the controls' metric and by the report panel."""
+    """Format end-of-chain pass@1 in percent, by the control's metric and by the report panel."""
     return {
         metric_of(runs): estimate(measured(runs).end, digits, 100.0),
         REPORT_PANEL: panel_estimate(panel_scores(runs, "end"), digits, 100.0),
@@ -151,18 +152,18 @@ def beside_null(
     scale: float = 1.0,
     low_is_extreme: bool = False,
 ) -> str:
-    """What stationary chains show of a statistic: "0.16 [0.14, 0.19] p=0.2".
+    """Format a statistic of stationary chains: "0.16 [0.14, 0.19] p=0.2".
 
-    Mean and 95% range of its mean over chains, and the one-sided p of the measured one,
-    (1 + draws at least as extreme) / (1 + draws).
+    These are the mean and the 95% range of the statistic's mean over chains, and the one-sided p of
+    the measured mean, (1 + draws at least as extreme) / (1 + draws).
 
     Args:
-      runs: The chains.
-      null: Their stationary counterparts.
-      statistic: One value a chain.
-      digits: After the decimal point.
-      scale: 100 for percent.
-      low_is_extreme: Whether small values, not large ones, speak of a collapse.
+      runs: The measured chains.
+      null: The stationary chains.
+      statistic: Returns one value per chain.
+      digits: Digits after the decimal point.
+      scale: Factor of the values: 100 for percent.
+      low_is_extreme: Whether small values, rather than large ones, indicate a collapse.
     """
     observed = mean(statistic(measured(runs)))
     drawn = mean(statistic(null).reshape(-1, len(runs)))
@@ -176,7 +177,7 @@ def beside_null(
 
 
 def block(row: PrintedRow, cells: Cells | None) -> list[Row]:
-    """A printed row and ours below it; None: nothing ran."""
+    """Return a printed row with our rows below it; cells=None means that nothing ran."""
     ours = cells or {MEASURED: [NOT_RUN] * len(row.cells)}
     return [
         Row(row.labels, PAPER, row.cells),
@@ -193,16 +194,16 @@ def by_runs(
     digits: int = 2,
     notes: Sequence[str] = (),
 ) -> Table:
-    """A table each of whose rows is a condition.
+    """Build a table in which each row is a condition.
 
     Args:
-      number: Of the table.
+      number: Number of the table.
       runs: The chains.
-      measure: Makes a row's texts of its chains.
-      compared: Makes the values that the comparisons subtract.
-      scale: Of those values; 100 for percent.
-      digits: Of the differences.
-      notes: More of them.
+      measure: Returns the texts of a row from its chains.
+      compared: Returns the values that the comparisons subtract.
+      scale: Factor of these values: 100 for percent.
+      digits: Digits of the differences after the decimal point.
+      notes: Notes to add to the printed ones.
     """
     printed = published.tables()[number]
     rows = []
@@ -221,7 +222,7 @@ def finish(
     digits: int = 2,
     notes: Sequence[str] = (),
 ) -> Table:
-    """A table of these rows, with its comparisons and notes."""
+    """Build a table from its rows, and add the comparisons and notes."""
     return Table(
         printed.number,
         printed.title,
@@ -240,7 +241,15 @@ def compare(
     scale: float,
     digits: int,
 ) -> list[Comparison]:
-    """Every difference on the seeds that both conditions finished, Holm-adjusted by reading."""
+    """Compute the differences on the seeds that both conditions finished, Holm-adjusted by reading.
+
+    Args:
+      comparisons: The differences that the paper's table asks for.
+      runs: The chains.
+      compared: Returns the values to subtract, by reading.
+      scale: Factor of these values: 100 for percent.
+      digits: Digits after the decimal point.
+    """
     found: list[Comparison] = []
     tested: dict[str, list[tuple[int, float]]] = {}
     for wanted in comparisons:
@@ -266,7 +275,7 @@ def compare(
 
 
 def _about(printed: PrintedTable, runs: PaperRuns) -> list[str]:
-    """What was measured, on which models, by which report panels."""
+    """Describe the models and the report panels behind the measured values."""
     ran = [run for source in printed.sources for run in runs.of(source)]
     if not ran:
         return []
@@ -275,7 +284,8 @@ def _about(printed: PrintedTable, runs: PaperRuns) -> list[str]:
     if runs.tiny:
         return [
             "Measured on the waves' tiny variant: the embedded policy, procedural problems and few "
-            "steps, not the paper's models. It shows that the wave runs, not what the paper says.",
+            "steps, not the paper's models. It shows that the wave runs. It does not test the "
+            "paper's claims.",
             panels,
         ]
     models = sorted({str(run.config.get("model", {}).get("path", "unknown")) for run in ran})

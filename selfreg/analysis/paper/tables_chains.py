@@ -1,4 +1,4 @@
-"""Tables of what chains end with: 1, 2, 4 to 10, 12 and 17."""
+"""Tables of the ends of chains: 1, 2, 4 to 10, 12 and 17."""
 
 from collections.abc import Sequence
 
@@ -40,16 +40,16 @@ from selfreg.analysis.trajectory import COLLAPSE_RATIO, exceeds
 from selfreg.analysis.verdict import judge_run
 
 _NONE = "–"
-_COLLAPSE_NOTE = "Collapse rate: chains whose last campaign ends below 30% of its peak."
+_COLLAPSE_NOTE = "Collapse rate: share of chains whose last campaign ends below 30% of its peak."
 _HINDSIGHT_NOTE = (
     "Both oracles are maxima of noisy values. Hindsight on the report panel is the peak of the "
-    "campaign whose own metric peaked highest, measured anew. Steps: until the online rule stops; "
-    "of ES, all that it made."
+    "campaign whose own metric peaked highest, measured again. Steps: those until the online rule "
+    "stops; for ES, all steps."
 )
 
 
 def table_1(runs: PaperRuns) -> Table:
-    """KL penalties: start, peak and end of three campaigns."""
+    """Build Table 1: start, peak and end of three campaigns under KL penalties."""
 
     def measure(own: Sequence[Run]) -> Cells:
         values, shape = series(own)[0], measured(own).campaigns
@@ -66,7 +66,7 @@ def table_1(runs: PaperRuns) -> Table:
 
 
 def table_2(runs: PaperRuns) -> Table:
-    """Going on from three checkpoints: start, end, mean over steps, and our verdict."""
+    """Build Table 2: training continued from three checkpoints, with our verdict."""
 
     def measure(own: Sequence[Run]) -> Cells:
         values, chain = series(own)[0], measured(own)
@@ -84,22 +84,22 @@ def table_2(runs: PaperRuns) -> Table:
 
 
 def table_4(runs: PaperRuns) -> Table:
-    """Modules of CARE v2: ends, and the share of chains whose last campaign collapsed."""
+    """Build Table 4: ends and collapse rate for the modules of CARE v2."""
     return by_runs(4, runs, _ends_and_collapses, notes=[_COLLAPSE_NOTE])
 
 
 def table_5(runs: PaperRuns) -> Table:
-    """Baselines in two languages: ends."""
+    """Build Table 5: ends of the baselines in two languages."""
     return by_runs(5, runs, _only_ends)
 
 
 def table_6(runs: PaperRuns) -> Table:
-    """Long chains at two scales: ends."""
+    """Build Table 6: ends of long chains at two scales."""
     return by_runs(6, runs, _ends_and_n)
 
 
 def table_7(runs: PaperRuns) -> Table:
-    """Compute efficiency: updates, ends, and ends for 100 updates."""
+    """Build Table 7: compute efficiency, as updates, ends, and ends per 100 updates."""
 
     def measure(own: Sequence[Run]) -> Cells:
         steps, per_100 = estimate(measured(own).total_steps, 0), _per_100_steps(own)
@@ -112,7 +112,7 @@ def table_7(runs: PaperRuns) -> Table:
 
 
 def table_8(runs: PaperRuns) -> Table:
-    """Campaigns with end / peak < 0.3 in a chain, and in stationary chains."""
+    """Build Table 8: campaigns with end / peak < 0.3, in measured and in stationary chains."""
 
     def count(own: Sequence[Run]) -> Values:
         fell = exceeds(COLLAPSE_RATIO * panel(own, "peak"), panel(own, "end"))
@@ -137,13 +137,13 @@ def table_8(runs: PaperRuns) -> Table:
 
 
 def table_9(runs: PaperRuns) -> Table:
-    """What oracles would have kept of the chains; those of maxima beside a stationary null's."""
+    """Build Table 9: the values that oracles would have kept, beside the stationary null."""
 
     def measure(own: Sequence[Run]) -> Cells:
         chain, is_es = measured(own), own[0].condition == "ES"
         steps = estimate(chain.total_steps if is_es else chain.trace_oracle_steps, 0)
         kept = _NONE if is_es else percent(chain.trace_oracle)
-        # The report panel had no part in choosing which campaign's peak is the highest.
+        # The control's metric selects the campaign, so the report panel's score is unbiased.
         best = chain.campaigns.peak.argmax(axis=1)
         hindsight = panel(own, "peak")[np.arange(len(own)), best]
         cells = {
@@ -164,12 +164,12 @@ def table_9(runs: PaperRuns) -> Table:
 
 
 def table_10(runs: PaperRuns) -> Table:
-    """GRPO and REINFORCE: ends."""
+    """Build Table 10: ends of GRPO and REINFORCE."""
     return by_runs(10, runs, _ends_and_n)
 
 
 def table_12(runs: PaperRuns) -> Table:
-    """Early stop on GRPO against naive GRPO, seed by seed."""
+    """Build Table 12: early stop on GRPO against naive GRPO, by seed."""
     printed = published.tables()[12]
     with_es, naive = runs.both(*printed.column_runs)
     pairs = {run.seed: (run, other) for run, other in zip(with_es, naive, strict=True)}
@@ -192,7 +192,7 @@ def table_12(runs: PaperRuns) -> Table:
 
 
 def table_17(runs: PaperRuns) -> Table:
-    """Modules of CARE v1: ends, and the share of chains whose last campaign collapsed."""
+    """Build Table 17: ends and collapse rate for the modules of CARE v1."""
     return by_runs(17, runs, _ends_and_collapses, notes=[_COLLAPSE_NOTE])
 
 

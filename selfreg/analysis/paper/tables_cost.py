@@ -1,4 +1,4 @@
-"""Table 18: what a chain costs."""
+"""Table 18: the cost of a chain."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,14 @@ from selfreg.run import rundir
 
 _HOUR_S = 3600.0
 _NOTES = (
-    "Measured: the sum of time/step_s, a first campaign taken from another chain included, times "
-    "the devices of the last start; starting and compiling between campaigns are not in it. A gate "
-    "that asks no language model decides within a step's time and is not timed.",
+    "Measured: the sum of time/step_s times the devices of the last start. It includes a first "
+    "campaign shared with another chain, and excludes start-up and compilation between campaigns. "
+    "A gate without a language model decides within a step's time and is not timed.",
 )
 
 
 def table_18(runs: PaperRuns) -> Table:
-    """Updates, device-hours, wall-clock, questions to a language model, and waiting for them."""
+    """Build Table 18: updates, device-hours, wall-clock time, and language-model questions."""
 
     def measure(own: Sequence[Run]) -> Cells:
         wall_h = np.array([_step_s(run) for run in own]) / _HOUR_S

@@ -1,4 +1,4 @@
-"""Tables of policies measured without training on: 13, 14 and 15, all on held-out panels."""
+"""Tables 13, 14 and 15: policies measured on held-out panels, without further training."""
 
 from collections.abc import Sequence
 
@@ -31,12 +31,12 @@ from selfreg.analysis.paper.tables_runs import (
 from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.run.records import PanelScore
 
-# config.evaluation.capabilities names them so.
+# Names of the panels in config.evaluation.capabilities.
 CPP, OOD = "cpp", "ood"
 
 
 def table_13(runs: PaperRuns) -> Table:
-    """The base policy, what two ways to chain make of it, and a frozen larger one."""
+    """Build Table 13: the base policy, two ways to chain it, and a larger frozen policy."""
     printed = published.tables()[13]
     places = ("start", "end", "end", "end")
     rows = []
@@ -49,7 +49,7 @@ def table_13(runs: PaperRuns) -> Table:
 
 
 def table_14(runs: PaperRuns) -> Table:
-    """Final checkpoints on the report panel, on C++ and on prompts in another language."""
+    """Build Table 14: final checkpoints on the report panel, the cpp panel and the ood panel."""
 
     def measure(own: Sequence[Run]) -> Cells:
         main = panel_estimate(panel_scores(own, "end"), 1, 100.0)
@@ -59,7 +59,7 @@ def table_14(runs: PaperRuns) -> Table:
 
 
 def table_15(runs: PaperRuns) -> Table:
-    """Whether A0 and A3 rank differently on Python and on C++, seed by seed."""
+    """Build Table 15: whether A0 and A3 rank differently on Python and on C++, by seed."""
     printed = published.tables()[15]
     naive, care = runs.both(*printed.column_runs)
     pairs = {run.seed: (run, other) for run, other in zip(naive, care, strict=True)}
@@ -76,7 +76,7 @@ def table_15(runs: PaperRuns) -> Table:
         rows.append(Row(row.labels, "held-out panels", _disagreement(*pairs[seed])))
     notes = [
         "± one standard error over problems; each cell is one chain. A disagreement is within "
-        "noise where the 95% interval of either difference, paired by problem, holds 0."
+        "noise if the 95% interval of either difference, paired by problem, contains 0."
     ]
     return finish(printed, runs, rows, notes=notes)
 
@@ -91,12 +91,12 @@ def _capability(own: Sequence[Run], name: str) -> str:
 
 
 def _last(run: Run, name: str) -> PanelScore | None:
-    """A capability of the chain's last policy."""
+    """Return a capability score of the chain's last policy; None if it was not measured."""
     return run.summaries[-1].capabilities.get(name, {}).get("end")
 
 
 def _disagreement(naive: Run, care: Run) -> tuple[str, str, str]:
-    """Texts of main and of C++, and whether they rank the two differently."""
+    """Format the main and C++ scores, and whether they rank the two conditions differently."""
     main, other = panel_scores((naive, care), "end"), [_last(run, CPP) for run in (naive, care)]
     if other[0] is None or other[1] is None:
         return _scores(main), NOT_MEASURED, NOT_MEASURED

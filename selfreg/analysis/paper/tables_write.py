@@ -1,4 +1,4 @@
-"""Tables as Markdown, CSV and LaTeX. Each is the same grid of text."""
+"""Write tables as Markdown, CSV and LaTeX, all from the same grid of text."""
 
 import csv
 import io
@@ -10,16 +10,16 @@ from typing import NamedTuple
 from selfreg.analysis.paper.tables_cells import PAPER, Table
 
 CONVENTIONS = (
-    "The paper's printed value stands first, ours below it, by what was read. n: chains, one a "
-    "seed, that finished. Brackets: 95% percentile bootstrap interval over chains, exact for n up "
-    "to 6. One chain has none: its ± is a standard error over problems. pass_rate: the paper's "
-    "metric, the share of a step's samples that pass, as the mean of the last 5 steps; its start "
-    "is a single step. report panel: held-out problems that select nothing, so that a peak there "
-    "is no maximum of a noise. Differences are paired by seed, in the table's unit; p is the "
-    "two-sided sign-flip p, exact up to 20 seeds and never below 2^(1-n), and Holm's adjusts it "
-    "for the differences of a table. A value that was not run says so."
+    "Each row shows the paper's printed value first, and ours below it, labelled by the metric. "
+    "n: finished chains, one per seed. Brackets: 95% percentile bootstrap interval over chains, "
+    "exact for n up to 6. A single chain has no interval: its ± is a standard error over "
+    "problems. pass_rate: the paper's metric, the share of a step's samples that pass, as the "
+    "mean of the last 5 steps; its start is a single step. report panel: held-out problems that "
+    "select nothing, so that a peak there is not a maximum of noisy values. Differences are paired "
+    "by seed, in the table's unit. p: two-sided sign-flip p, exact up to 20 seeds and never below "
+    "2^(1-n). Holm p: p adjusted for all differences of a table. Missing chains show as not run."
 )
-_CELL, _FEW_COLUMNS = 36, 5  # characters in a line of LaTeX's cells; half in more columns
+_CELL, _FEW_COLUMNS = 36, 5  # characters per line of a LaTeX cell; half with more columns
 _DIFFERENCES = ("Difference", "reading", "ours", "p", "Holm p", "paper")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -30,7 +30,7 @@ _LATEX = {
 
 
 class Grid(NamedTuple):
-    """A header and lines of text, all of one length; `begins` marks lines that begin a block."""
+    """A header and lines of equal length; `begins` marks the lines that begin a block."""
 
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -38,11 +38,11 @@ class Grid(NamedTuple):
 
 
 def grid(table: Table, repeat: bool = False) -> Grid:
-    """A table's rows.
+    """Convert a table's rows to a grid.
 
     Args:
       table: The table.
-      repeat: Whether every line names its row, or only the first of each block.
+      repeat: Whether every line repeats the labels of its row, or only the first of each block.
     """
     empty = ("",) * len(table.labels)
     lines = tuple(
@@ -54,7 +54,7 @@ def grid(table: Table, repeat: bool = False) -> Grid:
 
 
 def differences(table: Table) -> Grid | None:
-    """A table's comparisons; None where the paper compares nothing."""
+    """Convert a table's comparisons to a grid; None if it has none."""
     if not table.comparisons:
         return None
     lines = tuple(tuple(comparison) for comparison in table.comparisons)
@@ -62,7 +62,7 @@ def differences(table: Table) -> Grid | None:
 
 
 def markdown(table: Table) -> str:
-    """A section: heading, table, differences, notes."""
+    """Format a table as a section: heading, table, differences, notes."""
     compared = differences(table)
     parts = [f"## Table {table.number}. {table.title}", _markdown(grid(table))]
     parts += [] if compared is None else [_markdown(compared)]
@@ -71,14 +71,14 @@ def markdown(table: Table) -> str:
 
 
 def to_csv(lines: Grid) -> str:
-    """A grid as CSV."""
+    """Format a grid as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([lines.header, *lines.lines])
     return buffer.getvalue()
 
 
 def latex(table: Table) -> str:
-    """A float that needs booktabs, adjustbox and amssymb."""
+    """Format a table as a LaTeX float, which needs booktabs, adjustbox and amssymb."""
     compared = differences(table)
     parts = [
         r"% Needs \usepackage{booktabs,adjustbox,amssymb}.",
@@ -96,7 +96,7 @@ def latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX shows it."""
+    """Escape text for LaTeX."""
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
 
 
@@ -109,7 +109,7 @@ def _markdown(lines: Grid) -> str:
 
 
 def _latex(lines: Grid) -> str:
-    # A table is shrunk to the page: of one with long cells nothing could be read.
+    # Long cells are broken into lines. A table shrinks to the page width, and would be unreadable.
     width = _CELL if len(lines.header) <= _FEW_COLUMNS else _CELL // 2
 
     def line(cells: Sequence[str]) -> str:
@@ -134,9 +134,10 @@ def _latex(lines: Grid) -> str:
 
 
 def _broken(cell: str, width: int) -> str:
-    """A cell in lines of at most so many characters, where its words allow it."""
+    """Break a cell between words into lines of at most `width` characters."""
     first, *more = wrap(cell, width, break_long_words=False) or [""]
     if not more:
         return escape(first)
-    lines = r" \\{}".join(escape(line) for line in (first, *more))  # a [ would be its argument
+    # The {} keeps a following [ from being read as the optional argument of \\.
+    lines = r" \\{}".join(escape(line) for line in (first, *more))
     return rf"\begin{{tabular}}[t]{{@{{}}l@{{}}}}{lines}\end{{tabular}}"

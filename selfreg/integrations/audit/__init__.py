@@ -1,7 +1,7 @@
-"""Other people's runs, judged: `selfreg.audit(series)`.
+"""Judge runs of other trainers: `selfreg.audit(series)`.
 
-The module can be called: the function has the command's name, `python -m selfreg.audit FILE...`,
-and whichever of the two is imported first must not hide the other.
+The module is callable, because the function and the command `python -m selfreg.audit FILE...` share
+a name, and importing one must not hide the other.
 """
 
 import sys
@@ -23,14 +23,14 @@ class _Callable(ModuleType):
 def audit(*args: Any, **kwargs: Any) -> "Audit":
     """Judge a series of mean rewards: see selfreg.integrations.audit.judge.audit."""
     from selfreg.integrations.audit.judge import (
-        audit as judge,  # only now: the command starts without NumPy
+        audit as judge,  # imported late, so that the command starts without NumPy
     )
 
     return judge(*args, **kwargs)
 
 
 def read_logs(*args: Any, **kwargs: Any) -> Any:
-    """The runs of a file or folder: see selfreg.integrations.audit.files.read_logs."""
+    """Read the runs of a file or folder: see selfreg.integrations.audit.files.read_logs."""
     from selfreg.integrations.audit.files import read_logs as read
 
     return read(*args, **kwargs)

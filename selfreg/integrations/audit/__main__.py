@@ -1,15 +1,15 @@
-"""The command line: did somebody else's run collapse, or is that noise?
+"""Judge from the command line whether a run of another trainer collapsed, or shows only noise.
 
     python -m selfreg.audit out/checkpoint-500
     python -m selfreg.audit --html --out=pages runs/
     python -m selfreg.audit wandb_export.csv --column="run-1 - train/reward"
     python -m selfreg.audit metrics.jsonl --column=eval/acc --samples_per_step=256
 
-Reads trainer states, JSON, JSON lines, CSV, Parquet, TensorBoard and W&B files, dumps of samples,
-and what trainers print; compressed or not; folders of them. docs/audit.md lists the trainers. Every
-run in them is judged: the verdict with its null, the peak, what early stopping would have kept, and
-leading indicators. Writes NAME.audit.png and NAME.audit.json into --out. Exit code 2: a file could
-not be judged.
+The command reads trainer states, JSON, JSON lines, CSV, Parquet, TensorBoard and W&B files, dumps
+of samples and console output, compressed or not, and folders of these. docs/audit.md lists the
+trainers. For every run it prints the verdict with its null, the peak, the checkpoint that early
+stopping would have kept, and leading indicators. It writes NAME.audit.png and NAME.audit.json into
+--out. Exit code 2 means that a file could not be judged.
 """
 
 import sys
@@ -18,37 +18,37 @@ from pathlib import Path
 
 from absl import app, flags
 
-_COLUMN = flags.DEFINE_string("column", None, "The metric; by default the trainer's mean reward.")
-_STEP_COLUMN = flags.DEFINE_string("step_column", None, "Where the step stands.")
+_COLUMN = flags.DEFINE_string("column", None, "The metric. Default: the trainer's mean reward.")
+_STEP_COLUMN = flags.DEFINE_string("step_column", None, "The column that holds the step.")
 _SAMPLES = flags.DEFINE_float(
     "samples_per_step",
     None,
-    "Completions behind one value: the whole batch of one logged step. By default what the log "
-    "says, or the values show; else noise is measured.",
+    "Completions behind one logged value: the whole batch of a step. Default: read from the log or "
+    "from the values. If both fail, the noise is measured.",
 )
 _PROBLEMS = flags.DEFINE_float(
-    "problems_per_step", None, "Distinct problems among them: completions / group size."
+    "problems_per_step", None, "Distinct problems behind one value: completions / group size."
 )
 _WINDOW = flags.DEFINE_integer(
-    "window", None, "Values to smooth over; by default 5, of more than 999 values a hundredth."
+    "window", None, "Values to smooth over. Default: 5; with more than 999 values, a hundredth."
 )
 _MARGIN = flags.DEFINE_float(
-    "margin", None, "A smaller drop is no collapse; by default 0.1, or a tenth of the curve's span."
+    "margin", None, "Smallest drop that is a collapse. Default: 0.1, or 0.1 of the curve's span."
 )
-_LOW = flags.DEFINE_float("low", None, "The reward of a fail, where each is one of two.")
-_HIGH = flags.DEFINE_float("high", None, "The reward of a pass, likewise.")
-_OUT = flags.DEFINE_string("out", ".", "The folder for the pictures, the JSON and the pages.")
-_HTML = flags.DEFINE_bool("html", False, "Write a page a run, and one that compares several.")
+_LOW = flags.DEFINE_float("low", None, "Reward of a failed completion, if rewards are binary.")
+_HIGH = flags.DEFINE_float("high", None, "Reward of a passed completion, if rewards are binary.")
+_OUT = flags.DEFINE_string("out", ".", "Folder for the plots, the JSON files and the pages.")
+_HTML = flags.DEFINE_bool("html", False, "Write a page for each run, and one that compares them.")
 
 
 def main(arguments: list[str]) -> None:
-    """Audit each file; a user's mistake ends in one line, not in a traceback."""
+    """Audit each file; a user's mistake prints one line instead of a traceback."""
     paths = [Path(name) for name in arguments[1:]]
     if not paths:
         _fail(["name at least one log: python -m selfreg.audit FILE..."])
     if _LOW.value is not None and _HIGH.value is not None and not _LOW.value < _HIGH.value:
         _fail([f"--low={_LOW.value} must be less than --high={_HIGH.value}"])
-    # Only now: a mistake in a flag should not wait for NumPy and Matplotlib.
+    # Imported late, so that a wrong flag is reported before NumPy and Matplotlib load.
     from selfreg.integrations.audit.batch import Options, audit_all
 
     options = Options(
@@ -70,7 +70,7 @@ def _fail(errors: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The entry point."""
+    """Run the command line."""
     app.run(main)
 
 

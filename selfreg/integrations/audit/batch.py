@@ -1,4 +1,4 @@
-"""Many files judged: each run's text, picture and JSON, and pages; a bad file ends nothing."""
+"""Judge many files and write each run's text, plot, JSON and page; a bad file stops no other."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _LONGEST = 120
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for; None: the default of `audit` or `read_logs`."""
+    """The options of the command line; None selects the default of `audit` or `read_logs`."""
 
     column: str | None = None
     step_column: str | None = None
@@ -34,15 +34,15 @@ class Options:
 
 
 def audit_all(paths: Sequence[Path], options: Options, say: Callable[[str], None]) -> list[str]:
-    """Judge every run of every path, and write what a person reads.
+    """Judge every run of every path, and write the results.
 
     Args:
       paths: Files and folders.
-      options: As named.
-      say: Takes the text of each run as soon as there is one.
+      options: The options of the command line.
+      say: Receives the text of each run as soon as it is judged.
 
     Returns:
-      A line for each file or run that could not be judged.
+      One line for each file or run that could not be judged.
     """
     errors: list[str] = []
     judged: list[tuple[Log, Audit]] = []
@@ -59,7 +59,7 @@ def audit_all(paths: Sequence[Path], options: Options, say: Callable[[str], None
         except (ValueError, OSError) as error:
             errors.append(_one_line(error))
             continue
-        except Exception as error:  # a file that nobody thought of must not end the others
+        except Exception as error:  # an unforeseen kind of file must not stop the others
             errors.append(f"{path} cannot be read: {type(error).__name__}: {_one_line(error)}")
             continue
         for log in logs:
@@ -121,7 +121,7 @@ def _write_comparison(
 
 
 def _file_name(log: Log, out: Path, taken: set[str]) -> str:
-    """A name that no other run of this command has, nor another file's run in the folder."""
+    """Choose a file name that no other run of this command, and no other file's audit, uses."""
     file = log.file.resolve()
     run = f".{log.name}" if log.name else ""
     tried = [file.name + run, f"{file.parent.name}-{file.name}{run}"]
@@ -131,11 +131,11 @@ def _file_name(log: Log, out: Path, taken: set[str]) -> str:
         if name.lower() not in taken and _is_ours(out / f"{name}.audit.json", log):
             taken.add(name.lower())
             return name
-    raise ValueError(f"{out} holds too many audits of files of the name {file.name}")
+    raise ValueError(f"{out} holds too many audits of files named {file.name}")
 
 
 def _is_ours(file: Path, log: Log) -> bool:
-    """Whether a file is not there, or of the same log's same run."""
+    """Return whether an audit file is missing, or belongs to this run of this log."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Several runs beside each other: seeds paired where the runs' names say which is which."""
+"""Compare several runs, paired by the seeds that their names contain."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from selfreg.integrations.audit.judge import Audit
 from selfreg.integrations.audit.logs import Log
 
-# "grpo_seed3", "grpo-s3", "grpo/seed=3"; what is left over is the condition.
+# Matches the seed of "grpo_seed3", "grpo-s3" or "grpo/seed=3"; the rest is the condition.
 _SEED = re.compile(
     r"(?i)(?:^|[/_\-. =])(?:seed|rng)[ _\-=]?(\d+)(?=$|[/_\-. ])|[/_\-. ]s(\d+)(?=$|[/_\-. ])"
 )
 _ENDINGS = re.compile(
     r"(?i)(?:\.(?:jsonl?|ndjson|csv|tsv|log|txt|out|parquet|wandb|gz|zst|bz2|xz))+$"
 )
-# File names that every run has: the folder says which it is.
+# File names that do not identify a run; its folder does.
 _COMMON = re.compile(
     r"(?i)^(?:trainer_state\.json|metrics\.jsonl?|logging\.jsonl|trainer_log\.jsonl|progress\.\w+|"
     r"train\.log|log\.txt|output\.log|completions\.\w+|history\.\w+)$"
@@ -25,11 +25,11 @@ class Pair(NamedTuple):
     """Two conditions compared over the seeds that both have.
 
     Attributes:
-      name: The condition.
-      baseline: What is subtracted from it.
-      seeds: Shared, in order.
-      ends: Difference of the ends, by seed.
-      drops: Difference of the drops from peak to end, by seed.
+      name: The condition of interest (the minuend).
+      baseline: The condition that is subtracted.
+      seeds: The shared seeds, ascending.
+      ends: Difference of the ends, for each seed.
+      drops: Difference of the drops from peak to end, for each seed.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Pair(NamedTuple):
 
 
 def condition(log: Log) -> tuple[str, str | None]:
-    """A run's condition and seed by its name; None where it names no seed."""
+    """Split a run's name into condition and seed; the seed is None if the name has none."""
     file = log.file
     place = file.parent if _COMMON.match(file.name) and file.parent.name else file
     own = _ENDINGS.sub("", place.name)
-    # The run's name says most, then the file's or its folder's, then the folder above.
+    # Try the run's name, then the file's or its folder's, then the parent folder's.
     for text in (log.name, own, f"{place.parent.name}/{own}"):
         if (found := _SEED.search(f"/{text}")) is not None:
             whole = f"/{text}"
@@ -55,7 +55,7 @@ def condition(log: Log) -> tuple[str, str | None]:
 
 
 def pairs(runs: Sequence[tuple[Log, Audit]]) -> list[Pair]:
-    """Every condition against the first one, over shared seeds."""
+    """Pair every condition with the first one, over shared seeds."""
     by_condition: dict[str, dict[str, Audit]] = {}
     for log, audit in runs:
         name, seed = condition(log)
@@ -79,7 +79,7 @@ def pairs(runs: Sequence[tuple[Log, Audit]]) -> list[Pair]:
 
 
 def describe(pair: Pair) -> str:
-    """A sentence on what the shared seeds show."""
+    """Describe the differences over the shared seeds in a sentence."""
     seeds = f"{len(pair.seeds)} shared seed{'s' * (len(pair.seeds) > 1)} ({', '.join(pair.seeds)})"
     told = [
         f"{what} {_interval(values)}" for what, values in (("end", pair.ends), ("drop", pair.drops))

@@ -1,4 +1,4 @@
-"""What trainers print, as tables: one recogniser a way of printing, a table each.
+"""Parse the console output of trainers into tables, one parser and one table per format.
 
 verl        step:3 - critic/score/mean:0.25 - ...
 dict        {'loss': 0.1, 'reward': 0.5}: TRL, OpenRLHF (Global step 3: {...}), slime (rollout 3:
@@ -8,8 +8,8 @@ bullets     Step 3/100, then lines "name: number": NeMo-RL, MLX
 pipes       Step 3 | Reward 0.5 | ...: prime-rl; and tables drawn with bars: Stable-Baselines, AReaL
 pairs       any other line of name=number or name: number
 
-A line goes to the first that knows it. All tables are handed on; which one holds the metric is the
-caller's question.
+The first parser that recognises a line takes it. All tables are returned, and the caller chooses
+the one that holds the metric.
 """
 
 import ast
@@ -66,13 +66,13 @@ _LOGGER = re.compile(
 _MAX_DICT_LINES = 5_000
 _MAX_LINE = 1 << 20
 _MOST_BARS = 8
-# What is longer is prose, and holds no pairs; a dict's heading is shorter.
+# A longer line is prose without pairs. The text before a dict is searched only this far back.
 _MOST_PLAIN, _MOST_BEFORE = 10_000, 500
 BAR = "progress bar"
 
 
 class Console:
-    """Reads lines one by one; `tables` gives what was found."""
+    """Parser of console output; `read` returns the tables found."""
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -100,10 +100,10 @@ class Console:
         self._previous = ""
 
     def read(self, lines: Iterable[str]) -> list[Table]:
-        """All lines.
+        """Parse all lines.
 
         Returns:
-          A table for each way of printing that was met.
+          A table for each format that occurs.
         """
         for line in lines:
             if len(line) > _MAX_LINE and "{" not in line:
@@ -132,7 +132,7 @@ class Console:
             self._end_dict()
         if not line.strip():
             return
-        # Text and bars may share a line, where a log was stored without its returns.
+        # A log stored without carriage returns has text and progress bars on one line.
         end = 0
         for bar in _BAR.finditer(line) if "%|" in line else ():
             self._text(line[end : bar.start()])
@@ -199,7 +199,7 @@ class Console:
                 shown.append(values)
 
     def _end_bar(self) -> None:
-        """One row a bar: the means of what it showed."""
+        """Add a row for the finished bar: the mean of each value that it showed."""
         if self._bar_row is None:
             return
         _, shown = self._bar_row
@@ -213,7 +213,7 @@ class Console:
         self._bar_row = None
 
     def _with_bars(self, table: Table, form: str) -> Table:
-        """The dicts' table with the bar that counted the training: it moved most between rows."""
+        """Add the training's progress bar to the table of dicts: the bar that moved most often."""
         if form != "dict" or not self._bar_at:
             return table
         best = max(self._bar_at.values(), key=lambda seen: len({done for _, done in seen}))
@@ -229,7 +229,7 @@ class Console:
     # Drawn tables.
 
     def _drawn(self, line: str) -> None:
-        """| name | value |, as Stable-Baselines and AReaL draw tables of metrics."""
+        """Parse a line "| name | value |" of a table drawn by Stable-Baselines or AReaL."""
         if _RULE.match(line):
             if self._pipes and not line.lstrip().startswith(("├", "╞")):
                 self._end_pipes()
@@ -293,7 +293,7 @@ _HEADING_AT = re.compile(r"(?P<name>Train step)\s+(?P<step>\d+)\s*/\s*\d+\s*(?P<
 
 
 def dict_row(text: str) -> dict[str, Any]:
-    """The numbers of a printed dictionary, Python's or JSON; nested ones under joined names."""
+    """Parse the numbers of a printed dictionary, Python or JSON; nested keys are joined."""
     if text.count("{") > 1:
         nested = _parsed(text)
         if nested is not None:
@@ -323,7 +323,7 @@ def _segments(parts: Iterable[str]) -> dict[str, float]:
         if found := _SEGMENT.match(part):
             number = float(found[2])
             row.setdefault(found[1].strip(), number / 100 if found[3] else number)
-        else:  # torchtune: several pairs behind one bar
+        else:  # torchtune prints several pairs between two bars
             row = {**_pairs(part), **row}
     return row
 

@@ -1,7 +1,7 @@
-"""What one value is the mean of: how many completions of how many problems, and whether of 0 and 1.
+"""Find out how many completions of how many problems one logged value averages.
 
-Taken, in this order, from the flags, from what the log says, and from the values themselves: means
-of N zeros and ones are multiples of 1/N. Where none of it holds, noise has to be measured.
+The sources are, in this order: the flags, the settings in the log, and the values themselves, as
+means of N zeros and ones are multiples of 1/N. If all fail, the noise has to be measured.
 """
 
 import math
@@ -18,22 +18,22 @@ EPISODES = ("env/all/total_episodes", "train/env/all/total_episodes")
 _MOST = 1 << 17
 _FLOAT32 = 2.0**-22
 _SLACK = 1e-9
-# Where values are rounded to more than this share of 1/N, they fit most N.
+# Values rounded more coarsely than this share of 1/N fit almost any N.
 _COARSE = 0.5
 _ACCIDENT = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the values are means of.
+    """The numbers of completions and problems that the logged values average.
 
     Attributes:
-      samples: Completions behind one value; None: not known, or they are no zeros and ones.
-      problems: Distinct problems among them; None: not known.
-      low: What is mapped to 0.
-      high: What is mapped to 1.
-      rate: Whether values are judged on the scale from low to high; else in their own unit.
-      why: Where this comes from, a clause.
+      samples: Completions behind one value; None if unknown, or if rewards are not binary.
+      problems: Distinct problems among these completions; None if unknown.
+      low: Reward that is mapped to 0.
+      high: Reward that is mapped to 1.
+      rate: Whether values are judged on the scale from low to high, or else in their own unit.
+      why: Source of these numbers, as a clause.
     """
 
     samples: int | None
@@ -53,26 +53,27 @@ def choose(
     facts: Mapping[str, float] | None = None,
     parts: Sequence[str] = (),
 ) -> Counts:
-    """Decide what finite values are means of.
+    """Decide what the logged values are means of.
 
     Args:
-      values: float64 [n], as logged.
-      samples: Completions behind one value, where the caller knows.
-      problems: Problems among them, likewise.
-      low: The reward of a fail; None: 0, where the values lie between 0 and 1.
-      high: That of a pass, likewise.
+      values: float64 [n], finite, as logged.
+      samples: Completions behind one value, if the caller knows.
+      problems: Distinct problems among them, if the caller knows.
+      low: Reward of a failed completion; None for 0 if the values lie between 0 and 1.
+      high: Reward of a passed completion; None for 1 if the values lie between 0 and 1.
       facts: Settings that the log states.
-      parts: Rewards that the metric is the sum of.
+      parts: Rewards whose sum the metric may be.
 
     Raises:
-      ValueError: The counts are none, or a value lies outside of low and high.
+      ValueError: A count is not a positive whole number, samples is not a multiple of problems, or
+        a value lies outside [low, high].
     """
     facts = facts or {}
     samples, problems = _count(samples, "samples_per_step"), _count(problems, "problems_per_step")
     if samples is not None and problems is not None and (problems > samples or samples % problems):
         raise ValueError(
-            f"samples_per_step={samples}, problems_per_step={problems}: the same number of "
-            "completions of each problem is needed"
+            f"samples_per_step={samples}, problems_per_step={problems}: every problem needs the "
+            "same number of completions, so the first must be a multiple of the second"
         )
     least, most = float(values.min()), float(values.max())
     if low is None and high is None and facts.get(LEVELS) == 2:
@@ -83,22 +84,22 @@ def choose(
         raise ValueError(f"low={low:g} must be less than high={high:g}")
     if named and not (low - _SLACK <= least and most <= high + _SLACK):
         raise ValueError(
-            f"values go from {least:g} to {most:g}, outside of low={low:g} and high={high:g}; "
+            f"values range from {least:g} to {most:g}, outside of low={low:g} and high={high:g}; "
             "without --low and --high rewards of any range are judged"
         )
     if not named and (least < -_SLACK or most > 1 + _SLACK):
-        given = "the counts given do not matter: " if samples else ""
+        given = "the given counts are ignored: " if samples else ""
         return Counts(
             None, None, 0.0, 1.0, False,
-            f"{given}values from {least:g} to {most:g} are no rates, and their noise is measured",
+            f"{given}values from {least:g} to {most:g} are not rates, so their noise is measured",
         )  # fmt: skip
     rates, allowed = (values - low) / (high - low), _rounding(values) / (high - low)
-    measured = "noise is measured between neighbouring values"
+    measured = "the noise is measured between neighbouring values"
     if len(parts) > 1:
         return Counts(
             None, None, low, high, True,
-            f"the log has {len(parts)} rewards beside it ({', '.join(parts[:4])}), of which it "
-            f"may be the sum, and then no mean of 0 and 1: {measured}; --column judges one",
+            f"the log has {len(parts)} other rewards ({', '.join(parts[:4])}), so the metric may "
+            f"be their sum and not a mean of 0 and 1: {measured}; --column judges one of them",
         )  # fmt: skip
     if facts.get(LEVELS, 2) > 2:
         return Counts(
@@ -110,7 +111,7 @@ def choose(
             return Counts(samples, problems, low, high, True, "as given")
         return Counts(
             None, None, low, high, True,
-            f"values are no multiples of 1/{samples}, so that they are no means of {samples} zeros "
+            f"values are not multiples of 1/{samples}, so they are not means of {samples} zeros "
             f"and ones as given: {measured}",
         )  # fmt: skip
     said, their_problems, source = _said(facts)
@@ -118,7 +119,7 @@ def choose(
     if said is not None and fits(rates, allowed, said):
         return Counts(said, problems or their_problems, low, high, True, source)
     if found is not None:
-        unlike = f"; {source}, makes {said}, which the values do not fit" if said else ""
+        unlike = f"; the values do not fit the {said} that {source} would give" if said else ""
         shared = problems if problems and found % problems == 0 else None
         return Counts(
             found, shared, low, high, True, f"every value is a multiple of 1/{found}{unlike}"
@@ -126,26 +127,25 @@ def choose(
     if said is not None:
         return Counts(
             None, None, low, high, True,
-            f"values are no multiples of 1/{said}, which {source}, would make: {measured}",
+            f"values are not multiples of 1/{said}, which {source} would give: {measured}",
         )  # fmt: skip
     return Counts(
         None, None, low, high, True,
-        f"neither the log nor the values tell how many samples one is the mean of: {measured}",
+        f"neither the log nor the values show how many samples a value averages: {measured}",
     )  # fmt: skip
 
 
 def granularity(rates: np.ndarray, allowed: np.ndarray) -> int | None:
-    """The smallest N that makes every rate a multiple of 1/N, if that can be no accident.
+    """Return the smallest N that makes every rate a multiple of 1/N; None if it may be chance.
 
     Args:
       rates: float64 [n].
-      allowed: float64 [n], how far each may be off, as it was rounded when it was logged.
+      allowed: float64 [n], largest rounding error of each logged rate.
     """
     distinct, index = np.unique(rates, return_index=True)
     if len(distinct) < 3:
         return None
     off, counts = allowed[index], np.arange(1, _MOST)
-    # The coarsest values rule out most.
     for x, tolerance in zip(distinct, off, strict=True):
         product = counts * x
         counts = counts[np.abs(product - np.round(product)) <= counts * tolerance + 1e-7]
@@ -162,14 +162,14 @@ def granularity(rates: np.ndarray, allowed: np.ndarray) -> int | None:
 
 
 def fits(rates: np.ndarray, allowed: np.ndarray, samples: int) -> bool:
-    """Whether every rate is a multiple of 1/samples, as far as its rounding lets that be seen."""
+    """Return whether every rate is a multiple of 1/samples, ignoring those rounded too coarsely."""
     seen = 2 * samples * allowed < _COARSE
     product = rates[seen] * samples
     return bool((np.abs(product - np.round(product)) <= samples * allowed[seen] + 1e-6).all())
 
 
 def _rounding(values: np.ndarray) -> np.ndarray:
-    """How far each logged value may be from the true one: half of its last digit."""
+    """Return the largest rounding error of each logged value: half a unit of its last digit."""
     texts = [np.format_float_positional(v, trim="-") for v in np.unique(values)]
     decimals = max((len(t.partition(".")[2]) for t in texts), default=0)
     digits = max((len(t.replace(".", "").strip("-").strip("0")) for t in texts), default=0)
@@ -182,13 +182,13 @@ def _rounding(values: np.ndarray) -> np.ndarray:
 
 
 def _said(facts: Mapping[str, float]) -> tuple[int | None, int | None, str]:
-    """Samples and problems a step as the log has them, and a clause on where."""
+    """Return the samples and problems per step that the log states, and a clause naming where."""
     if SAMPLES in facts:
         problems = facts.get(PROBLEMS)
         samples = int(facts[SAMPLES])
         if problems is not None and samples % int(problems):
             problems = None
-        return samples, None if problems is None else int(problems), "counted in the samples"
+        return samples, None if problems is None else int(problems), "the dump's own count"
     for name in EPISODES:
         if name in facts:
             return int(facts[name]), None, f"the log's {name}"
@@ -201,7 +201,7 @@ def _said(facts: Mapping[str, float]) -> tuple[int | None, int | None, str]:
 
 
 def _ending(facts: Mapping[str, float], wanted: Sequence[str]) -> list[str]:
-    """Settings by those names, whatever sections they stand in."""
+    """Find settings by name, in any section."""
     return [
         name
         for own in wanted
@@ -214,5 +214,5 @@ def _count(value: float | None, name: str) -> int | None:
     if value is None:
         return None
     if not math.isfinite(value) or value != round(value) or value < 1:
-        raise ValueError(f"{name}={value:g}: it must be a whole number from 1 on")
+        raise ValueError(f"{name}={value:g} must be a whole number of at least 1")
     return int(value)

@@ -1,9 +1,9 @@
-"""JSON and tables of text, told by their content: a name's ending decides only what is open.
+"""Read JSON and text tables. The content decides the format; the file name only breaks ties.
 
 trainer state     {"log_history": [rows]}
 JSON              a list of rows; a dict of lists; TensorBoard's [[time, step, value], ...]
-JSON lines        a row a line; lines that are none are dropped and counted
-CSV               commas, semicolons, tabs or bars; a # begins a comment
+JSON lines        one row per line; other lines are dropped and counted
+CSV               commas, semicolons, tabs or bars; lines that begin with # are comments
 """
 
 import csv
@@ -21,16 +21,15 @@ _SETTINGS = ("max_steps", "logging_steps", "num_train_epochs", "train_batch_size
 _MONITOR = ["r", "l", "t"]  # Stable-Baselines' monitor.csv: reward, length and time of an episode
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _NOT_A_RUN = (
-    "is a run of selfreg, which has better than this: python -m selfreg.analysis judges it on its "
-    "report panel"
+    "is a run of selfreg. Use python -m selfreg.analysis, which judges it on its report panel"
 )
 
 
 def read_json(source: Source) -> Table | None:
-    """A JSON document or JSON lines; None where it is neither.
+    """Read a JSON document or JSON lines; return None if the file is neither.
 
     Raises:
-      ValueError: It is JSON, but not of a log.
+      ValueError: The file is JSON, but not a log.
     """
     first = source.head.decode(source.encoding, errors="replace").lstrip("\ufeff \t\r\n")[:1]
     if first not in ("{", "["):
@@ -51,14 +50,14 @@ def read_json(source: Source) -> Table | None:
             ", ".join(map(str, content))[:200] if isinstance(content, dict) else repr(content)[:80]
         )
         raise ValueError(
-            f"{source.path} is JSON, but neither a trainer_state.json with a log_history, a list "
-            f"of rows nor a dict of lists; it holds {shown or 'nothing'}"
+            f"{source.path} is JSON, but neither a trainer_state.json with a log_history, nor a "
+            f"list of rows, nor a dict of lists; it holds {shown or 'nothing'}"
         )
     return table
 
 
 class _Bad:
-    """What no JSON text means."""
+    """A marker for text that is not JSON, as every JSON value could be content."""
 
 
 _BAD = _Bad()
@@ -88,9 +87,9 @@ def _read_lines(source: Source) -> Table:
                 raise ValueError(f"{source.path} {_NOT_A_RUN}")
             rows.add(row)
         else:
-            rows.dropped["lines that are no JSON object"] += 1
+            rows.dropped["lines that are not JSON objects"] += 1
             last = line
-    notes = ["its last line is cut"] if last.lstrip().startswith("{") else []
+    notes = ["its last line is cut off"] if last.lstrip().startswith("{") else []
     return rows.table("JSON lines", notes=notes)
 
 
@@ -151,9 +150,9 @@ def _table(form: str, rows: Iterable[Any], facts: Mapping[str, float] | None = N
 
 
 def read_csv(source: Source) -> Table | None:
-    """A table of text with a header; None where the file does not look like one."""
+    """Read a text table with a header; return None if the file does not look like one."""
     named = source.name.endswith((".csv", ".tsv"))
-    # Of a file of any other name the first lines have to agree on their number of cells.
+    # Without a .csv or .tsv name, the first lines must agree on the number of cells.
     sample = [line for line in itertools.islice(source.lines(), 20) if _is_data(line)]
     if not sample:
         return None
@@ -164,7 +163,7 @@ def read_csv(source: Source) -> Table | None:
     try:
         return _rows_of(csv.reader(kept, delimiter=delimiter, strict=False), delimiter)
     except csv.Error as error:
-        raise ValueError(f"{source.path} is no CSV: {error}") from None
+        raise ValueError(f"{source.path} is not valid CSV: {error}") from None
 
 
 def _is_data(line: str) -> bool:
@@ -198,10 +197,10 @@ def _rows_of(reader: Iterator[list[str]], delimiter: str) -> Table:
     comma = delimiter != ","
     for cells in reader:
         if cells == header:
-            rows.dropped["repeated headers"] += 1  # a restart appended to the file
+            rows.dropped["repeated headers"] += 1  # a restarted run appends its header again
             continue
         if len(cells) > len(header):
-            rows.dropped["rows of more cells than the header"] += 1
+            rows.dropped["rows with more cells than the header"] += 1
             continue
         if comma:
             cells = [
@@ -210,5 +209,5 @@ def _rows_of(reader: Iterator[list[str]], delimiter: str) -> Table:
         rows.add(dict(zip(header, cells, strict=False)))
     form = "CSV"
     if header == _MONITOR:
-        form, notes = "Stable-Baselines monitor", ["a row is an episode"]
+        form, notes = "Stable-Baselines monitor", ["each row is an episode"]
     return rows.table(form, notes=notes)

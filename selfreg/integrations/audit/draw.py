@@ -1,4 +1,4 @@
-"""An audit as a picture: the metric, its smoothed form, its null, and the leading indicators."""
+"""Plot an audit: the metric, its smoothed series, its null, and the leading indicators."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from selfreg.integrations.audit.judge import Audit
 from selfreg.integrations.audit.logs import Log
 from selfreg.integrations.audit.show import heading, step, unit
 
-# As many dots would make a vector image of megabytes.
+# With more dots than this they are rasterized: as vectors they would take megabytes.
 _MANY = 500
 _LETTERS = 58
-_NAMED = 12  # more conditions than this are told by the table alone
+_NAMED = 12  # with more conditions than this the legend is left out, and the table names them
 
 
 def figure(log: Log, audit: Audit, theme: Theme = LIGHT) -> Figure:
-    """One run.
+    """Plot one run.
 
     Args:
-      log: What was read.
-      audit: Its verdict.
+      log: The run's log.
+      audit: The verdict on it.
       theme: Colours.
     """
     names = list(log.indicators)
@@ -52,7 +52,7 @@ def figure(log: Log, audit: Audit, theme: Theme = LIGHT) -> Figure:
 
 
 def overlay(runs: Sequence[tuple[Log, Audit]], theme: Theme = LIGHT) -> Figure:
-    """Several runs' smoothed metrics, one colour a condition; axes of their own for each unit."""
+    """Plot the smoothed metrics of several runs, one colour per condition and axes per unit."""
     names = list(dict.fromkeys(condition(log)[0] for log, _ in runs))
     units: dict[str, list[tuple[Log, Audit]]] = {}
     for log, audit in runs:
@@ -101,7 +101,7 @@ def _draw_metric(ax: Axes, log: Log, audit: Audit, theme: Theme) -> None:
     end = audit.shape.end
     ax.axhspan(
         end + audit.gap.null_low, end + audit.gap.null_high, color=theme.lines[4], alpha=0.2,
-        linewidth=0, label="95% of peaks, had it stood still",
+        linewidth=0, label="95% of peaks without any change",
     )  # fmt: skip
     ax.axvline(
         audit.shape.peak_step, color=theme.lines[2], linewidth=1,

@@ -1,7 +1,7 @@
-"""TensorBoard event files, read without TensorBoard or TensorFlow.
+"""Read TensorBoard event files without TensorBoard or TensorFlow.
 
-A file is records: length, checksum of the length, message, checksum of the message. Checksums are
-CRC-32C, computed for all records at once, a column of bytes at a time.
+A file is a sequence of records: length, checksum of the length, message, checksum of the message.
+The checksums are CRC-32C, computed for all records at once, one byte position at a time.
 """
 
 import struct
@@ -18,12 +18,12 @@ FORM = "TensorBoard"
 _MASK = 0xA282EAD8
 _POLYNOMIAL = 0x82F63B78
 _CONTENTS = {1: "<f", 2: "<d", 3: "<i", 9: "<q"}
-# A longer record holds a graph or a histogram.
+# Longer records hold graphs or histograms, and their checksums are not verified.
 _CHECKED = 1 << 14
 
 
 def is_events(head: bytes) -> bool:
-    """Whether a file's first bytes are those of an event file: its first record is a version."""
+    """Return whether a file begins like an event file, whose first record holds a version."""
     if len(head) < 24:
         return False
     (length,) = struct.unpack_from("<Q", head)
@@ -31,12 +31,13 @@ def is_events(head: bytes) -> bool:
 
 
 def read_events(source: Source) -> tuple[Table, float]:
-    """The scalars of one event file, a row an event, and when the first was written.
+    """Read the scalars of one event file, one row per event, and the time of its first event.
 
-    A record that is cut at the end of the file, as a run that goes on leaves it, is left out.
+    A record that is cut off at the end of the file is left out. A run that is still writing leaves
+    such records.
 
     Raises:
-      ValueError: A checksum does not hold, or a record is no event.
+      ValueError: A checksum is wrong, or a record is not an event.
     """
     records, cut = _records(source)
     event, rows, started = messages()["Event"], Builder(), float("inf")
@@ -45,7 +46,7 @@ def read_events(source: Source) -> tuple[Table, float]:
             found = event.FromString(message)
         except DecodeError as error:
             raise ValueError(
-                f"{source.path} holds a record that is no TensorBoard event"
+                f"{source.path} holds a record that is not a TensorBoard event"
             ) from error
         if found.wall_time:
             started = min(started, found.wall_time)
@@ -53,12 +54,12 @@ def read_events(source: Source) -> tuple[Table, float]:
         scalars = {tag: number for tag, number in scalars.items() if number is not None}
         if scalars:
             rows.add({"step": found.step, **scalars})
-    notes = ["its last record is cut"] if cut else []
+    notes = ["its last record is cut off"] if cut else []
     return rows.table(FORM, notes=notes), started
 
 
 def _records(source: Source) -> tuple[list[bytes], bool]:
-    """The messages, and whether the file ends within one."""
+    """Return the messages, and whether the file ends within a record."""
     data = source.bytes()
     at, found, sums = 0, [], []
     heads, head_sums = [], []
@@ -76,7 +77,7 @@ def _records(source: Source) -> tuple[list[bytes], bool]:
         _hold(heads, head_sums) and _hold([found[i] for i in checked], [sums[i] for i in checked])
     ):
         raise ValueError(
-            f"{source.path} is no TensorBoard event file, or is damaged: a checksum is wrong"
+            f"{source.path} is not a TensorBoard event file, or is damaged: a checksum is wrong"
         )
     return found, at < len(data)
 
@@ -90,7 +91,7 @@ def _hold(records: Sequence[bytes], checksums: Sequence[bytes]) -> bool:
 
 
 def crc32c(records: Sequence[bytes]) -> np.ndarray:
-    """CRC-32C of each record, as uint64 [records]."""
+    """Return the CRC-32C of each record, as uint64 [records]."""
     lengths = np.array([len(record) for record in records])
     order = np.argsort(-lengths, kind="stable")
     lengths = lengths[order]
@@ -99,7 +100,7 @@ def crc32c(records: Sequence[bytes]) -> np.ndarray:
     table = _table()
     crc = np.full(len(records), 0xFFFFFFFF, np.uint64)
     for j in range(int(lengths[0])):
-        n = int(np.searchsorted(-lengths, -j))  # those longer than j come first
+        n = int(np.searchsorted(-lengths, -j))  # records longer than j come first
         index = (crc[:n] ^ data[starts[:n] + j]) & np.uint64(0xFF)
         crc[:n] = table[index] ^ (crc[:n] >> np.uint64(8))
     result = np.empty_like(crc)
@@ -116,7 +117,7 @@ def _table() -> np.ndarray:
 
 
 def _number(value: Any) -> float | None:
-    """A scalar of the old kind (simple_value) or of the new one (a tensor of one number)."""
+    """Return a scalar, stored as simple_value or as a tensor of one number; None for the rest."""
     if value.HasField("simple_value"):
         return float(value.simple_value)
     if not value.HasField("tensor"):

@@ -1,4 +1,4 @@
-"""Paths to runs: which reader a file takes, and which files of a folder belong together."""
+"""Turn paths into runs: choose the reader of a file, and group the files of a folder into runs."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ _LOGS = (
 )  # fmt: skip
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 _NUMBER = re.compile(r"\d+")
-# As many equal values are no accident.
+# Two logs with this many equal values belong to the same run.
 _SHARED = 5
 _ZIP = b"PK\x03\x04"
 
@@ -37,16 +37,16 @@ def read_logs(
     step_column: str | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Log]:
-    """The runs of a file, or of a folder.
+    """Read the runs of a file or a folder.
 
     Args:
-      path: A log; or a folder: of checkpoints, of event files, of samples, or of any logs.
-      column: The metric; None: the trainer's name for the mean reward.
-      step_column: Where the step stands; None: the trainer's name for it.
-      left_out: Takes a line for each file of a folder that holds no run.
+      path: A log, or a folder of checkpoints, event files, samples or any other logs.
+      column: The metric; None for the trainer's mean reward.
+      step_column: The column that holds the step; None for the trainer's own.
+      left_out: Receives one line for each file of a folder that holds no run.
 
     Raises:
-      ValueError: There is no run in it; the message is one line.
+      ValueError: The path holds no run; the message is one line.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,11 +56,11 @@ def read_logs(
                 found += _read(item, column, step_column)
             except (ValueError, OSError) as error:
                 errors.append(str(error))
-            except Exception as error:  # a file that nobody thought of must not end the others
+            except Exception as error:  # an unforeseen kind of file must not stop the others
                 errors.append(f"{item[0]} cannot be read: {type(error).__name__}: {error}")
         if not found:
             raise ValueError(
-                f"{path}: {len(errors)} files, no run; the first: {errors[0]}"
+                f"{path}: none of {len(errors)} files holds a run; the first: {errors[0]}"
                 if errors
                 else f"{path} holds neither a trainer_state.json, event files nor other logs"
             )
@@ -72,7 +72,7 @@ def read_logs(
 
 
 def _without_twins(logs: list[Log]) -> list[Log]:
-    """Runs once each: samples whose means a trainer's log has too give that log their counts."""
+    """Merge a dump of samples into the log with the same means, which gets the dump's counts."""
     dumps = [log for log in logs if SAMPLES_FORM in log.format]
     others = [log for log in logs if SAMPLES_FORM not in log.format]
     kept = []
@@ -91,7 +91,7 @@ def _without_twins(logs: list[Log]) -> list[Log]:
 
 
 def _same(one: Log, other: Log) -> bool:
-    """Whether two logs hold the same values at shared steps, but for their rounding."""
+    """Return whether two logs hold the same values at shared steps, up to rounding."""
     _, first, second = np.intersect1d(one.steps, other.steps, return_indices=True)
     if len(first) < _SHARED or np.ptp(one.values[first]) == 0:
         return False
@@ -100,10 +100,11 @@ def _same(one: Log, other: Log) -> bool:
 
 
 def folder(path: Path) -> Iterator[list[Path]]:
-    """The logs below a folder: the files of one run together, where they are several.
+    """List the logs below a folder, grouping the files that belong to one run.
 
-    Of a trainer's checkpoints the longest state counts, as each holds the history before it. Event
-    files of one folder belong together, and so do files of samples whose names differ in a number.
+    Of a trainer's checkpoints only the longest state is used, because each state holds the history
+    before it. Event files in one folder belong together. So do files of samples whose names differ
+    only in a number.
     """
     states: dict[Path, list[Path]] = {}
     events: dict[Path, list[Path]] = {}
@@ -161,14 +162,14 @@ def _read(files: Sequence[Path], column: str | None, step_column: str | None) ->
         return logs_of(file, table, reward, step_column)
     if not tables:
         raise ValueError(
-            f"{file} holds no metrics that are known; readable are trainer_state.json, JSON, JSON "
-            "lines, CSV, Parquet, TensorBoard and W&B files, and trainers' console output"
+            f"{file} holds no known metrics; readable are trainer_state.json, JSON, JSON lines, "
+            "CSV, Parquet, TensorBoard and W&B files, and the console output of trainers"
         )
     return logs_of(file, _best(file, tables, column), column, step_column)
 
 
 def _with_step(table: Table, file: Path) -> Table:
-    """A dump that has no step of its own has it in its file's name."""
+    """Add a step column to a dump that lacks one, from the number in its file name."""
     if names.find(table.numbers, ("step", "global_step", "iteration")):
         return table
     found = _NUMBER.findall(file.name) or _NUMBER.findall(file.parent.name) or ["0"]
@@ -176,7 +177,7 @@ def _with_step(table: Table, file: Path) -> Table:
 
 
 def _best(file: Path, tables: Sequence[Table], column: str | None) -> Table:
-    """The table that holds the metric in the most rows, of the ways a console was read in."""
+    """Return the table with the metric in the most rows, as a console may give several tables."""
     if len(tables) == 1:
         return tables[0]
 
@@ -199,7 +200,7 @@ def _tables(file: Path) -> list[Table]:
     if is_events(source.head) or "tfevents" in source.name:
         return [read_events(source)[0]]
     if source.head.startswith(_ZIP):
-        raise ValueError(f"{file} is a zip archive: unpack it, and name the log in it")
+        raise ValueError(f"{file} is a zip archive: unpack it and name the log in it")
     if is_binary(source):
         raise ValueError(f"{file} is neither text nor a Parquet, TensorBoard or W&B file")
     table = read_json(source) or read_csv(source)
@@ -211,7 +212,7 @@ def _tables(file: Path) -> list[Table]:
 def _read_event_files(
     files: Sequence[Path], column: str | None, step_column: str | None
 ) -> list[Log]:
-    """The event files of one folder in the order of their start; damaged ones are said."""
+    """Read the event files of one folder in the order of their start, and note damaged ones."""
     read, errors = [], []
     for file in files:
         try:
@@ -225,11 +226,11 @@ def _read_event_files(
     table = join([_numbered(table, i) for i, (table, _, _) in enumerate(read)])
     notes = [*table.notes, *errors]
     if len(read) > 1:
-        notes.append(f"{len(read)} event files in the order of their start")
+        notes.append(f"{len(read)} event files, in the order of their start")
     place = files[0].parent if len(files) > 1 else files[0]
     return logs_of(place, replace(table, notes=tuple(notes)), column, step_column)
 
 
 def _numbered(table: Table, number: int) -> Table:
-    """A table that says which file each row is of: where one ends a run may end."""
+    """Add a column with the number of the file of each row, because a run may end with a file."""
     return with_column(table, FILE, np.full(table.rows, float(number)))

@@ -1,9 +1,9 @@
-"""Did it collapse? The verdict on a series of mean rewards, when that is all there is.
+"""Did the policy collapse? The verdict on a series of mean rewards alone.
 
-Without a report panel the peak is the largest of many noisy readings. The test takes that into
-account: it asks how often a policy that stands still, read in the same way, shows as large a drop
-in units of its own noise. That noise is measured from neighbouring steps, which a slow rise or fall
-leaves nearly equal.
+Without a report panel, the peak is the largest of many noisy readings. The test accounts for this:
+it computes how often a policy that does not change shows a drop at least as large, in units of its
+own noise, if its peak is selected in the same way. The noise is estimated from the differences of
+neighbouring steps, because a slow rise or fall hardly changes these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ from selfreg.integrations.audit.counts import Counts, choose
 from selfreg.integrations.audit.noise import Noise, p_value, windows
 from selfreg.integrations.audit.series import failed_from, numbers
 
-# A longer series is read as so many means of equally many values, or up to twice as many.
+# A long series is averaged in blocks into at least this many readings, and at most about twice.
 READINGS = 500
 _PERMUTATIONS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a stopping rule would have kept, on the smoothed metric.
+    """The checkpoint that a stopping rule would have kept, by the smoothed metric.
 
     Attributes:
-      step: The step whose checkpoint it keeps.
-      value: The smoothed metric there.
-      stop_step: Where it would have stopped; None: it would not have.
+      step: Step of the checkpoint.
+      value: Smoothed metric at that step.
+      stop_step: Step at which the rule would have stopped; None if it would not have.
     """
 
     step: float
@@ -44,36 +44,39 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The verdict on one series, and what it rests on.
+    """The verdict on one series, with its evidence.
 
-    Values are rates where `counts.rate`: 0 at counts.low, 1 at counts.high; else as logged.
+    If `counts.rate` is set, values are scaled: 0 at counts.low and 1 at counts.high. Otherwise they
+    are as logged.
 
     Attributes:
-      finding: As `selfreg.analysis.verdict.judge` has them, on the smoothed metric; FAILED where
+      finding: The findings of `selfreg.analysis.verdict.judge`, on the smoothed metric; FAILED if
         the run broke down.
-      failure: How it broke down; empty: it did not.
-      values: Finite values that were judged.
-      steps: Of each full window, where it ends.
-      smoothed: float64, the mean of the last `window` values at those steps.
-      shape: The smoothed series.
-      counts: What one value is the mean of.
-      window: Values a mean is taken over.
-      per_reading: Values that are one reading: more than 1 in a long series.
-      margin: A smaller drop is no collapse.
-      noise: Of one reading, while the policy stands still.
-      level: The mean of all values: where the policy of the null stands still.
-      gap: Peak - end, with its null; p is of the gap in units of noise, selection accounted for.
+      failure: How the run broke down; empty if it did not.
+      values: Number of finite values that were judged.
+      steps: Last step of each full window.
+      smoothed: float64, mean of the last `window` values at these steps.
+      shape: Shape of the smoothed series.
+      counts: What one value averages.
+      window: Values in a window.
+      per_reading: Values averaged into one reading; more than 1 in a long series.
+      margin: The smallest drop that counts as a collapse.
+      noise: Noise of one reading if the policy does not change.
+      level: Mean of all values, which is the level of the null's policy.
+      gap: Peak - end, with its null. p compares the gap in units of its noise, corrected for the
+        selection of the peak.
       most: The largest drop that is not ruled out, at one-sided 5%.
-      permutation_p: p of the same gap among the readings in random order; None where their noise is
-        autocorrelated, which makes their order no accident.
-      corrected_drop: The gap less the null's mean gap: a lower estimate of the true drop.
-      corrected_peak: The peak less the null's expected excess: a lower estimate.
-      gain: Last full window - first.
-      gain_p: One-sided p of a gain.
-      early_stop: What ES keeps: the peak.
-      next_budget: What ES orders next: clamp(steps to the peak + 3, 8, 20).
-      decline: How far below the running peak the online rule counts a reading.
-      online: What the online rule keeps: three readings in a row that far below the peak.
+      permutation_p: p of the gap among random orders of the readings; None if their noise is
+        autocorrelated, so that the readings are not exchangeable.
+      corrected_drop: The gap minus the null's mean gap: a low estimate of the true drop.
+      corrected_peak: The peak minus its expected excess under the null: a low estimate.
+      gain: Last full window - first full window.
+      gain_p: One-sided p of the gain.
+      early_stop: The checkpoint that ES keeps: the peak.
+      next_budget: The budget that ES orders next: clamp(steps to the peak + 3, 8, 20).
+      decline: How far below the running peak a reading must lie to count for the online rule.
+      online: The checkpoint that the online rule keeps. It stops after three such readings in a
+        row.
     """
 
     finding: Finding
@@ -115,29 +118,29 @@ def audit(
     parts: Sequence[str] = (),
     failure: str = "",
 ) -> Audit:
-    """Judge a series of mean rewards: has it collapsed, or is that noise?
+    """Judge a series of mean rewards: did it collapse, or does it show only noise?
 
     Args:
-      series: [n], mean rewards of any range, one a logged step; at least two windows. A list, an
-        array, a series or a frame of one column of pandas or polars. A series that ends in NaN or
-        infinities failed; those before are left out.
-      samples_per_step: Completions behind one value: those of k updates, when every k-th is logged
-        as their mean; None: told by the values, or measured.
-      problems_per_step: Distinct problems among them; it divides samples_per_step.
+      series: [n], mean rewards of any range, one per logged step; at least two windows. It may be a
+        list, an array, or a series or one-column frame of pandas or polars. A series that ends in
+        NaN or infinities has failed; earlier ones are left out.
+      samples_per_step: Completions behind one value. If a value averages k updates, it counts the
+        completions of all k. None: found from the values, or else the noise is measured.
+      problems_per_step: Distinct problems among these completions; must divide samples_per_step.
       steps: [n], strictly increasing; 0 .. n - 1 by default.
-      window: Values to smooth over, 5 by default, and of more than 999 values a hundredth; only
-        full windows count.
-      margin: A smaller drop is no collapse; what is surely smaller is stable. 0.1 of a rate by
-        default, and of other rewards a tenth of the curve's span.
-      seed: Of the simulation.
-      low: The reward of a fail, where that is not 0.
-      high: The reward of a pass, where that is not 1.
+      window: Values to smooth over. Default: 5; with more than 999 values, a hundredth of them.
+        Only full windows are used.
+      margin: The smallest drop that counts as a collapse. Default: 0.1 for rates, and a tenth of
+        the curve's span for other rewards.
+      seed: Seed of the simulation.
+      low: Reward of a failed completion, if it is not 0.
+      high: Reward of a passed completion, if it is not 1.
       facts: Settings that the log states: see `selfreg.integrations.audit.counts`.
-      parts: Rewards that the series is the sum of.
+      parts: Rewards whose sum the series may be.
       failure: How the run is known to have broken down.
 
     Raises:
-      ValueError: The series is too short or holds no numbers, or the counts do not fit.
+      ValueError: The series is too short or not numeric, or the counts do not match it.
     """
     logged = numbers(series, "series")
     at = np.arange(len(logged)) if steps is None else numbers(steps, "steps")
@@ -150,8 +153,8 @@ def audit(
     short = f"the run FAILED ({failure}), and before that " if failure else ""
     if (window is not None and window < 1) or len(values) < 2 * (window or WINDOW):
         raise ValueError(
-            f"{short}{len(values)} finite values and window={window or WINDOW}: two windows of at "
-            "least 1 are needed"
+            f"{short}{len(values)} finite values and window={window or WINDOW}: at least two "
+            "windows are needed, each of at least 1 value"
         )
     counts = choose(values, samples_per_step, problems_per_step, low, high, facts, parts)
     if counts.rate:
@@ -184,7 +187,8 @@ def _judged(
     gain = float(smoothed[-1] - smoothed[0])
     gain_p = p_value(gain, noise.sd, null.last - null.first, null.sd)
     corrected_peak = shape.peak - float(null.peak.mean() - values.mean())
-    # The true peak's reading is no larger than the peak: one difference's noise bounds the drop.
+    # The reading at the true peak is at most the observed peak, so that the noise of a single
+    # difference bounds the true drop.
     normal = NormalDist().inv_cdf(1 - LEVEL)
     most = shape.gap + normal * _window_sd(noise, wide) * float(np.sqrt(2))
     corrected_drop = max(0.0, shape.gap - gap.null_mean)
@@ -224,17 +228,17 @@ def _finding(
 
 def _check(values: np.ndarray, at: np.ndarray) -> None:
     if values.ndim != 1 or at.shape != values.shape:
-        raise ValueError(f"needs one value a step, not {values.shape} at {at.shape}")
+        raise ValueError(f"needs one value per step, not {values.shape} values at {at.shape} steps")
     if len(at) > 1 and not (np.diff(at) > 0).all():
         first = int(np.flatnonzero(~(np.diff(at) > 0))[0])
         raise ValueError(
             f"steps must increase: {at[first + 1]:g} follows {at[first]:g}; sort them, and judge "
-            "runs one by one"
+            "each run separately"
         )
 
 
 def _shape(ends: np.ndarray, smoothed: np.ndarray) -> Trajectory:
-    """The shape of a series whose steps need not be whole."""
+    """Compute the shape of a series whose steps need not be whole numbers."""
     shape = trajectory(np.arange(len(ends)), smoothed)
 
     def at(index: int | None) -> Any:
@@ -251,7 +255,7 @@ def _shape(ends: np.ndarray, smoothed: np.ndarray) -> Trajectory:
 
 
 def _blocks(values: np.ndarray, at: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of equally many values each, of the first one of those that are left over too."""
+    """Average blocks of equal size; the first block also takes the remainder."""
     if each == 1:
         return values, at
     count = len(values) // each
@@ -262,7 +266,7 @@ def _blocks(values: np.ndarray, at: np.ndarray, each: int) -> tuple[np.ndarray, 
 
 
 def _window_sd(noise: Noise, window: int) -> float:
-    """Of a window's mean: of an AR(1) process its variance is v / w (1 + 2 sum (1 - k / w) a^k)."""
+    """Return the sd of a window's mean: for AR(1), sqrt(v / w (1 + 2 sum (1 - k / w) a^k))."""
     k = np.arange(1, window)
     shared = 1 + 2 * float(((1 - k / window) * noise.autocorrelation**k).sum())
     return float(noise.sd * np.sqrt(shared / window))

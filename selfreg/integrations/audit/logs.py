@@ -1,7 +1,8 @@
-"""A table made into runs: metric and steps chosen, runs told apart, every row accounted for.
+"""Turn a table into runs: choose metric and steps, separate the runs, and account for every row.
 
-Steps that begin anew are another run, unless the epoch goes on, which makes them one run's; steps
-that go back to the middle are a restart, which replaces what it does again. Both are said.
+If the step starts over, a new run begins, unless the epoch continues: then the steps are counted
+on. If the step goes back to the middle, the run was restarted, and the new rows replace the old
+ones. A note reports either case.
 """
 
 from collections import Counter
@@ -20,12 +21,12 @@ from selfreg.integrations.audit.series import failed_from
 from selfreg.integrations.audit.table import Table, take
 
 FILE = "number of the file"
-_ANEW = "the epoch goes on while the step begins anew: steps are counted on"
+_ANEW = "the epoch goes on where the step starts over, so steps are counted on"
 
 
 @dataclass(frozen=True, slots=True)
 class Indicator:
-    """A leading indicator of a run: their name for it, and its values at their steps."""
+    """A leading indicator of a run: the trainer's column, its steps and its values."""
 
     column: str
     steps: np.ndarray
@@ -34,24 +35,25 @@ class Indicator:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One metric of one run over its steps, and what was logged beside it.
+    """One metric of one run over its steps, with the leading indicators logged beside it.
 
     Attributes:
-      file: Where it was read.
-      name: Of the run; empty where the file holds one.
-      format: What the file was read as.
+      file: The file or folder it was read from.
+      name: Name of the run; empty if the file holds only one.
+      format: Format that the file was read as.
       column: The metric.
-      clock: What the steps are: a column, or how they were counted.
+      clock: Source of the steps: a column, or how they were counted.
       steps: [n], strictly increasing.
-      values: float64 [n], as logged, NaN and infinities included.
-      indicators: Leading indicators, by our name.
-      parts: Columns of rewards that the metric may be the sum of.
+      values: float64 [n], as logged, including NaN and infinities.
+      indicators: Leading indicators, by our names.
+      parts: Columns of rewards whose sum the metric may be.
       facts: Settings that the log states.
-      rows: Rows of this run that were read.
-      dropped: Rows that do not count, by reason.
-      repeated: Rows of steps that stand in the log again.
-      failure: How the run broke down, such as "loss is nan from step 12 on"; empty: it did not.
-      notes: What was decided in the reading, a clause each.
+      rows: Number of rows of this run that were read.
+      dropped: Number of rows that were dropped, by reason.
+      repeated: Number of rows whose step occurs again in the log.
+      failure: How the run broke down, such as "loss is nan from step 12 to the end"; empty if it
+        did not.
+      notes: Decisions made while reading, one clause each.
     """
 
     file: Path
@@ -74,16 +76,16 @@ class Log:
 def logs_of(
     file: Path, table: Table, column: str | None = None, step_column: str | None = None
 ) -> list[Log]:
-    """The runs of a table, each with the metric.
+    """Split a table into runs that have the metric.
 
     Args:
-      file: Where it was read.
-      table: What was read.
-      column: The metric, "run - metric" for one run of a W&B export; None: the mean reward.
-      step_column: Where the step stands; None: the trainer's name for it.
+      file: The file or folder it was read from.
+      table: The table.
+      column: The metric, or "run - metric" for one run of a W&B export; None for the mean reward.
+      step_column: The column that holds the step; None for the trainer's own.
 
     Raises:
-      ValueError: It has no such metric or step; the message says what it has instead.
+      ValueError: The table lacks the metric or the step; the message lists similar columns.
     """
     found = []
     exported = _exported(table)
@@ -98,9 +100,9 @@ def logs_of(
 
 
 def missing(file: Path, tables: Sequence[Table], column: str | None) -> str:
-    """The message for a metric that is in none of a file's tables."""
+    """Return the error message for a metric that none of a file's tables has."""
     there = dict.fromkeys(name for table in tables for name in table.numbers)
-    wanted = f"no {column!r}" if column else "no mean reward under a name that is known"
+    wanted = f"no {column!r}" if column else "no mean reward under a known name"
     near = names.nearest(there, column or "reward")
     shown = ", ".join(near[:8]) + (f" and {len(near) - 8} more" if len(near) > 8 else "")
     forms = ", ".join(dict.fromkeys(table.format for table in tables))
@@ -115,7 +117,7 @@ def _reward(table: Table, column: str | None) -> str | None:
     if column is None:
         reward = names.find_reward(list(table.numbers))
         if reward is None and {"Step", "Value"} <= table.numbers.keys():
-            return "Value"  # TensorBoard's own exports
+            return "Value"  # the column of TensorBoard's own exports
         return reward
     if column in table.numbers:
         return column
@@ -124,13 +126,16 @@ def _reward(table: Table, column: str | None) -> str | None:
 
 
 def _exported(table: Table) -> list[Table]:
-    """W&B's CSV exports: a column "run - metric" for each run, a run's least and largest beside."""
+    """Split a W&B CSV export, whose columns are named "run - metric", into one table per run.
+
+    The export's columns for a run's minimum and maximum are left out.
+    """
     pairs = [name.rpartition(" - ") for name in table.numbers if " - " in name]
     if not pairs:
         return []
     shared = {name: c for name, c in table.numbers.items() if " - " not in name}
     if names.find_reward(list(shared)) is not None:
-        return []  # names that hold a dash, and no export
+        return []  # the names merely contain a dash; the table is not an export
     runs = []
     for run in dict.fromkeys(before for before, _, _ in pairs):
         own = {
@@ -158,10 +163,13 @@ def _runs(file: Path, table: Table, reward: str, step_column: str | None) -> lis
 
 
 def _clock(table: Table, reward: str, step_column: str | None) -> tuple[str | None, np.ndarray]:
-    """The column that counts the steps, and what it holds in each row of the metric, or NaN."""
+    """Choose the column that counts the steps, and return it with its value (or NaN) in each row.
+
+    Only rows that hold the metric are returned. Without any column, rows are counted from 0.
+    """
     if step_column is not None and step_column not in table.numbers:
         near = ", ".join(names.nearest(table.numbers, step_column)[:8])
-        raise ValueError(f"there is no column {step_column!r} for the step; nearest are {near}")
+        raise ValueError(f"the log has no column {step_column!r} for the step; nearest are {near}")
     chosen = table.numbers[reward].at
     wanted = (*names.STEPS, BAR, *names.EPOCHS) if step_column is None else (step_column,)
     best: tuple[str | None, np.ndarray] = (None, np.arange(len(chosen), dtype=np.float64))
@@ -173,7 +181,7 @@ def _clock(table: Table, reward: str, step_column: str | None) -> tuple[str | No
         steps[column.at] = column.values
         steps = steps[chosen]
         there = np.isfinite(steps)
-        # A column that stands still, or is rarely there, counts nothing.
+        # A column that is constant, or mostly missing, cannot count steps.
         if step_column is not None or (
             there.sum() > 0.5 * len(steps) and (len(np.unique(steps[there])) > 1 or len(steps) == 1)
         ):
@@ -186,7 +194,7 @@ def _in_order(file: Path, table: Table, reward: str, step_column: str | None) ->
     clock, steps = _clock(table, reward, step_column)
     dropped = Counter(table.dropped)
     notes = list(table.notes)
-    if len(column.at) < table.rows and table.format != EVENTS:  # of those each holds one tag
+    if len(column.at) < table.rows and table.format != EVENTS:  # a row of events holds one tag
         dropped[f"without {reward}"] += table.rows - len(column.at)
     there = np.isfinite(steps)
     if not there.all():
@@ -219,7 +227,7 @@ def _in_order(file: Path, table: Table, reward: str, step_column: str | None) ->
 
 @dataclass(slots=True)
 class _Piece:
-    """The rows of one run, as indices into those of the metric, with their steps."""
+    """The rows of one run, as indices into the rows of the metric, with their steps."""
 
     rows: np.ndarray
     steps: np.ndarray
@@ -228,25 +236,25 @@ class _Piece:
 
 
 def _files(table: Table, at: np.ndarray) -> np.ndarray:
-    """Which file each row is of."""
+    """Return the number of the file that each row comes from."""
     return table.numbers[FILE].values[at] if FILE in table.numbers else np.zeros(len(at))
 
 
 def _pieces(
     steps: np.ndarray, epochs: np.ndarray | None, files: np.ndarray, notes: list[str]
 ) -> list[_Piece]:
-    """Runs in the order of the log."""
+    """Split the rows into runs, in the order of the log."""
     index = np.arange(len(steps))
     if len(np.unique(steps)) == len(steps):
         if (np.diff(steps) < 0).any():
-            notes.append("rows are not in the order of their steps, and were sorted")
+            notes.append("rows were not in the order of their steps, and were sorted")
         order = np.argsort(steps, kind="stable")
         return [_Piece(order, steps[order], 0, [])]
     forward = np.diff(steps)
     back = np.flatnonzero((forward < 0) | ((np.diff(files) > 0) & (forward == 0))) + 1
-    if len(back) > max(3, len(steps) / 3):  # no order at all: several rows a step, shuffled
+    if len(back) > max(3, len(steps) / 3):  # shuffled, with several rows per step
         order = np.argsort(steps, kind="stable")
-        notes.append("rows are not in the order of their steps, and were sorted")
+        notes.append("rows were not in the order of their steps, and were sorted")
         return [_Piece(order, steps[order], 0, [])]
     segments = np.split(index, back)
     if epochs is not None and _goes_on(steps, epochs, back):
@@ -271,12 +279,16 @@ def _pieces(
         else:
             pieces.append(_Piece(segment, own, 0, []))
     if len(pieces) > 1:
-        notes.append(f"the step begins anew {len(pieces) - 1} times: {len(pieces)} runs")
+        again = len(pieces) - 1
+        notes.append(
+            f"the step starts over {again} time{'s' * (again != 1)}, so the file holds "
+            f"{len(pieces)} runs"
+        )
     return pieces
 
 
 def _goes_on(steps: np.ndarray, epochs: np.ndarray, back: np.ndarray) -> bool:
-    """Whether every time that the step begins anew the epoch goes on."""
+    """Return whether the epoch continues wherever the step starts over."""
     return bool(len(back)) and bool((epochs[back] > epochs[back - 1]).all())
 
 
@@ -295,7 +307,7 @@ def _counted_by_epoch(rows: np.ndarray, epochs: np.ndarray | None) -> np.ndarray
 
 
 def _rows_of_epochs(epochs: np.ndarray) -> np.ndarray:
-    """Rows counted from 1, and from where a restart's epoch stands."""
+    """Count rows from 1; after a restart, count on from the row with the restart's epoch."""
     steps = np.arange(1, len(epochs) + 1, dtype=np.float64)
     for start in (np.flatnonzero(np.diff(epochs) < 0) + 1).tolist():
         before = int(np.searchsorted(np.maximum.accumulate(epochs[:start]), epochs[start]))
@@ -304,7 +316,7 @@ def _rows_of_epochs(epochs: np.ndarray) -> np.ndarray:
 
 
 def _unstalled(bar: np.ndarray) -> np.ndarray:
-    """A bar's numbers, where it was not drawn anew for each row counted on."""
+    """Return a progress bar's counts, extrapolated over rows for which it was not redrawn."""
     forward = np.diff(bar)
     apart = float(np.median(forward[forward > 0])) if (forward > 0).any() else 1.0
     steps = bar.copy()
@@ -325,7 +337,7 @@ def _log(
         repeated += gone
         groups = np.searchsorted(steps, piece.steps)
         own = np.bincount(groups, own) / np.bincount(groups)
-        notes.append(f"{gone} rows stand at a step that has one already: their mean is taken")
+        notes.append(f"{gone} rows repeat a step, and are averaged with the other rows of the step")
     else:
         own = own[first]
     if (steps == np.round(steps)).all():
@@ -354,7 +366,7 @@ def _log(
 
 
 class _Beside:
-    """Places other columns beside the rows of a run."""
+    """Aligns other columns of the table with the rows of a run."""
 
     def __init__(
         self, table: Table, rows: np.ndarray, steps: np.ndarray, clock: str | None
@@ -366,7 +378,7 @@ class _Beside:
             self._clock[table.numbers[clock].at] = table.numbers[clock].values
 
     def indicator(self, name: str) -> Indicator:
-        """A column at its rows' own steps; without those, at the step of the metric's next row."""
+        """Return a column at the steps of its rows, or else at those of the metric's next rows."""
         column, rows = self._table.numbers[name], self._rows
         within = (column.at >= rows[0] - 1) & (column.at <= rows[-1] + 1)
         at, values = column.at[within], column.values[within]
@@ -374,7 +386,7 @@ class _Beside:
         apart = self._clock[at] - self._clock[rows[place]]
         steps = self._steps[place] + np.nan_to_num(apart)
         kept = (steps >= self._steps.min()) & (steps <= self._steps.max())
-        # Of a step that a restart did again the later counts.
+        # If a restart repeated a step, the later value counts.
         own, index = np.unique(steps[kept][::-1], return_index=True)
         return Indicator(name, own, values[kept][::-1][index])
 

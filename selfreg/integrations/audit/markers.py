@@ -1,4 +1,4 @@
-"""Runs that share a table: told apart by a column where a step stands in several rows."""
+"""Separate runs that share a table: find the column that tells apart rows of the same step."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from selfreg.integrations.audit.table import Table
 
-# Columns that tell runs apart, or training from evaluation, where a step stands in several rows.
+# Columns that distinguish runs, or training from evaluation, if a step has several rows.
 _MARKERS = (
     "run", "run_id", "run_name", "name", "experiment", "exp", "exp_name", "trial", "seed", "split",
     "mode", "phase", "stage", "type", "kind", "set", "dataset", "eval", "is_eval", "env", "model",
@@ -17,16 +17,19 @@ _MOST_RUNS = 200
 def find_marker(
     table: Table, reward: str, clock: str | None, steps: np.ndarray
 ) -> tuple[str, list[tuple[str, np.ndarray]]] | None:
-    """A column by which steps stop to repeat: run, seed, split, or rows that log an evaluation.
+    """Find a column within whose values no step repeats, such as run, seed or split.
+
+    If no column does, rows that log an evaluation are separated from the others.
 
     Args:
       table: All rows.
       reward: The metric.
-      clock: The column of the steps.
-      steps: float64 [n], the step of each row that holds the metric.
+      clock: The column that holds the step.
+      steps: float64 [n], step of each row that holds the metric.
 
     Returns:
-      The column, and for each of its values a name and bool [rows]; None where there is none.
+      The column, and for each of its values a name and a bool [rows] mask; None if nothing
+      separates the rows.
     """
     chosen = table.numbers[reward].at
     if len(np.unique(steps)) == len(steps):

@@ -1,11 +1,11 @@
-"""What trainers call things: rewards, steps, leading indicators."""
+"""Names that trainers use for rewards, steps and leading indicators."""
 
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-# The mean reward of a step's own samples: verl and ROLL; TRL, OpenRLHF and W&B; slime, SkyRL,
-# tinker, NeMo-RL, MLX, Stable-Baselines; then selfreg.
+# Names for the mean reward of a step's own samples, in this order: verl and ROLL; TRL, OpenRLHF and
+# W&B; slime, SkyRL, tinker, NeMo-RL, MLX, Stable-Baselines; then selfreg.
 REWARDS = (
     "critic/score/mean", "critic/rewards/mean", "train/reward", "reward", "rollout/raw_reward",
     "reward/avg_raw_reward", "env/all/reward/total", "train/env/all/reward/total",
@@ -33,7 +33,7 @@ LOSSES = (
     "train/policy_loss", "act_loss", "pg_loss", "train/pg_loss", "Loss", "loss/mean",
     "policy/loss",
 )  # fmt: skip
-# What a collapse may show in first, by each trainer's name for it.
+# Metrics that may show a collapse first -> the names that trainers use for them.
 INDICATORS = {
     "entropy": (
         "entropy", "actor/entropy", "actor/entropy_loss", "policy/entropy_avg",
@@ -63,7 +63,7 @@ INDICATORS = {
         "Truncation", "truncated_ratio",
     ),
 }  # fmt: skip
-# A sum's parts: TRL's rewards/NAME/mean, older ones' rewards/NAME.
+# Components of a summed reward: rewards/NAME/mean in TRL, rewards/NAME in older versions.
 _PART = re.compile(r"(?:.*/)?rewards?/([^/]+)(?:/mean)?$")
 _NO_PART = ("mean", "std", "max", "min", "total", "margins", "accuracies", "chosen", "rejected")
 _REWARD = re.compile(
@@ -80,7 +80,7 @@ _PREFIXES = (
 
 
 def find(names: Collection[str], wanted: Iterable[str]) -> str | None:
-    """The first wanted name that is there, alone or below train/."""
+    """Return the first wanted name that exists, alone or with a prefix such as train/."""
     for name in wanted:
         for prefix in _PREFIXES:
             if prefix + name in names:
@@ -89,7 +89,7 @@ def find(names: Collection[str], wanted: Iterable[str]) -> str | None:
 
 
 def find_reward(names: Sequence[str]) -> str | None:
-    """The mean reward: a known name, or the only one that speaks of a reward."""
+    """Return the mean reward's name: a known name, or the only name that looks like a reward."""
     known = find(names, REWARDS)
     if known is not None:
         return known
@@ -98,7 +98,7 @@ def find_reward(names: Sequence[str]) -> str | None:
 
 
 def parts_of(reward: str, names: Iterable[str]) -> list[str]:
-    """The components that a reward is the sum of, where they are logged."""
+    """Return the logged components of a summed reward."""
     return [
         name
         for name in names
@@ -111,7 +111,7 @@ def parts_of(reward: str, names: Iterable[str]) -> list[str]:
 
 
 def nearest(names: Iterable[str], wanted: str) -> list[str]:
-    """Names in order of how near they are to a wanted one."""
+    """Sort names by their similarity to a wanted name, most similar first."""
 
     def distance(name: str) -> float:
         last = name.rpartition("/")[2]

@@ -1,8 +1,8 @@
-"""How much a metric moves while the policy stands still, and series of policies that do.
+"""Estimate the noise of a metric, and simulate the metric of a policy that does not change.
 
-Two models. Binomial: a value is the mean of known numbers of zeros and ones, whose problems have
-Beta pass rates. Measured: the noise is what neighbouring values differ by, of any distribution, and
-where it is autocorrelated an AR(1) process.
+There are two models. Binomial: each value is the mean of a known number of zeros and ones, and the
+problems have Beta pass rates. Measured: the noise has the distribution of the differences between
+neighbouring values; if it is autocorrelated, it is an AR(1) process.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from selfreg.analysis.nullmodel import Beta, Reading, readings
 from selfreg.analysis.trajectory import exceeds, rolling_mean
 
 SIMULATED = 3_000
-# Fewer than this are drawn of a series so long that all would take minutes.
+# For long series fewer campaigns are simulated, because the full number would take minutes.
 _FEWEST, _DRAWS = 500, 20_000_000
-# Beyond so many draws a campaign, a step's mean is drawn from a normal distribution instead.
+# With more draws per campaign than this, the mean of a step is drawn from a normal distribution.
 _EXACT_DRAWS = 5_000
 _CONCENTRATIONS = (1e-3, 1e3)
-# A difference beyond so many robust sds is an event, such as the collapse itself, and no noise.
+# A difference beyond this many robust sds is an event, such as the collapse itself, and not noise.
 _OUTLIER = 4.0
 _MAD = 1.4826
 _MOST_AUTOCORRELATED = 0.98
@@ -29,16 +29,17 @@ _BESIDE = 6
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """The noise of one reading, while the policy stands still.
+    """The noise of one reading if the policy does not change.
 
     Attributes:
       model: "binomial" or "measured".
-      sd: Its standard deviation.
-      binomial_sd: What the number of samples alone makes; None where that is not known.
-      overdispersed: Whether the measured noise is beyond what the counts can make.
-      autocorrelation: Of neighbouring readings' noise; 0 where it cannot be told from 0.
-      beta: Pass rates of the binomial model's problems.
-      residuals: float64 [m], what the measured model draws from.
+      sd: Standard deviation of the noise.
+      binomial_sd: Standard deviation from the number of samples alone; None if that is unknown.
+      overdispersed: Whether the measured noise is larger than the counts can explain.
+      autocorrelation: Correlation of the noise of neighbouring readings; 0 if it does not differ
+        from 0 beyond its error.
+      beta: Pass rates of the problems in the binomial model; None in the measured model.
+      residuals: float64 [m], from which the measured model draws.
     """
 
     model: str
@@ -51,7 +52,7 @@ class Noise:
 
     @property
     def excess(self) -> float | None:
-        """The variance as a multiple of the binomial one; None where there is none."""
+        """The variance divided by the binomial variance; None if that is unknown or 0."""
         if not self.binomial_sd:
             return None
         return (self.sd / self.binomial_sd) ** 2
@@ -59,13 +60,13 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """What series of a policy that stands still show, float64 [C] each, read like the real one.
+    """Statistics of C simulated series of a policy that does not change, float64 [C] each.
 
     Attributes:
-      peak: Largest window.
-      first: First window.
-      last: Last window.
-      sd: The noise as measured in that series.
+      peak: Mean of the largest window.
+      first: Mean of the first window.
+      last: Mean of the last window.
+      sd: Noise as estimated from that series.
     """
 
     peak: np.ndarray
@@ -75,13 +76,13 @@ class Still:
 
 
 def measure(values: np.ndarray, samples: int | None, problems: int | None, seed: int = 0) -> Noise:
-    """The noise of a series.
+    """Estimate the noise of a series.
 
     Args:
-      values: float64 [n], readings; rates where samples are known.
-      samples: Completions behind a reading; None: not known.
-      problems: Problems among them; None: not known.
-      seed: Of the simulation that overdispersion is told by.
+      values: float64 [n], readings; these are rates if samples is known.
+      samples: Completions behind a reading; None if unknown.
+      problems: Distinct problems among them; None if unknown.
+      seed: Seed of the simulation that tests for overdispersion.
     """
     binomial = None
     if samples is not None:
@@ -102,16 +103,16 @@ def still(
     noise: Noise, values: np.ndarray, samples: int | None, problems: int | None, window: int,
     seed: int, bounded: bool,
 ) -> Still:  # fmt: skip
-    """Series as long as this one, of a policy that stands still at its mean.
+    """Simulate series of this length for a policy that stays at the mean of the readings.
 
     Args:
-      noise: Of a reading.
+      noise: Noise of a reading.
       values: float64 [n], the readings.
-      samples: Completions behind a reading.
-      problems: Problems among them.
-      window: Readings a mean is taken over.
-      seed: Of the simulation.
-      bounded: Whether readings are rates, which end at 0 and 1.
+      samples: Completions behind a reading; None if unknown.
+      problems: Distinct problems among them; None if unknown.
+      window: Readings in a window.
+      seed: Seed of the simulation.
+      bounded: Whether readings are rates, which lie in [0, 1].
     """
     n = len(values)
     count = int(np.clip(_DRAWS // n, _FEWEST, SIMULATED))
@@ -133,7 +134,10 @@ def still(
 
 
 def p_value(observed: float, sd: float, null: np.ndarray, null_sd: np.ndarray) -> float:
-    """One-sided p of observed / sd among null / null_sd; without noise, whether it is above 0."""
+    """Return the one-sided p of observed / sd among null / null_sd.
+
+    Without noise, p is 0 if the observed value is above 0, and else 1.
+    """
     if sd == 0:
         return float(observed <= 0)
     ratio = np.divide(null, null_sd, out=np.zeros_like(null), where=null_sd > 0)
@@ -141,19 +145,19 @@ def p_value(observed: float, sd: float, null: np.ndarray, null_sd: np.ndarray) -
 
 
 def windows(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of full windows: [..., n] -> [..., n - window + 1]."""
+    """Return the means of all full windows: [..., n] -> [..., n - window + 1]."""
     return rolling_mean(values, window)[..., window - 1 :]
 
 
 def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviation and autocorrelation of the noise of series [..., n].
+    """Estimate the standard deviation and autocorrelation of the noise of series [..., n].
 
-    Both are of the differences d of neighbours, which a slow rise or fall leaves small. Of an AR(1)
-    process with coefficient a and variance v,
+    Both estimates use the differences d of neighbours, which a slow rise or fall hardly changes.
+    For an AR(1) process with coefficient a and variance v,
 
         E[d^2] = 2 v (1 - a),    corr(d_i, d_i+1) = -(1 - a) / 2.
 
-    A coefficient that is not above 0 by one standard error is taken for 0.
+    A coefficient less than one standard error above 0 is set to 0.
     """
     d = _differences(values)
     squares = (d**2).sum(axis=-1)
@@ -166,7 +170,7 @@ def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _differences(values: np.ndarray) -> np.ndarray:
-    """Of neighbours, a jump cut down to what noise may be."""
+    """Return the differences of neighbours, with jumps clipped to the range of noise."""
     d = np.diff(values, axis=-1)
     typical = _MAD * np.median(np.abs(d), axis=-1, keepdims=True)
     bound = np.where(typical > 0, _OUTLIER * typical, np.inf)
@@ -174,12 +178,12 @@ def _differences(values: np.ndarray) -> np.ndarray:
 
 
 def _jitter(values: np.ndarray) -> np.ndarray:
-    """Standard deviation of noise that is independent from value to value."""
+    """Estimate the standard deviation of noise that is independent between values."""
     return np.sqrt((_differences(values) ** 2).mean(axis=-1) / 2)
 
 
 def _von_neumann(values: np.ndarray, samples: int) -> np.ndarray:
-    """Standard deviation of a value from its neighbours, binomial at the least."""
+    """Estimate a value's standard deviation from its neighbours; at least the binomial one."""
     mean = values.mean(axis=-1)
     neighbours = (np.diff(values, axis=-1) ** 2).mean(axis=-1) / 2
     return np.sqrt(np.maximum(neighbours, mean * (1 - mean) / samples))
@@ -192,7 +196,7 @@ def _binomial(values: np.ndarray, samples: int, problems: int, binomial: float) 
 
 
 def _fit(mean: float, sd: float, samples: int, problems: int) -> Beta:
-    """The pass rates whose step means have this mean and noise.
+    """Fit the Beta pass rates whose step means have this mean and noise.
 
     With G = samples / problems,
 
@@ -208,7 +212,7 @@ def _fit(mean: float, sd: float, samples: int, problems: int) -> Beta:
 
 
 def _beyond(values: np.ndarray, noise: Noise, samples: int, problems: int, seed: int) -> bool:
-    """Whether hardly any series of the fitted model is as noisy, jumps left out."""
+    """Return whether hardly any series of the fitted model is as noisy, apart from jumps."""
     sd = _jitter(values)
     if noise.sd == 0 or sd <= (noise.binomial_sd or 0):
         return False
@@ -219,16 +223,17 @@ def _beyond(values: np.ndarray, noise: Noise, samples: int, problems: int, seed:
 
 
 def _bound(n: int) -> float:
-    """Above this ratio of sds noise is beyond the binomial one: chi^2, by Wilson and Hilferty."""
+    """Return the ratio of sds above which noise exceeds the binomial (chi^2, Wilson-Hilferty)."""
     freedom = 2 * n / 3  # neighbouring differences share readings
     z = 2.326
     return float((1 - 2 / (9 * freedom) + z * np.sqrt(2 / (9 * freedom))) ** 1.5)
 
 
 def _residuals(values: np.ndarray) -> np.ndarray:
-    """What a value is above the median of six neighbours on each side, which a jump leaves small.
+    """Return the deviations of values from the median of up to six neighbours on each side.
 
-    The median has a twelfth of a value's variance, at least about, which is taken off.
+    A jump hardly changes this median. It adds about 1/12 of a value's variance, which the division
+    removes.
     """
     beside = min(_BESIDE, (len(values) - 1) // 2)
     if beside < 1:
@@ -257,7 +262,7 @@ def _draw(
     own = noise.residuals - noise.residuals.mean() if len(noise.residuals) else np.zeros(1)
     scale = float(np.sqrt((own**2).mean()))
     drawn = rng.choice(own, size)
-    # Jumps are among the residuals, and not in the sd: what is drawn is never narrower than it.
+    # The residuals include jumps, the sd does not. Scaling up keeps the draws as wide as the sd.
     return mean + (
         drawn * max(1.0, noise.sd / scale) if scale > 0 else rng.normal(0, noise.sd, size)
     )

@@ -1,4 +1,4 @@
-"""HTML pages of other people's runs: one a run, and one that compares several."""
+"""HTML pages of audits: one for each run, and one that compares several."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from selfreg.integrations.audit.logs import Log
 
 
 def run_page(log: Log, audit: Audit, text: str) -> str:
-    """One run: the verdict, the picture, the numbers, and how the file was read."""
+    """Render the page of one run: verdict, plot, numbers, and how the file was read."""
     told, lines = show.indicators(log, audit), text.splitlines()
     return page.render(
         "audit.html.j2",
@@ -26,7 +26,7 @@ def run_page(log: Log, audit: Audit, text: str) -> str:
 def comparison_page(
     runs: Sequence[tuple[Log, Audit]], links: Sequence[str], errors: Sequence[str]
 ) -> str:
-    """Several runs: their curves, a row each, and seeds paired where names say so."""
+    """Render the comparison of several runs: curves, a table, and pairs by seed."""
     return page.render(
         "audits.html.j2",
         title=f"{len(runs)} runs",

@@ -1,4 +1,4 @@
-"""Parquet files: metrics as columns, or samples, of which only short columns are read whole."""
+"""Read Parquet files of metrics or of samples."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from selfreg.integrations.audit.table import Column, Labels, Table
 
 
 def is_parquet(head: bytes) -> bool:
-    """Whether a file's first bytes are Parquet's."""
+    """Return whether a file begins like a Parquet file."""
     return head.startswith(b"PAR1")
 
 
 def read_parquet(source: Source) -> Table:
-    """The numbers and texts of a Parquet file.
+    """Read the numbers and texts of a Parquet file.
 
     Raises:
-      ValueError: It is damaged.
+      ValueError: The file is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,7 +1,8 @@
-"""Dumps of samples, a row a completion: they say how many samples of how many problems a step has.
+"""Read dumps of samples, which have one row per completion.
 
-verl's rollout_data_dir, TRL's completions, tinker's rollout summaries, NeMo-RL's train_data, and
-any table of the kind. Steps become rows: the mean reward, and how many samples it is the mean of.
+Examples are verl's rollout_data_dir, TRL's completions, tinker's rollout summaries and NeMo-RL's
+train_data. A dump shows how many samples of how many problems a step has. It is reduced to one row
+per step with the mean reward.
 """
 
 import numpy as np
@@ -33,7 +34,7 @@ LOW, HIGH = "lowest reward", "highest reward"
 
 
 def is_dump(table: Table) -> bool:
-    """Whether its rows are samples: a completion's text, or tinker's trajectory, in each."""
+    """Return whether the rows are samples, each with a completion's text or tinker's traj_idx."""
     if "traj_idx" in table.numbers and find(table.numbers, _SAMPLE_REWARDS):
         return True
     text = find(table.texts, _TEXTS)
@@ -45,20 +46,23 @@ def is_dump(table: Table) -> bool:
 
 
 def by_step(table: Table, column: str | None = None) -> tuple[Table, str]:
-    """A row a step: the mean reward, as facts the samples and problems of a step.
+    """Reduce a dump to one row per step with the mean reward.
+
+    The facts of the new table hold the samples and problems per step, and the reward levels.
 
     Args:
       table: A dump.
-      column: The reward; None: the trainer's name, or the sum of all of them.
+      column: The reward; None for the trainer's reward, or the sum of its reward functions.
 
     Returns:
-      The table, and the reward's column in it.
+      The table, and the name of its reward column.
     """
     names = _rewards(table, column)
     notes = list(table.notes)
     if len(names) > 1:
         notes.append(
-            f"the reward is the sum of {', '.join(names)}, each with weight 1; --column judges one"
+            f"the reward is the sum of {', '.join(names)} with weights 1; --column judges one of "
+            "them"
         )
     reward = np.zeros(table.rows)
     for name in names:
@@ -74,7 +78,7 @@ def by_step(table: Table, column: str | None = None) -> tuple[Table, str]:
         other = np.zeros(table.rows, bool)
         other[split.at] = split.codes != split.names.index("train")
         reward[other] = np.nan
-        notes.append("only samples of split train are judged")
+        notes.append("only samples of the split 'train' are judged")
     kept = np.isfinite(reward) & np.isfinite(steps)
     dropped = dict(table.dropped)
     if not kept.all():
@@ -109,7 +113,7 @@ def _rewards(table: Table, column: str | None) -> list[str]:
     known = find(table.numbers, _SAMPLE_REWARDS)
     if known is not None:
         return [known]
-    # TRL names its columns after the reward functions, and puts them before the advantage.
+    # TRL names these columns after the reward functions, and adds an advantage column.
     if "advantage" not in table.numbers and "advantages" not in table.numbers:
         return []
     return [
@@ -122,7 +126,7 @@ def _rewards(table: Table, column: str | None) -> list[str]:
 def _problem_counts(
     table: Table, kept: np.ndarray, step: np.ndarray, steps: int
 ) -> np.ndarray | None:
-    """Distinct problems of each step; None where no column tells them apart."""
+    """Count the distinct problems of each step; None if no column identifies problems."""
     codes = np.full(table.rows, -1.0)
     for name in _PROBLEMS:
         if name in table.texts:

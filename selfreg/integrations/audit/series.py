@@ -1,4 +1,4 @@
-"""Series of numbers in whatever a caller has them: lists, arrays, pandas, polars."""
+"""Convert series of numbers from lists, arrays, pandas or polars."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ import numpy as np
 
 
 def numbers(values: Any, name: str) -> np.ndarray:
-    """Values as float64 [n]; what is missing is NaN.
+    """Convert values to float64 [n], with NaN for missing ones.
 
     Args:
-      values: A list, an array, a series or a frame of one column.
-      name: Of the argument, for the error.
+      values: A list, an array, a series, or a frame with one column.
+      name: Name of the argument, for the error message.
 
     Raises:
-      ValueError: They are no numbers, or not one-dimensional.
+      ValueError: The values are not numbers, or not one-dimensional.
     """
     if hasattr(values, "columns"):
         columns = list(values.columns)
         if len(columns) != 1:
             raise ValueError(
-                f"{name} is a frame of {len(columns)} columns, {columns[:8]}: pass one"
+                f"{name} is a frame of {len(columns)} columns, {columns[:8]}: pass one of them"
             )
         values = values[columns[0]]
     if hasattr(values, "to_numpy"):
@@ -34,15 +34,15 @@ def numbers(values: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be numbers, not {str(values)[:60]}") from None
     if array.ndim != 1:
-        raise ValueError(f"{name} needs one value a step, not the shape {array.shape}")
+        raise ValueError(f"{name} needs one value per step, not the shape {array.shape}")
     return array
 
 
 def failed_from(values: np.ndarray) -> int | None:
-    """Where a series breaks down: the first of the values at its end that are not finite.
+    """Return the index from which a series is not finite until its end; None if it did not fail.
 
-    None where it ends in a number, and where as many in a row were not finite before: a metric that
-    is NaN wherever it was not measured is so all along.
+    A series that had as long a run of NaN before is not a failure: its metric is NaN wherever it
+    was not measured.
     """
     bad = ~np.isfinite(values)
     if not len(bad) or not bad[-1]:

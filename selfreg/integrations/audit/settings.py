@@ -1,9 +1,9 @@
-"""Settings that a console prints: how many completions of how many problems make a step."""
+"""Find the batch settings that a console prints: problems per step and completions per problem."""
 
 import re
 
-# The batch in problems, and completions a problem, by the trainers' names: verl and SkyRL, then
-# OpenRLHF and slime, NeMo-RL, TRL and ms-swift, prime-rl, tinker.
+# Names for problems per batch, and for completions per problem: verl and SkyRL, then OpenRLHF and
+# slime, NeMo-RL, TRL and ms-swift, prime-rl, tinker.
 PROBLEMS = ("train_batch_size", "rollout_batch_size", "num_prompts_per_step", "groups_per_batch")
 GROUP = (
     "rollout.n", "rollout/n", "n_samples_per_prompt", "num_generations_per_prompt",
@@ -37,7 +37,7 @@ class Settings:
 
 
 def _own(text: str, start: int) -> float | None:
-    """The 'n' of a printed dict itself, not that of one within it."""
+    """Return the 'n' of a printed dict, ignoring those of dicts nested in it."""
     depth, part = 1, start
     for at in range(start, min(len(text), start + 50_000)):
         if text[at] in "{[(":

@@ -1,4 +1,4 @@
-"""An audit in words: a heading, and the few lines that it rests on."""
+"""Describe an audit in words: a heading, and a few lines of evidence."""
 
 from collections.abc import Mapping
 
@@ -12,34 +12,34 @@ _SURE = "beyond noise"
 
 
 def title(log: Log) -> str:
-    """The run's file, and its name where the file holds several."""
+    """Return the run's file, with the run's name if the file holds several."""
     return f"{log.file} [{log.name}]" if log.name else str(log.file)
 
 
 def label(log: Log) -> str:
-    """The run's name, or its file's with the folder, which often says more than the file."""
+    """Return the run's name, or its file with the folder, which often says more than the file."""
     return log.name or "/".join(log.file.resolve().parts[-2:])
 
 
 def heading(audit: Audit) -> str:
-    """The verdict in a clause."""
+    """Return the verdict as a clause."""
     if audit.failure:
         return f"FAILED: {audit.failure}"
     if np.ptp(audit.smoothed) == 0 and audit.noise.sd == 0:
         if audit.level == 0 and audit.counts.rate:
             return f"never rewarded: all {audit.values} values are {audit.counts.low:g}"
-        return f"it never moves: all {audit.values} values are {value(audit.level, audit)}"
+        return f"no change: all {audit.values} values are {value(audit.level, audit)}"
     rose = f"rose by {audit.gain:.3g} {_SURE}"
     if audit.finding is Finding.IMPROVED:
         if audit.most < audit.margin or audit.gap.observed <= 0:
-            return f"{rose}, and no drop as large as the margin"
+            return f"{rose}, with no drop as large as the margin"
         return f"{rose}; a drop of up to {audit.most:.3g} since the peak is not ruled out"
     if audit.finding is Finding.COLLAPSED:
         return f"COLLAPSED {_SURE}"
     if audit.finding is Finding.DECLINED:
         return f"declined {_SURE}, by less than the margin"
     if audit.finding is Finding.NOISE:
-        return "a drop cannot be told from noise here, nor ruled out"
+        return "a drop can neither be distinguished from noise nor ruled out"
     if audit.finding is Finding.NO_DROP:
         return "no drop, the end is the peak"
     if audit.finding is Finding.NOTHING_TO_LOSE:
@@ -48,16 +48,16 @@ def heading(audit: Audit) -> str:
 
 
 def describe(log: Log, audit: Audit) -> str:
-    """A few lines: the verdict, its null, what stopping would have kept, leading indicators."""
+    """Describe the audit in a few lines: verdict, null, stopping rules and leading indicators."""
     shape, gap, online = audit.shape, audit.gap, audit.online
     lines = [
         f"{title(log)}: {heading(audit)}.",
         read(log),
         f"{unit(log, audit)}, mean of {audit.window} values: start {audit.smoothed[0]:.3g}, "
         f"peak {shape.peak:.3g} at step {step(shape.peak_step)}, end {shape.end:.3g}: drop "
-        f"{gap.observed:.3g}, {p_value(gap.p)}; without the luck of the selected peak at least "
+        f"{gap.observed:.3g}, {p_value(gap.p)}; corrected for the selection of the peak at least "
         f"{audit.corrected_drop:.3g}, and at most {audit.most:.3g} (margin {audit.margin:.3g}).",
-        f"A policy that stands still shows a drop of {gap.null_mean:.3g} [{gap.null_low:.3g}, "
+        f"A policy that does not change shows a drop of {gap.null_mean:.3g} [{gap.null_low:.3g}, "
         f"{gap.null_high:.3g}]"
         + (
             f"; steps in random order: {p_value(audit.permutation_p)}."
@@ -65,25 +65,26 @@ def describe(log: Log, audit: Audit) -> str:
             else "."
         ),
         f"Noise: {noise(audit)}.",
-        f"First window to last: {audit.gain:+.3g}, {p_value(audit.gain_p)} for a rise"
-        f"{', which is no rise' if audit.gain <= 0 else ''}.",
+        f"First window to last: {audit.gain:+.3g}, {p_value(audit.gain_p)} for a rise.",
         f"ES keeps step {step(audit.early_stop.step)} and budgets {audit.next_budget} steps next; "
         "the "
         + (
             f"online rule stops at step {step(online.stop_step)} and keeps step "
             f"{step(online.step)} ({online.value:.3g})."
             if online.stop_step is not None
-            else f"online rule never fires, and step {step(online.step)} is its peak."
+            else f"online rule never stops, and keeps step {step(online.step)}."
         ),
     ]
     if len(log.parts) > 1:
-        lines.append(f"Its parts, each to be judged with --column: {', '.join(log.parts)}.")
+        lines.append(
+            f"Parts of the metric, judged one by one with --column: {', '.join(log.parts)}."
+        )
     lines += [f"{name}: {told}." for name, told in indicators(log, audit).items()]
     return "\n".join(lines)
 
 
 def read(log: Log) -> str:
-    """What was read, and what of it does not count."""
+    """Describe what was read, and which rows do not count."""
     finite = int(np.isfinite(log.values).sum())
     parts = [
         f"Read as {log.format}: {finite} values of {log.column!r} at steps {step(log.steps[0])} to "
@@ -101,31 +102,31 @@ def read(log: Log) -> str:
 
 
 def noise(audit: Audit) -> str:
-    """What the noise is, and what it rests on."""
+    """Describe the noise and how it was found."""
     found, counts = audit.noise, audit.counts
-    what = f"a mean of {audit.per_reading} values" if audit.per_reading > 1 else "a value"
-    text = f"sd {found.sd:.3g} {what}"
+    what = f"mean of {audit.per_reading} values" if audit.per_reading > 1 else "value"
+    text = f"sd {found.sd:.3g} per {what}"
     if counts.samples is not None:
         of = f" of {counts.problems} problems" if counts.problems is not None else ""
-        text += f", {counts.samples} samples{of} a value ({counts.why})"
+        text += f", {counts.samples} samples{of} per value ({counts.why})"
     else:
         text += f"; {counts.why}"
     if found.binomial_sd and found.excess is not None:
-        text += f"; independent samples alone would make {found.binomial_sd:.3g}"
+        text += f"; independent samples alone would give {found.binomial_sd:.3g}"
         if found.excess > 1.2:
-            text += f", and this is {found.excess:.1f} times that variance"
+            text += f", and the variance is {found.excess:.1f} times as large"
         if found.overdispersed:
-            text += ": OVERDISPERSED, so that the measured noise is used"
+            text += ": OVERDISPERSED, so the measured noise is used"
     if found.autocorrelation:
         text += (
-            f"; neighbouring values' noise is autocorrelated by {found.autocorrelation:.2f}, which "
-            "is accounted for"
+            f"; the noise of neighbouring values has autocorrelation {found.autocorrelation:.2f}, "
+            "which is accounted for"
         )
     return text
 
 
 def unit(log: Log, audit: Audit) -> str:
-    """What the judged numbers are."""
+    """Name the quantity that was judged."""
     counts = audit.counts
     if not counts.rate or (counts.low, counts.high) == (0, 1):
         return log.column
@@ -133,18 +134,18 @@ def unit(log: Log, audit: Audit) -> str:
 
 
 def value(rate: float, audit: Audit) -> str:
-    """A judged number as the file has it."""
+    """Format a judged number in the unit of the file."""
     counts = audit.counts
     return f"{counts.low + rate * (counts.high - counts.low) if counts.rate else rate:g}"
 
 
 def step(number: float) -> str:
-    """A step, whole or not."""
+    """Format a step, which need not be a whole number."""
     return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
 
 
 def row(log: Log, audit: Audit) -> Mapping[str, str]:
-    """The run as a row of a table."""
+    """Format the run as a table row."""
     return {
         "run": label(log),
         "verdict": audit.finding.value,
@@ -159,7 +160,7 @@ def row(log: Log, audit: Audit) -> Mapping[str, str]:
 
 
 def indicators(log: Log, audit: Audit) -> dict[str, str]:
-    """Means of each indicator over a window at the start, up to the peak and at the end."""
+    """Format each indicator's means over the first window, the peak's window and the last."""
     ends = audit.steps
     width = float(ends[0] - log.steps[0])
     told = {}

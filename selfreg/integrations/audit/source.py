@@ -1,7 +1,7 @@
-"""Files opened, decompressed and decoded: the one place where bytes become text.
+"""Open, decompress and decode files. No other module turns bytes into text.
 
-Compression and encoding are told by the content, never by the name. A byte that is no text becomes
-U+FFFD and is counted; a file that ends in the middle of its compression gives what there is.
+The content decides compression and encoding, never the name. An undecodable byte becomes U+FFFD and
+is counted. A truncated compressed file yields the text before the cut.
 """
 
 import bz2
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _SNIFF = 4096
-# A longer line is no log's; a longer text is read line by line alone.
+# Longer lines are split, and larger files are only read line by line.
 LINE_BYTES = 64 << 20
 WHOLE_BYTES = 1 << 30
 _COMPRESSED = {
@@ -37,13 +37,13 @@ _MARKS = {
 
 @dataclass(slots=True)
 class Source:
-    """An opened file.
+    """A file to read.
 
     Attributes:
-      path: Where it lies.
-      head: Its first bytes, decompressed.
-      encoding: Of its text.
-      notes: What went wrong while it was read, filled in by the reading.
+      path: Path of the file.
+      head: First bytes of the file, decompressed.
+      encoding: Encoding of the text.
+      notes: Problems met while reading; the reading methods add them.
     """
 
     path: Path
@@ -53,18 +53,18 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file's name in lower case, without an ending that says how it was compressed."""
+        """The file's name in lower case, without the endings of compressed files."""
         name = self.path.name.lower()
         for ending in _ENDINGS:
             name = name.removesuffix(ending)
         return name
 
     def lines(self) -> Iterator[str]:
-        """Its lines, without their ends; a progress bar's returns end lines too."""
+        """Yield the lines without their ends; a carriage return also ends a line."""
         broken = 0
         try:
             with _decompress(self.path) as binary:
-                # newline=None: \r alone, with which a progress bar begins anew, ends a line too.
+                # newline=None: \r alone ends a line too, because progress bars redraw with it.
                 text = io.TextIOWrapper(
                     binary, encoding=self.encoding, errors="replace", newline=None
                 )
@@ -74,13 +74,13 @@ class Source:
         except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
             self.notes.append(f"the compressed file is cut or damaged ({error})")
         if broken:
-            self.notes.append(f"{broken} bytes are no {self.encoding} text")
+            self.notes.append(f"{broken} bytes are not {self.encoding} text")
 
     def text(self) -> str:
-        """All of it.
+        """Return the whole text.
 
         Raises:
-          ValueError: It is too large.
+          ValueError: The file is larger than 1 GiB.
         """
         parts, size = [], 0
         for line in self.lines():
@@ -88,15 +88,15 @@ class Source:
             size += len(line) + 1
             if size > WHOLE_BYTES:
                 raise ValueError(
-                    f"{self.path} is one document of more than {WHOLE_BYTES >> 30} GiB"
+                    f"{self.path} is a single document of more than {WHOLE_BYTES >> 30} GiB"
                 )
         return "\n".join(parts)
 
     def bytes(self) -> bytes:
-        """All of it, decompressed.
+        """Return all bytes, decompressed.
 
         Raises:
-          ValueError: It is too large.
+          ValueError: The file is larger than 1 GiB, or its compression is damaged.
         """
         try:
             with _decompress(self.path) as binary:
@@ -111,13 +111,13 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Look at a file's first bytes.
+    """Detect a file's compression and encoding from its first bytes.
 
     Raises:
-      ValueError: There is no such file, it is empty, or cannot be read.
+      ValueError: The file does not exist, is empty, or cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
+        raise ValueError(f"{path}: no such file")
     head = b""
     try:
         with _decompress(path) as binary:
@@ -142,14 +142,14 @@ def _decompress(path: Path) -> Any:
     if form == "xz":
         return lzma.open(path)
     if form == "zstd":
-        import pyarrow as pa  # has the codec, which Python has from 3.14 on alone
+        import pyarrow as pa  # Python itself has the zstd codec only from 3.14 on
 
         return io.BufferedReader(_Readable(pa.input_stream(str(path), compression="zstd")))
     return path.open("rb")
 
 
 class _Readable(io.RawIOBase):
-    """Arrow's stream as one of io's."""
+    """An Arrow stream wrapped as a stream of `io`."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -177,7 +177,7 @@ def _encoding(head: bytes) -> str:
 
 
 def is_binary(source: Source) -> bool:
-    """Whether it is no text in any encoding that is told."""
+    """Return whether the file is not text in any detected encoding."""
     if source.encoding != "utf-8":
         return False
     text = source.head.decode("utf-8", errors="replace")

@@ -1,7 +1,7 @@
-"""A log as columns: what every reader makes, whatever the file was.
+"""The columnar form of a log, which every reader returns.
 
-A column holds its values beside the rows that they stand in, so that a row that lacks a metric and
-a row that logs it as NaN differ, and so that sparse logs stay small.
+A column stores its values with their row numbers. A row without a metric therefore differs from a
+row that logs it as NaN, and sparse logs stay small.
 """
 
 import re
@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 _DEPTH = 8
-# A longer text is a prompt or a program: only whether two are equal matters.
+# Longer texts are prompts or programs, which are only compared for equality.
 _LABEL = 80
 _WRAPPED = re.compile(r"[\w.]*\(\[*\s*([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))\b")
-# Names of levels that only wrap a row: verl's file logger, ROLL's console.
+# Keys that only wrap a row, in verl's file logger and ROLL's console.
 _WRAPPERS = ("data", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Numbers of one metric.
+    """The numbers of one metric.
 
     Attributes:
-      at: int64 [n], increasing, the rows that hold it, from 0.
-      values: float64 [n]; NaN and infinities are what was logged.
+      at: int64 [n], increasing, rows that hold the metric, from 0.
+      values: float64 [n]; NaN and infinities were logged as such.
     """
 
     at: np.ndarray
@@ -36,12 +36,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Texts of one column.
+    """The texts of one column.
 
     Attributes:
-      at: int64 [n], increasing, the rows that hold it.
-      codes: int64 [n], indices of `names`.
-      names: The distinct texts; of long ones a digest.
+      at: int64 [n], increasing, rows that hold a text, from 0.
+      codes: int64 [n], indices into `names`.
+      names: The distinct texts; a digest in place of each long text.
     """
 
     at: np.ndarray
@@ -54,14 +54,14 @@ class Table:
     """One log, before a metric is chosen.
 
     Attributes:
-      format: What it was read as.
-      rows: Rows read.
+      format: Format that the log was read as.
+      rows: Number of rows read.
       numbers: Columns of numbers, by name.
       texts: Columns of text, by name.
       facts: Settings that the log states, such as the batch size.
-      dropped: Rows or lines that could not be read: reason -> how many.
-      notes: What a reader of the verdict should know of the reading, a sentence each.
-      name: The run; empty where the file holds one.
+      dropped: Number of rows or lines that could not be read, by reason.
+      notes: Clauses about the reading that belong beside the verdict.
+      name: Name of the run; empty if the file holds only one.
     """
 
     format: str
@@ -84,7 +84,7 @@ class Builder:
         self._texts: dict[str, tuple[array[int], array[int], dict[str, int]]] = {}
 
     def add(self, row: Mapping[Any, Any]) -> None:
-        """Take a row; nested ones give joined names."""
+        """Add a row; the keys of nested mappings are joined."""
         for name, value in _flat(row, "", 0):
             number = to_number(value, name)
             if number is not None:
@@ -94,7 +94,7 @@ class Builder:
         self.rows += 1
 
     def number(self, name: str, value: float) -> None:
-        """Set a number of the row under way; of a name met twice the first counts."""
+        """Set a number of the current row; if a name occurs twice, the first value counts."""
         found = self._numbers.get(name)
         if found is None:
             found = self._numbers[name] = (array("q"), array("d"))
@@ -119,7 +119,7 @@ class Builder:
         notes: Sequence[str] = (),
         name: str = "",
     ) -> Table:
-        """The rows so far."""
+        """Return the rows added so far as a table."""
         numbers = {
             key: Column(np.array(at, np.int64), np.array(values, np.float64))
             for key, (at, values) in self._numbers.items()
@@ -135,10 +135,10 @@ class Builder:
 
 
 def to_number(value: Any, name: str = "") -> float | None:
-    """A cell as a number, NaN and infinities included; None where it is none.
+    """Convert a cell to a number, including NaN and infinities; return None if it is not one.
 
-    Understood are also np.float64(0.5), tensor(0.5, device='cuda:0'), [0.5], 12.5% as 0.125, and
-    "5/200" under a name that speaks of steps.
+    This also understands np.float64(0.5), tensor(0.5, device='cuda:0'), [0.5], 12.5% as 0.125, and
+    "5/200" if the name contains "step".
     """
     if isinstance(value, (int, float)):
         try:
@@ -187,13 +187,13 @@ def _flat(row: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str
 
 
 def take(table: Table, rows: np.ndarray, name: str, notes: Sequence[str] = ()) -> Table:
-    """The rows of a table that a mask keeps, as a run of its own.
+    """Select the rows of one run.
 
     Args:
       table: All rows.
-      rows: bool [table.rows].
-      name: Of the run.
-      notes: Added to the table's.
+      rows: bool [table.rows], the rows to keep.
+      name: Name of the run.
+      notes: Notes to add to those of the table.
     """
     new = np.cumsum(rows) - 1
 
@@ -218,13 +218,13 @@ def take(table: Table, rows: np.ndarray, name: str, notes: Sequence[str] = ()) -
 
 
 def with_column(table: Table, name: str, values: np.ndarray) -> Table:
-    """A table with one more column, float64 [rows]."""
+    """Return the table with one more column, float64 [rows]."""
     column = Column(np.arange(table.rows), np.asarray(values, np.float64))
     return replace(table, numbers={**table.numbers, name: column})
 
 
 def join(tables: Sequence[Table]) -> Table:
-    """Tables of one run, in order, as one: rows of the second follow those of the first."""
+    """Concatenate the tables of one run, in order."""
     if len(tables) == 1:
         return tables[0]
     starts = np.cumsum([0, *(t.rows for t in tables)])

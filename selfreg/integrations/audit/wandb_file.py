@@ -1,7 +1,7 @@
-"""W&B's own .wandb files, as `wandb` writes them, offline runs included; without W&B's package.
+"""Read the .wandb files that `wandb` writes, also for offline runs, without W&B's package.
 
-The file is LevelDB's log: a header of 7 bytes, then blocks of 32 KiB with records that are whole
-(type 1) or in parts (2, 3, 4), each behind a checksum, its length and its type.
+The file is a LevelDB log: a header of 7 bytes, then blocks of 32 KiB. Each record is whole (type 1)
+or split into parts (types 2, 3, 4), and each part follows a checksum, its length and its type.
 """
 
 import json
@@ -19,15 +19,15 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def is_wandb(head: bytes) -> bool:
-    """Whether a file's first bytes are W&B's."""
+    """Return whether a file begins like a .wandb file."""
     return head.startswith(_MAGIC)
 
 
 def read_wandb(source: Source) -> Table:
-    """The history of a run, its name, and the settings of its config.
+    """Read the history, name and config of a run; damaged records are dropped and counted.
 
     Raises:
-      ValueError: A record is none of W&B's.
+      ValueError: The file is larger than 1 GiB, or its compression is damaged.
     """
     record, rows, facts, name = messages()["Record"], Builder(), dict[str, float](), ""
     for data in _records(source.bytes()):
@@ -52,13 +52,13 @@ def _records(data: bytes) -> Iterator[bytes]:
     at, parts = _HEADER, b""
     while at + _HEADER <= len(data):
         left = _BLOCK - at % _BLOCK
-        if left < _HEADER:  # the rest of a block is padding
+        if left < _HEADER:  # too short for a header: padding at the end of a block
             at += left
             continue
         length, kind = struct.unpack_from("<HB", data, at + 4)
         part = data[at + _HEADER : at + _HEADER + length]
         if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or len(part) < length:
-            return  # zeros, or cut while it was written
+            return  # zeros, or a file that was cut while it was written
         at += _HEADER + length
         parts = part if kind in (_FULL, _FIRST) else parts + part
         if kind in (_FULL, _LAST):

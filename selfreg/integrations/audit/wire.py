@@ -1,7 +1,7 @@
-"""Protocol buffers of TensorBoard and W&B, as far as scalars need them.
+"""The protocol buffers of TensorBoard and W&B that scalars need.
 
-The messages are declared here, with the field numbers of their .proto files: the packages that hold
-them load torch or a web server, seconds that one message does not need.
+The messages are declared here with the field numbers of the original .proto files, because the
+packages that contain them take seconds to load torch or a web server.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ __all__ = ["DecodeError", "messages"]
 _TYPES = {
     "double": 1, "float": 2, "int64": 3, "int32": 5, "string": 9, "bytes": 12,
 }  # fmt: skip
-# message -> field -> (number, type, repeated); a type of ours is another message.
+# message -> field -> (number, type, repeated); a type may be another message of this schema.
 _SCHEMA: dict[str, dict[str, tuple[int, str, bool]]] = {
     "Tensor": {
         "dtype": (1, "int32", False), "tensor_content": (4, "bytes", False),
@@ -51,7 +51,7 @@ _SCHEMA: dict[str, dict[str, tuple[int, str, bool]]] = {
 
 @cache
 def messages() -> dict[str, Any]:
-    """The message classes: Event of TensorBoard, Record of W&B, and their parts."""
+    """Build the message classes: Event of TensorBoard, Record of W&B, and their parts."""
     file = descriptor_pb2.FileDescriptorProto(
         name="selfreg_audit.proto", package="selfreg_audit", syntax="proto2"
     )

@@ -1,1 +1,1 @@
-"""The guard beside a trainer that knows nothing of it: it follows the trainer's log."""
+"""Run the guard beside any trainer by following the trainer's log."""

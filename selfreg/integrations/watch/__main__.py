@@ -1,15 +1,16 @@
-"""Follow a trainer's log, and alarm when its policy is worse than its best was.
+"""Follow a trainer's log, and alarm when its policy is worse than its best checkpoint.
 
     python -m selfreg.watch out/train.log                        # until it alarms: exit code 3
     python -m selfreg.watch out/ --stop_file=out/STOP --on_alarm='scancel 1234'
     python -m selfreg.watch trainer_state.json --once            # 3 or 0, for cron and CI
-    python -m selfreg.watch out/train.log --panel=panel.jsonl    # rates by problem: far sooner
-    python -m selfreg.watch --plan --problems=96 --samples=4     # what could be found, how late?
+    python -m selfreg.watch out/train.log --panel=panel.jsonl    # a panel alarms far sooner
+    python -m selfreg.watch --plan --problems=96 --samples=4     # which falls are found, and when?
 
-Logs are those that the audit reads: TRL, verl, OpenRLHF, TensorBoard, JSON lines, CSV. A panel file
-has lines {"step": 10, "rates": [0.25, 1.0]}, or is a parquet of step, problem and reward. At most
---alpha of all runs that only stand still or improve ever alarm, however often one looks:
-docs/guard.md says under which assumptions. Exit codes: 0 no alarm, 2 a mistake, 3 an alarm.
+It reads the logs that the audit reads: TRL, verl, OpenRLHF, TensorBoard, JSON lines, CSV. A panel
+file has lines {"step": 10, "rates": [0.25, 1.0]}, or is a Parquet file with the columns step,
+problem and reward. A run that never gets worse raises an alarm with probability at most --alpha,
+however often the log is read; docs/guard.md states the assumptions. Exit codes: 0 no alarm, 2 a
+mistake, 3 an alarm.
 """
 
 import sys
@@ -28,33 +29,35 @@ from selfreg.integrations.watch.follow import Followed, alone, take, words
 from selfreg.integrations.watch.source import Source, Stamp, is_panel_file, read, stamp
 from selfreg.run.rundir import write_json
 
-_ALPHA = flags.DEFINE_float("alpha", 0.05, "Most runs that may ever alarm falsely.")
-_MARGIN = flags.DEFINE_float("margin", 0.02, "A fall of the mean reward that is no collapse yet.")
-_COLUMN = flags.DEFINE_string("column", None, "The metric; by default the trainer's mean reward.")
-_STEP_COLUMN = flags.DEFINE_string("step_column", None, "Where the step stands.")
-_PANEL = flags.DEFINE_string("panel", None, "A panel file, watched beside one log.")
+_ALPHA = flags.DEFINE_float("alpha", 0.05, "Largest probability of a false alarm in a whole run.")
+_MARGIN = flags.DEFINE_float("margin", 0.02, "Largest fall of the mean reward that does not count.")
+_COLUMN = flags.DEFINE_string("column", None, "The metric. Default: the trainer's mean reward.")
+_STEP_COLUMN = flags.DEFINE_string("step_column", None, "The column that holds the step.")
+_PANEL = flags.DEFINE_string("panel", None, "A panel file to watch beside one log.")
 _PLANNED = flags.DEFINE_integer("planned", None, "Logged steps of the whole run, if known.")
 _LOOKS = flags.DEFINE_integer("planned_looks", None, "Looks at the panel in the whole run.")
-_ON_ALARM = flags.DEFINE_string("on_alarm", None, "A shell command; facts are in SELFREG_ALARM.")
-_WEBHOOK = flags.DEFINE_string("webhook", None, "An address to post the facts to, as JSON.")
-_STOP_FILE = flags.DEFINE_string("stop_file", None, "A file to write on alarm.")
-_ONCE = flags.DEFINE_bool("once", False, "Read once, and end.")
-_EVERY_S = flags.DEFINE_float("every_s", 2.0, "Between looks at the files.")
-_IDLE_S = flags.DEFINE_float("idle_s", 0.0, "End when no log has grown for so long; 0: never.")
-_OUT = flags.DEFINE_string("out", None, "A folder for NAME.watch.html and NAME.watch.json.")
-_TENSORBOARD = flags.DEFINE_string(
-    "tensorboard", None, "A folder for the guard's evidence as event files, which W&B reads too."
+_ON_ALARM = flags.DEFINE_string(
+    "on_alarm", None, "Shell command to run on alarm; SELFREG_ALARM holds the facts as JSON."
 )
-_PLAN = flags.DEFINE_bool("plan", False, "Say what could be detected, and end.")
-_PROBLEMS = flags.DEFINE_integer("problems", 96, "For --plan: in the panel, or a training step.")
-_SAMPLES = flags.DEFINE_integer("samples", 4, "For --plan: of each problem.")
-_LOG_PLAN = flags.DEFINE_bool("log", False, "For --plan: of a log, not a panel.")
+_WEBHOOK = flags.DEFINE_string("webhook", None, "URL that receives the facts of an alarm as JSON.")
+_STOP_FILE = flags.DEFINE_string("stop_file", None, "File to write on alarm.")
+_ONCE = flags.DEFINE_bool("once", False, "Read the log once and exit.")
+_EVERY_S = flags.DEFINE_float("every_s", 2.0, "Seconds between reads of the files.")
+_IDLE_S = flags.DEFINE_float("idle_s", 0.0, "Exit if no log grows for this many seconds; 0: never.")
+_OUT = flags.DEFINE_string("out", None, "Folder for NAME.watch.html and NAME.watch.json.")
+_TENSORBOARD = flags.DEFINE_string(
+    "tensorboard", None, "Folder for the guard's evidence as event files, which W&B also reads."
+)
+_PLAN = flags.DEFINE_bool("plan", False, "Print which falls could be detected, and exit.")
+_PROBLEMS = flags.DEFINE_integer("problems", 96, "For --plan: problems per look, or per step.")
+_SAMPLES = flags.DEFINE_integer("samples", 4, "For --plan: completions per problem.")
+_LOG_PLAN = flags.DEFINE_bool("log", False, "For --plan: plan for a log instead of a panel.")
 ALARM_CODE = 3
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A run, the files that tell of it, and what they were when they were last read."""
+    """A run, its files, and their stamps when they were last read."""
 
     name: str
     sources: dict[str, Source]
@@ -64,7 +67,7 @@ class Watched:
 
 
 def main(arguments: list[str]) -> None:
-    """Watch; a user's mistake ends in one line, not in a traceback."""
+    """Watch the logs; a user's mistake prints one line instead of a traceback."""
     try:
         if _PLAN.value:
             print(plan.words(_settings(_plan_source()), _PROBLEMS.value, _SAMPLES.value))
@@ -73,7 +76,7 @@ def main(arguments: list[str]) -> None:
         if not every:
             raise ValueError("name at least one log: python -m selfreg.watch LOG...")
         if _PANEL.value and len(every) > 1:
-            raise ValueError("--panel goes with one log")
+            raise ValueError("--panel belongs to a single log: name only one")
         sys.exit(_once(every) if _ONCE.value else _follow(every))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -94,7 +97,7 @@ def _settings(source: guard.Source) -> guard.Settings:
 
 
 def _watched(path: Path) -> Watched:
-    """A log, alone or with its panel; or a panel alone."""
+    """Return what to watch: a log, a log with its panel, or a panel alone."""
     if is_panel_file(path):
         sources = {"panel": Source(path, is_panel=True)}
         kind = guard.Source.PANEL
@@ -111,7 +114,7 @@ def _once(every: list[Watched]) -> int:
     for watched in every:
         for source in watched.sources.values():
             if stamp(source.path) is None:
-                raise ValueError(f"{source.path}: there is no such file")
+                raise ValueError(f"{source.path}: no such file")
     every = [_read(watched, is_final=True) for watched in every]
     for watched in every:
         if watched.problem:
@@ -121,7 +124,7 @@ def _once(every: list[Watched]) -> int:
 
 
 def _follow(every: list[Watched]) -> int:
-    """Until one alarms, or nothing has been written for --idle_s."""
+    """Follow the logs until one alarms, or none has grown for --idle_s; return the exit code."""
     console = Console()
     grown = time.monotonic()
     with Live(_table(every), console=console, auto_refresh=False) as live:
@@ -142,7 +145,7 @@ def _follow(every: list[Watched]) -> int:
 
 
 def _read(watched: Watched, *, is_final: bool) -> Watched:
-    """Take in what has changed; a file that cannot be read just now is tried again."""
+    """Read the changed files; a file that cannot be read now is tried again later."""
     stamps = {name: stamp(source.path) for name, source in watched.sources.items()}
     if stamps == watched.stamps and not is_final:
         return watched
@@ -160,7 +163,7 @@ def _read(watched: Watched, *, is_final: bool) -> Watched:
 
 
 def _finish(watched: Watched) -> None:
-    """Say how it stands, write the page, and act on an alarm."""
+    """Print where the run stands, write its page, and act on an alarm."""
     run = watched.run
     text = " ".join(part for part in (words(run), alone(run)) if part)
     print(f"{watched.name}: {text}")
@@ -176,7 +179,7 @@ def _finish(watched: Watched) -> None:
     }
     if _TENSORBOARD.value:
         from selfreg.integrations.watch.evidence import (
-            write,  # its library loads torch where there is one
+            write,  # imported late, because its library loads torch if it is installed
         )
 
         write(Path(_TENSORBOARD.value) / watched.name, run)
@@ -198,7 +201,7 @@ def _table(every: list[Watched]) -> Table:
     for watched in every:
         run = watched.run
         if run.decision is None:
-            waits = watched.problem or "waiting for it"
+            waits = watched.problem or "waiting for the log"
             table.add_row(watched.name, "-", "-", "-", "-", waits)
             continue
         last, state = run.points[-1], run.state

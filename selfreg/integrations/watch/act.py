@@ -1,4 +1,4 @@
-"""What an alarm sets off: a command, a web hook, a file that the trainer looks for."""
+"""Act on an alarm: run a command, post to a web hook, write a file that the trainer checks."""
 
 import json
 import os
@@ -14,13 +14,13 @@ WEBHOOK_TIMEOUT_S = 10.0
 def alarm(
     facts: dict[str, Any], command: str | None, webhook: str | None, stop_file: str | None
 ) -> None:
-    """Do all that was asked for; what fails is said, and does not keep the rest from being done.
+    """Take every action that was asked for; one that fails prints a warning and stops no other.
 
     Args:
-      facts: "text", one sentence, and what it rests on: plain JSON.
-      command: For the shell, with the facts as JSON in SELFREG_ALARM.
-      webhook: An address that the facts are posted to.
-      stop_file: A file to write the sentence to. It comes first: it ends the training.
+      facts: Plain JSON: "text", which is one sentence, and its evidence.
+      command: Shell command, which finds the facts as JSON in SELFREG_ALARM.
+      webhook: URL that receives the facts.
+      stop_file: File that receives the sentence. It is written first, because it ends the training.
     """
     text = json.dumps(facts)
     if stop_file:
@@ -32,7 +32,7 @@ def alarm(
     if command:
         done = subprocess.run(command, shell=True, env=os.environ | {"SELFREG_ALARM": text})
         if done.returncode:
-            _say(f"--on_alarm={command!r} ended with {done.returncode}")
+            _say(f"--on_alarm={command!r} exited with code {done.returncode}")
     if webhook:
         try:
             request = urllib.request.Request(
@@ -40,7 +40,7 @@ def alarm(
             )
             urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S).close()
         except (OSError, ValueError) as error:
-            _say(f"--webhook={webhook} could not be told: {error}")
+            _say(f"--webhook={webhook} could not be reached: {error}")
 
 
 def _say(text: str) -> None:

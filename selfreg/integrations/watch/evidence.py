@@ -1,4 +1,4 @@
-"""The guard's own evidence as TensorBoard event files: `wandb sync` and W&B's mirror read them."""
+"""Write the guard's evidence as TensorBoard event files, which `wandb sync` also reads."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from selfreg.integrations.watch.follow import Followed
 
 
 def write(folder: Path, run: Followed) -> None:
-    """Write guard/log_evidence (an alarm from 0), guard/average and guard/value by step."""
+    """Write guard/log_evidence (alarm from 0 on), guard/average and guard/value by step."""
     with SummaryWriter(str(folder)) as writer:
         for point in run.points:
             values = {"value": point.value, "average": point.average}

@@ -1,4 +1,4 @@
-"""Where a watched run stands: pure, from what its log says."""
+"""The state of a watched run, as a pure function of its log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,14 @@ from selfreg.integrations.watch.source import Seen, merge
 
 
 class Point(NamedTuple):
-    """A step as the page shows it.
+    """One observation, as the page shows it.
 
     Attributes:
-      step: Of the run.
-      value: The mean reward, of the log or of the panel.
-      is_look: Whether it is the panel's.
-      average: The guard's moving average.
-      log_evidence: Over the alarm line, nats.
+      step: Step of the run.
+      value: Mean reward of the log or of the panel.
+      is_look: Whether the value comes from the panel.
+      average: The guard's moving average; None before the first.
+      log_evidence: Evidence minus the alarm threshold, in nats.
     """
 
     step: int
@@ -29,15 +29,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Followed:
-    """A run that is watched.
+    """A watched run.
 
     Attributes:
-      settings: Of its guard.
+      settings: Settings of the guard.
       known: All observations, by source ("log", "panel") and step.
-      state: The guard's, after them.
-      points: One for each of them, in order.
-      decision: The last one; None before any.
-      alarm_step: Where it alarmed first; None: it has not.
+      state: State of the guard after these observations; None before any.
+      points: One point per observation, in order.
+      decision: The latest decision; None before any.
+      alarm_step: Step of the first alarm; None without one.
     """
 
     settings: guard.Settings
@@ -49,7 +49,7 @@ class Followed:
 
 
 def take(run: Followed, said: Mapping[str, Mapping[int, Seen]]) -> Followed:
-    """Take in what the logs say by now; what is merely more is observed alone."""
+    """Update the run from its logs; if they only grew, observe only the new entries."""
     known = {name: merge(run.known.get(name, {}), said[name]) for name in said}
     before, now = _in_order(run.known), _in_order(known)
     if now[: len(before)] != before:  # the run was resumed, or another one has begun
@@ -58,26 +58,26 @@ def take(run: Followed, said: Mapping[str, Mapping[int, Seen]]) -> Followed:
 
 
 def words(run: Followed) -> str:
-    """Where it stands, in a sentence or two."""
+    """Describe in one or two sentences where the run stands."""
     if run.decision is None:
         return "Nothing has been logged yet."
     return sentence(run.decision, run.settings, run.alarm_step or run.points[-1].step)
 
 
 def alone(run: Followed) -> str:
-    """What the log alone would have said, where a panel was watched beside it; else ""."""
+    """Describe when the log alone would have alarmed; "" without an alarm or without a panel."""
     if run.settings.source is not guard.Source.BOTH or run.alarm_step is None:
         return ""
     settings = replace(run.settings, source=guard.Source.LOG)
     log = take(Followed(settings), {"log": run.known["log"]})
     if log.alarm_step is None:
-        return "The log alone has not alarmed by now."
+        return "The log alone has not alarmed so far."
     later = log.alarm_step - run.alarm_step
     return f"The log alone alarms at step {log.alarm_step}, {later} steps later."
 
 
 def _in_order(known: Mapping[str, Mapping[int, Seen]]) -> list[Seen]:
-    """By step; of one step the reward, which is that of the policy before, comes first."""
+    """Sort observations by step; a step's reward precedes its look, as its policy is older."""
     every = [seen for of in known.values() for seen in of.values()]
     return sorted(every, key=lambda seen: (seen.step, isinstance(seen, guard.Look)))
 
@@ -92,5 +92,5 @@ def _observe(run: Followed, observations: list[Seen]) -> Followed:
         points.append(Point(seen.step, value, is_look, state.average, decision.log_evidence))
         if alarm_step is None and decision.verdict is guard.Verdict.ALARM:
             alarm_step = seen.step
-            break  # what comes after cannot take it back
+            break  # later observations cannot revoke an alarm
     return replace(run, state=state, points=tuple(points), decision=decision, alarm_step=alarm_step)

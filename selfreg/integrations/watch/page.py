@@ -1,4 +1,4 @@
-"""One page on a watched run: its reward, the evidence against the alarm line, one sentence."""
+"""The HTML page of a watched run: its reward, the evidence with the alarm line, one sentence."""
 
 import matplotlib
 import numpy as np
@@ -10,11 +10,11 @@ from selfreg.analysis.plot import DPI, WIDTH_IN, style
 from selfreg.analysis.theme import Theme
 from selfreg.integrations.watch.follow import Followed
 
-_SHOWN = -15.0  # evidence below this says nothing
+_SHOWN = -15.0  # lower evidence is drawn at this value
 
 
 def page(name: str, run: Followed, text: str) -> str:
-    """The HTML page, which stands alone."""
+    """Render the self-contained HTML page."""
     return render(
         "watch.html.j2",
         title=name,
@@ -27,7 +27,7 @@ def page(name: str, run: Followed, text: str) -> str:
 
 
 def figure(run: Followed, theme: Theme) -> Figure:
-    """Rewards with their moving average above, the evidence and its alarm line below."""
+    """Draw rewards with their moving average, and below them the evidence with the alarm line."""
     with matplotlib.rc_context(style(theme)):
         picture = Figure((WIDTH_IN, 4.4), dpi=DPI, layout="constrained")
         above, below = picture.subplots(2, sharex=True, height_ratios=(3, 2))

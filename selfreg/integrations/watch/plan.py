@@ -1,4 +1,4 @@
-"""What a panel or a log could detect, and how late: simulated with the guard itself."""
+"""Simulate with the guard which falls a panel or a log could detect, and how late."""
 
 from collections.abc import Iterator
 from statistics import median_high
@@ -9,22 +9,26 @@ from selfreg import guard
 
 FALLS = (0.05, 0.1, 0.2, 0.4)
 RUNS = 24
-SPREAD = 5.0  # concentration of the problems' rates, a Beta distribution
-START = 0.3  # of the run, after which the fall comes
-LIMIT = 400  # looks or steps that are simulated at most
+SPREAD = 5.0  # concentration of the Beta distribution of the problems' rates
+START = 0.3  # share of the run before the fall
+LIMIT = 400  # most looks or steps to simulate
 
 
 def plan(
     settings: guard.Settings, problems: int, samples: int, rate: float = 0.6, seed: int = 0
 ) -> dict[float, tuple[int | None, float]]:
-    """By fall: the median delay in looks or logged steps (None: never), and the share found.
+    """Simulate falls of several sizes.
 
     Args:
-      settings: Of the guard; its source is PANEL or LOG, and its plan is filled in.
-      problems: In the panel, or in a training step.
-      samples: Of each problem.
+      settings: Settings of the guard, with source PANEL or LOG.
+      problems: Problems in the panel, or in a training step.
+      samples: Completions per problem.
       rate: Mean pass rate before the fall.
-      seed: Of the simulated runs.
+      seed: Seed of the simulated runs.
+
+    Returns:
+      For each fall: the median delay in looks or logged steps (None if not found before the end),
+      and the share of runs in which it was found.
     """
     is_panel = settings.source is guard.Source.PANEL
     length = min((settings.planned if is_panel else settings.planned_steps) or 200, LIMIT)
@@ -45,7 +49,7 @@ def plan(
 
 
 def words(settings: guard.Settings, problems: int, samples: int, rate: float = 0.6) -> str:
-    """The plan as a table for the terminal."""
+    """Format the plan for the terminal."""
     is_panel = settings.source is guard.Source.PANEL
     unit = "looks" if is_panel else "steps"
     what = "A panel" if is_panel else "A log whose steps each have"

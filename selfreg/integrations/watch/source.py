@@ -1,8 +1,8 @@
-"""What a log says by now, and how that changes what is known of a run.
+"""Read a followed log, and merge its content with the earlier observations of the run.
 
-A log is read anew whenever it has changed, by the audit's own readers: whatever form they read can
-be followed. Then one rule covers appending, rotation, truncation and resumed runs: what a log says
-from its first step on takes the place of what was known from there.
+The whole log is read again whenever it changes, with the audit's readers, so that every format that
+they read can be followed. One rule then covers appending, rotation, truncation and resumed runs:
+the log replaces all earlier observations from its first step on.
 """
 
 import json
@@ -24,11 +24,11 @@ from selfreg.integrations.audit.logs import Log
 Seen = Logged | Look
 PANEL_COLUMNS = ("step", "problem", "reward")
 
-_PART = re.compile(r" ?part \d+$")  # how the audit names runs one after the other in a file
+_PART = re.compile(r" ?part \d+$")  # the audit's names for consecutive runs in one file
 
 
 class Stamp(NamedTuple):
-    """What changes when a file or folder is written: files in it, bytes, latest change."""
+    """A fingerprint that changes with every write: number of files, bytes, latest change."""
 
     files: int
     size: int
@@ -37,13 +37,13 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A log or a panel file that is followed.
+    """A followed log or panel file.
 
     Attributes:
       path: A file or folder.
-      column: The metric; None: the trainer's mean reward.
-      step_column: Where the step stands; None: the trainer's name for it.
-      is_panel: Whether it holds the panel's rates by problem.
+      column: The metric; None for the trainer's mean reward.
+      step_column: The column that holds the step; None for the trainer's own.
+      is_panel: Whether the file holds a panel's rates by problem.
     """
 
     path: Path
@@ -53,13 +53,13 @@ class Source:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """None where there is nothing yet."""
+    """Return the stamp of a file or folder; None if nothing is there yet."""
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     stats = []
     for file in files:
         try:
             stats.append(file.stat())
-        except FileNotFoundError:  # between two files of a rotation, or not there yet
+        except FileNotFoundError:  # the log is being rotated, or does not exist yet
             continue
     if not stats:
         return None
@@ -67,15 +67,15 @@ def stamp(path: Path) -> Stamp | None:
 
 
 def read(source: Source, *, is_final: bool) -> dict[int, Seen]:
-    """The observations of a log by step.
+    """Read the observations of a log by step.
 
     Args:
-      source: What to read.
-      is_final: Whether its last line counts without a newline at its end, where a trainer that is
-        just writing leaves a number cut in half.
+      source: The log.
+      is_final: Whether to use a last line without a newline. While the trainer is writing, such a
+        line may end within a number.
 
     Raises:
-      ValueError: It cannot be read, or has no such metric.
+      ValueError: The log cannot be read, or lacks the metric.
     """
     if source.is_panel:
         found: dict[int, Seen] = {look.step: look for look in _panel(source.path)}
@@ -93,19 +93,19 @@ def read(source: Source, *, is_final: bool) -> dict[int, Seen]:
 
 
 def _latest(source: Source) -> Log:
-    """The run that a log holds; of several that were written one after the other, the last."""
+    """Return the run in a log; if several runs follow each other, the last of them."""
     logs = read_logs(source.path, source.column, source.step_column)
     if len({_PART.sub("", log.name) for log in logs}) > 1:
         shown = ", ".join(repr(log.name) for log in logs[:8])
         raise ValueError(
-            f"{source.path} holds {len(logs)} runs ({shown}): name the file of one, or its metric "
-            "with --column"
+            f"{source.path} holds {len(logs)} runs ({shown}): name the file of one run, or its "
+            "metric with --column"
         )
     return logs[-1]
 
 
 def merge(known: Mapping[int, Seen], said: Mapping[int, Seen]) -> dict[int, Seen]:
-    """What is known of a run once its log says this: see the module."""
+    """Merge a log's content into the known observations, by the rule of this module."""
     if not said:
         return dict(known)
     first = min(said)
@@ -113,23 +113,25 @@ def merge(known: Mapping[int, Seen], said: Mapping[int, Seen]) -> dict[int, Seen
 
 
 def _panel(file: Path) -> list[Look]:
-    """The looks of a panel file: JSON lines as selfreg.guard.history has them, or parquet.
+    """Read the looks of a panel file, in the JSON lines of selfreg.guard.history or in Parquet.
 
-    The parquet has a row for each problem of each look, with the columns step, problem and reward;
-    problems are put in order.
+    A Parquet file has the columns step, problem and reward. Several rows of one problem and step
+    are averaged, and the problems are sorted.
     """
     if file.suffix == ".parquet":
         return _parquet(file)
     looks = [seen for seen in history.read(file) if isinstance(seen, Look)]
     if not looks:
-        raise ValueError(f'{file} holds no look: a line is {{"step": 10, "rates": [0.25, 1.0]}}')
+        raise ValueError(
+            f'{file} holds no look: lines must read {{"step": 10, "rates": [0.25, 1.0]}}'
+        )
     return looks
 
 
 def _parquet(file: Path) -> list[Look]:
     try:
         table = pq.read_table(file, columns=list(PANEL_COLUMNS))
-    except Exception as error:  # pyarrow's own classes are many
+    except Exception as error:  # pyarrow raises many classes of its own
         raise ValueError(f"{file} needs the columns step, problem and reward: {error}") from None
     rewards: dict[int, dict[str, list[float]]] = {}
     for row in table.to_pylist():
@@ -143,7 +145,7 @@ def _parquet(file: Path) -> list[Look]:
 
 
 def _ends_whole(path: Path) -> bool:
-    """Whether a log of lines ends with a newline; other forms are whole or cannot be read."""
+    """Return whether a log ends with a newline; formats without lines count as complete."""
     if path.is_dir() or path.suffix in (".json", ".parquet") or "tfevents" in path.name:
         return True
     with path.open("rb") as file:
@@ -153,11 +155,11 @@ def _ends_whole(path: Path) -> bool:
 
 
 def is_panel_file(path: Path) -> bool:
-    """Whether a file is the guard's own observations with rates, or a panel in parquet."""
+    """Return whether a file is a panel: the guard's observations with rates, or Parquet."""
     if path.suffix == ".parquet" and path.is_file():
         try:
             return set(PANEL_COLUMNS) <= set(pq.read_schema(path).names)
-        except (pa.ArrowInvalid, OSError):  # half written
+        except (pa.ArrowInvalid, OSError):  # the file is still being written
             return False
     if path.suffix not in (".jsonl", ".ndjson") or not path.is_file():
         return False
