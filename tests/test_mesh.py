@@ -144,5 +144,5 @@ def test_decoding_moves_no_weights_and_no_caches(meshes):
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
-    with pytest.raises(ValueError, match=r"data=3 x fsdp=1 x tensor=5 needs 15 devices, and there"):
+    with pytest.raises(ValueError, match=r"data=3 x fsdp=1 x tensor=5 needs 15 devices, but there"):
         make_mesh(3, 1, 5)
