@@ -69,12 +69,12 @@ def test_auto_takes_cudnn_only_where_it_can_run():
 @pytest.mark.parametrize(
     ("dtype", "head_dim", "device", "words"),
     [
-        ("bfloat16", 64, None, "needs an NVIDIA GPU, and JAX runs on cpu"),
+        ("bfloat16", 64, None, "needs an NVIDIA GPU, but JAX runs on cpu"),
         ("bfloat16", 64, SimpleNamespace(platform="gpu", compute_capability="gfx90a"), "NVIDIA"),
         ("bfloat16", 64, SimpleNamespace(platform="gpu", compute_capability="7.5"), "is 7.5"),
-        ("float32", 64, GPU, "config.model.dtype is float32"),
-        ("bfloat16", 264, GPU, "have 264"),
-        ("bfloat16", 60, GPU, "have 60"),
+        ("float32", 64, GPU, "config.model.dtype=bfloat16, but it is float32"),
+        ("bfloat16", 264, GPU, "head_dim .* is 264"),
+        ("bfloat16", 60, GPU, "head_dim .* is 60"),
     ],
 )
 def test_cudnn_is_refused_where_it_cannot_run(dtype, head_dim, device, words):

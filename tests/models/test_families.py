@@ -152,8 +152,8 @@ def test_unknown_shapes_are_refused(change, words):
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ({"hidden_activation": "silu"}, "hidden_activation='silu'"),
-        ({"layer_types": ["full_attention"] * 25}, "each of the 26 layers, and names 25"),
-        ({"layer_types": ["chunked_attention"] * 26}, "'chunked_attention' among them"),
+        ({"layer_types": ["full_attention"] * 25}, "each of the 26 layers, but names 25"),
+        ({"layer_types": ["chunked_attention"] * 26}, "including 'chunked_attention'"),
         (
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "must not be scaled",

@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_refused_by_name(params, tmp_path):
     with pytest.raises(ValueError, match=r"m\.gguf holds no tokenizer"):
         read_tokenizer(file)
     file.write_bytes(b"no such thing at all, however long it may be")
-    with pytest.raises(ValueError, match=r"m\.gguf is torn or no GGUF file"):
+    with pytest.raises(ValueError, match=r"m\.gguf is damaged or not a GGUF file"):
         open_gguf(file)
 
 

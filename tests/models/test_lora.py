@@ -159,7 +159,7 @@ def test_weight_change_is_that_of_the_merged_weights():
 
 
 def test_a_rank_above_a_matrix_is_refused():
-    with pytest.raises(ValueError, match=r"config.model.lora_rank=65 .* k, has: at most 64"):
+    with pytest.raises(ValueError, match=r"config.model.lora_rank=65 .* k: set at most 64"):
         adapt(POLICY, 65, 1.0)
 
 

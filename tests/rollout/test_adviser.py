@@ -170,5 +170,5 @@ def test_a_port_where_nobody_listens():
         "llm_max_tokens": 9,
     }  # fmt: skip
     assert "refused" in adviser.ask(settings, "q").error
-    assert "nobody was asked" in adviser.ask({**settings, "llm_url": ""}, "q").error
+    assert "no model was asked" in adviser.ask({**settings, "llm_url": ""}, "q").error
     assert "unknown url type" in adviser.ask({**settings, "llm_url": "server"}, "q").error

@@ -228,7 +228,7 @@ def test_a_taken_port_and_a_wrong_folder_are_said(real, tmp_path):
     launched = Launched(wrong)
     launched.start()
     launched._process.wait(120)
-    with pytest.raises(LaunchError, match="the end of its log"):
+    with pytest.raises(LaunchError, match="The last lines of"):
         launched.check()
     launched.stop()
 
