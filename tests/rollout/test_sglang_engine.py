@@ -347,7 +347,10 @@ def test_a_recorded_abort_is_no_answer():
         (lambda r: r["meta_info"].update(output_token_logprobs=None), "invalid answer to /gen"),
         (lambda r: r["output_ids"].append(3), "6 tokens of at most 5"),
         (lambda r: r["output_ids"].__setitem__(0, 3), "logprobs for"),
-        (lambda r: r["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), "none"),
+        (
+            lambda r: r["meta_info"]["output_token_logprobs"][0].__setitem__(0, None),
+            "invalid logprob",
+        ),
         (lambda r: r["meta_info"].update(weight_versions=[]), "no weight version"),
     ],
 )
