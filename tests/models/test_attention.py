@@ -1,4 +1,4 @@
-"""cuDNN's call beside the plain path, through XLA's implementation of the same function."""
+"""cuDNN's call against the plain path, run through XLA's implementation of the same function."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,8 @@ def test_the_fused_call_equals_the_plain_path(window, queries, keys):
         jnp.asarray(draw(size=(3, length, heads, 8)), jnp.float32)
         for length, heads in ((queries, 4), (keys, 2), (keys, 2))
     )
-    # The last `queries` keys are the queries' own; those before, a prefix of another length a row.
+    # The last `queries` keys are the queries' own. The keys before them are a prefix, whose length
+    # differs by row.
     known = np.array([keys - queries, 1, 0])[:, None]
     places = np.arange(keys)[None] - (keys - queries)
     positions = np.arange(queries)[None] + known

@@ -1,4 +1,4 @@
-"""Hugging Face folders: in and out bit for bit, streamed, and every fault named before a read."""
+"""Hugging Face folders: read and written bit for bit, streamed, with faults named first."""
 
 import json
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_all_of_generation_configs_stop_tokens_stop(tmp_path):
     folder = save(tmp_path / "m", stop_ids=(1, 7))
     assert json.loads((folder / hf.GENERATION).read_text())["eos_token_id"] == [1, 7]
     assert open_policy(str(folder))[0].stop_ids == (1, 7)
-    (folder / hf.GENERATION).write_text('{"eos_token_id": [9, 8]}')  # goes before config.json
+    (folder / hf.GENERATION).write_text('{"eos_token_id": [9, 8]}')  # preferred to config.json
     assert open_policy(str(folder))[0].stop_ids == (1, 9, 8)
     (folder / hf.GENERATION).write_text('{"eos_token_id": 9}')
     assert open_policy(str(folder))[0].stop_ids == (1, 9)
@@ -141,7 +141,7 @@ def test_template_and_special_tokens_come_back(tmp_path):
     back = open_policy(str(tmp_path / "m"))[0].tokenizer
     assert back.chat_template == tokenizer.chat_template
     assert back.encode("def f<turn>") == tokenizer.encode("def f<turn>")
-    # The words that transformers 4 knows too: servers may run on it.
+    # Values that transformers 4 also knows, because servers may run it.
     said = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
     assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert said["additional_special_tokens"] == ["<turn>"]
@@ -193,7 +193,7 @@ MEMORY = """
     made = jax.tree.map(
         lambda leaf, s: jax.jit(lambda: numbers(leaf.shape), out_shardings=s)(), shapes, shardings
     )
-    tracemalloc.start()  # counts what NumPy allocates on the host, and not what devices hold
+    tracemalloc.start()  # counts NumPy's allocations on the host, but not the devices' memory
 
     def peak(action):
         tracemalloc.reset_peak()
@@ -225,8 +225,8 @@ MEMORY = """
 
 
 def test_the_host_holds_one_shard_and_never_the_model(on_eight_devices, tmp_path):
-    # Large blocks of their own from the system lie so that the CPU "device" copies and never
-    # shares them: what NumPy holds is then what a host beside real devices would hold.
+    # With separate system allocations for large blocks, the CPU "device" copies arrays and never
+    # shares them. So NumPy holds what a host with real devices would hold.
     said = on_eight_devices(MEMORY, tmp_path / "m", MALLOC_MMAP_THRESHOLD_="65536")
     mb = json.loads(said.splitlines()[-1])
     assert mb["model"] > 300
@@ -235,5 +235,5 @@ def test_the_host_holds_one_shard_and_never_the_model(on_eight_devices, tmp_path
     assert mb["kept"] < 1
     assert mb["shard"] <= mb["read"] < 1.3 * mb["shard"]
     assert mb["written"] < 1.3 * 24
-    # The same measure finds what all shards of one weight at once cost.
+    # The same measurement detects the cost of reading all shards of one weight at once.
     assert mb["at_once"] > 8 * mb["shard"]
