@@ -60,7 +60,7 @@ def _install(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     first, second = (["-r", str(HERE / name)] for name in _FILES)
-    # The Makefile's newer pip takes half the time. If it cannot be installed, the old one still works.
+    # The Makefile's newer pip takes half the time. Without it, the old one still works.
     _pip(folder, ["--constraint", str(HERE.parent.parent / "constraints.txt"), "pip"])
     # Try this machine's usual index first. It may lack torch without CUDA, so add PyTorch's next.
     said = _pip(folder, first) and _pip(folder, ["--extra-index-url", _CPU_INDEX, *first])
