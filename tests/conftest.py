@@ -65,9 +65,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def eight_devices() -> dict[str, str]:
     """The environment of a process in which JAX sees eight devices."""
-    # Each device in a collective holds a thread, and with jax 0.11 a device can wait in two at once.
-    # So XLA's default of eight threads can deadlock, and NPROC=32 prevents that. On a busy machine
-    # devices are only late, but by default XLA would kill the process after 40 s.
+    # Each device in a collective holds a thread. With jax 0.11 a device can wait in two collectives
+    # at once, so XLA's default of eight threads can deadlock. NPROC=32 prevents that. On a busy
+    # machine devices are only late, but by default XLA would kill the process after 40 s.
     flags = (
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_collective_call_terminate_timeout_seconds=300",
