@@ -1,4 +1,4 @@
-"""W12: early stop with peak roll-forward (ES) at 3B.
+"""W12: how does early stop with peak roll-forward (ES) do at 3B?
 
     python -m launch.sweep --config=configs/w12.py --config.model.path=FOLDER
     python -m launch.sweep --config=configs/w12.py:tiny

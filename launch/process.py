@@ -53,7 +53,7 @@ class ChainProcess:
         return code
 
     def wait(self) -> int:
-        """Its exit code, when it ends."""
+        """Wait for the chain to end, log its exit code, and return it."""
         self.process.wait()
         code = self.ended()
         assert code is not None

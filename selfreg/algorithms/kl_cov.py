@@ -1,4 +1,4 @@
-"""KL-Cov: keep the tokens that reduce entropy most close to the policy that sampled them.
+"""KL-Cov: penalize the KL divergence from the sampler on the tokens that reduce entropy most.
 
 KL-Cov selects the fraction of tokens with the highest covariance of logprob and advantage. Each of
 them gets a penalty on KL(sampler || policy), estimated by k3 at the token: r - 1 - log r with
@@ -30,7 +30,7 @@ class KlCovSettings(Settings):
 def mark(
     settings: KlCovSettings, logprobs: np.ndarray, batch: Batch, random: np.random.Generator
 ) -> np.ndarray:
-    """Return float32 [B, T], 1 on the tokens with a KL penalty. It draws nothing at random."""
+    """Return float32 [B, T], 1 on the tokens with a KL penalty. `random` is not used."""
     each = covariances(logprobs, batch).reshape(-1)
     ranked = np.argsort(-each, kind="stable")  # NaN comes last
     count = min(count_of(settings.kl_cov_fraction, batch), np.count_nonzero(~np.isnan(each)))

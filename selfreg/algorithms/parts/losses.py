@@ -61,7 +61,7 @@ def policy_gradient(
 def is_clipped(log_ratio: Array, advantages: Array, *, clip_low: float, clip_high: float) -> Array:
     """Return where PPO's clip stops the gradient.
 
-    It does so where the ratio has left the range in the direction that improves A.
+    It does so where the ratio has left the range upwards with A > 0, or downwards with A < 0.
 
     Args:
       log_ratio: As in policy_gradient.

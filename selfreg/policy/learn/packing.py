@@ -200,8 +200,7 @@ def _choices(lengths: np.ndarray, widths: Sequence[int]) -> Iterator[tuple[int, 
 def _rows(lengths: np.ndarray, widths: Sequence[int], together: int) -> list[Row]:
     """Return the rows of every group.
 
-    It fills `together` rows at a time, and gives them the width of which they fill the largest
-    part.
+    It fills `together` rows at a time, with the width that leaves the smallest fraction empty.
     """
     rows: list[Row] = []
     for problem, group in enumerate(lengths.tolist()):
@@ -239,7 +238,7 @@ def _filled(group: Sequence[int], waiting: list[int], width: int, rows: int) -> 
     while waiting and len(filled) < rows:
         first, *others = waiting
         left = width - group[first]
-        # Bit s of sums[n] says that some of the first n others have s tokens together.
+        # Bit s of sums[n] is set if some subset of the first n others has s tokens in total.
         sums = [1]
         for i in others:
             sums.append((sums[-1] | sums[-1] << group[i]) & ((2 << left) - 1))

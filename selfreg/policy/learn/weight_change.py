@@ -36,7 +36,7 @@ def weight_change(policy: Policy, old: Any, updates: Any, new: Any) -> dict[str,
         changed, count = _changed(old, new), _count(new)
     return {
         "update_to_weight_ratio": jnp.sqrt(squared_update / squared_weights),
-        # A Python int would become an int32, which ends at 2,147,483,647.
+        # JAX would convert a Python int to int32, whose maximum is 2,147,483,647.
         "bf16_changed_fraction": changed / float(count),
     }
 

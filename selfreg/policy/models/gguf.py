@@ -1,4 +1,4 @@
-"""Read GGUF files: weights under Hugging Face's names, dequantized as they are read; tokenizers.
+"""Read GGUF files: tokenizers, and weights with Hugging Face's names, dequantized on reading.
 
 The `gguf` package reads and dequantizes with NumPy alone. For Llama models, llama.cpp stores the
 rows of q and k interleaved for its own rotary embedding. This module restores their order.
