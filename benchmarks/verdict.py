@@ -78,9 +78,11 @@ def _called(rng: np.random.Generator, policy: Beta, drop: float) -> tuple[int, i
     """Simulate campaigns whose policy changes only by a drop before the last reading.
 
     Returns:
-      The number of campaigns with a significant drop on the report panel, the number of campaigns
-      with a peak before the end, and the fractions of campaigns with a significant drop on the
-      selecting panels, with and without accounting for the selection.
+      called: Campaigns with a peak before the end and a significant drop on the report panel.
+      of: Campaigns with a peak before the end.
+      seen: The fraction of campaigns with a significant drop on the selecting panels, if the test
+        accounts for the selection.
+      biased: The same fraction, if it does not.
     """
     count, readings = _CAMPAIGNS.value, _READINGS.value
     share = np.ones((readings, 1))

@@ -5,10 +5,10 @@ temperature 0.7, lr 1e-6, no KL, rewards {0, 1}, and 50 training and 30 held-out
 campaign. For GRPO it specifies centered scores, no importance ratio and 4 alternatives per token.
 
 The paper leaves the following open, and this file chooses: Adam's moments and clipping, the weights
-of tokens, the prompt, the lengths, the precision, the problems, and whether centered scores are
-divided by the group's standard deviation (the text says "normalized", but the override string only
-centers). The paper's 70,000 problems are from SPOJ and Codeforces. Here they are HumanEval's, and
-for C++ the procedural ones.
+of tokens, the prompt, the lengths, the precision and the problems. It is also open whether centered
+scores are divided by the group's standard deviation: the text says "normalized", but the override
+string only centers. The paper's 70,000 problems are from SPOJ and Codeforces. Here they are
+HumanEval's, and for C++ the procedural ones.
 
 Every wave also has a variant `tiny` with the same chains, conditions, seeds and shared campaigns.
 It uses the embedded policy, procedural problems and the collapse-prone setting of configs/tiny.py.

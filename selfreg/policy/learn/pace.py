@@ -47,8 +47,8 @@ def observe(pace: Pace, metrics: Mapping[str, float], learn: Any) -> Pace:
     1 + 0.1 clip(KL / kl_target - 1, -0.2, 0.2). KL is the metric k3_kl, in nats per token.
 
     Entropy target (He et al. 2025, Skywork-OR1, arXiv:2505.22312, section 3.2): raise the
-    coefficient by entropy_step if the entropy is below its target, and lower it by entropy_step,
-    but not below 0, if the entropy is above.
+    coefficient by entropy_step if the entropy is below its target, and lower it by entropy_step if
+    it is above. The coefficient never falls below 0.
 
     Args:
       pace: The pace before the update.

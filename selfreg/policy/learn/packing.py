@@ -86,8 +86,8 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
     Rows are filled one after another by the minimum bin slack heuristic (Gupta and Ho 1999). Each
     row starts with the longest completion left. The completions that leave the least of the row
     empty join it. The last, unfilled microbatch of a width can cost more than the width saves. So
-    `pack` tries every subset of the widths, fills rows both singly and a microbatch at a time, and
-    moves rows that do not fill a microbatch to the next width if that costs less.
+    `pack` tries every subset of the widths, and fills rows both singly and a microbatch at a time.
+    It also moves rows that do not fill a microbatch to the next width if that costs less.
 
     Args:
       lengths: int [P, G], the number of tokens in each completion.
