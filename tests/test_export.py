@@ -89,7 +89,7 @@ def test_what_the_control_kept_is_exported_unless_another_is_named(run, tmp_path
     [
         ([], "--run and --out are needed"),
         (["--run=nowhere", "--out=OUT"], "--run=nowhere is no run folder: it has no config.json"),
-        (["--run=RUN", "--out=RUN"], "exists and is not empty"),
+        (["--run=RUN", "--out=RUN"], "holds something already"),
         (["--run=RUN", "--out=OUT", "--campaign=3"], "no campaign 3"),
         (["--run=RUN", "--out=OUT", "--step=1"], "--step=1 of which campaign? add --campaign"),
         (
