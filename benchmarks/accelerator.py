@@ -1,12 +1,13 @@
-"""What only an accelerator can show: utilization, decoding against its floor, a real chain.
+"""Measure on an accelerator: utilization, decoding speed relative to its bound, and a real chain.
 
     python -m benchmarks.accelerator                            # at most 8 minutes on one H200
     python -m benchmarks.accelerator --compile --device=H200    # its programs, without a GPU
 
-3B and 7B shapes with random weights: an update's share of what products reach, decoding against
-reading the weights, handing weights over, a snapshot. Then a short chain of the tiny policy, on the
-GPU and on the CPU, whose curves should agree within their standard errors. --compile needs the
-extra `gpu-compile`; it shows that the programs of the first half compile, and what they ask.
+The first half uses 3B and 7B shapes with random weights. It measures the FLOP/s of an update
+relative to a matrix product's, the speed of decoding relative to reading the weights, the time to
+hand weights over, and a snapshot. The second half runs a short chain of the tiny policy on the GPU
+and on the CPU. Their curves should agree within standard errors. --compile needs the extra
+`gpu-compile`. It shows that the programs of the first half compile, and how much memory they need.
 """
 
 import math
@@ -46,21 +47,21 @@ from selfreg.run.checkpoint import Checkpoints
 from selfreg.run.records import Request, Sampling
 
 MODELS = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
-_MODELS = flags.DEFINE_list("models", list(MODELS), "Shapes, by their names on the hub.")
-_COMPILE = flags.DEFINE_bool("compile", False, "Compile for --device, which need not be there.")
-_DEVICE = flags.DEFINE_string("device", "H200", f"Of {', '.join(DEVICES)}.")
-_STEPS = flags.DEFINE_integer("steps", 16, "Updates of the chain on either side; 0: no chain.", 0)
+_MODELS = flags.DEFINE_list("models", list(MODELS), "Model shapes, by their names on the hub.")
+_COMPILE = flags.DEFINE_bool("compile", False, "Compile for --device without having one.")
+_DEVICE = flags.DEFINE_string("device", "H200", f"One of {', '.join(DEVICES)}.")
+_STEPS = flags.DEFINE_integer("steps", 16, "Updates of the chain on each device. 0: no chain.", 0)
 DECODED, SEGMENT = 256, 16
 ROUNDS = 3
 
 
 def main(_: list[str]) -> None:
-    """Measure on the GPU that jax has, or compile for one."""
+    """Measure on JAX's GPU, or compile for one."""
     xla.set_up()
     if _COMPILE.value:
         _show_compiled()
     elif jax.default_backend() != "gpu":
-        print("Utilization, decoding, snapshots of 3B and 7B shapes, a chain: not run: no GPU.")
+        print("Not run, because JAX has no GPU: utilization, decoding, snapshots, a chain.")
     else:
         _show_measured()
         if _STEPS.value:
@@ -68,14 +69,14 @@ def main(_: list[str]) -> None:
 
 
 def _show_compiled() -> None:
-    """What the compiler asks of a card for the programs that would be measured."""
+    """Print the memory that the measured programs need on a device, according to the compiler."""
     device = DEVICES[_DEVICE.value]
     mesh = make_mesh(1, 1, 1, devices=described_devices(_DEVICE.value, 1))
     rows = []
     for name in _MODELS.value:
         chosen = first_that_fits(shape_of(name), device.memory_gb * 1e9 * device.memory_fraction)
         if chosen is None:
-            print(f"{name}: nothing that is planned fits: not compiled.")
+            print(f"{name}: not compiled, because no setting is planned to fit.")
             continue
         planned = of_programs(chosen.job, Split(1, 1, 1))
         programs = ("update", "unstack", "prefill", "segment")
@@ -104,16 +105,16 @@ def _show_measured() -> None:
             "hand-over s", "snapshot s", "peak GB", "planned",
         ],
         [measure(model, ceiling, bandwidth) for model in _MODELS.value],
-        f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, a {size}-square bfloat16 product. Counted are the "
-        "model's own FLOPs, the shared prompt once, nothing that is computed again. Floor: the "
-        f"weights and the caches, read once a token at {bandwidth / 1e9:.0f} GB/s (a sum). Moments "
-        "are the first of those in benchmarks.accelerator_job with which an update is planned to "
-        "fit.",
+        f"Ceiling: {ceiling / 1e12:.0f} TFLOP/s, from a {size}-square bfloat16 product. FLOPs are "
+        "the model's own: the shared prompt counts once, and recomputation does not count. Floor: "
+        f"reading the weights and the caches once per token at {bandwidth / 1e9:.0f} GB/s, from a "
+        "sum. Moments: the first setting in benchmarks.accelerator_job for which an update is "
+        "planned to fit.",
     )  # fmt: skip
 
 
 def measure(name: str, ceiling: float, bandwidth: float) -> list[str]:
-    """One model's row."""
+    """Measure one model, and return its row of the table."""
     decoder = shape_of(name)
     stats = jax.devices()[0].memory_stats() or {}
     chosen = first_that_fits(decoder, stats.get("bytes_limit", math.inf))
@@ -146,7 +147,7 @@ def measure(name: str, ceiling: float, bandwidth: float) -> list[str]:
 
 
 def _flops(policy: Policy, rank: int) -> float:
-    """Of an update, forward and backward; frozen weights have no gradient."""
+    """Return the FLOPs of an update, forward and backward. Frozen weights have no gradient."""
     matrices, head = token_flops(policy.config)
     tokens = PROMPT + ROWS * COMPLETION
     pairs = pair_flops(policy.config, 0, PROMPT)
@@ -155,12 +156,12 @@ def _flops(policy: Policy, rank: int) -> float:
 
 
 def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float, float]:
-    """Seconds to hand weights over, to decode a group without its prefill, and the floor of that.
+    """Return the seconds to hand weights over and to decode a group, and the bound of the latter.
 
-    The floor is reading what must be read.
+    Decoding excludes the prefill. Its bound is the time to read the weights and caches.
     """
     config = policy.config
-    forever = replace(policy, stop_ids=(-2,))  # never drawn
+    forever = replace(policy, stop_ids=(-2,))  # an id that is never drawn, so no row stops
     engine = JaxEngine(forever, make_mesh(-1, 1, 1), dtype="bfloat16", max_sequences=DECODED_ROWS)
     request = Request(np.ones(PROMPT, np.int32), np.arange(DECODED_ROWS, dtype=np.uint32))
 
@@ -181,7 +182,7 @@ def _decode(policy: Policy, params: Any, bandwidth: float) -> tuple[float, float
 
 
 def _snapshot(state: Any) -> str:
-    """Seconds that a snapshot holds the run up, and until it is on disk."""
+    """Return the seconds for which a snapshot blocks the run, and until it is on disk."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), 0)
         begun = time.perf_counter()
@@ -192,7 +193,7 @@ def _snapshot(state: Any) -> str:
 
 
 def _seconds(action: Callable[[], Any]) -> float:
-    """The fastest of a few runs after one that warms up."""
+    """Return the seconds of the fastest of ROUNDS runs after a warm-up run."""
     times = []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
@@ -202,7 +203,7 @@ def _seconds(action: Callable[[], Any]) -> float:
 
 
 def _show_chains() -> None:
-    """Panel scores of the same short chain on the GPU and on the CPU, and how far they differ."""
+    """Print panel scores of the same short chain on GPU and CPU, and their differences."""
     gpu, cpu = (_curve(platform) for platform in ("cuda", "cpu"))
     rows, off = [], []
     for step in sorted(gpu):
@@ -214,14 +215,14 @@ def _show_chains() -> None:
         f"The tiny policy under A0, seed 7, {_STEPS.value} updates: panel pass@1",
         ["step", "GPU", "CPU", "differ by SE"],
         rows,
-        f"The most that they differ by is {max(off):.1f} standard errors of the difference. Both "
-        "start from the same weights and seeds; what rounds otherwise draws other tokens.",
+        f"The largest difference is {max(off):.1f} standard errors of the difference. Both start "
+        "from the same weights and seeds. Different rounding makes them draw different tokens.",
     )
 
 
 def _curve(platform: str) -> dict[int, tuple[float, float]]:
-    """Panel pass@1 and its standard error by step, of a chain in a process of its own."""
-    # This process may hold three quarters of the GPU.
+    """Run a chain in a separate process, and return panel pass@1 and its standard error by step."""
+    # The other process must not preallocate, because this one may hold three quarters of the GPU.
     settings = {"JAX_PLATFORMS": platform, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with tempfile.TemporaryDirectory() as folder:
         command = [

@@ -12,7 +12,7 @@ from selfreg.run.validate import resolve
 ROWS, PROMPT, COMPLETION = 16, 256, 768  # 16 x 1024 tokens
 AT_ONCE = 4
 DECODED_ROWS = 64
-# What an update keeps, the fastest first; adapters where all weights do not fit.
+# Settings that reduce memory, from the fastest to the smallest.
 KEPT: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"optimizer.state_dtype": "bfloat16"},
@@ -22,7 +22,7 @@ KEPT: dict[str, dict[str, Any]] = {
 
 
 class Chosen(NamedTuple):
-    """A job that fits, and what to call it."""
+    """A job that fits, and a description of its setting."""
 
     words: str
     config: Any
@@ -30,11 +30,14 @@ class Chosen(NamedTuple):
 
 
 def first_that_fits(decoder: DecoderConfig, room: float) -> Chosen | None:
-    """The first of KEPT whose programs are all planned to fit by themselves; None: none does.
+    """Return the job of the first setting in KEPT with which each program is planned to fit.
 
     Args:
       decoder: The shape of the policy.
-      room: Bytes that JAX may take.
+      room: The number of bytes that JAX may use.
+
+    Returns:
+      The job, or None if no setting fits.
     """
     for words, changes in KEPT.items():
         config = default()

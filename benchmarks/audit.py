@@ -1,10 +1,10 @@
-"""What auditing a log takes: seconds, seconds of CPU and peak memory, by rows and by form.
+"""Measure the cost of auditing a log: seconds, CPU seconds and peak memory, by rows and format.
 
     python -m benchmarks.audit
     python -m benchmarks.audit --rows=200,20000 --forms=csv
 
-Each line is the command line in a process of its own, start-up, picture and JSON included, on a
-log with a mean reward of 64 samples that rises and collapses, beside six other metrics.
+Each line is one run of the audit command in a separate process, including start-up, plot and JSON.
+The log has a mean reward of 64 samples that rises and collapses, and six other metrics.
 """
 
 import json
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-_ROWS = flags.DEFINE_list("rows", ["200", "20000", "1000000"], "Rows of the logs.")
-_FORMS = flags.DEFINE_list("forms", ["jsonl", "csv", "verl", "tensorboard"], "What to write.")
+_ROWS = flags.DEFINE_list("rows", ["200", "20000", "1000000"], "Numbers of rows in the logs.")
+_FORMS = flags.DEFINE_list("forms", ["jsonl", "csv", "verl", "tensorboard"], "Formats to audit.")
 _NAMES = ("entropy", "kl", "grad_norm", "lr", "loss", "completion_length")
 
 
@@ -69,7 +69,11 @@ _WRITERS: dict[str, Callable[[Path, int], Path]] = {
 
 
 def _measure(arguments: list[str]) -> tuple[float, float, float]:
-    """Seconds, seconds of CPU and peak MB of a process; it has to end well."""
+    """Run an audit process, and return its seconds, CPU seconds and peak MB.
+
+    Raises:
+      RuntimeError: The audit failed.
+    """
     start = time.perf_counter()
     pid = os.fork()
     if pid == 0:
@@ -88,7 +92,7 @@ def main(_: list[str]) -> None:
     for form in _FORMS.value:
         for rows in map(int, _ROWS.value):
             if form == "tensorboard" and rows > 100_000:
-                continue  # its writer alone takes minutes
+                continue  # writing such an event file takes minutes
             with tempfile.TemporaryDirectory() as folder:
                 log = _WRITERS[form](Path(folder), rows)
                 seconds, cpu, megabytes = _measure([str(log), f"--out={folder}/out"])

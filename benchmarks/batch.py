@@ -1,4 +1,4 @@
-"""What is measured: a named policy, a learner for it, and a batch of given lengths."""
+"""Subjects of the measurements: a named policy, a learner for it, and a batch of given lengths."""
 
 import gc
 from typing import Any
@@ -22,7 +22,7 @@ CHUNK_TOKENS = 1024
 
 
 def named_policy(name: str, *, remat: str = "none") -> tuple[Policy, Any]:
-    """A policy and its weights: tiny, smollm2, a folder, or random:NAME for a known shape."""
+    """Load a policy and its weights: tiny, smollm2, a folder, or random:NAME for a known shape."""
     if not name.startswith(RANDOM):
         return load_policy(name, remat=remat)
     policy = of_shape(shape_of(name.removeprefix(RANDOM)), remat=remat)
@@ -30,7 +30,7 @@ def named_policy(name: str, *, remat: str = "none") -> tuple[Policy, Any]:
 
 
 def of_shape(config: DecoderConfig, *, remat: str = "none") -> Policy:
-    """A policy of a shape, with the tiny policy's tokenizer."""
+    """Make a policy of a given shape, with the tiny policy's tokenizer."""
     return make_policy(config, load_policy("tiny")[0].tokenizer, remat=remat)
 
 
@@ -42,7 +42,7 @@ def learner_of(
     moments: str = "float32",
     offload: bool = False,
 ) -> Learner:
-    """What updates the policy: clipping and Adam, its moments kept as `moments` says."""
+    """Make a learner with gradient clipping and Adam, whose moments have the dtype `moments`."""
     rule = make_optimizer(
         b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0, state_dtype=moments
     )
@@ -53,13 +53,13 @@ def learner_of(
 def random_batch(
     vocabulary: int, prompt: int, completion: int, rows: int, packing: Packing
 ) -> Batch:
-    """One problem and a group of completions, all of the same length.
+    """Make a batch of one problem and a group of completions of equal length.
 
     Args:
-      vocabulary: Tokens that there are.
-      prompt: Tokens.
-      completion: Tokens.
-      rows: Completions.
+      vocabulary: The vocabulary's size.
+      prompt: The number of tokens in the prompt.
+      completion: The number of tokens in each completion.
+      rows: The number of completions.
       packing: The rows that hold them.
     """
     generator = np.random.default_rng(0)
@@ -78,7 +78,7 @@ def random_batch(
 
 
 class Updates:
-    """Updates of one policy on one batch, one after another; options are those of learner_of."""
+    """Repeated updates of one policy on one batch. The options are those of learner_of."""
 
     def __init__(self, policy: Policy, params: Any, batch: Batch, **options: Any):
         self.learner = learner_of(policy, **options)
@@ -87,7 +87,7 @@ class Updates:
         gc.collect()
 
     def __call__(self) -> None:
-        """Make one and wait for it."""
+        """Make one update and wait for it."""
         self.state, metrics = self.learner.update(
             self.state, self._batch, None, LR, 0.0, TEMPERATURE
         )

@@ -1,4 +1,4 @@
-"""What a device's arithmetic and memory can give, measured: the floors that times stand beside."""
+"""Measured limits of a device's arithmetic and memory, with which other timings are compared."""
 
 import time
 
@@ -10,7 +10,7 @@ MATMUL_SIZE = 2048
 
 
 def matmul_ceiling(dtype: str = "float32", size: int = MATMUL_SIZE) -> float:
-    """FLOP/s of a large square product in jax: what this machine's arithmetic can give."""
+    """Return the FLOP/s of a large square matrix product in JAX."""
     generator = np.random.default_rng(0)
     a = jnp.asarray(generator.normal(size=(size, size)), dtype)
     product = jax.jit(lambda a, b: a @ b.T)
@@ -24,7 +24,7 @@ def matmul_ceiling(dtype: str = "float32", size: int = MATMUL_SIZE) -> float:
 
 
 def read_bandwidth(dtype: str = "float32", size: int = 2**26) -> float:
-    """Bytes a second that a sum over a large array reads."""
+    """Return the bytes per second that a sum over a large array reads."""
     array = jnp.ones(size, dtype)
     total = jax.jit(lambda a: jnp.sum(a, dtype=jnp.float32))
     total(array).block_until_ready()

@@ -1,12 +1,12 @@
-"""The guard's false alarms and delays, beside the rules and packages that people use.
+"""Compare the guard's false alarms and delays with those of common rules and packages.
 
     python -m benchmarks.guard --out=guard.json            # a tenth of all runs
     python -m benchmarks.guard --out=guard.json --share=1 --tables=nulls,delays
     pip install -e .[guard-peers]                          # for --tables=peers
 
-Runs in one process, writes each cell as it is finished, and goes on where it was stopped. Needs no
-GPU and no jax. The guard is the core's own arithmetic on many runs at once; the log's cells and the
-peers are run one by one.
+This runs in one process, writes each cell when it is finished, and resumes where it stopped. It
+needs neither a GPU nor JAX. The panel cells apply the guard's own arithmetic to many runs at once.
+The log cells and the peers process runs one by one.
 """
 
 import json
@@ -24,26 +24,26 @@ from benchmarks import guard_runs as runs_of
 from benchmarks.table import Aim, load_average, show, show_aims
 from selfreg.run.rundir import write_json
 
-_OUT = flags.DEFINE_string("out", "guard.json", "Finished cells; read first, if it is there.")
-_SHARE = flags.DEFINE_float("share", 0.1, "Of the runs of each cell: 1 for all.")
-_TABLES = flags.DEFINE_list("tables", ["nulls", "delays", "log", "peers"], "Which to make.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything drawn.")
+_OUT = flags.DEFINE_string("out", "guard.json", "The file of finished cells, read at the start.")
+_SHARE = flags.DEFINE_float("share", 0.1, "The fraction of each cell's runs to make. 1: all.")
+_TABLES = flags.DEFINE_list("tables", ["nulls", "delays", "log", "peers"], "The tables to make.")
+_SEED = flags.DEFINE_integer("seed", 0, "The random seed.")
 
 MARGIN = 0.02
-NULL_RUNS = {20: 10_000, 200: 2_000, 2_000: 500}  # by looks
+NULL_RUNS = {20: 10_000, 200: 2_000, 2_000: 500}  # runs by number of looks
 SIZES = ((96, 4), (32, 4), (96, 1))  # problems, samples
 DROPS = (0.05, 0.1, 0.2, 0.4)
 GRADUAL, OVER = 0.4, (5, 12, 25)
 DELAY_RUNS, PLANNED, CHANGE = 1_000, 200, 60
-LOG_RUNS = {200: 2_000, 2_000: 100}  # by steps
+LOG_RUNS = {200: 2_000, 2_000: 100}  # runs by number of steps
 LOGS = ((16, 1), (64, 8), (512, 64))  # samples, problems
 LOG_STEPS, LOG_CHANGE, LOG_DELAY_RUNS = 400, 200, 100
 PEER_RUNS = 120
-FLOATS = 4_000_000  # of rates at a time
+FLOATS = 4_000_000  # limit on the rates in memory at a time
 OWN = ("guard 0.05", "guard 0.01")
 OTHERS = ("three declines", "EMA - 0.05", "z > 2", "predictor")
 
-# Most looks to find a fall, by the size of the panel.
+# Panel size, drop, and the maximum median number of looks to detect the drop.
 WANTED = (
     ("96x4", 0.05, 24),
     ("96x4", 0.1, 2),
@@ -56,7 +56,7 @@ Cells = dict[str, dict[str, Any]]
 
 
 def main(_: list[str]) -> None:
-    """Make what is missing, and print all."""
+    """Make the missing cells, and print all tables."""
     file = Path(_OUT.value)
     cells: Cells = json.loads(file.read_text()) if file.is_file() else {}
     makers = {"nulls": _nulls, "delays": _delays, "log": _log, "peers": _peers}
@@ -93,7 +93,7 @@ def _null(
     kind: runs_of.Kind, runs: int, looks: int, problems: int, samples: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:  # fmt: skip
-    """False alarms of each rule, of so many runs."""
+    """Count each rule's false alarms in simulated runs."""
     false = dict.fromkeys((*OWN, *OTHERS), 0)
     for rates in _chunks(rng, kind, runs, looks, problems, samples):
         for rule, first in _firsts(rates, looks).items():
@@ -111,7 +111,7 @@ def _chunks(
 
 
 def _firsts(rates: np.ndarray, planned: int) -> dict[str, np.ndarray]:
-    """The first alarm of every rule."""
+    """Return the look of each run's first alarm, for every rule."""
     means, z = rates.mean(axis=-1), rules.z_scores(rates)
     own = rules.guard(rates, planned, MARGIN)
     return {
@@ -127,7 +127,7 @@ _thresholds: dict[int, float] = {}
 
 
 def _threshold(looks: int) -> float:
-    """Of the predictor's panel: passed by 5% of stationary runs of so many looks, at 96 x 4."""
+    """Return the predictor's threshold: 5% of stationary runs of this length exceed it (96 x 4)."""
     if looks not in _thresholds:
         rng = np.random.default_rng(1)
         kind = partial(runs_of.stationary, mean=0.6)
@@ -150,7 +150,10 @@ def _delays() -> Iterator[tuple[str, Make]]:
 def _delay(
     drop: float, over: int, problems: int, samples: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Looks from the change to the alarm, in runs that had none before; null: never."""
+    """Return the looks from the change to the alarm, in runs without an earlier alarm.
+
+    -1 means that no alarm came.
+    """
     kind = partial(runs_of.fall, drop=drop, change=CHANGE, over=over)
     delays: dict[str, list[int]] = {}
     for rates in _chunks(rng, kind, _count(DELAY_RUNS), PLANNED, problems, samples):
@@ -178,7 +181,7 @@ def _log() -> Iterator[tuple[str, Make]]:
 def _log_null(
     steps: int, runs: int, alike: float, rise: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """False alarms in logs whose mean stands still or, with a rise, goes up by so much."""
+    """Count false alarms in logs whose mean stays constant, or rises by `rise`."""
     false = 0
     for _ in range(runs):
         mean = 0.5 + rise * np.minimum(1, np.linspace(0, 2, steps))
@@ -208,7 +211,7 @@ def _peers() -> Iterator[tuple[str, Make]]:
 
 
 def _peer(drop: float, rise: float, rng: np.random.Generator) -> dict[str, Any]:
-    """The public packages on logs of 400 steps of 64 samples: where each warns first."""
+    """Return the step of each public package's first alarm, on logs of 400 steps of 64 samples."""
     steps = np.arange(LOG_STEPS)
     mean = 0.6 + rise * np.minimum(1, steps / LOG_CHANGE) - drop * (steps >= LOG_CHANGE)
     logs = [runs_of.log_rewards(rng, LOG_STEPS, 64, 8, mean) for _ in range(_count(PEER_RUNS * 10))]
@@ -218,7 +221,7 @@ def _peer(drop: float, rise: float, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _interval(count: int, runs: int) -> str:
-    """A share with its 95% interval (Clopper and Pearson)."""
+    """Format a proportion with its 95% interval (Clopper and Pearson 1934)."""
     low = beta_distribution.ppf(0.025, count, runs - count + 1) if count else 0.0
     high = beta_distribution.ppf(0.975, count + 1, runs - count) if count < runs else 1.0
     return f"{count / runs:.2%} [{low:.2%}, {high:.2%}]"
@@ -236,7 +239,7 @@ def _show_nulls(cells: Cells) -> None:
             where = " ".join(worst.split("|")[2:])
             rows.append([rule, total, _interval(counts[worst], own[worst]["runs"]), where])
         show(
-            f"Runs of {many} looks that alarm, of runs that never fall by more than {MARGIN}",
+            f"False alarms in runs of {many} looks that never fall by more than {MARGIN}",
             ["rule", "all cells", "worst cell", "which"],
             rows,
             f"{len(own)} cells of {next(iter(own.values()))['runs']:,} runs.",
@@ -255,9 +258,9 @@ def _show_delays(cells: Cells) -> None:
                 f"Looks from a fall to the alarm, {problems} problems x {samples} samples",
                 ["rule", *(k.split("|")[2] for k in own)],
                 rows,
-                f"Median (nine tenths; share found if below 95%), without runs that alarm before "
-                f"the fall. {PLANNED} looks, the fall after {CHANGE}, "
-                f"{next(iter(own.values()))['runs']:,} runs a cell.",
+                f"Median (90th percentile, and the fraction detected if below 95%). Runs that "
+                f"alarm before the fall are left out. {PLANNED} looks, with the fall after "
+                f"{CHANGE}, and {next(iter(own.values()))['runs']:,} runs per cell.",
             )
 
 
@@ -279,14 +282,14 @@ def _show_rest(cells: Cells) -> None:
         if k.startswith("log|")
     ]
     if rows:
-        show("False alarms by a log alone, alpha 0.05", ["steps", "kind", "alarms"], rows, "")
+        show("False alarms from a log only, alpha 0.05", ["steps", "kind", "alarms"], rows, "")
     rows = [
         [*k.split("|")[1:], _late(v["delays"]["guard 0.05"])]
         for k, v in cells.items()
         if k.startswith("log delay|")
     ]
     if rows:
-        show("Steps to the alarm by a log alone", ["samples/problems", "fall", "steps"], rows, "")
+        show("Steps to the alarm from a log only", ["samples/problems", "fall", "steps"], rows, "")
     rows = []
     for key, cell in cells.items():
         if key.startswith("peer"):

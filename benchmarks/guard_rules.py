@@ -1,4 +1,4 @@
-"""The rules that benchmarks.guard compares: where each alarms first in simulated runs."""
+"""The rules that benchmarks.guard compares. Each returns its first alarm in simulated runs."""
 
 import logging
 import math
@@ -15,12 +15,12 @@ ALPHAS = (0.05, 0.01)
 
 
 def guard(rates: np.ndarray, planned: int, margin: float) -> dict[float, np.ndarray]:
-    """The look of each run's first alarm, by alpha: the core's arithmetic, many runs at once.
+    """Return the look of each run's first alarm by alpha, with the guard's own arithmetic.
 
     Args:
       rates: float64 [runs, looks, problems].
-      planned: Looks that the guard is told of.
-      margin: Of the guard.
+      planned: The guard's setting for the number of looks.
+      margin: The guard's margin.
     """
     runs, looks, problems = rates.shape
     sums = np.zeros((runs, looks + 1, problems))
@@ -41,13 +41,18 @@ def guard(rates: np.ndarray, planned: int, margin: float) -> dict[float, np.ndar
 
 
 def three_declines(means: np.ndarray, drop: float = 0.02) -> np.ndarray:
-    """Three looks in a row more than `drop` below the best so far. `means`: [runs, looks]."""
+    """Alarm after three looks in a row more than `drop` below the best so far.
+
+    Args:
+      means: float64 [runs, looks].
+      drop: The drop.
+    """
     low = np.maximum.accumulate(means, axis=1) - means > drop + 1e-9
     return _first(low[:, 2:] & low[:, 1:-1] & low[:, :-2], 3)
 
 
 def moving_average(means: np.ndarray, drop: float = 0.05) -> np.ndarray:
-    """A moving average, e = (e + now) / 2, more than `drop` below its best so far."""
+    """Alarm if a moving average, e = (e + now) / 2, is more than `drop` below its best so far."""
     average = np.empty_like(means)
     average[:, 0] = means[:, 0]
     for look in range(1, means.shape[1]):
@@ -56,7 +61,7 @@ def moving_average(means: np.ndarray, drop: float = 0.05) -> np.ndarray:
 
 
 def z_scores(rates: np.ndarray) -> np.ndarray:
-    """(peak - now) over their standard errors, as the panel of selfreg's predictor has it."""
+    """Return (peak - now) over its standard error, as in the panel of selfreg's predictor."""
     means, errors = rates.mean(axis=-1), rates.std(axis=-1, ddof=1) / math.sqrt(rates.shape[-1])
     z = np.zeros_like(means)
     peak, at_peak = means[:, 0], errors[:, 0]
@@ -69,7 +74,7 @@ def z_scores(rates: np.ndarray) -> np.ndarray:
 
 
 def above(z: np.ndarray, threshold: float, after: int = 0) -> np.ndarray:
-    """The first look, of those after so many, whose z is above the threshold."""
+    """Return the first look, not counting the first `after`, whose z exceeds the threshold."""
     return _first(z[:, after:] > threshold, after + 1)
 
 
@@ -78,7 +83,7 @@ def _first(alarms: np.ndarray, offset: int) -> np.ndarray:
 
 
 def guard_log(rewards: np.ndarray, planned: int, alpha: float, margin: float) -> int:
-    """The step of a log's first alarm."""
+    """Return the step of the guard's first alarm on a log."""
     state = start(Settings(alpha=alpha, margin=margin, planned_steps=planned, source=Source.LOG))
     for step, reward in enumerate(rewards, 1):
         state, decision = observe(state, Logged(step, float(reward)))
@@ -88,7 +93,7 @@ def guard_log(rewards: np.ndarray, planned: int, alpha: float, margin: float) ->
 
 
 def rlwatch(rewards: np.ndarray) -> int:
-    """The public package rlwatch with its defaults, told the mean reward of each step."""
+    """Run the public package rlwatch with its defaults on the mean reward of each step."""
     from rlwatch.config import RLWatchConfig
     from rlwatch.detectors import DetectorSuite
 
@@ -100,7 +105,7 @@ def rlwatch(rewards: np.ndarray) -> int:
 
 
 def rldoctor(rewards: np.ndarray) -> int:
-    """The public package rldoctor's live monitor with its defaults, told the same."""
+    """Run rldoctor's live monitor with its defaults on the mean reward of each step."""
     from rl_doctor.live import LiveMonitor
 
     logging.getLogger("rl-doctor").setLevel(logging.CRITICAL)

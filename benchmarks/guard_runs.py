@@ -1,7 +1,7 @@
 """Simulated runs for benchmarks.guard: pass rates of problems over looks, and logs of steps.
 
-A problem's rate is logistic(a + b z): z is drawn for each problem, so that rates are spread as a
-Beta distribution would; kinds of runs differ in how the rates move.
+Most kinds of runs draw each problem's rate from a Beta distribution. They differ in how the rates
+move over the run.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ EDGE = 1e-9
 def beta(
     rng: np.random.Generator, runs: int, problems: int, mean: float = 0.6, spread: float = 5.0
 ) -> Rates:
-    """Rates [runs, 1, problems] of a Beta distribution with this mean and concentration."""
+    """Draw rates [runs, 1, problems] from a Beta distribution with this mean and concentration."""
     rates = rng.beta(mean * spread, (1 - mean) * spread, (runs, 1, problems))
     return np.clip(rates, EDGE, 1 - EDGE)
 
 
 def move(rates: Rates, target: np.ndarray) -> Rates:
-    """Shift the logits of all problems alike so that each mean is the target.
+    """Shift the logits of all problems by the same amount, so that each mean is the target.
 
     Args:
       rates: [runs, 1 or looks, problems], strictly between 0 and 1.
@@ -44,19 +44,19 @@ def _logistic(logits: np.ndarray) -> np.ndarray:
 
 
 def _along(looks: int) -> np.ndarray:
-    """From 0 to 1 over the looks: [1, looks, 1]."""
+    """Return the progress from 0 to 1 over the looks: [1, looks, 1]."""
     return np.linspace(0, 1, looks)[None, :, None]
 
 
 def stationary(
     rng: np.random.Generator, runs: int, looks: int, problems: int, mean: float, spread: float = 5.0
 ) -> Rates:
-    """Nothing moves."""
+    """Keep all rates constant."""
     return beta(rng, runs, problems, mean, spread)
 
 
 def rising(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Rates:
-    """From a mean of 0.2 to 0.7 in a quarter of the run, each problem at a pace of its own."""
+    """Raise the mean from 0.2 to 0.7 early in the run, with a different pace for each problem."""
     first, last = beta(rng, runs, problems, 0.2), beta(rng, runs, problems, 0.7)
     first, last = np.minimum(first, last), np.maximum(first, last)
     pace = rng.uniform(2, 6, (runs, 1, problems))
@@ -66,7 +66,7 @@ def rising(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Ra
 def noisy_rise(
     rng: np.random.Generator, runs: int, looks: int, problems: int, margin: float
 ) -> Rates:
-    """The mean rises from 0.3 to 0.7 and dips by up to the margin below its best all the time."""
+    """Raise the mean from 0.3 to 0.7, with constant dips of up to the margin below its best."""
     target = 0.3 + 0.4 * _along(looks) - margin * rng.random((runs, looks, 1))
     return move(beta(rng, runs, problems), target)
 
@@ -74,7 +74,7 @@ def noisy_rise(
 def slow_fall(
     rng: np.random.Generator, runs: int, looks: int, problems: int, margin: float
 ) -> Rates:
-    """The mean falls evenly by the margin over the whole run."""
+    """Lower the mean linearly by the margin over the whole run."""
     rates = beta(rng, runs, problems)
     return move(rates, rates.mean(axis=-1, keepdims=True) - margin * _along(looks))
 
@@ -82,14 +82,14 @@ def slow_fall(
 def step_fall(
     rng: np.random.Generator, runs: int, looks: int, problems: int, margin: float
 ) -> Rates:
-    """The mean falls by the margin at once, at 0.3 of the run."""
+    """Lower the mean by the margin in one step, at 0.3 of the run."""
     rates = beta(rng, runs, problems)
     fallen = margin * (_along(looks) > 0.3)
     return move(rates, rates.mean(axis=-1, keepdims=True) - fallen)
 
 
 def churn(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Rates:
-    """Problems trade places: each logit is an AR(1) process of its own around 0.5."""
+    """Let problems trade places: each logit is an independent AR(1) process around 0.5."""
     keep = 1 - 10 / looks if looks > 20 else 0.5
     logits = np.empty((runs, looks, problems))
     logits[:, 0] = rng.normal(0, 1.2, (runs, problems))
@@ -100,14 +100,14 @@ def churn(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Rat
 
 
 def skewed(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Rates:
-    """At 0.3 of the run four problems in five lose 0.05, and one in five gains 0.2."""
+    """At 0.3 of the run, lower four problems in five by 0.05, and raise one in five by 0.2."""
     rates = rng.uniform(0.1, 0.8, (runs, 1, problems))
     change = np.where(rng.random((runs, 1, problems)) < 0.2, 0.2, -0.05)
     return rates + change * (_along(looks) > 0.3)
 
 
 def polarising(rng: np.random.Generator, runs: int, looks: int, problems: int) -> Rates:
-    """Rates go towards 0 and 1, and the mean stays."""
+    """Move rates towards 0 and 1 with a constant mean."""
     rates = beta(rng, runs, problems, 0.6, 20.0)
     logits = (np.log(rates) - np.log1p(-rates)) * (1 + 7 * _along(looks))
     target = np.broadcast_to(rates.mean(axis=-1, keepdims=True), (runs, looks, 1))
@@ -115,7 +115,7 @@ def polarising(rng: np.random.Generator, runs: int, looks: int, problems: int) -
 
 
 def nulls(margin: float) -> dict[str, Kind]:
-    """Runs that no rule should stop: the mean is never below its best less the margin."""
+    """Return kinds of runs that no rule should stop. None falls by more than the margin."""
     return {
         **{f"stationary {m:g}": partial(stationary, mean=m) for m in (0.6, 0.15, 0.92)},
         "stationary, spread": partial(stationary, mean=0.6, spread=1.0),
@@ -139,7 +139,7 @@ def fall(
     change: int,
     over: int = 1,
 ) -> Rates:
-    """The mean falls by `drop` after `change` looks, over as many looks as `over` says."""
+    """Lower the mean by `drop` after `change` looks, spread over `over` looks."""
     rates = beta(rng, runs, problems)
     share = np.clip((np.arange(looks) - change + 1) / over, 0, 1)[None, :, None]
     moved = move(rates, rates.mean(axis=-1, keepdims=True) - drop * np.unique(share)[None, :, None])
@@ -150,7 +150,7 @@ def fall(
 def panels(
     rng: np.random.Generator, kind: Kind, runs: int, looks: int, problems: int, samples: int
 ) -> np.ndarray:
-    """Measured rates [runs, looks, problems] of a kind of run."""
+    """Draw measured rates [runs, looks, problems] for a kind of run."""
     rates = np.broadcast_to(kind(rng, runs, looks, problems), (runs, looks, problems))
     return rng.binomial(samples, rates) / samples
 
@@ -163,15 +163,18 @@ def log_rewards(
     mean: np.ndarray,
     alike: float = 0.0,
 ) -> np.ndarray:
-    """The mean reward of each step of one run, its problems drawn anew each time: float64 [steps].
+    """Draw the mean reward of each step of one run, with new problems at every step.
 
     Args:
-      rng: Draws.
-      steps: In the run.
-      samples: A step.
-      problems: A step.
-      mean: [steps], pass rate.
-      alike: Correlation of the difficulty of neighbouring steps, an AR(1) process on logits.
+      rng: The random generator.
+      steps: The number of steps in the run.
+      samples: The number of samples per step.
+      problems: The number of problems per step.
+      mean: [steps], the mean pass rate.
+      alike: The correlation of the difficulty of neighbouring steps, an AR(1) process on logits.
+
+    Returns:
+      float64 [steps].
     """
     spread = 5.0
     difficulty = np.zeros(steps)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the same policy in transformers, and alternating timings."""
+"""Shared parts of the benchmarks: the same policy in transformers, and alternating timings."""
 
 import os
 import statistics
@@ -16,7 +16,7 @@ from selfreg.policy.models.policy import Policy
 
 
 def in_transformers(policy: Policy, params: Any) -> torch.nn.Module:
-    """The same weights as a float32 transformers model, on all the cores that jax uses."""
+    """Return a float32 transformers model with the same weights, on all cores that JAX uses."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as folder:
         save_folder(Path(folder), policy.config, params, policy.tokenizer)
@@ -26,9 +26,10 @@ def in_transformers(policy: Policy, params: Any) -> torch.nn.Module:
 def alternate(
     ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
 ) -> tuple[float, float]:
-    """Median seconds of each, run in turns so that a busy machine is unfair to neither.
+    """Return the median seconds of each action.
 
-    The first run of each warms up and is not counted.
+    The actions alternate, so that load on the machine affects both. The first run of each is a
+    warm-up and does not count.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(rounds + 1):

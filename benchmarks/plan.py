@@ -1,14 +1,14 @@
-"""The memory that a plan says beside what drawing and learning really hold, on this machine's CPU.
+"""Compare planned memory with the memory that sampling and updates really use on this CPU.
 
     pip install memray
     python -m benchmarks.plan --model=tiny --lengths=100:96,500:512
     python -m benchmarks.plan --model=random:smollm2 --lengths=128:96 --panel=8
 
-memray counts bytes that are allocated and not freed yet, whatever the allocator keeps of freed
-ones. Everything is dropped and made again once all programs are compiled, so that it sees what the
-plan speaks of: weights, moments, the engine's weights; and then a draw of the step's completions
-and the panel's, or one update. One token id in STOPPING ends a completion, so that batches shrink
-and are packed, as the plan takes for granted.
+memray counts the bytes that are allocated and not yet freed, regardless of freed memory that the
+allocator keeps. Once all programs are compiled, everything is deleted and created again. So memray
+sees what the plan covers: the weights, the moments and the engine's weights, and then sampling the
+step's and the panel's completions, or one update. One in STOPPING token ids ends a completion, so
+that batches shrink and are packed, as the plan assumes.
 """
 
 import gc
@@ -37,9 +37,9 @@ from selfreg.run.validate import resolve
 
 _MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a folder or random:NAME.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "100:96", "500:512"], "PROMPT:COMPLETION tokens.")
-_ROWS = flags.DEFINE_integer("rows", 16, "Completions of the step's one problem.", 1)
-_PANEL = flags.DEFINE_integer("panel", 24, "Problems of a panel.", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each.", 1)
+_ROWS = flags.DEFINE_integer("rows", 16, "Completions of the step's single problem.", 1)
+_PANEL = flags.DEFINE_integer("panel", 24, "Problems in a panel.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of measurements of each phase.", 1)
 STOPPING = 80
 WITHIN = 0.15
 
@@ -81,11 +81,11 @@ def main(_: list[str]) -> None:
 
 
 def _phases(prompt: int, completion: int) -> list[tuple[str, float, Callable[[], None]]]:
-    """Both phases of a job: a name, the bytes planned, and the work from nothing to its end."""
+    """Return the phases of a job: a name, the planned bytes, and a function that runs the phase."""
     config = default()
     config.rollout.group_size, config.rollout.max_new_tokens = _ROWS.value, completion
     config.problems.panel_count = config.problems.report_count = _PANEL.value
-    # Completions are all alike: there are no wider rows, which would be planned and stay empty.
+    # All completions have the same length. Wider rows would be planned, but stay empty.
     config.learn.row_tokens = (completion,)
     policy, params = named_policy(_MODEL.value, remat=config.model.remat)
     threads = Place(1, 0.0, gpu=False).threads

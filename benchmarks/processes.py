@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: who descends from whom, and the CPU time that a tree has used."""
+"""Processes from /proc: descendants, and the CPU time that a process tree has used."""
 
 import ctypes
 import json
@@ -24,12 +24,12 @@ class Process:
     """One line of /proc/PID/stat.
 
     Attributes:
-      pid: Its number.
-      name: Of the file that it runs, cut off after 15 characters.
-      parent: That of its parent.
-      state: A letter; Z for one that ended and is not yet reaped.
-      cpu_s: CPU seconds of the process and of all its children that it reaped, theirs included.
-      depth: Generations below the root of the tree that it was found in.
+      pid: The process ID.
+      name: The name of its executable, truncated to 15 characters.
+      parent: Its parent's process ID.
+      state: Its state, a letter. Z: it has ended but has not been reaped.
+      cpu_s: CPU seconds of the process, of its reaped children, and of those that they reaped.
+      depth: The number of generations below the root of the tree.
     """
 
     pid: int
@@ -41,14 +41,14 @@ class Process:
 
 
 class Cost(NamedTuple):
-    """What something took: CPU seconds, user and system, and seconds on the clock."""
+    """A cost in CPU seconds (user and system) and in wall-clock seconds."""
 
     cpu_s: float
     wall_s: float
 
 
 def read_process(pid: int) -> Process | None:
-    """The process with this number, or None where there is none."""
+    """Return the process with this ID, or None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             head, _, rest = file.read().rpartition(")")
@@ -60,7 +60,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def descendants(root: int) -> list[Process]:
-    """All that descends from `root`, which is left out, nearest first."""
+    """Return all descendants of `root`, the nearest first, without `root` itself."""
     found = (read_process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     children: dict[int, list[Process]] = {}
     for process in found:
@@ -78,11 +78,12 @@ def descendants(root: int) -> list[Process]:
 
 
 def measure(action: Callable[[], _T]) -> tuple[_T, Cost]:
-    """What an action returns, and what it took: this process and everything that descends from it.
+    """Run an action, and return its result and the cost over this process and its descendants.
 
-    Nothing gets lost when a process ends: its parent's count takes over what it and its reaped
-    children used, and `adopt_orphans` sees to those without a parent. The exception are parents
-    that ignore SIGCHLD; `losers` finds them. Good to a tick (10 ms) for each process that lives on.
+    The time of processes that end is not lost, because their parents' counts include it. Call
+    `adopt_orphans` first, so that orphans have a parent. Only parents that ignore SIGCHLD lose
+    their children's time. `losers` finds them. The precision is one tick (10 ms) for each process
+    that is still alive.
     """
     others_s, own_s, begun = _others_cpu_s(), time.process_time(), time.perf_counter()
     result = action()
@@ -91,17 +92,18 @@ def measure(action: Callable[[], _T]) -> tuple[_T, Cost]:
 
 
 def _others_cpu_s() -> float:
-    """CPU seconds of all that descends from this process, ended or not."""
-    reap(descendants(os.getpid()))  # where it counts to the microsecond, and not to the tick
+    """Return the CPU seconds of all descendants of this process, dead or alive."""
+    reap(descendants(os.getpid()))  # reaped processes count in microseconds instead of ticks
     reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
     living_s = sum(process.cpu_s for process in descendants(os.getpid()))
     return reaped.ru_utime + reaped.ru_stime + living_s
 
 
 def losers() -> list[int]:
-    """Descendants that ignore SIGCHLD: the kernel forgets what their children used."""
+    """Return descendants that ignore SIGCHLD. The kernel drops the CPU time of their children."""
     bit = 1 << (signal.SIGCHLD - 1)
-    # The kernel sets it in the first process of a namespace that ends, when all is counted.
+    # Skip zombies. When the first process of a namespace ends, the kernel makes it ignore SIGCHLD,
+    # but by then all time has been counted.
     living = [process.pid for process in descendants(os.getpid()) if process.state != "Z"]
     return [pid for pid in living if _ignored_signals(pid) & bit]
 
@@ -116,27 +118,27 @@ def _ignored_signals(pid: int) -> int:
 
 
 def adopt_orphans() -> None:
-    """Make this process, and not init, the parent of descendants whose own parent ends."""
+    """Make this process, instead of init, adopt descendants whose parent ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def reap(processes: Iterable[Process]) -> None:
-    """Take the ended ones that are children of this process off the process table."""
+    """Reap the processes that have ended and are children of this process."""
     for process in processes:
         if process.state == "Z" and process.parent == os.getpid():
             os.waitpid(process.pid, os.WNOHANG)
 
 
 def kill_descendant(process: Process, root: int) -> bool:
-    """SIGKILL a process if it still descends from `root`, and never one that took its number."""
+    """Kill a process if it still descends from `root`, but never another that reused its ID."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return False
     try:
-        # What the handle stands for cannot change any more: if it is in the tree now, it was.
+        # The handle always refers to the same process, so checking after opening it is safe.
         if process.pid not in {p.pid for p in descendants(root)}:
             return False
         signal.pidfd_send_signal(handle, signal.SIGKILL)
@@ -148,9 +150,10 @@ def kill_descendant(process: Process, root: int) -> bool:
 
 
 class LineServer:
-    """A Python process of its own that is sent lines of JSON and sends some.
+    """A Python subprocess that exchanges lines of JSON with this process.
 
-    Use it as a context manager; at the end it is hung up on and waited for, or killed on an error.
+    Use it as a context manager. The exit closes the pipes and waits for the subprocess, or kills it
+    after an error.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -159,7 +162,7 @@ class LineServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
-            # As the pool's workers have one: some kernels share cores out by session.
+            # The grading pool's workers have sessions too, and some kernels schedule by session.
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -178,16 +181,16 @@ class LineServer:
         self._process.__exit__(kind, error, trace)
 
     def send(self, value: object) -> None:
-        """Send a line."""
+        """Send a value as a line of JSON."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(value) + "\n")
         self._process.stdin.flush()
 
     def receive(self) -> Any:
-        """Wait for a line.
+        """Wait for a line and return its value.
 
         Raises:
-          EOFError: The process ended.
+          EOFError: The process has ended.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -196,6 +199,6 @@ class LineServer:
         return json.loads(line)
 
     def is_ready(self, wait_s: float) -> bool:
-        """Whether a line, or the end, comes within so many seconds; one that was not read yet."""
+        """Return whether an unread line, or the end of output, arrives within `wait_s` seconds."""
         assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], wait_s)[0])

@@ -2,8 +2,8 @@
 
     python -m benchmarks.random_folder --model=Qwen/Qwen2.5-3B-Instruct --out=/tmp/random-3b
 
-It stands in for a model that cannot be downloaded: every size, shape, name and type is that of the
-real one, and so is what loading, sampling, learning and exporting it take. Its words mean nothing.
+The folder replaces a model that cannot be downloaded. All sizes, shapes, names and dtypes equal the
+real model's. So loading, sampling, training and exporting it cost the same. Its text is random.
 """
 
 import json
@@ -23,7 +23,7 @@ from selfreg.policy.models.presets import shape_of
 from selfreg.policy.models.weights import weight_names, weight_shapes
 
 _MODEL = flags.DEFINE_string("model", "Qwen/Qwen2.5-3B-Instruct", "A known model's name.")
-_OUT = flags.DEFINE_string("out", None, "The folder to make.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The folder to create.", required=True)
 END = "<|im_end|>"
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -32,7 +32,7 @@ CHAT = (
 
 
 def main(_: list[str]) -> None:
-    """Write the folder, one layer or one other weight a file."""
+    """Write the folder, with one layer or one other weight per file."""
     folder, config = Path(_OUT.value), shape_of(_MODEL.value)
     folder.mkdir(parents=True)
     shapes, names = weight_shapes(config), weight_names(config)
@@ -62,7 +62,7 @@ def main(_: list[str]) -> None:
 
 
 def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Norms of 1, biases of 0, and matrices that keep the size of what they multiply."""
+    """Return norms of 1, biases of 0, or random matrices that preserve the scale of their input."""
     if len(shape) == 1:
         return np.full(shape, float("norm" in name), ml_dtypes.bfloat16)
     numbers = generator.standard_normal(shape, np.float32)
@@ -70,7 +70,7 @@ def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -
 
 
 def _tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """Every byte, then as many pairs of bytes and of pairs as fill the vocabulary."""
+    """Make a BPE tokenizer with every byte, and enough merges to fill the vocabulary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {byte: number for number, byte in enumerate(alphabet)}
     merges: list[tuple[str, str]] = []

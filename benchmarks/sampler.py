@@ -1,11 +1,11 @@
-"""Tokens a second of the in-process engine beside transformers' generate, in one run.
+"""Compare the tokens per second of the in-process engine and of transformers' generate.
 
     python -m benchmarks.sampler --model=tiny
     python -m benchmarks.sampler --model=smollm2 --prompt=chat --problems=easy:train --rounds=3
 
-Same float32 weights, same prompts, same number of completions, same temperature. "fixed" draws
-exactly --new_tokens tokens a row in both; "to the end" lets rows stop, as a real step does. Every
-run draws other completions: their lengths are luck, and either side has its own.
+Both use the same float32 weights, prompts, number of completions and temperature. "fixed" draws
+exactly --new_tokens tokens per row in both. "to the end" lets rows stop early, as a real step does.
+Every run draws different completions, so their lengths differ by chance between the two.
 """
 
 import os
@@ -29,11 +29,11 @@ from selfreg.run.records import Request, Sampling
 
 _MODEL = flags.DEFINE_string("model", "tiny", "As in selfreg.cli.evaluate.")
 _PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style.")
-_PROBLEMS = flags.DEFINE_string("problems", "procedural:train", "Source of prompts.")
-_GROUP = flags.DEFINE_integer("group", 16, "Completions a problem.")
-_BATCHES = flags.DEFINE_list("batches", ["1", "4", "24"], "Problems a call.")
-_NEW_TOKENS = flags.DEFINE_integer("new_tokens", 64, "Of a completion.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed runs of each.")
+_PROBLEMS = flags.DEFINE_string("problems", "procedural:train", "The source of prompts.")
+_GROUP = flags.DEFINE_integer("group", 16, "Completions per problem.")
+_BATCHES = flags.DEFINE_list("batches", ["1", "4", "24"], "Problems per call.")
+_NEW_TOKENS = flags.DEFINE_integer("new_tokens", 64, "Maximum tokens per completion.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed runs of each engine.")
 TEMPERATURE = 0.7
 
 
@@ -53,21 +53,21 @@ def main(_: list[str]) -> None:
         "tokens, median seconds",
         ["problems", "rows", "lengths", "selfreg", "transformers", "ratio", "of floor"],
         rows,
-        f"Floor: {floor.parameters:,} parameters, 2 FLOP each a token at {floor.flops / 1e9:.0f} "
-        f"GFLOP/s (a {MATMUL_SIZE}-square product), or 4 bytes each, read once a token for all "
-        f"rows, at {floor.bandwidth / 1e9:.0f} GB/s (a sum), whatever takes longer.",
+        f"Floor: the longer of two times. {floor.parameters:,} parameters take 2 FLOP each per "
+        f"token at {floor.flops / 1e9:.0f} GFLOP/s (a {MATMUL_SIZE}-square product), and 4 bytes "
+        f"each, read once per token for all rows, at {floor.bandwidth / 1e9:.0f} GB/s (a sum).",
     )
 
 
 class Floor(NamedTuple):
-    """What no float32 sampler goes below: weights to multiply with, FLOP/s and bytes/s."""
+    """The bound on a float32 sampler's speed: the parameters, FLOP/s and bytes/s."""
 
     parameters: int
     flops: float
     bandwidth: float
 
     def pace(self, rows: int) -> float:
-        """Tokens a second of so many rows beside each other."""
+        """Return the maximum tokens per second when decoding this many rows in parallel."""
         seconds = max(2 * rows * self.parameters / self.flops, 4 * self.parameters / self.bandwidth)
         return rows / seconds
 
@@ -94,7 +94,7 @@ def _compare(
     width = max(map(len, prompts))
     padded = torch.zeros((len(prompts), width), dtype=torch.long)
     mask = torch.zeros_like(padded)
-    for row, prompt in enumerate(prompts):  # generate wants its prompts on the right
+    for row, prompt in enumerate(prompts):  # generate needs left-padded prompts
         padded[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     drawn: dict[str, list[int]] = {"ours": [], "theirs": []}

@@ -1,9 +1,9 @@
-"""Seconds a step of the real job, split by stage, and the compilations after warm-up.
+"""Measure the seconds per step of the real job by stage, and count compilations after warm-up.
 
     python -m benchmarks.step --config=configs/tiny.py
     python -m benchmarks.step --config=configs/smollm2.py --steps=4
 
-Runs one campaign of a config in a temporary folder; everything else is as the config says.
+This runs one campaign of a config in a temporary folder. All other settings are the config's.
 """
 
 import os
@@ -21,7 +21,7 @@ from selfreg.run import rundir
 from selfreg.run.validate import resolve
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "The job.")
-_STEPS = flags.DEFINE_integer("steps", 40, "Updates.")
+_STEPS = flags.DEFINE_integer("steps", 40, "Number of updates.")
 STAGES = ("sample", "grade", "update", "eval", "checkpoint", "sync")
 WARM_UP_STEPS = 2
 
@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
     compiled = int(sum(r.metrics["compiles"] for r in records))
     show(
         f"{config.name}: seconds, {len(records)} steps after {WARM_UP_STEPS} of warm-up",
-        ["stage", "mean a step", "median when it ran", "times", "share", "share without eval"],
+        ["stage", "mean per step", "median when it ran", "times", "share", "share without eval"],
         rows,
         f"{compiled} compilations after warm-up. "
         f"A panel every {config.evaluation.every_steps} steps.",

@@ -1,4 +1,4 @@
-"""Results on the terminal: tables, aims, and how much a number varied."""
+"""Print results on the terminal: tables, aims, and the spread of numbers."""
 
 import os
 import statistics
@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 class Aim(NamedTuple):
-    """What was wanted, what was measured, and whether that is enough."""
+    """An aim, the measured value, and whether the value meets the aim."""
 
     wanted: str
     measured: str
@@ -18,7 +18,7 @@ class Aim(NamedTuple):
 
 
 def show(title: str, columns: list[str], rows: list[list[str]], note: str) -> None:
-    """Print a table and what it rests on."""
+    """Print a table, and a note on how it was measured."""
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="right")
@@ -37,7 +37,7 @@ def show_aims(aims: Sequence[Aim]) -> None:
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
-    """The median, and the least and the greatest where there are several."""
+    """Format the median of some values, with the minimum and maximum if there are several."""
     middle = f"{statistics.median(values):.{digits}f}{unit}"
     if len(values) == 1:
         return middle
@@ -45,5 +45,5 @@ def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
 
 
 def load_average() -> str:
-    """The machine's, over one, five and fifteen minutes."""
+    """Format the machine's load average over one, five and fifteen minutes."""
     return "Load average: " + ", ".join(f"{load:.1f}" for load in os.getloadavg()) + "."

@@ -1,4 +1,4 @@
-"""The peers' train steps: a plain one in torch, and that of TRL's GRPO trainer."""
+"""The peers' train steps: a plain step in torch, and the step of TRL's GRPO trainer."""
 
 import importlib.util
 import tempfile
@@ -12,9 +12,10 @@ from selfreg.algorithms.parts.batch import Batch
 
 
 def torch_update(model: torch.nn.Module, batch: Batch, dtype: str) -> Callable[[], None]:
-    """REINFORCE on the completions' logprobs, clipping and Adam; every row whole, as trainers do.
+    """Return a function that makes one torch update: REINFORCE, gradient clipping and Adam.
 
-    Weights are float32; in bfloat16 layers compute under autocast.
+    Every row contains its whole prompt, as in most trainers. Weights are float32. With bfloat16,
+    layers compute under autocast.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     tokens, answers = _tensors(batch)
@@ -35,14 +36,17 @@ def torch_update(model: torch.nn.Module, batch: Batch, dtype: str) -> Callable[[
 
 
 def has_trl() -> bool:
-    """Whether TRL is installed; the project does not ask for it."""
+    """Return whether TRL is installed. The project does not require it."""
     return importlib.util.find_spec("trl") is not None
 
 
 def trl_update(
     model: torch.nn.Module, batch: Batch, dtype: str, tokenizer: Any
 ) -> Callable[[], None]:
-    """TRL's GRPO loss on the same batch, as its trainer computes it; clipping and Adam as above."""
+    """Return a function that makes one update on TRL's GRPO loss, with gradient clipping and Adam.
+
+    TRL's trainer computes the loss on the same batch.
+    """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -82,7 +86,7 @@ def trl_update(
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whole rows, and their completions."""
+    """Return whole rows (prompt and completion), and the completions."""
     answers = torch.tensor(batch.completion_ids).long()
     prompts = torch.tensor(batch.prompt_ids).long().expand(len(answers), -1)
     return torch.cat([prompts, answers], 1), answers

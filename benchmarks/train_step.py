@@ -1,15 +1,16 @@
-"""The train step beside the same one in torch, in one run: pace, memory, compilation.
+"""Compare the train step with the same step in torch: speed, memory and compilation.
 
     python -m benchmarks.train_step --model=tiny
     python -m benchmarks.train_step --model=random:smollm2 --rounds=2 --lengths=128:96
 
-Same weights, same batch, same lengths, same type: one problem, a group of completions, REINFORCE on
-the completions' logprobs at temperature 0.7, gradient clipping and Adam. torch runs every row
-whole, as trainers do, and keeps logits of completions only. selfreg runs the group's prompt once.
-TRL's GRPO step is a further peer where it is installed. Memory is each side's in a process of its
-own, selfreg's both in one that compiles its programs and in one that finds them on disk, as any but
-a user's first run does. random:NAME takes random weights of a shape that `policy.models.presets`
-knows.
+Both sides use the same weights, batch, lengths and dtype: one problem, a group of completions,
+REINFORCE on the completions' logprobs at temperature 0.7, gradient clipping and Adam. torch runs
+every row with its whole prompt, as most trainers do, but computes logits of completions only.
+selfreg runs the group's prompt once. TRL's GRPO step is another peer if TRL is installed.
+
+Each side's memory is measured in a separate process. For selfreg there are two: one compiles its
+programs, and the other finds them on disk, like every run but a user's first. random:NAME uses
+random weights of a shape in `policy.models.presets`.
 """
 
 import os
@@ -37,7 +38,8 @@ from selfreg.policy.models.policy import count_parameters
 
 PARTS = ("update", "memory", "compile")
 SIDES = ("selfreg", "torch", "trl")
-# glibc keeps of freed memory what chance leaves it. So it gives all back: what is in use counts.
+# glibc keeps a random part of freed memory. These settings make it return all of it, so that only
+# memory in use counts.
 GIVE_BACK = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -45,14 +47,14 @@ GIVE_BACK = {
     "MALLOC_TRIM_THRESHOLD_": "0",
 }
 _MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a folder or random:NAME.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "What layers compute in.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "The layers' dtype.")
 _ROWS = flags.DEFINE_integer("rows", 16, "Completions in the batch.")
 _LENGTHS = flags.DEFINE_list("lengths", ["32:96", "64:64", "128:96"], "PROMPT:COMPLETION tokens.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed runs of each side.")
 _REMAT = flags.DEFINE_enum("remat", "dots", tuple(REMAT), "As config.model.remat.")
 _AT_ONCE = flags.DEFINE_integer("microbatch_rows", 0, "As config.learn.microbatch_rows.", 0)
-_PARTS = flags.DEFINE_list("parts", list(PARTS), "What to measure.")
-_SIDE = flags.DEFINE_enum("side", None, SIDES, "Only make two updates, and print peak memory.")
+_PARTS = flags.DEFINE_list("parts", list(PARTS), "The measurements to make.")
+_SIDE = flags.DEFINE_enum("side", None, SIDES, "Only make two updates and print peak memory.")
 DEPTHS = (4, 32)
 
 
@@ -82,9 +84,9 @@ def _peers() -> tuple[str, ...]:
 
 
 def _side(name: str, prompt: int, completion: int) -> Callable[[], None]:
-    """One update of a side, ready to be repeated."""
+    """Return a function that makes one update of a side."""
     policy, params = named_policy(_MODEL.value, remat=_REMAT.value)
-    # Completions are all alike: there are no wider rows, which would be planned and stay empty.
+    # All completions have the same length, so wider rows would stay empty.
     packing = _packing(completion, (completion,))
     batch = random_batch(policy.config.vocab_size, prompt, completion, _ROWS.value, packing)
     if name == "selfreg":
@@ -115,32 +117,32 @@ def _show_update() -> None:
         f"{_MODEL.value}: update, {_DTYPE.value}, {_ROWS.value} rows, median of {_ROUNDS.value}",
         ["lengths", "peer", "selfreg s", "peer s", "selfreg tok/s", "peer tok/s", "ratio"],
         rows,
-        f"Tokens are prompt + completion of every row. Floor of a plain step: {size:,} parameters "
-        f"x 6 FLOP a token at {ceiling / 1e9:.0f} GFLOP/s (a {MATMUL_SIZE}-square product) = "
-        f"{ceiling / 6 / size:,.0f} tokens/s; sharing the prompt goes below that floor."
-        + ("" if has_trl() else " TRL: not run: not installed."),
+        f"Tokens are prompt + completion of every row. Limit of a plain step: {size:,} parameters "
+        f"x 6 FLOP per token at {ceiling / 1e9:.0f} GFLOP/s (a {MATMUL_SIZE}-square product) = "
+        f"{ceiling / 6 / size:,.0f} tokens/s. Sharing the prompt can exceed that limit."
+        + ("" if has_trl() else " TRL was not run, because it is not installed."),
     )
     show_aims([Aim("at least 1.0x", f"{min(ratios):.2f}x", min(ratios) >= 1)])
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has had.
+    """Return the peak resident memory of this process in bytes.
 
-    Not getrusage's: that is handed on to a child, and would be the benchmark's own.
+    getrusage's value would be wrong, because a child inherits the peak of the benchmark's process.
     """
     status = Path("/proc/self/status").read_text()
     return next(int(row.split()[1]) for row in status.splitlines() if "VmHWM" in row) * 1024
 
 
 class Peak(NamedTuple):
-    """Bytes of a process: before its model was loaded, and at most."""
+    """The resident bytes of a process before it loaded its model, and at its peak."""
 
     before: int
     most: int
 
 
 def _print_peak(name: str) -> None:
-    """Two updates of one side."""
+    """Make two updates of one side, and print the memory before them and at the peak."""
     before = _peak_bytes()
     update = _side(name, *_lengths()[0])
     update()
@@ -149,7 +151,7 @@ def _print_peak(name: str) -> None:
 
 
 def _measured_peaks() -> dict[str, Peak]:
-    """Memory of each side's process."""
+    """Return the memory of each side's process."""
     prompt, completion = _lengths()[0]
     own = [f"--lengths={prompt}:{completion}", f"--rows={_ROWS.value}", f"--model={_MODEL.value}"]
     own += [f"--dtype={_DTYPE.value}", f"--remat={_REMAT.value}"]
@@ -185,8 +187,8 @@ def _show_memory() -> None:
             ]
             for name, peak in peaks.items()
         ],
-        "Peak resident memory, each side in a process of its own whose freed memory goes back at "
-        "once. What the plan says of it: see benchmarks.plan.",
+        "Peak resident memory. Each side runs in a separate process that returns freed memory at "
+        "once. benchmarks.plan compares it with the plan.",
     )  # fmt: skip
     show_aims(
         [
@@ -197,7 +199,7 @@ def _show_memory() -> None:
 
 
 def _show_compile() -> None:
-    """Seconds to compile an update at two depths of the model's width."""
+    """Print the seconds to compile an update at two depths."""
     jax.config.update("jax_enable_compilation_cache", False)
     prompt, completion = _lengths()[0]
     rows = []
@@ -220,7 +222,7 @@ def _show_compile() -> None:
         f"{_MODEL.value}: compiling the update, {_DTYPE.value}",
         ["layers", "trace s", "compile s", "lines of program"],
         [[depth, f"{trace:.1f}", f"{build:.1f}", str(n)] for depth, trace, build, n in rows],
-        "Layers are stacked and scanned: the program is the same at any depth.",
+        "Layers are stacked and scanned, so the program is the same at any depth.",
     )
     (_, *_, short), (_, *_, long) = rows
     show_aims([Aim("no more program at 32 layers", f"{long / short:.2f}x", long <= short)])
@@ -228,5 +230,5 @@ def _show_compile() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # 7B wants most of a GPU
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # 7B needs most of a GPU
     app.run(main)

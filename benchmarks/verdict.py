@@ -1,9 +1,9 @@
-"""What the verdict is worth: false alarms, power, panel sizes; and ten thousand chains in seconds.
+"""Measure the verdict's false alarms, power and panel sizes, and the time for 10,000 chains.
 
     python -m benchmarks.verdict
 
-Panels are made as runs store them: --readings panels of 96 problems x 4 samples select the peak, a
-report panel of 96 x 8 measures peak and end. Needs no GPU and no jax.
+Simulated panels have the form of a run's: --readings panels of 96 problems x 4 samples select the
+peak, and a report panel of 96 x 8 measures peak and end. This needs neither a GPU nor JAX.
 """
 
 import resource
@@ -20,9 +20,9 @@ from selfreg.analysis.power import panel_size, power_of_panel
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.verdict import LEVEL, MARGIN
 
-_CAMPAIGNS = flags.DEFINE_integer("campaigns", 10_000, "Simulated, for each line.")
-_READINGS = flags.DEFINE_integer("readings", 5, "Panels a campaign.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything drawn.")
+_CAMPAIGNS = flags.DEFINE_integer("campaigns", 10_000, "Simulated campaigns for each line.")
+_READINGS = flags.DEFINE_integer("readings", 5, "Panels per campaign.")
+_SEED = flags.DEFINE_integer("seed", 0, "The random seed.")
 PROBLEMS, PANEL_SAMPLES, REPORT_SAMPLES = 96, 4, 8
 POLICIES = (Beta(0.1, 2.0), Beta(0.3, 2.0), Beta(0.5, 2.0))
 DROPS = (0.0, 0.02, 0.05, 0.10, 0.15, 0.20)
@@ -41,11 +41,11 @@ def main(_: list[str]) -> None:
             wanted = f"5% ± 0.5 false, {name}, pass@1 {policy.mean}"
             aims.append(Aim(wanted, f"{share:.2%}", abs(share - LEVEL) <= 0.005))
     show(
-        f"Called collapsed or declined, of {_CAMPAIGNS.value:,} campaigns that stand still",
+        f"Verdicts collapsed or declined, in {_CAMPAIGNS.value:,} campaigns that do not change",
         ["pass@1", "report panel", "own panel, selection accounted for", "own panel, not"],
         false_rows,
-        f"Problems: Beta of concentration 2. {_READINGS.value} panels of {PROBLEMS} x "
-        f"{PANEL_SAMPLES} select the peak; report panel {PROBLEMS} x {REPORT_SAMPLES}, of the "
+        f"Problems' rates are Beta with concentration 2. {_READINGS.value} panels of {PROBLEMS} x "
+        f"{PANEL_SAMPLES} select the peak. The report panel is {PROBLEMS} x {REPORT_SAMPLES}, for "
         "campaigns whose end is not the peak.",
     )
     policy = POLICIES[-1]
@@ -55,14 +55,14 @@ def main(_: list[str]) -> None:
         expected = power_of_panel(drop, PROBLEMS, REPORT_SAMPLES, policy)
         rows.append([f"{drop:.2f}", f"{called / of:.1%}", f"{expected:.1%}", f"{selected:.1%}"])
     show(
-        f"Power: chance that a true drop from {policy.mean} is seen beyond noise",
+        f"Power: probability of detecting a true drop from {policy.mean}",
         ["drop", "report panel", "by power_of_panel", "own panel"],
         rows,
-        "The policy loses the same share on every problem, between the last reading but one and "
-        f"the last. It is called collapsed when the measured drop is {MARGIN:g} or more.",
+        "The policy loses the same fraction on every problem between the last two readings. The "
+        f"verdict is collapsed if the measured drop is {MARGIN:g} or more.",
     )
     show(
-        "Problems that a report panel needs, for a power of 80%",
+        "Problems that a report panel needs for a power of 80%",
         ["drop", *(f"{p.mean}, {n} samples" for p in POLICIES[1:] for n in (4, 8, 16))],
         [
             [f"{drop:.2f}"]
@@ -75,11 +75,14 @@ def main(_: list[str]) -> None:
 
 
 def _called(rng: np.random.Generator, policy: Beta, drop: float) -> tuple[int, int, float, float]:
-    """Simulate campaigns that stand still but for a drop before their last reading.
+    """Simulate campaigns whose policy changes only by a drop before the last reading.
 
     Returns:
-      Those that the report panel calls, of how many that have a peak before the end, and the shares
-      that the selecting panels call with their selection accounted for and not.
+      called: Campaigns with a peak before the end and a significant drop on the report panel.
+      of: Campaigns with a peak before the end.
+      seen: The fraction of campaigns with a significant drop on the selecting panels, if the test
+        accounts for the selection.
+      biased: The same fraction, if it does not.
     """
     count, readings = _CAMPAIGNS.value, _READINGS.value
     share = np.ones((readings, 1))
@@ -108,7 +111,7 @@ def _of(called: int, of: int) -> str:
 
 
 def _time_chains(rng: np.random.Generator) -> list[Aim]:
-    """Ten thousand chains of 10 x 20 steps: seconds, and the process's largest memory."""
+    """Measure the seconds and the process's peak memory for 10,000 chains of 10 x 20 steps."""
     values = rng.binomial(16, 0.2, (10_000, 10, 20)) / 16
     began = time.perf_counter()
     found = chains(values, np.full((10_000, 10), 20))

@@ -1,10 +1,11 @@
-"""Seconds and bytes to hand a policy's weights to SGLang, beside copying as many bytes.
+"""Measure the time to hand a policy's weights to SGLang, relative to copying the same bytes.
 
     python -m benchmarks.weight_sync                            # writing, on this machine
-    python -m benchmarks.weight_sync --url=http://host:30000    # and loading, by a server of it
+    python -m benchmarks.weight_sync --url=http://host:30000    # and loading, by a server
 
-Also what sending only the tensors that changed would save: weights after one update of Adam at a
-small learning rate (each moves by about the rate) are compared with those before, in bfloat16.
+This also estimates the savings from sending only changed tensors. It compares bfloat16 weights
+before and after a simulated Adam update at a small learning rate, which moves each weight by about
+the rate.
 """
 
 import asyncio
@@ -27,10 +28,10 @@ from selfreg.policy.rollout.weight_sync import WeightSync, send
 _MODEL = flags.DEFINE_string(
     "model", "random:Qwen/Qwen2.5-0.5B-Instruct", "As in benchmarks.train_step."
 )
-_FOLDER = flags.DEFINE_string("folder", "/dev/shm", "Where weights are handed over.")
-_URL = flags.DEFINE_string("url", "", "A server of this model; '': writing only.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed runs of each, in turns.", lower_bound=1)
-_LR = flags.DEFINE_float("lr", 1e-6, "Of the update between two syncs.", lower_bound=0)
+_FOLDER = flags.DEFINE_string("folder", "/dev/shm", "The folder for the written weights.")
+_URL = flags.DEFINE_string("url", "", "A server of this model. '': measure writing only.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed runs of each operation.", lower_bound=1)
+_LR = flags.DEFINE_float("lr", 1e-6, "Learning rate of the simulated update.", lower_bound=0)
 
 
 def main(_: list[str]) -> None:
@@ -48,7 +49,7 @@ def main(_: list[str]) -> None:
         ["what", "seconds", "GB/s", "x the floor"],
         rows,
         f"One Adam step at lr {_LR.value:g} changes {changed:.1%} of the bfloat16 weights, in "
-        f"{touched} of {tensors} tensors: sending only tensors that changed saves "
+        f"{touched} of {tensors} tensors. Sending only changed tensors would save "
         f"{1 - touched / tensors:.0%}.",
     )
 
@@ -80,7 +81,7 @@ def _measure(sync: WeightSync, params: object) -> tuple[list[list[str]], int]:
 
 
 def _copy(size: int) -> float:
-    """Seconds to write as many bytes from one buffer into a file of the same folder."""
+    """Return the seconds to write this many bytes from a buffer to a file in the same folder."""
     data = np.zeros(min(size, 1 << 28), np.uint8)
     file = Path(_FOLDER.value) / f"selfreg-floor-{time.monotonic_ns()}"
     started = time.perf_counter()
@@ -101,7 +102,7 @@ async def _load(files: object) -> float:
 
 
 def _changes(params: object) -> tuple[float, int, int]:
-    """The fraction of weights that change, and of how many tensors some do."""
+    """Return the fraction of weights that change, the number of tensors, and how many change."""
     weights = changed = tensors = touched = 0
     for number, leaf in enumerate(jax.tree.leaves(params)):
         signs = jax.random.rademacher(jax.random.key(number), leaf.shape, jnp.float32)

@@ -1,17 +1,17 @@
-"""Where should the control sit: in the update, within a campaign, or between campaigns?
+"""Where should the control act: in the update, within a campaign, or between campaigns?
 
     python -m launch.sweep --config=configs/comparison.py --jobs=2
     python -m selfreg.main --config=configs/comparison.py --config.condition=ROLLBACK
     python -m selfreg.analysis --runs=runs --out=runs
 
-The embedded policy in the collapse-prone setting of configs/tiny.py: 5 campaigns of 20 steps, 5
-seeds. Naive REINFORCE (A0), early stop between campaigns (ES), CARE v2 (A3), the calibrated
-predictor with rollback within campaigns (ROLLBACK), GRPO, and GRPO with early stop. Beside each
-rule that stops early lies EQ: naive chaining with as many updates in each campaign, so that what a
-rule gains by training less is told apart from what it gains by choosing. Peaks are selected on one
-panel (96 problems x 4) and reported on another (96 x 8).
+This trains the embedded policy in the collapse-prone setting of configs/tiny.py, in 5 campaigns of
+20 steps with 5 seeds. The conditions are naive REINFORCE (A0), early stop between campaigns (ES),
+CARE v2 (A3), the calibrated predictor with rollback within campaigns (ROLLBACK), GRPO, and GRPO
+with early stop. Each rule that stops early has a matched condition EQ: naive chaining with the same
+number of updates in each campaign. EQ separates the gain from training less from the gain from
+choosing well. Peaks are selected on one panel (96 problems x 4) and reported on another (96 x 8).
 
-About 1 CPU-minute a chain, 45 chains. docs/log.md has what came out.
+Each of the 45 chains takes about 1 CPU-minute. docs/log.md has the results.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ MATCHED = {"ES": {}, "ROLLBACK": {}, "GRPO+ES": GRPO}
 
 
 def get_config() -> ConfigDict:
-    """What the chains share."""
+    """Return the config that the chains share."""
     config = tiny.get_config()
     config.name = NAME
     config.campaigns = 5
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
 
 
 def sweep() -> tuple[Chain, ...]:
-    """The chains, seed by seed: every condition, then those with equal updates."""
+    """Return the chains by seed: every condition, then those with equal updates."""
     return tuple(chain for seed in SEEDS for chain in _of_seed(seed))
 
 

@@ -1,14 +1,14 @@
-"""A cross-family pilot: does another model rise and collapse too?
+"""A pilot with another model family: does it rise and collapse too?
 
     python -m launch.sweep --config=configs/gemma.py --config.model.path=FOLDER
     python -m launch.sweep --config=configs/gemma.py:tiny
     python -m selfreg.main --config=configs/gemma.py
 
-The paper's (section 7): pass@1 from 0 to .328 near step 15, and 0 at step 20; one seed, unnamed,
-one campaign.
+The paper (section 7): pass@1 rises from 0 to .328 near step 15 and is 0 at step 20, in one campaign
+with one unnamed seed.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 21 GB a device and 0.034 hours
-a chain, one chain; grading and snapshots come on top. FOLDER holds gemma-3-4b-it.
+Planned, not measured, on 8 H100 if every completion reaches its limit: 21 GB per device and 0.034
+hours per chain, one chain. Grading and snapshots take additional time. FOLDER holds gemma-3-4b-it.
 """
 
 from ml_collections import ConfigDict
@@ -18,10 +18,10 @@ from selfreg.run.wave import Chain
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """What the chains share; variants: gemma, tiny."""
+    """Return the config that the chains share. Variants: gemma, tiny."""
     return paper.configure("gemma", variant, scales=("gemma",), campaigns=1, tiny_steps=20)
 
 
 def sweep(variant: str = "") -> tuple[Chain, ...]:
-    """The wave's chains."""
+    """Return the wave's chains."""
     return paper.chains("gemma", variant, ("A0",), (7,), scales=("gemma",))

@@ -1,17 +1,19 @@
-"""What the paper's waves have in common: models, seeds, the protocol, and its tiny stand-in.
+"""The common parts of the paper's waves: models, seeds, the protocol, and its tiny variant.
 
-The paper (sections 5.1, 5.6 and appendices F and H) names 16 samples of one problem a step,
-temperature 0.7, lr 1e-6, no KL, rewards {0, 1}, 50 training and 30 held-out problems a campaign,
-and for GRPO centered scores, no importance ratio and 4 alternatives a token. It leaves open, and
-this file chooses: Adam's moments and clipping, how tokens are weighed, the prompt, the lengths, the
-precision, whether centered scores are divided by the group's spread ("normalized", says the text;
-the override string only centers), and which problems. Its own are 70,000 from SPOJ and Codeforces;
-here they are HumanEval's, and for C++ the procedural ones.
+The paper (sections 5.1, 5.6 and appendices F and H) specifies 16 samples of one problem per step,
+temperature 0.7, lr 1e-6, no KL, rewards {0, 1}, and 50 training and 30 held-out problems per
+campaign. For GRPO it specifies centered scores, no importance ratio and 4 alternatives per token.
 
-Every wave also has a variant `tiny`: the same chains, conditions, seeds and shared campaigns, with
-the embedded policy, procedural problems, the collapse-prone setting of configs/tiny.py, and so few
-steps and so small panels that a whole wave takes minutes on 2 CPU cores. It shows that a wave runs,
-not what the paper measured.
+The paper leaves the following open, and this file chooses: Adam's moments and clipping, the weights
+of tokens, the prompt, the lengths, the precision and the problems. It is also open whether centered
+scores are divided by the group's standard deviation: the text says "normalized", but the override
+string only centers. The paper's 70,000 problems are from SPOJ and Codeforces. Here they are
+HumanEval's, and for C++ the procedural ones.
+
+Every wave also has a variant `tiny` with the same chains, conditions, seeds and shared campaigns.
+It uses the embedded policy, procedural problems and the collapse-prone setting of configs/tiny.py.
+Its steps are so few and its panels so small that a whole wave takes minutes on 2 CPU cores. It
+shows that a wave runs, but does not reproduce the paper's measurements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ MODELS = {
 FIVE_SEEDS, THREE_SEEDS = (7, 11, 17, 23, 42), (17, 23, 42)
 TINY = "tiny"
 CPP = {"problems.train": "procedural:cpp_train", "problems.held_out": "procedural:cpp"}
-# Panels of the paper's other languages, for Tables 14 and 15.
+# Panels of the paper's other languages for Tables 14 and 15.
 CPP_PANEL, OOD_PANEL = "cpp=procedural:cpp", "ood=procedural:ood"
 
 
@@ -44,18 +46,18 @@ def configure(
     steps: int = 20,
     tiny_steps: int = 6,
 ) -> ConfigDict:
-    """The config that the chains of a wave share.
+    """Return the config that the chains of a wave share.
 
     Args:
-      wave: For config.name.
+      wave: The wave's name, for config.name.
       variant: One of `scales`, "" for the first of them, or "tiny".
       scales: Keys of MODELS.
-      campaigns: In a chain.
-      steps: Updates a campaign.
-      tiny_steps: The same for the variant `tiny`.
+      campaigns: The number of campaigns in a chain.
+      steps: The number of updates per campaign.
+      tiny_steps: The number of updates per campaign in the variant `tiny`.
 
     Raises:
-      ValueError: An unknown variant.
+      ValueError: The variant is unknown.
     """
     allowed = (*scales, TINY)
     if variant and variant not in allowed:
@@ -100,13 +102,13 @@ def _make_tiny(config: ConfigDict, steps: int) -> None:
 
 
 def use_grpo(config: ConfigDict) -> None:
-    """Set the update rule of appendix H."""
+    """Set the update rule of the paper's appendix H."""
     config.learn.algorithm = "grpo"
     config.rollout.num_alter_tokens = 4
 
 
 def name_of(wave: str, variant: str, scales: Sequence[str] = ("7b",), scale: str = "") -> str:
-    """config.name: the wave, its scale where there are several, and whether it is tiny."""
+    """Return config.name: the wave, its scale if there are several, and "tiny" for that variant."""
     parts = [wave]
     if len(scales) > 1 and (scale or variant != TINY):
         parts.append(scale or variant)
@@ -124,18 +126,18 @@ def chains(
     changes: Mapping[str, Any] | None = None,
     sharing: Sequence[str] = (),
 ) -> tuple[Chain, ...]:
-    """Chains of every scale, condition and seed.
+    """Return a chain for every scale, condition and seed.
 
     Args:
       wave: As in `configure`.
-      variant: As in `configure`; "" and "tiny": all scales.
-      conditions: Their conditions.
-      seeds: Their seeds.
+      variant: As in `configure`. "" and "tiny" give all scales.
+      conditions: The chains' conditions.
+      seeds: The chains' seeds.
       scales: As in `configure`.
-      suffix: Added to the names.
-      changes: More keys that they set.
-      sharing: The conditions that take their first campaign from the first condition's chain of
-        the same scale and seed.
+      suffix: A suffix of the chains' names.
+      changes: Additional keys that the chains set.
+      sharing: Conditions that take their first campaign from the first condition's chain of the
+        same scale and seed.
     """
     made = []
     for scale in scales if variant in ("", TINY) else (variant,):

@@ -1,10 +1,11 @@
-"""A real LM on a CPU: does SmolLM2-135M-Instruct rise on easy problems, and does it stay up?
+"""A real LM on a CPU: does SmolLM2-135M-Instruct improve on easy problems, and does that last?
 
     make smollm2
     python -m selfreg.main --config=configs/smollm2.py --config.condition=ES --config.campaigns=3
 
-One 20-step campaign on 66 one-function Python problems that ship with the package, in chat form,
-with the model's own tokenizer; panels of 32 others each. Base pass@1 is about .39.
+The run is one 20-step campaign on 66 single-function Python problems from the package, in chat
+format with the model's own tokenizer. Each panel has 32 other problems. The base model's pass@1 is
+about .39.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from selfreg.run.config import default
 
 
 def get_config() -> ConfigDict:
-    """The whole config."""
+    """Return the whole config."""
     config = default()
     config.name = "smollm2"
     config.campaigns = 1

@@ -4,13 +4,14 @@
     python -m launch.sweep --config=configs/table1.py:tiny
     python -m selfreg.main --config=configs/table1.py --config.learn.kl_coef=0.05
 
-The paper's (table 1), ends of three 50-step campaigns: .06 .75 .22 without KL, .07 .10 .08 with
-0.05, .00 .06 .00 with 0.01, 0.02, 0.03 by campaign. The penalty's anchor is each campaign's start,
-as in the paper; `--config.learn.kl_reference=base` is the other choice. One chain each, their seed
-unnamed.
+The paper (table 1) gives pass@1 at the ends of three 50-step campaigns: .06 .75 .22 without KL,
+.07 .10 .08 with weight 0.05, and .00 .06 .00 with weights 0.01, 0.02 and 0.03 by campaign. It ran
+one chain each, with an unnamed seed. As in the paper, the penalty's reference is each campaign's
+start. `--config.learn.kl_reference=base` is the alternative.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.41 hours a
-chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
+Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.41
+hours per chain, three chains. Grading and snapshots take additional time. FOLDER holds
+Qwen2.5-7B-Instruct.
 """
 
 from typing import Any
@@ -28,12 +29,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """What the chains share; variants: 7b, tiny."""
+    """Return the config that the chains share. Variants: 7b, tiny."""
     return paper.configure("table1", variant, campaigns=3, steps=50, tiny_steps=12)
 
 
 def sweep(variant: str = "") -> tuple[Chain, ...]:
-    """The wave's chains: no KL, a constant weight, and one that grows by campaign."""
+    """Return the wave's chains: no KL, a constant weight, and one that grows by campaign."""
     return tuple(
         chain
         for word, changes in VARIANTS.items()

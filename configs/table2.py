@@ -1,14 +1,15 @@
-"""Table 2: which checkpoint of figure 1's run can training go on from?
+"""Table 2: from which checkpoints of figure 1's run can training continue?
 
     python -m launch.sweep --config=configs/table2.py --config.model.path=FOLDER
     python -m launch.sweep --config=configs/table2.py:tiny
     python -m selfreg.main --config=configs/table2.py --config.init_checkpoint=RUN_FOLDER:0.50
 
-The paper's (table 2), start and end of 20 more steps: .63 to .81 from step 50, .31 to .77 from step
-100, .41 to .00 from step 150. Run fig1 first: its chain keeps these steps.
+The paper (table 2) gives pass@1 before and after 20 more steps: .63 to .81 from step 50, .31 to .77
+from step 100, and .41 to .00 from step 150. Run fig1 first, because its chain keeps these steps.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.06 hours a
-chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
+Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.06
+hours per chain, three chains. Grading and snapshots take additional time. FOLDER holds
+Qwen2.5-7B-Instruct.
 """
 
 from ml_collections import ConfigDict
@@ -20,12 +21,12 @@ STEPS = (50, 100, 150)
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """What the chains share; variants: 7b, tiny."""
+    """Return the config that the chains share. Variants: 7b, tiny."""
     return paper.configure("table2", variant, campaigns=1, steps=20, tiny_steps=20)
 
 
 def sweep(variant: str = "") -> tuple[Chain, ...]:
-    """The wave's chains; fig1's of the same variant comes first."""
+    """Return the wave's chains, which need fig1's chain of the same variant."""
     name = paper.name_of("table2", variant or "7b")
     source = place_of(paper.name_of("fig1", variant or "7b"), "A0", 7)
     own = paper.TINY if variant == paper.TINY else ""

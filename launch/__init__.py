@@ -1,1 +1,1 @@
-"""Fanning a wave out: which chains there are, and running them here or on SLURM."""
+"""Launch a wave: list its chains, and run them on this machine or on SLURM."""

@@ -1,4 +1,4 @@
-"""What a chain costs: measured where it has run, else planned."""
+"""The cost of a chain: measured if it has finished, and planned otherwise."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from selfreg.run.standing import State, measured_s, read_standing
 
 
 def costs(jobs: Sequence[Job], devices: str) -> list[tuple[float, bool]]:
-    """Seconds of each chain, and whether they were measured.
+    """Return each chain's seconds, and whether they were measured.
 
     Args:
       jobs: The chains.
-      devices: As selfreg.plan's --devices, for those that have not finished.
+      devices: The devices for planned costs, in the form of selfreg.plan's --devices.
 
     Raises:
-      ValueError: The devices are not known, or the planner cannot read a config.
+      ValueError: The devices are unknown, or the planner cannot read a config.
     """
     planned: dict[str, float] = {}
     found = []
@@ -32,13 +32,13 @@ def costs(jobs: Sequence[Job], devices: str) -> list[tuple[float, bool]]:
 
 
 def words(seconds: float, measured: bool) -> str:
-    """For a table."""
+    """Format a chain's cost for a table."""
     return f"{clock(seconds)} {'measured' if measured else 'planned'}"
 
 
 def _plan(job: Job, devices: str) -> float:
-    """Seconds of the chain by the planner, on the config's own mesh or the best that fits."""
-    # Only now: they load jax.
+    """Return the planned seconds of a chain, on the config's own mesh or the best that fits."""
+    # Import late, because these load jax.
     from selfreg.cli.plan.devices import DEVICES, parse_devices
     from selfreg.cli.plan.fit import Place, fit
     from selfreg.cli.plan.job import make_job

@@ -1,4 +1,4 @@
-"""A config file and a command line as chains to run: where each lies, its command, its needs."""
+"""Turn a config file and a command line into chains to run: folders, commands, dependencies."""
 
 import importlib.util
 import itertools
@@ -26,12 +26,12 @@ class Job:
     """One chain to run.
 
     Attributes:
-      chain: What it is.
+      chain: The chain's description.
       folder: Its run folder.
-      arguments: Of selfreg.main.
-      config: The resolved config that they give.
-      needs_first_campaign: The run folder whose first campaign must have ended before it begins.
-      needs: The run folder that must have finished.
+      arguments: Its arguments of selfreg.main.
+      config: The resolved config that the arguments give.
+      needs_first_campaign: The run folder whose first campaign must end before this chain begins.
+      needs: The run folder that must finish before this chain begins.
     """
 
     chain: Chain
@@ -43,12 +43,12 @@ class Job:
 
     @property
     def source(self) -> Path | None:
-        """The run that it waits for."""
+        """The run folder that the chain waits for, or None."""
         return self.needs_first_campaign or self.needs
 
     @property
     def is_ready(self) -> bool:
-        """Whether what it needs of another run is there."""
+        """Whether the results that it needs from another run exist."""
         if self.needs_first_campaign:
             return bool(rundir.read_lines(self.needs_first_campaign / rundir.CAMPAIGNS))
         return self.needs is None or read_standing(self.needs).state is State.FINISHED
@@ -57,18 +57,18 @@ class Job:
 def make_jobs(
     config: str, sweeps: Sequence[str], settings: Sequence[str], runs: Path
 ) -> tuple[Job, ...]:
-    """Every chain of a config file, resolved and checked against what is on the disk.
+    """Return every chain of a config file, resolved and checked against existing run folders.
 
     Args:
       config: FILE.py or FILE.py:VARIANT.
-      sweeps: Each KEY=VALUE,VALUE,...: their product, over the config as it stands, in place of the
-        file's own sweep().
-      settings: Each --config.KEY=VALUE, for all chains.
+      sweeps: Each is KEY=VALUE,VALUE,... Their product over the config replaces the file's own
+        sweep().
+      settings: Each is --config.KEY=VALUE, for all chains.
       runs: The folder of all runs.
 
     Raises:
-      ValueError: There is no such file, variant or key, a value cannot be, or a run folder holds
-        another config.
+      ValueError: The file, the variant or a key does not exist, a value is not allowed, or a run
+        folder holds another config.
     """
     file, _, variant = config.partition(":")
     set_keys = [setting.partition("=")[0].removeprefix("--config.") for setting in settings]
@@ -76,7 +76,8 @@ def make_jobs(
     fixed = sorted(set(set_keys) & set(_IDENTITY))
     if fixed:
         raise ValueError(
-            f"--config.{fixed[0]} is what tells chains apart: use --sweep={fixed[0]}=VALUE"
+            f"--config.{fixed[0]} identifies chains, so it cannot be the same for all: use "
+            f"--sweep={fixed[0]}=VALUE"
         )
     module = _load(file)
     if sweeps or not hasattr(module, "sweep"):
@@ -93,14 +94,14 @@ def make_jobs(
 def _load(file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if not Path(file).is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"--config={file}: there is no such config file")
+        raise ValueError(f"--config={file}: no such config file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def _product(base: FrozenConfigDict, variant: str, sweeps: Sequence[str]) -> Iterable[Chain]:
-    """A chain for every combination of the swept keys' values."""
+    """Yield a chain for every combination of the swept keys' values."""
     keys, values = [], []
     for sweep in sweeps:
         key, equals, words = sweep.partition("=")
@@ -121,7 +122,7 @@ def _product(base: FrozenConfigDict, variant: str, sweeps: Sequence[str]) -> Ite
 
 
 def _split(words: str) -> list[str]:
-    """At commas outside of parentheses."""
+    """Split at commas outside parentheses."""
     parts, depth = [""], 0
     for letter in words:
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -160,13 +161,13 @@ def _job(chain: Chain, file: str, settings: Sequence[str], runs: Path) -> Job:
 
 
 def _resolved(arguments: Sequence[str]) -> FrozenConfigDict:
-    """The config that selfreg.main makes of these arguments.
+    """Return the config that selfreg.main makes from these arguments.
 
     Raises:
-      ValueError: A value cannot be.
+      ValueError: A value is not allowed.
     """
     values = flags.FlagValues()
-    # Without sys_argv the keys of this process's own command line would be set.
+    # Without sys_argv, ml_collections would set the keys of this process's own command line.
     words = ["selfreg.main", *arguments]
     holder = config_flags.DEFINE_config_file(
         "config", flag_values=values, lock_config=True, sys_argv=words

@@ -1,4 +1,4 @@
-"""Chains in parallel on this machine, each a process."""
+"""Run chains in parallel on this machine, each in its own process."""
 
 import signal
 import time
@@ -10,27 +10,28 @@ from selfreg.run import interrupt
 from selfreg.run.standing import State, read_standing
 
 _PAUSE_S = 0.5
-_SHOW_S = 2.0  # run folders are read anew each time
+_SHOW_S = 2.0  # showing reads all run folders again, so not too often
 _GRACE_S = 120.0
 
 
 def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None:
-    """Run chains until all have ended, each as soon as what it needs is there and a slot is free.
+    """Run chains until all have ended. Each starts once its needs are met and a slot is free.
 
-    A chain that has finished is not started. One whose source can no longer come is left.
+    Finished chains are not started again. Chains whose source has failed are not started.
 
     Args:
-      jobs: The chains, those first that should begin first.
-      slots: How many run at a time.
-      show: Called every two seconds, and at the end.
+      jobs: The chains, in the order in which they should start.
+      slots: The number of chains that run at a time.
+      show: Called every two seconds and at the end.
 
     Raises:
-      KeyboardInterrupt: Ctrl-C, once all processes have ended.
+      KeyboardInterrupt: Ctrl-C was pressed. It is raised once all processes have ended.
     """
     waiting = [job for job in jobs if read_standing(job.folder).state is not State.FINISHED]
     running: list[ChainProcess] = []
     shown = -_SHOW_S
-    # Raised while a process is started, Ctrl-C would leave it to go on, known to nobody.
+    # If Ctrl-C raised an exception while a process is being started, that process would go on
+    # running without being tracked.
     interrupt.watch(at_once=False)
     try:
         while waiting or running:
@@ -54,7 +55,7 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
 
 
 def _stop(processes: Sequence[ChainProcess]) -> None:
-    """Ask all to end, as Ctrl-C does; a second Ctrl-C, or no answer, kills."""
+    """Send SIGINT to all processes. Kill them after a grace period or a second Ctrl-C."""
     for chain in processes:
         chain.process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _GRACE_S

@@ -1,4 +1,4 @@
-"""One chain as a process, its output and its end kept in the run folder's launch log."""
+"""Run one chain as a process, and record its output and exit code in its launch log."""
 
 import fcntl
 import subprocess
@@ -18,20 +18,22 @@ class ChainProcess:
     def __init__(
         self, arguments: Sequence[str], folder: Path, log: str = LOG, *, own_session: bool = True
     ):
-        """Start it.
+        """Start the chain.
 
         Args:
-          arguments: Of selfreg.main.
-          folder: Its run folder.
-          log: The name of its launch log there.
-          own_session: Ctrl-C at the terminal, and what SLURM sends to a job, does not reach it.
+          arguments: The arguments of selfreg.main.
+          folder: The chain's run folder.
+          log: The name of the launch log in the run folder.
+          own_session: Start a session of its own, which neither Ctrl-C at the terminal nor signals
+            from SLURM reach.
         """
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "selfreg.main", *arguments]
         self._log, self._since = folder / log, time.monotonic()
         with self._log.open("ab") as opened:
-            # The chain inherits the lock, for standing.is_running. Where another has it, that is a
-            # reader, or the chain of an earlier launch, beside which this one will not run.
+            # The chain inherits the lock, by which standing.is_running recognizes it. If another
+            # process holds the lock, it is a reader, or the chain of an earlier launch. In the
+            # latter case the new chain refuses to run.
             with suppress(BlockingIOError):
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             opened.write(f"{BEGUN}{join(command)}\n".encode())
@@ -42,7 +44,7 @@ class ChainProcess:
             )  # fmt: skip
 
     def ended(self) -> int | None:
-        """Its exit code once it has ended, which is then in the log; None: it goes on."""
+        """Return the exit code and log it if the chain has ended. Return None if it still runs."""
         code = self.process.poll()
         if code is not None:
             with self._log.open("ab") as opened:
@@ -51,7 +53,7 @@ class ChainProcess:
         return code
 
     def wait(self) -> int:
-        """Its exit code, when it ends."""
+        """Wait for the chain to end, log its exit code, and return it."""
         self.process.wait()
         code = self.ended()
         assert code is not None

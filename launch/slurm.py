@@ -1,4 +1,4 @@
-"""Chains as SLURM array jobs, through submitit: queued again when preempted or out of time."""
+"""Run chains as SLURM array jobs with submitit. Preempted or timed-out jobs are queued again."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from launch.jobs import Job
 from launch.process import ChainProcess
 from selfreg.run.standing import LOG, State, read_standing
 
-FOLDER = ".slurm"  # below the folder of all runs: submitit's scripts and logs
+FOLDER = ".slurm"  # submitit's scripts and logs, in the folder of all runs
 _DAY_MIN = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a node runs of one chain; pickled by submitit."""
+    """The work of one node on one chain. submitit pickles it."""
 
     arguments: tuple[str, ...]
     folder: Path
@@ -25,18 +25,18 @@ class Task:
         """Run the chain to its end.
 
         Raises:
-          RuntimeError: It failed, for SLURM to know.
+          RuntimeError: The chain failed, which marks the SLURM job as failed.
         """
         rank = int(os.environ.get("SLURM_PROCID", "0"))
         log = LOG if rank == 0 else f"chain.{rank}.log"
-        # In this session, or SLURM would leave it behind when it takes the node.
+        # Without a session of its own, so that SLURM ends it when it takes the node.
         code = ChainProcess(self.arguments, self.folder, log, own_session=False).wait()
         if code:
             raise RuntimeError(f"exit code {code}: see {self.folder / log}")
         return code
 
     def checkpoint(self) -> Any:
-        """What submitit queues instead when SLURM takes the node: the same, which resumes."""
+        """Return what submitit queues when SLURM takes the node: the same task, which resumes."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -45,14 +45,14 @@ class Task:
 def submit(
     jobs: Sequence[Job], runs: Path, options: Mapping[str, Any], slots: int, cluster: str = "slurm"
 ) -> list[Any]:
-    """Queue every chain that has not finished: one array, and a second one of those that wait.
+    """Queue every unfinished chain: one array of ready chains, and one of those that must wait.
 
     Args:
       jobs: The chains.
-      runs: The folder of all runs, which all nodes see.
-      options: Of submitit's executor, such as slurm_partition, nodes or timeout_min.
-      slots: Chains that run at a time.
-      cluster: submitit's name of where to run; "debug" and "local" need no SLURM.
+      runs: The folder of all runs, on a file system that all nodes share.
+      options: Options of submitit's executor, such as slurm_partition, nodes or timeout_min.
+      slots: The number of chains that run at a time.
+      cluster: submitit's name of the cluster. "debug" and "local" need no SLURM.
 
     Returns:
       submitit's jobs.
@@ -76,7 +76,8 @@ def submit(
             "name": "selfreg", "timeout_min": _DAY_MIN, "slurm_array_parallelism": slots, **options,
         }  # fmt: skip
         if number and submitted:
-            # Whether the chains before did well or not: one whose source is missing says so.
+            # afterany starts them even if the first array failed. A chain whose source is missing
+            # then reports that.
             before = submitted[0].job_id.partition("_")[0]
             own["slurm_additional_parameters"] = {"dependency": f"afterany:{before}"}
         executor.update_parameters(**own)

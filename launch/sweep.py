@@ -1,4 +1,4 @@
-r"""Run every chain of a wave, or of a sweep over any config: first what it costs, then all of it.
+r"""Print what a wave costs, and run all its chains, or those of a sweep over any config.
 
     python -m launch.sweep --config=configs/w17.py --dry_run              # chains, commands, cost
     python -m launch.sweep --config=configs/w17.py:tiny --jobs=2
@@ -6,12 +6,13 @@ r"""Run every chain of a wave, or of a sweep over any config: first what it cost
     python -m launch.sweep --config=configs/w17.py:7b --config.model.path=FOLDER --devices=8xH100 \
         --slurm --slurm_options=slurm_partition=gpu,gpus_per_node=8,timeout_min=720
 
-The same command again skips chains that have finished and goes on with the others where they were.
-A chain that takes its first campaign, or its policy, from another waits for that. Ctrl-C stops all.
---config.KEY=VALUE sets a key of every chain; each chain's output is chain.log in its run folder.
+Running the same command again skips finished chains and resumes the others. A chain that takes its
+first campaign or its policy from another chain waits for it. Ctrl-C stops all chains.
+--config.KEY=VALUE sets a key of every chain. Each chain writes its output to chain.log in its run
+folder.
 
-Under SLURM, chains are array jobs that are queued again when preempted; with nodes=2 each is one
-run over two nodes. `python -m selfreg.status --runs=runs --live` shows how they stand.
+Under SLURM, chains are array jobs, which are queued again when preempted. With nodes=2, each chain
+is one run over two nodes. `python -m selfreg.status --runs=runs --live` shows their state.
 """
 
 import sys
@@ -33,13 +34,15 @@ from selfreg.run.progress import clock
 from selfreg.run.standing import State, read_standing, table, wide_console
 
 _CONFIG = flags.DEFINE_string("config", None, "A config file, such as configs/w17.py:tiny.")
-_SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=VALUE,VALUE; several: their product.")
+_SWEEP = flags.DEFINE_multi_string(
+    "sweep", [], "KEY=VALUE,VALUE. Several sweeps give the product of their values."
+)
 _RUNS = flags.DEFINE_string("runs", "runs", "The folder of all runs.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Chains that run at a time.", lower_bound=1)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print.")
-_DEVICES = flags.DEFINE_string("devices", "1xCPU", "What a chain runs on, for its planned cost.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "The number of chains to run at a time.", lower_bound=1)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the chains without running them.")
+_DEVICES = flags.DEFINE_string("devices", "1xCPU", "The devices for a chain's planned cost.")
 _SLURM = flags.DEFINE_bool("slurm", False, "Queue the chains on SLURM.")
-_OPTIONS = flags.DEFINE_list("slurm_options", [], "NAME=VALUE of submitit's executor.")
+_OPTIONS = flags.DEFINE_list("slurm_options", [], "NAME=VALUE options of submitit's executor.")
 _SETTING = "--config."
 
 
@@ -56,7 +59,10 @@ def main(arguments: list[str]) -> None:
             return
         if _SLURM.value:
             queued = submit(jobs, runs, _options(), _JOBS.value)
-            print(f"queued {len(queued)}; python -m selfreg.status --runs={runs} --live")
+            print(
+                f"queued {len(queued)} chains. To follow them, run: "
+                f"python -m selfreg.status --runs={runs} --live"
+            )
             return
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)
@@ -65,13 +71,13 @@ def main(arguments: list[str]) -> None:
             show = _board(jobs, live) if console.is_terminal else _lines(jobs)
             run_local(jobs, _JOBS.value, show)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where the chains were", file=sys.stderr)
+        print("stopped. Run the same command to resume the chains", file=sys.stderr)
         sys.exit(130)
     sys.exit(_tell(console, jobs))
 
 
 def _announce(console: Console, jobs: Sequence[Job], runs: Path) -> None:
-    """The chains, their cost, and the commands of those that are left."""
+    """Print the chains, their cost, and the commands of the unfinished ones."""
     found = costs(jobs, _DEVICES.value)
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("chain", "state", "cost", "first"):
@@ -88,10 +94,10 @@ def _announce(console: Console, jobs: Sequence[Job], runs: Path) -> None:
         )
     total = sum(
         seconds for job, (seconds, _) in zip(jobs, found, strict=True) if job in left
-    )  # planned: a chain that was begun counts whole
+    )  # a chain that has already started counts in full
     console.print(
-        f"{len(jobs)} chains, {len(jobs) - len(left)} finished; those left take {clock(total)} one "
-        f"after the other on {_DEVICES.value} each, as planned: grading and snapshots come on top",
+        f"{len(jobs)} chains, {len(jobs) - len(left)} finished. The planned time of the others is "
+        f"{clock(total)} one after another on {_DEVICES.value}, plus grading and snapshots",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
 
@@ -101,7 +107,7 @@ def _kind(job: Job) -> str:
 
 
 def _board(jobs: Sequence[Job], live: Live) -> Callable[[], None]:
-    """Shows what runs and what has failed, and counts the rest."""
+    """Return a function that shows running and failed chains, and counts finished ones."""
 
     def show() -> None:
         standings = [read_standing(job.folder) for job in jobs]
@@ -114,7 +120,7 @@ def _board(jobs: Sequence[Job], live: Live) -> Callable[[], None]:
 
 
 def _lines(jobs: Sequence[Job]) -> Callable[[], None]:
-    """Says when a chain's state changes, for where there is no terminal."""
+    """Return a function that prints each change of a chain's state, for use without a terminal."""
     states = {job.folder: read_standing(job.folder).state for job in jobs}
 
     def show() -> None:
@@ -128,7 +134,7 @@ def _lines(jobs: Sequence[Job]) -> Callable[[], None]:
 
 
 def _tell(console: Console, jobs: Sequence[Job]) -> int:
-    """Say how all of it ended, and the exit code for that."""
+    """Print how all chains ended, and return the exit code."""
     console.print(table([read_standing(job.folder) for job in jobs]))
     left = [job for job in jobs if read_standing(job.folder).state is not State.FINISHED]
     for job in left:
@@ -138,12 +144,12 @@ def _tell(console: Console, jobs: Sequence[Job]) -> int:
         else:
             print(f"{job.folder} {standing.state}: {standing.error}", file=sys.stderr)
     if left:
-        print("the same command runs these again, from where they were", file=sys.stderr)
+        print("run the same command to resume these chains", file=sys.stderr)
     return 1 if left else 0
 
 
 def _options() -> dict[str, int | str]:
-    """What --slurm_options says, whole numbers as such."""
+    """Parse --slurm_options, and convert whole numbers to int."""
     named = {}
     for option in _OPTIONS.value:
         name, equals, value = option.partition("=")
@@ -154,7 +160,7 @@ def _options() -> dict[str, int | str]:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parse flags; --config.KEY=VALUE is left for the chains."""
+    """Parse flags, and leave --config.KEY=VALUE for the chains."""
     if any(argument in ("--help", "-help", "-h") for argument in arguments):
         print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
         sys.exit(0)
@@ -162,7 +168,7 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         left = flags.FLAGS([a for a in arguments if not a.startswith(_SETTING)])
         if len(left) > 1:
-            raise ValueError(f"{left[1]!r} is no flag: --help lists them")
+            raise ValueError(f"{left[1]!r} is not a flag: --help lists the flags")
     except (flags.Error, ValueError) as error:
         fail(error)
     return [*left, *settings]

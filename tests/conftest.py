@@ -12,11 +12,13 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# A fifteenth of a worker's time would go by looking for garbage among libraries and programs.
+# With the default thresholds, garbage collection over large libraries and programs would take a
+# fifteenth of a worker's time.
 gc.set_threshold(100_000, 20, 100)
 
-# What one test has compiled the others read, in whatever process: compiling is most of their time.
-# Workers, and what tests start, find it in the environment; this process has read its own already.
+# Tests share compiled programs across processes, because compiling takes most of their time.
+# Workers and subprocesses read the folder from the environment. This process has already read its
+# own, so set it in jax.config too.
 CACHE_KEY = "JAX_COMPILATION_CACHE_DIR"
 IS_FIRST = CACHE_KEY not in os.environ
 if IS_FIRST:
@@ -24,7 +26,7 @@ if IS_FIRST:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 jax.config.update("jax_compilation_cache_dir", os.environ[CACHE_KEY])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-# Compiling is still most of the time: what runs for seconds need not be optimized for minutes.
+# Compiling still takes most of the time, so skip optimizations that pay off only in long runs.
 QUICK_COMPILING = " ".join([
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
@@ -32,22 +34,23 @@ QUICK_COMPILING = " ".join([
     *(["--xla_cpu_use_fusion_emitters=false"] if jax.__version_info__ < (0, 11) else []),
 ])  # fmt: skip
 os.environ["XLA_FLAGS"] = QUICK_COMPILING
-# A thread for each worker of `make test`: more would mostly spin, waiting for their turn.
+# One thread for each worker of `make test`. More threads would mostly spin while they wait.
 os.environ["NPROC"] = "1"
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays."""
+    """Exclude imported modules from garbage collection."""
     gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
-    """Leave nothing behind."""
+    """Remove the cache."""
     if IS_FIRST:
         shutil.rmtree(os.environ[CACHE_KEY], ignore_errors=True)
 
 
-# Minutes each. A file is one worker's (make test), so that what its tests share is made once.
+# Files that take minutes. One worker runs all tests of a file (make test), so that shared fixtures
+# are made once.
 LONG = (
     "test_resume", "test_distributed", "test_mesh", "test_lineage", "test_sglang_real",
     "test_chain", "test_launch", "test_notebooks", "test_attacks", "test_restore",
@@ -55,16 +58,16 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no worker ends alone with one."""
+    """Run long files first, so that no worker is left with one at the end."""
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session")
 def eight_devices() -> dict[str, str]:
-    """The environment of a process in which jax sees eight devices."""
-    # Devices that meet in a collective hold a thread each, and jax 0.11 lets one device wait in two
-    # at once: with XLA's own eight threads they can wait for each other for ever. On a busy machine
-    # they are merely late, and XLA would kill the process after 40 s.
+    """The environment of a process in which JAX sees eight devices."""
+    # Each device in a collective holds a thread. With jax 0.11 a device can wait in two collectives
+    # at once, so XLA's default of eight threads can deadlock. NPROC=32 prevents that. On a busy
+    # machine devices are only late, but by default XLA would kill the process after 40 s.
     flags = (
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_collective_call_terminate_timeout_seconds=300",
@@ -75,10 +78,10 @@ def eight_devices() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def on_eight_devices(eight_devices: dict[str, str]) -> Callable[..., str]:
-    """Run a program in a process in which jax sees eight devices, and return what it prints."""
+    """Run a program in a process in which JAX sees eight devices, and return what it prints."""
 
     def run(program: str, *arguments: object, **environment: str) -> str:
-        # As trainers do; torch takes seconds to load.
+        # Like trainers, leave torch out, because it takes seconds to load.
         start = "from selfreg.cli.command import leave_torch_out; leave_torch_out()\n"
         command = [sys.executable, "-c", start + textwrap.dedent(program), *map(str, arguments)]
         done = subprocess.run(

@@ -2,11 +2,11 @@
 
     echo POINT:NTH --workdir=FOLDER | python tests/killed_run.py <flags of selfreg.main>
 
-Points come on stdin, one a line, and behind each the flags of its run alone: `none` runs to the
-end, and `interrupted` sends SIGINT instead. They are reached from outside, by wrapping what the run
-calls, so that nothing in the package knows of them. Each run is a process forked once the libraries
-are loaded, before jax has begun to work; its exit code is printed as a line, and what it prints
-goes to stderr.
+Points come on stdin, one per line, each followed by the flags of its run only. `none` runs to the
+end, and `interrupted` sends SIGINT instead. Points are implemented by wrapping functions that the
+run calls, so the package contains no code for them. Each run is a process, forked once the
+libraries are loaded and before JAX starts to work. Its exit code is printed as a line, and its
+output goes to stderr.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from selfreg.cli import main  # noqa: TID251 this is a command too
 from selfreg.cli.command import leave_torch_out
 from selfreg.data.problems import load_problems
 
-SOURCE = "procedural:main"  # made sooner than train; its panels are held out of itself
+SOURCE = "procedural:main"  # faster to make than train; its panels are held out of itself
 
 
 def die() -> None:
@@ -67,7 +67,7 @@ def torn(file: Any, value: Any) -> None:
 
 
 def arm(point: str, nth: int) -> None:
-    """Wrap what the point names."""
+    """Wrap the function that the point names."""
     from selfreg.grading import GraderPool
     from selfreg.loop import campaign
     from selfreg.policy.rollout.jax_engine import JaxEngine
@@ -81,9 +81,9 @@ def arm(point: str, nth: int) -> None:
         GraderPool.grade = before(GraderPool.grade, nth)
     elif point == "updated":
         campaign._update = after(campaign._update, nth)
-    elif point == "interrupted":  # somebody presses Ctrl-C during the nth update
+    elif point == "interrupted":  # Ctrl-C is pressed during the nth update
         campaign._update = after(campaign._update, nth, lambda: os.kill(os.getpid(), signal.SIGINT))
-    elif point == "saving":  # the save has returned and its thread is writing
+    elif point == "saving":  # the save has returned, and its thread is still writing
         Checkpoints.save = after(Checkpoints.save, nth)
     elif point == "recording":
         calls = 0
@@ -95,7 +95,7 @@ def arm(point: str, nth: int) -> None:
             (torn if calls == nth else append)(file, value)
 
         rundir.append_line = maybe_torn
-    elif point == "ending":  # the campaign has ended and its summary is not written
+    elif point == "ending":  # the campaign has ended, but its summary is not written
         RunLog.finish_campaign = before(RunLog.finish_campaign, nth)
     elif point == "between":
         RunLog.finish_campaign = after(RunLog.finish_campaign, nth)
@@ -104,7 +104,7 @@ def arm(point: str, nth: int) -> None:
 
 
 def run(point: str, *flags: str) -> None:
-    """One run, in this process."""
+    """Run once, in this process."""
     name, nth = point.split(":")
     arm(name, int(nth))
     sys.argv += flags
@@ -112,14 +112,14 @@ def run(point: str, *flags: str) -> None:
 
 
 def load() -> None:
-    """What every run begins with: the libraries and the problems."""
+    """Load what every run needs first: the libraries and the problems."""
     for name in ("selfreg.loop.campaign", "selfreg.analysis.report"):
         importlib.import_module(name)
     load_problems(SOURCE)
 
 
 def run_forked(line: str) -> int:
-    """One run, in a process of its own; its exit code."""
+    """Run once in a separate process, and return its exit code."""
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     run(*line.split())

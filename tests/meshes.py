@@ -30,7 +30,7 @@ SIZES = {
     "vocab_size": 512, "width": 32, "layers": 3, "heads": 8, "head_dim": 8, "ffn_width": 48,
     "rope_theta": 1e4, "norm_eps": 1e-6,
 }  # fmt: skip
-# Few key-value heads, biases and a tied head in the one; none of that in the other.
+# The first has few key-value heads, biases and a tied head, and the second has none of these.
 SHAPES = {
     "tied": DecoderConfig(**SIZES, kv_heads=2, qkv_bias=True, tied_head=True),
     "untied": DecoderConfig(**SIZES, kv_heads=8, qkv_bias=False, tied_head=False),
@@ -69,7 +69,7 @@ def make_batch() -> Batch:
 def learner(
     policy: Policy, shape: tuple[int, ...], dtype: str = "float32", packing: Packing = PACKING
 ) -> Learner:
-    # With b1 = 0.5 the first moment is half the gradient after one step.
+    # With b1 = 0.5, the first moment after one step is half the gradient.
     rule = make_optimizer(b1=0.5, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=0.0)
     settings = LearnSettings(dtype, 32, packing)
     return make_learner(policy, mesh_of(shape), rule, settings)
@@ -77,7 +77,7 @@ def learner(
 
 @cache
 def step(name: str, shape: tuple[int, ...], dtype: str = "float32") -> dict[str, Any]:
-    """The loss and gradient of an update, and the bytes that one device holds."""
+    """Return the loss and gradient of an update, and the bytes that each device holds."""
     made = learner(POLICIES[name], shape, dtype)
     before = made.init(PARAMS[name])
     state, metrics = made.update(before, make_batch(), None, 1e-3, 0.0, 0.7)
@@ -102,13 +102,13 @@ def bytes_a_device(tree: Any) -> int:
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """The largest difference of two gradients, as a fraction of each weight's largest."""
+    """Return the largest difference of two gradients, relative to each weight's largest value."""
     pairs = zip(jax.tree.leaves(a["gradient"]), jax.tree.leaves(b["gradient"]), strict=True)
     return max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
 
 
 def compare(name: str, shapes: list[tuple[int, ...]], dtype: str = "float32") -> list[Any]:
-    """Every mesh beside one device, in float32."""
+    """Compare every mesh with a single device in float32."""
     alone = step(name, (1, 1, 1))
     rows = []
     for shape in shapes:
@@ -125,7 +125,7 @@ COLLECTIVE = re.compile(
 
 
 def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, bool, list[int]]]:
-    """Each array that a collective makes: the operation, whether in a loop, and its shape."""
+    """Return each array that a collective makes: operation, whether it is in a loop, and shape."""
     found, in_loop = [], True
     for line in compiled.as_text().splitlines():
         if line.endswith("{") and not line.startswith(" "):
@@ -139,7 +139,7 @@ def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, bool, list[int
 def compiled_update(
     name: str, shape: tuple[int, ...], packing: Packing = PACKING
 ) -> dict[str, Any]:
-    """What XLA made of an update."""
+    """Return facts about XLA's program of an update."""
     made = learner(POLICIES[name], shape, packing=packing)
     compiled = made.lower(make_batch())["update"]().compile()
     memory = compiled.memory_analysis()
@@ -155,7 +155,7 @@ def compiled_update(
 
 
 def compiled_decoding(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What XLA made of the engine's programs."""
+    """Return facts about XLA's programs of the engine."""
     engine = JaxEngine(POLICIES[name], mesh_of(shape), dtype="float32", max_sequences=64)
     params = learner(POLICIES[name], shape).init(PARAMS[name]).params
     engine.load_params(params)
@@ -180,7 +180,7 @@ def compiled_decoding(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def temporary_bytes() -> dict[str, int]:
-    """Of an update of a model whose gradients are most of what it needs beside its state."""
+    """Return an update's temporary bytes, for a model whose gradients are most of them."""
     config = DecoderConfig(
         **SIZES | {"width": 256, "ffn_width": 512}, kv_heads=8, qkv_bias=False, tied_head=False
     )

@@ -1,4 +1,4 @@
-"""The example of docs/add_a_control.md, run as it is printed there."""
+"""The example in docs/add_a_control.md, run as printed there."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def run(*command, cwd):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the doc's three files lie and have been run, and nothing else."""
+    """Write the doc's three files to an empty folder, and run them there."""
     folder = tmp_path_factory.mktemp("example")
     files = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOC, re.DOTALL))
     assert sorted(files) == ["careful.py", "cautious.py", "plateau.py"]
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 def test_the_example_controls_a_real_chain(folder):
     first, second = rundir.read_summaries(folder / "runs/careful")
-    # Its rules, once more and on their own, on what was measured.
+    # Apply its rules again, separately, to the measurements.
     values = {0: [], 1: []}
     for record in rundir.read_records(folder / "runs/careful"):
         values[record.campaign].append(record.metrics["panel_pass_at_1"])

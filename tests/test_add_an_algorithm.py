@@ -1,4 +1,4 @@
-"""The examples of docs/add_an_algorithm.md, trained as they are printed there."""
+"""The examples in docs/add_an_algorithm.md, trained as printed there."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def train(file, tmp_path, monkeypatch, **changes):
-    """The metrics of two updates, half of whose samples pass."""
+    """Return the metrics of two updates in which half of the samples pass."""
     monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
     own = {"campaigns": 1, "campaign_budget_steps": 2, "evaluation.every_steps": 2}
@@ -45,7 +45,7 @@ def train(file, tmp_path, monkeypatch, **changes):
 def test_a_token_loss_is_one_file(folder, tmp_path, monkeypatch):
     options = {"learn.options": ("tau=2",)}
     learned = train(folder / "squashed.py", tmp_path, monkeypatch, **options)
-    # A script's logprobs are 0: the policy is everywhere below them, by more than 2 nats at times.
+    # A script's logprobs are 0. The policy's are lower everywhere, in places by more than 2 nats.
     assert all(0 < m["far_fraction"] < 1 for m in learned)
 
 
@@ -60,7 +60,7 @@ def test_an_advantage_is_one_file(folder, tmp_path, monkeypatch):
 def test_a_pair_loss_is_one_file(folder, tmp_path, monkeypatch):
     first, second = train(folder / "ipo.py", tmp_path, monkeypatch)
     assert first["ipo/pairs"] == 4  # 2 of 4 pass
-    # At the reference itself d is 0, and the loss (1 / (2 tau))^2.
+    # At the reference itself, d is 0 and the loss is (1 / (2 tau))^2.
     assert first["loss"] == pytest.approx(25.0, rel=1e-3)
     assert second["loss"] < first["loss"]
     assert second["ipo/margin"] > 0
@@ -136,17 +136,17 @@ def test_a_file_that_is_not_there_is_refused():
 @pytest.mark.parametrize("name", names())
 def test_an_algorithm_is_a_key_for_compiled_programs(name):
     config = default()
-    config.learn.algorithm, config.learn.updates_per_batch = name, 5  # which kl_cov asks for
+    config.learn.algorithm, config.learn.updates_per_batch = name, 5  # kl_cov needs several
     learn = resolve(config).learn
     one, two = (configure(find_algorithm(name), learn) for _ in range(2))
     assert isinstance(one, Algorithm)
     assert (one, hash(one)) == (two, hash(two))
-    assert re.search(r"\d{4}", one.paper)  # a year at least
+    assert re.search(r"\d{4}", one.paper)  # at least a year
 
 
 def test_nothing_outside_names_an_algorithm():
-    """But for conditions.py, where a condition is a choice of one."""
-    # As strings in code; what a sentence calls by its name is not meant.
+    """Except conditions.py, where a condition may select an algorithm."""
+    # Search for quoted strings only, because prose may mention algorithms.
     quoted = re.compile("|".join(f"[\"']{name}[\"']" for name in names()))
     package = ROOT / "selfreg"
     files = [f for f in package.rglob("*.py") if package / "algorithms" not in f.parents]

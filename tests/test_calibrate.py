@@ -1,4 +1,4 @@
-"""Calibrating from stored runs, and trying a calibration on them."""
+"""Calibrate from stored runs, and try a calibration on them."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def write_run(folder, campaigns, **changes):
-    """A run folder with these metrics by campaign and step, and a panel of four problems."""
+    """Write a run folder with these metrics by campaign and step, and a panel of four problems."""
     config = default()
     config.update_from_flattened_dict(changes)
     folder.mkdir(parents=True)
@@ -50,7 +50,7 @@ def write_run(folder, campaigns, **changes):
 
 
 def still(rng, steps, moved=1e-11):
-    """A campaign of updates in which nothing happens, and its last measurement."""
+    """Make a campaign of updates in which nothing changes, and its last measurement."""
     panel = {"panel_pass_at_1": 0.5, "panel_pass_at_1_se": 0.2}
     return [
         {
@@ -87,7 +87,7 @@ def test_a_pool_holds_the_updates_and_the_panels_of_every_seed(runs):
     assert model == "tiny"
     assert [step.step for step in pool.steps] == [*range(24)] * 4
     assert (pool.panel_every, pool.panel_samples) == (4, 4)
-    # Two seeds, whose panels happen to be alike: passed 2, 1, 0, 1 of 2 each.
+    # The panels of the two seeds are equal: 2, 1, 0 and 1 of 2 passed.
     np.testing.assert_array_equal(pool.passed, [4, 2, 0, 2])
     np.testing.assert_array_equal(pool.drawn, [4, 4, 4, 4])
     assert read_pool(runs / "aa", 3)[0].panel_every == 3
@@ -110,7 +110,7 @@ def test_the_command_writes_a_calibration_that_keeps_its_promise(runs):
 
 
 def test_lead_times_by_hand(runs):
-    """A drop of .1 at step 10, where two standard errors are .057; below .4 at 11."""
+    """A drop of .1 at step 10, where two standard errors are .057, and below .4 at step 11."""
     fit = {"units": {"panel_pass_at_1": 2.0}, "maxima": [1.0] * 19}
     base = check.predictor_base({"model": "tiny", "budgets": {"40": fit}}, 0.05)
     table, tallies = check.lead_times(base, runs / "learning")

@@ -1,4 +1,4 @@
-"""Several updates from one draw of completions, and what a kill and a restore make of them."""
+"""Several updates from one batch of completions, and how a kill and a restore affect them."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from selfreg.policy.rollout import engines
 from selfreg.run import rundir
 from tests.test_chain import Scripted, small
 
-# Stops a campaign after step 3, just where completions were drawn anew.
+# Stops a campaign after step 3, exactly where completions were drawn again.
 STOP_ONCE = """
 from selfreg.control.protocol import Within
 from selfreg.run.records import Verdict
@@ -24,7 +24,7 @@ SHARES = {"0.0": 0.5, "0.3": 0.25, "0.4": 0.75, "0.6": 0.25}
 
 
 class ByVersion(Scripted):
-    """Solves a share of the problems that depends on the weights' name."""
+    """Solves a fraction of the problems that depends on the weights' version."""
 
     def load_params(self, params, version=""):
         super().load_params(params, version)
@@ -32,11 +32,11 @@ class ByVersion(Scripted):
 
 
 class Killed(Exception):
-    """In the place of a kill."""
+    """Replaces a kill."""
 
 
 def records(folder):
-    """Step records without what a clock says."""
+    """Return step records without timings."""
     unequal = ("time/", "compiles", "grader/program_")
     return [
         (r.step, {k: v for k, v in r.metrics.items() if not k.startswith(unequal)})
@@ -65,7 +65,7 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
     chain.run_chain(config, tmp_path / "whole")
     whole = records(tmp_path / "whole")
     learned = [metrics for _, metrics in whole if "loss" in metrics]
-    # Drawn at 0 and 3; at 4, as the campaign is back at its peak; and at 6.
+    # Completions are drawn at 0 and 3, at 4 because the campaign returned to its peak, and at 6.
     assert [m["rollout/staleness_steps"] for m in learned] == [0, 1, 2, 0, 0, 1, 0, 1]
     shares = [m.get("pass_rate") for m in learned]
     assert shares == [0.5, None, None, 0.25, 0.75, None, 0.25, None]
@@ -82,7 +82,7 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
 
         return until
 
-    # Between updates of one draw: of the first, of one made anew after the restore, of the last.
+    # Kill between updates on the first draw, on the draw after the restore, and on the last draw.
     for step in (2, 5, 7):
         monkeypatch.setattr(campaign, "_update", killed_at(step))
         with pytest.raises(Killed):
@@ -95,7 +95,7 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
 
 
 class Uneven(ByVersion):
-    """Mostly half of what it draws passes, and at times nothing."""
+    """Half of its completions usually pass, and at some steps none."""
 
     def load_params(self, params, version=""):
         super().load_params(params, version)
@@ -125,7 +125,7 @@ def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_p
     chain.run_chain(config, tmp_path / "whole")
     whole = records(tmp_path / "whole")
     learned = [metrics for _, metrics in whole if "loss" in metrics]
-    # Nothing passes at step 3, nor what is drawn instead: the weights stay where they are.
+    # At step 3 neither the first nor the redrawn completions pass, so the weights do not change.
     for step in (3, 10):
         assert learned[step]["update_skipped"] == 1
         assert learned[step]["update_norm"] == learned[step]["bf16_changed_fraction"] == 0
@@ -133,11 +133,11 @@ def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_p
         assert learned[step]["rollout/drawn_completions"] == 8
         assert learned[step]["rollout/groups_with_signal"] == 0
     assert learned[0]["update_norm"] > 0 == learned[0]["rollout/redrawn_groups"]
-    # Each has moved from where it began, and begins anew with a campaign.
+    # Each coefficient has moved from its initial value, and starts again in the next campaign.
     assert [m["kl_coef"] for m in learned[:2]] == pytest.approx([0.05, 0.05 * 0.98])
     assert learned[0]["entropy_coef"] == learned[7]["entropy_coef"] == 0.0
     assert len({m["entropy_coef"] for m in learned[:7]}) > 3
-    # The policy is its own reference again after two steps.
+    # After two steps, the policy becomes its own reference again.
     assert learned[1]["k3_kl"] > 0
     assert learned[2]["k3_kl"] < learned[1]["k3_kl"]
     counts = [m["updates_skipped"] for m in learned[:7]]
@@ -167,7 +167,7 @@ def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_p
     for name in ("params", "trained", "moments", "reference"):
         ends = [saved(tmp_path / folder, 1, 7, name) for folder in ("whole", "killed")]
         jax.tree.map(np.testing.assert_array_equal, *ends)
-    # What is kept, and begins the next campaign, is the mean; what learns on is not.
+    # The average is kept and starts the next campaign, but training continues from other weights.
     kept, trained = (saved(tmp_path / "whole", 0, 7, name) for name in ("params", "trained"))
     assert not np.array_equal(kept["blocks"]["q"], trained["blocks"]["q"])
     start = saved(tmp_path / "whole", 1, 0, "trained")

@@ -1,4 +1,4 @@
-"""Chains: scripted ones against golden decisions, a real one on 8 devices, and how they fail."""
+"""Chains: scripted ones against expected decisions, a real one on 8 devices, and failures."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def small(**changes):
 
 
 class Scripted(ScriptedEngine):
-    """Solves a share of the problems that depends on how often weights were loaded."""
+    """Solves a fraction of the problems that depends on how often weights were loaded."""
 
     script: tuple[float, ...] = ()
 
@@ -57,13 +57,14 @@ class Scripted(ScriptedEngine):
 
         def answer(request, index):
             prompt = policy.tokenizer.decode(request.prompt_ids)
-            share = self.script[min(self.loads - 2, len(self.script) - 1)]  # 1: the warm-up
+            share = self.script[min(self.loads - 2, len(self.script) - 1)]  # load 1 is the warm-up
             return solutions[prompt] if index < share * len(request.seeds) else "no program"
 
         super().__init__(policy.tokenizer, answer)
 
 
-# Loads by campaign: one for each of steps 0 to 4, then the report panel's distinct policies.
+# Loads per campaign: one for each of steps 0 to 4, and then one for each distinct policy that the
+# report panel measures.
 RISE_AND_COLLAPSE = (0.5, 1.0, 0.5, 0.0, 0.0)
 
 
@@ -95,7 +96,7 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
     monkeypatch.setattr(Scripted, "script", (0.5,))
     chain.run_chain(small(campaigns=1), tmp_path)
     before = (tmp_path / rundir.METRICS).read_text()
-    monkeypatch.setattr(chain, "open_stages", None)  # not even a policy is loaded
+    monkeypatch.setattr(chain, "open_stages", None)  # it does not even load a policy
     chain.run_chain(small(campaigns=1), tmp_path)
     with pytest.raises(ValueError, match="seed: 7 there, 8 now"):
         chain.run_chain(small(campaigns=1, seed=8), tmp_path)
@@ -141,7 +142,7 @@ def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatc
     assert drawn == {(0, step): {f"0.{max(0, step - 1)}"} for step in range(4)}
     learned = [r.metrics for r in rundir.read_records(tmp_path) if "loss" in r.metrics]
     assert [m["rollout/staleness_steps"] for m in learned] == [0, 1, 1, 1]
-    # On the policy's own samples sampler and trainer agree; on those of the one before they do not.
+    # Sampler and trainer agree on the policy's own samples, but not on those of an earlier policy.
     differences = [m["rollout/logprob_abs_diff"] for m in learned]
     assert differences[0] < 1e-4 < min(differences[1:])
 
@@ -190,7 +191,7 @@ def test_two_real_campaigns_run(changes, tmp_path):
     summaries = rundir.read_summaries(tmp_path)
     assert len(summaries) == 2
     records = rundir.read_records(tmp_path)
-    # On-policy: the sampler's logprobs are the trainer's.
+    # On-policy, the sampler's logprobs are the trainer's.
     learned = [r.metrics for r in records if "loss" in r.metrics]
     fresh = [m for m in learned if not m["rollout/staleness_steps"]]
     assert max(m["rollout/logprob_abs_diff"] for m in fresh) < 1e-4
@@ -218,7 +219,7 @@ def test_two_campaigns_run_on_eight_devices_as_on_one(tmp_path, on_eight_devices
     on_eight_devices(PULSE, tmp_path / "eight")
     chain.run_chain(small(campaign_budget_steps=2, **{"mesh.data": 1}), tmp_path / "one")
     eight, one = (rundir.read_records(tmp_path / name) for name in ("eight", "one"))
-    # The first step draws the same tokens from the same weights, and so learns the same.
+    # The first step draws the same tokens from the same weights, so its update is the same.
     assert eight[0].metrics["pass_rate"] == one[0].metrics["pass_rate"]
     assert eight[0].metrics["loss"] == pytest.approx(one[0].metrics["loss"], rel=1e-3)
     assert eight[0].metrics["grad_norm"] == pytest.approx(one[0].metrics["grad_norm"], rel=1e-3)
@@ -231,7 +232,7 @@ def test_nothing_is_compiled_once_the_first_step_is_over(tmp_path):
     from selfreg.policy import xla
 
     xla.set_up()
-    # A length that no other test has: what they compiled would serve this one too.
+    # A length that no other test has, because programs that other tests compiled would be reused.
     own = {"rollout.max_new_tokens": 40, "learn.row_tokens": (40,), "evaluation.every_steps": 2}
     compiled = []
     for run in (small(**own), small(**own, seed=8, condition="ES", **{"optimizer.lr": 2e-4})):
@@ -241,7 +242,7 @@ def test_nothing_is_compiled_once_the_first_step_is_over(tmp_path):
     first, second = compiled
     assert first[0] > 0
     assert sum(first[1:]) == 0
-    assert sum(second) == 0  # in the same process, of the same shapes
+    assert sum(second) == 0  # the same shapes in the same process
 
 
 def test_interrupting_says_how_to_go_on(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what comes back, and what a broken one says."""
+"""Checkpoints: which are kept, what they restore, and the errors of broken ones."""
 
 import jax.numpy as jnp
 import numpy as np

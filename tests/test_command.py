@@ -12,7 +12,7 @@ from selfreg.policy.models.policy import load_policy
 
 load_policy("tiny")
 assert "torch" not in sys.modules
-import botorch  # one control asks it, in the trainer's process
+import botorch  # one control uses it in the trainer's process
 
 assert "torch" in sys.modules
 """

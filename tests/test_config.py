@@ -1,4 +1,4 @@
-"""Configs: every file builds, and what cannot be is refused at once, by name."""
+"""Configs: every file builds, and impossible values are refused at once, by name."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Two processes, killed and interrupted, give bit for bit what one of as many devices gives."""
+"""Two processes, killed and interrupted, equal one process with as many devices, bit for bit."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def environment(eight_devices, devices):
 
 
 class Processes:
-    """So many processes of killed_run.py, each with a file for what its runs say."""
+    """Several processes of killed_run.py, each with a file for the output of its runs."""
 
     def __init__(self, folder, count, flags, environment):
         with socket.socket() as probe:
@@ -53,7 +53,7 @@ class Processes:
             self.all.append((process, said))
 
     def run(self, *points):
-        """A run of all, each from its point: their codes, and what they have said in it."""
+        """Run all processes, each to its point. Return their exit codes and their output."""
         before = [len(said.read_text()) for _, said in self.all]
         for (process, _), point in zip(self.all, points, strict=True):
             process.stdin.write(f"{point}\n")
@@ -74,7 +74,7 @@ class Processes:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, eight_devices):
-    """The same run in one process of four devices and in two of two."""
+    """Make the same run in one process of four devices and in two processes of two."""
     folder = tmp_path_factory.mktemp("runs")
     flags = [*FLAGS, f"--workdir={folder}/one"]
     alone = Processes(folder, 1, flags, environment(eight_devices, 4))

@@ -1,4 +1,4 @@
-"""Groups without signal give way to groups of other problems, by hand."""
+"""Groups without signal are replaced by groups of other problems: cases by hand."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def group_of(problem, passed, size):
 
 
 def stages_of(passes, *, redraws, problems_per_step=3):
-    """Stages whose problem i passes passes[i] of 4 times, and the calls of their sampler."""
+    """Make stages whose problem i passes passes[i] of 4 times, and a list of sampler calls."""
     train = [Problem(str(i), "", records.Tests(code="pass")) for i in range(len(passes))]
     calls = []
 
@@ -60,12 +60,12 @@ def test_what_has_signal_stays_and_what_has_none_gives_way():
     stages, calls = stages_of(passes, redraws=20)
     samples = drawn(stages)
     ids = [name for names, _ in calls for name in names]
-    assert len(set(ids)) == len(ids)  # no problem twice
+    assert len(set(ids)) == len(ids)  # no problem is drawn twice
     for before, after in zip(samples.first, samples.learned, strict=True):
         assert after.has_signal
         assert after is before or not before.has_signal
     assert len(samples.learned) == 3
-    # Every round draws as many as still have none.
+    # Every round draws as many groups as still lack signal.
     missing, learned = [], list(samples.first)
     redrawn = iter(samples.redrawn)
     for names, _ in calls[1:]:

@@ -1,4 +1,4 @@
-"""The export command: a trained checkpoint opens in transformers and says the same."""
+"""The export command: transformers opens a trained checkpoint and computes the same."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two updates, large ones, so that what it learned can be seen."""
+    """Make a run of two large updates, so that the effect of training is visible."""
     config = default()
     config.update_from_flattened_dict(
         {

@@ -1,4 +1,4 @@
-"""Launching: the chains of a sweep run, share, wait, are killed, and go on at the second call."""
+"""Launching: the chains of a sweep run, share, wait, are killed, and resume at the second call."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from selfreg.run import rundir
 from selfreg.run.standing import BEGUN, ENDED, LOG, State, is_running, measured_s, read_standing
 
 ROOT = Path(__file__).parent.parent
-# A wave of three chains: ES and a second start take from A0, which is listed last.
+# A wave of three chains. ES and the chain with another start depend on A0, which is listed last.
 WAVE = """
 from selfreg.run.config import default
 from selfreg.run.wave import Chain
@@ -105,11 +105,11 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
     while not (first / LOG).exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
-    assert not (first / rundir.CONFIG).exists()  # it loads, and is told from one that has stopped
+    assert not (first / rundir.CONFIG).exists()  # it is still loading, but counts as running
     assert read_standing(first).state is State.RUNNING
     while not rundir.read_records(first) and time.monotonic() < deadline:
         time.sleep(0.1)
-    # The chain alone: its launcher goes on, and finds nothing that could begin without it.
+    # Kill only the chain. Its launcher goes on, and finds no chain that can start without this one.
     chain = subprocess.run(
         ["pgrep", "-f", f"selfreg.cli.main.*--workdir={first}$"], capture_output=True, text=True,
         check=True,
@@ -124,7 +124,7 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
 
     launcher = subprocess.Popen(
         launch(wave, "--jobs=2"), **output, start_new_session=True,
-        # As at a terminal, also where a shell runs these tests in its background.
+        # React to SIGINT as at a terminal, even if a shell runs these tests in its background.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while (first / LOG).read_text().count(BEGUN) < 2 and launcher.poll() is None:
@@ -132,7 +132,7 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
     launcher.send_signal(signal.SIGINT)
     said, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 130, said
-    assert "the same command goes on where the chains were" in said
+    assert "Run the same command to resume the chains" in said
     assert not is_running(first)
     assert read_standing(first).state is State.STOPPED
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_swept_is_refused(settings, sweeps, words, wave):
 
 
 def test_a_config_file_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"--config=configs/none.py: there is no such"):
+    with pytest.raises(ValueError, match=r"--config=configs/none.py: no such config file"):
         make_jobs("configs/none.py", (), (), Path("runs"))
 
 
@@ -268,7 +268,7 @@ SLURM = shutil.which("sinfo") and not subprocess.run(["sinfo"], capture_output=T
 def test_submitted_chains_run_and_those_that_wait_come_after(cluster, wave):
     shared, _, first = jobs_of(wave)
     options = {"timeout_min": 10}
-    # Without SLURM nothing waits: the chain that needs another's first campaign is left out.
+    # Without SLURM no chain waits, so leave out the chain that needs another's first campaign.
     jobs = [shared, first] if cluster == "slurm" else [first]
     queued = slurm.submit(jobs, wave.parent / "runs", options, 1, cluster)
     assert [job.result() for job in queued] == [0] * len(jobs)

@@ -1,4 +1,4 @@
-"""What chains take from other runs: initial policies and first campaigns, to the bit."""
+"""Initial policies and first campaigns that chains take from other runs, exact to the bit."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def saved(folder, campaign):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A0 with step 2 kept, ES by itself, and ES that takes its first campaign from A0."""
+    """Make A0 with step 2 kept, ES alone, and ES that takes its first campaign from A0."""
     folder = tmp_path_factory.mktemp("lineage")
     kept = PROBES | {"checkpoint.keep_every_steps": 2, "evaluation.every_steps": 3}
     chain.run_chain(small(**kept, campaigns=1), folder / "A0")
@@ -80,13 +80,13 @@ def test_what_is_shared_lies_on_the_disk_once(runs):
 
 
 class DiedError(Exception):
-    """The process ends here."""
+    """Replaces the end of the process."""
 
 
 @pytest.mark.parametrize(
     ("holder", "name", "nth"),
     [
-        (lineage, "_link_file", 3),  # amid a checkpoint
+        (lineage, "_link_file", 3),  # in the middle of a checkpoint
         (os, "link", 40),
         (RunLog, "append", 2),
         (RunLog, "finish_campaign", 1),

@@ -1,7 +1,7 @@
-"""Every program of every config of the paper is lowered at full size, on its docstring's meshes.
+"""Lower every program of every config of the paper at full size, on its docstring's meshes.
 
-Shapes alone go in, and nothing is compiled: what fails here fails in the first update of a real
-run, after hours of loading.
+Only shapes are used, and nothing is compiled. A failure here would otherwise appear in the first
+update of a real run, after hours of loading.
 """
 
 import importlib
@@ -28,8 +28,8 @@ from selfreg.policy.rollout.jax_engine import JaxEngine
 from selfreg.run.validate import resolve
 from tests.test_waves import WAVES, config_of, load
 
-# Beside a config's own: the mesh, and keys. W17's docstring names LoRA on one H200; 16 devices are
-# two hosts, and tensor parallelism within a host is what docs/performance.md compares.
+# Meshes and keys to test besides a config's own. W17's docstring mentions LoRA on one H200. The 16
+# devices are two hosts, as in docs/performance.md, with tensor parallelism within a host.
 ONE = {"mesh.fsdp": 1}
 MORE = {
     ("w17", "7b"): (
@@ -44,7 +44,7 @@ PROGRAMS = {"update", "moments", "logprobs", "anchor", "unstack", "prefill", "se
 
 
 def full_size_configs():
-    """Each wave's resolved configs, and those of MORE."""
+    """Return each wave's resolved configs, and those of MORE."""
     for wave in WAVES:
         for chain in load(wave).sweep():
             yield f"{wave}:{chain.variant}", config_of(wave, chain)
@@ -56,7 +56,7 @@ def full_size_configs():
 
 
 def lower_all(config):
-    """Lower every program of a run's learner and engine; their names, and the model's size."""
+    """Lower every program of a run's learner and engine. Return their names and model size."""
     mesh_shape = config.mesh
     count = abs(mesh_shape.data * mesh_shape.fsdp * mesh_shape.tensor)
     mesh = make_mesh(**mesh_shape, devices=jax.devices()[:count])
@@ -83,7 +83,7 @@ def lower_all(config):
     }
 
 
-# Keys that no program depends on: configs that differ in these alone are lowered once.
+# Keys that no program depends on. Configs that differ only in these are lowered once.
 def compiled_for(config):
     return json.dumps(
         [config.to_dict()[part] for part in ("model", "mesh", "rollout", "learn", "optimizer")],
@@ -92,7 +92,7 @@ def compiled_for(config):
 
 
 def show():
-    """Lower what there is, and print it."""
+    """Lower all programs, and print the results."""
     seen, found = set(), {}
     for name, config in full_size_configs():
         resolved = resolve(config)
@@ -129,7 +129,7 @@ def test_what_a_program_contains_hangs_on_its_meshs_devices_alone():
 
 
 def test_counts_above_what_float32_can_count_to_are_right():
-    # One by one a float32 sum of ones stays at 2^24.
+    # Adding ones one by one in float32 stops at 2^24.
     old = {"blocks": {"up": jnp.ones((3, 2**11, 2**13), jnp.bfloat16)}}
     new = {"blocks": {"up": old["blocks"]["up"].at[0].set(2)}}
     found = jax.jit(weight_change, static_argnums=0)(None, old, old, new)

@@ -1,4 +1,4 @@
-"""Every mesh gives the update of one device; what is split is split, and only what must moves."""
+"""Every mesh gives one device's update, and moves only the data that it must."""
 
 import json
 import math
@@ -7,10 +7,10 @@ import pytest
 
 from selfreg.policy.mesh import make_mesh
 
-# Of the model whose compiled programs are looked at: see meshes.py.
+# Constants of the model whose compiled programs are examined. See meshes.py.
 WIDTH, VOCABULARY, ROWS, TOKENS, LAYER = 32, 512, 16, 7, {(64, 32), (32, 64), (48, 32), (32, 48)}
-# Keys or values of all prompts: whole on every device, since any row may name any prompt. Three
-# layers of them are gathered once an update; their gradients are summed a layer at a time.
+# The keys or values of all prompts are whole on every device, because any row may use any prompt.
+# Three layers of them are gathered once per update, and their gradients are summed layer by layer.
 PROMPTS = (16, 5, 8, 8)
 
 
@@ -20,7 +20,7 @@ def meshes(on_eight_devices):
 
 
 def shapes(found, *operations, in_loop=None):
-    """Shapes that these collectives made, scalars and axes of one left out."""
+    """Return the shapes that these collectives made, without scalars and axes of size one."""
     made = [
         tuple(n for n in shape if n > 1)
         for operation, loop, shape in found
@@ -51,7 +51,7 @@ def test_weights_and_moments_are_split_over_fsdp_and_tensor(meshes):
             if path.endswith(("norm']", "bias']")):
                 parts = 1
             elif path.endswith(("'k']", "'v']")) and row in meshes["tied"] and tensor > 2:
-                parts = fsdp  # two key-value heads: no device holds part of one
+                parts = fsdp  # there are two key-value heads, and no device holds part of one
             assert share == 1 / parts, (row["shape"], path)
         if row in meshes["tied"] and data * fsdp == 8:
             for name in ("params", "moments"):
@@ -59,7 +59,7 @@ def test_weights_and_moments_are_split_over_fsdp_and_tensor(meshes):
 
 
 def test_gradients_are_split_over_fsdp_too(meshes):
-    # The two meshes differ in nothing else that a device holds for a time.
+    # Nothing else that a device holds temporarily differs between the two meshes.
     saved = meshes["temporary"]["data"] - meshes["temporary"]["fsdp"]
     assert saved > 0.75 * 4 * meshes["temporary"]["parameters"]
 
@@ -74,16 +74,16 @@ def test_data_parallel_updates_exchange_gradients_only(meshes):
     found = meshes["update"]["data"]["collectives"]
     assert {operation for operation, *_ in found} == {"all-reduce", "all-gather"}
     assert shapes(found, "all-gather") == {(3, *PROMPTS)}
-    # A layer's gradient is summed as soon as it is known; prompts and completions each have one.
+    # A layer's gradient is summed as soon as it is computed, for prompts and for completions.
     vectors = {(WIDTH,)}
     assert shapes(found, "all-reduce", in_loop=True) == LAYER | vectors | {PROMPTS}
     assert shapes(found, "all-reduce", in_loop=False) == {(VOCABULARY, WIDTH)} | vectors
     tables = [shape for _, _, shape in found if shape == [VOCABULARY, WIDTH]]
-    assert len(tables) == 3  # the embedding for prompts and completions, and the head once
+    assert len(tables) == 3  # the embedding for prompts and for completions, and the head
 
 
 def test_tables_gradients_are_exchanged_once_for_all_microbatches(meshes):
-    # Two microbatches: of one, XLA would move all that it can before the loop.
+    # Use two microbatches. With one, XLA would move everything it can out of the loop.
     for name, tables in (("untied", 3), ("tied", 2)):
         found = meshes["microbatches"][name]["collectives"]
         where = [in_loop for _, in_loop, shape in found if VOCABULARY in shape]
@@ -94,13 +94,13 @@ def test_fsdp_gathers_one_layer_at_a_time(meshes):
     found = meshes["update"]["fsdp"]["collectives"]
     assert shapes(found, "all-gather", in_loop=True) == LAYER
     gathered = shapes(found, "all-gather", in_loop=False)
-    assert (VOCABULARY, WIDTH) in gathered  # the head, once
-    # All else that is gathered are token ids, one a token; what is exchanged are embedded tokens.
+    assert (VOCABULARY, WIDTH) in gathered  # the head, gathered once
+    # Everything else that is gathered is token ids. The exchanged data is embedded tokens.
     others = gathered - {(VOCABULARY, WIDTH), (3, *PROMPTS)}
     assert all(math.prod(s) <= ROWS * TOKENS for s in others)
     exchanged = shapes(found, "all-to-all", "collective-permute")
     assert all(math.prod(s) <= ROWS * TOKENS * WIDTH / 8 for s in exchanged)
-    # XLA for the CPU has no reduce-scatter: it sums whole and each device keeps its part.
+    # XLA for the CPU has no reduce-scatter. It sums the whole, and each device keeps its part.
     reduced = shapes(found, "all-reduce", "reduce-scatter")
     assert reduced <= LAYER | {(WIDTH,), (VOCABULARY, WIDTH), PROMPTS}
 
@@ -108,7 +108,7 @@ def test_fsdp_gathers_one_layer_at_a_time(meshes):
 def test_tensor_parallel_updates_sum_activations_only(meshes):
     found = meshes["update"]["tensor"]["collectives"]
     assert {operation for operation, *_ in found} == {"all-reduce"}
-    # Layers' outputs, and of the logits their maximum, their sum and the target's, a token each.
+    # Sums of layers' outputs, and for each token the maximum, sum and target of the logits.
     for shape in shapes(found, "all-reduce"):
         assert shape[-1] == WIDTH or math.prod(shape) <= ROWS * TOKENS
         assert VOCABULARY not in shape
@@ -132,17 +132,18 @@ def test_decoding_moves_no_weights_and_no_caches(meshes):
         assert found["pack"] == [], kind
         moved = shapes(found["segment"], "all-gather", "collective-permute", in_loop=True)
         summed = shapes(found["segment"], "all-reduce", in_loop=True)
-        if kind in ("data", "fsdp"):  # only whether all rows have stopped
+        if kind in ("data", "fsdp"):  # only whether all rows have stopped, as scalars
             assert moved | summed == set(), kind
-        else:  # tokens, and sums of hidden states, whose rows stand first or last; logits change
-            # hands, so that each device draws its own rows
+        else:
+            # Tokens, and sums of hidden states with rows as the first or last axis. Logits are
+            # exchanged, so that each device draws its own rows.
             assert all(len(shape) == 1 for shape in moved), kind
             assert all(WIDTH in (shape[0], shape[-1]) for shape in summed if len(shape) > 1), kind
-    # Once an update, weights become whole over fsdp.
+    # Weights are gathered over fsdp once per update.
     assert meshes["decoding"]["data"]["load"] == meshes["decoding"]["tensor"]["load"] == []
     assert shapes(meshes["decoding"]["fsdp"]["load"], "all-gather") == LAYER | {(VOCABULARY, WIDTH)}
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
-    with pytest.raises(ValueError, match=r"data=3 x fsdp=1 x tensor=5 needs 15 devices, and there"):
+    with pytest.raises(ValueError, match=r"data=3 x fsdp=1 x tensor=5 needs 15 devices, but there"):
         make_mesh(3, 1, 5)

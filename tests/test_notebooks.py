@@ -1,4 +1,4 @@
-"""The notebooks: stored without outputs, without logic of their own, and running to their end."""
+"""The notebooks are stored without outputs, contain no logic of their own, and run to the end."""
 
 import ast
 import base64
@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
-# How many plots each one draws, and some of what it leaves behind.
+# The number of plots in each notebook, and some of its results.
 PLOTS = {
     "01_tiny_chain": 2,
     "02_noise_or_collapse": 3,
@@ -39,14 +39,14 @@ def read(name):
 
 
 def sources(notebook):
-    """The Python of a notebook, without what it writes to files and IPython's own commands."""
+    """Return a notebook's Python, without cells that write files and IPython commands."""
     for cell in notebook.cells:
         if cell.cell_type == "code" and not cell.source.startswith("%%"):
             yield re.sub(r"^(\s*)%.*$", r"\1pass", cell.source, flags=re.MULTILINE)
 
 
 def execute(notebook, folder, monkeypatch, *, fast=True):
-    """Run a notebook's cells in a folder of their own."""
+    """Run a notebook's cells in a separate folder."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("SELFREG_NOTEBOOK_FAST", str(int(fast)))
     for name in ("SELFREG_NOTEBOOK_RUN", "SELFREG_NOTEBOOK_RUNS"):
@@ -57,7 +57,7 @@ def execute(notebook, folder, monkeypatch, *, fast=True):
 
 
 def data(outputs, kind):
-    """What of some kind was displayed, in order."""
+    """Return the displayed data of one type, in order."""
     return [output.data[kind] for output in outputs if kind in output.get("data", {})]
 
 
@@ -105,7 +105,7 @@ def test_it_runs_and_draws(name, tmp_path, monkeypatch):
 
 
 def test_a_policy_that_stands_still_prints_table_11(tmp_path, monkeypatch):
-    """What the prose of 02 says of its table holds in the setting that a reader runs."""
+    """The statements of notebook 02 about its table hold at the setting that a reader runs."""
     notebook = read("02_noise_or_collapse")
     until = next(i for i, cell in enumerate(notebook.cells) if "np.geomspace" in cell.source)
     notebook.cells = notebook.cells[:until]
@@ -117,7 +117,7 @@ def test_a_policy_that_stands_still_prints_table_11(tmp_path, monkeypatch):
     assert all(held["mean of 5"])
     assert all(held["mean of 3, concentration 9"])
     assert sum(held["mean of 5, full windows"]) < 6
-    assert sum(held["single steps"]) == 2  # the mean ends, by construction
+    assert sum(held["single steps"]) == 2  # the two rows of mean ends, by construction
 
 
 def test_the_controls_are_those_of_the_documentation():

@@ -1,4 +1,4 @@
-"""The planner against hand-computed values, against the compiler, and as a command."""
+"""The planner against values computed by hand, against the compiler, and as a command."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def small_job(remat="none", microbatch_rows=0, **changes):
     config.rollout.group_size, config.rollout.problems_per_step = GROUP, PROBLEMS
     config.rollout.max_prompt_tokens, config.rollout.max_new_tokens = PROMPT, COMPLETION
     config.model.remat = remat
-    # Rows of one width: each would have a loop of its own to compile.
+    # Rows of one width only, because each width is a loop to compile.
     config.learn.row_tokens = (96,)
     config.learn.microbatch_rows = microbatch_rows
     config.learn.logprob_chunk_tokens = 128
@@ -62,7 +62,7 @@ def small_job(remat="none", microbatch_rows=0, **changes):
 
 
 def lowered_update(policy, split, packing, sizes, config):
-    """The real update's programs, as the compiler is given them."""
+    """Lower the real update's programs, as they are given to the compiler."""
     problems, prompt, group, completion = sizes
     anchored = config.learn.ewc_coef > 0
     rule = make_optimizer(
@@ -89,7 +89,7 @@ def lowered_update(policy, split, packing, sizes, config):
 
 
 def compiled_bytes(config, decoder, split):
-    """Arguments and temporaries of the real update, a device, as the compiler lays them out."""
+    """Return the bytes per device of the real update's arguments and temporaries, when compiled."""
     learn = config.learn
     packing = make_packing(
         learn.row_tokens, learn.microbatch_rows, COMPLETION, PROBLEMS * GROUP, Split(*split).rows
@@ -99,7 +99,7 @@ def compiled_bytes(config, decoder, split):
         (PROBLEMS, PROMPT, GROUP, COMPLETION), config,
     )  # fmt: skip
     *halves, step = [program.compile().memory_analysis() for program in lowered]
-    # What goes in is donated, and what comes out lies there.
+    # The input state is donated, and the output state takes its place.
     assert step.alias_size_in_bytes > 0.99 * step.output_size_in_bytes
     if not halves:
         return step.argument_size_in_bytes, step.temp_size_in_bytes
@@ -112,7 +112,7 @@ def compiled_bytes(config, decoder, split):
 def planned_bytes(config, decoder, split):
     memory = estimate(make_job(config, decoder, gpu=False), Split(*split))
     state = sum(size for name, size in memory.stays.items() if not name.startswith("engine"))
-    # Products fill their tiles behind the compiler's back.
+    # The compiler does not count the tiles that matrix products fill at run time.
     update = [size for name, size in memory.update.items() if not name.endswith("in tiles")]
     return state, sum(update)
 
@@ -163,7 +163,7 @@ def test_a_reference_and_a_mean_of_weights_are_held_where_there_are_any():
     assert held() == {"reference policy": 0, "averaged weights": 0}
     assert held(**{"learn.kl_coef": 0.1})["reference policy"] == whole
     assert held(**{"learn.algorithm": "dpo"})["reference policy"] == whole
-    assert held(**{"learn.algorithm": "clip_cov"})["reference policy"] == 0  # scores itself alone
+    assert held(**{"learn.algorithm": "clip_cov"})["reference policy"] == 0  # it scores only itself
     assert held(**{"optimizer.average_decay": 0.9})["averaged weights"] == whole
 
 
@@ -231,7 +231,7 @@ def test_flops_by_hand():
     decoder = replace(WIDE, kv_heads=2)
     matrices = 256 * 256 * 2 + 2 * 64 * 256 + 3 * 256 * 1024  # q, o; k, v; gate, up, down
     assert token_flops(decoder) == (2 * 3 * matrices, 2 * 2048 * 256)
-    # Five tokens after three: 4 + 5 + 6 + 7 + 8 keys.
+    # Five tokens after three see 4 + 5 + 6 + 7 + 8 keys.
     assert pair_flops(decoder, 3, 5) == 3 * 30 * 4 * 8 * 32
 
 
@@ -242,13 +242,13 @@ def test_an_update_is_six_flops_a_weight_and_token_and_attention():
     matrices, head = token_flops(WIDE)
     tokens = PROBLEMS * (PROMPT + GROUP * COMPLETION)
     pairs = PROBLEMS * (pair_flops(WIDE, 0, PROMPT) + GROUP * pair_flops(WIDE, PROMPT, COMPLETION))
-    # The head runs a fourth time: the backward pass computes a chunk's logits again.
+    # The head runs a fourth time, because the backward pass recomputes a chunk's logits.
     targets = PROBLEMS * GROUP * COMPLETION
     assert work.update.flops == 3 * (tokens * matrices + pairs) + 4 * targets * head
     assert work.update.seconds == pytest.approx(work.update.flops / (494e12 * 0.5))
     eight = estimate_work(job, Split(8, 1, 1), DEVICES["H100"], mfu=0.5, mbu=0.5)
     assert eight.update.seconds == pytest.approx(work.update.seconds / 8)
-    # A row of 96 slots holds one completion of 64, and 96 are computed.
+    # A row of 96 slots holds one completion of 64 tokens, and all 96 slots are computed.
     padded = make_job(small_job(), WIDE, gpu=True)
     more = estimate_work(padded, Split(1, 1, 1), DEVICES["H100"], mfu=0.5, mbu=0.5)
     assert more.update.flops - work.update.flops == targets / 2 * (3 * matrices + 4 * head)
@@ -259,7 +259,7 @@ def test_decoding_reads_the_weights_once_a_token():
     decoder = shape_of("Qwen/Qwen2.5-7B-Instruct")
     job = make_job(config, decoder, gpu=True)
     work = estimate_work(job, Split(1, 1, 1), DEVICES["H100"], mfu=0.4, mbu=1.0)
-    # 16 rows at once, of two prompts, each of which is read once for its rows.
+    # 16 rows at once, of two prompts. Each prompt is read once for all its rows.
     cache = 2 * 28 * 4 * 128 * 2 * COMPLETION * (2 * PROMPT + 16 * COMPLETION / 2)
     assert work.sample.bytes == COMPLETION * 2 * 7_615_616_512 + cache
     assert work.sample.seconds > work.sample.bytes / 3350e9
@@ -280,7 +280,7 @@ def test_a_mesh_is_found_and_what_does_not_fit_is_helped():
     assert found.fits
     assert math.prod(found.split) == 8
     assert found.mesh_settings["mesh.fsdp"] == found.split.fsdp
-    assert not fit(config, decoder, room).fits  # eight whole copies
+    assert not fit(config, decoder, room).fits  # eight full copies
     change = advise(config, decoder, room)
     assert change.peak <= room.room
     settings = {f"mesh.{axis}": size for axis, size in found.split._asdict().items()}

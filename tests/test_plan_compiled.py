@@ -57,7 +57,7 @@ def test_a_report_is_the_compilers_own_account():
     compiled = jax.jit(program, donate_argnums=0).lower(*arguments).compile()
     memory, found = compiled.memory_analysis(), report(compiled, devices=1)
     assert found.arguments == 8000
-    assert found.made < 4000 + 100  # the donated sum lies where it came from
+    assert found.made < 4000 + 100  # the result takes the place of the donated sum
     assert found.temporaries == memory.temp_size_in_bytes >= 4_000_000
     assert found.peak == found.arguments + found.made + found.temporaries
     assert (found.host, found.sent, found.attention) == (0, {}, "plain")
@@ -94,7 +94,7 @@ def test_collectives_count_as_often_as_their_loops_run(on_eight_devices):
     on_eight_devices(COLLECTIVES)
 
 
-# As XLA's GPU backend writes them: started, several at once, and groups of a mesh.
+# As XLA's GPU backend writes them: asynchronous, several at once, and in groups of a mesh.
 GPU_PROGRAM = """HloModule jit_update, is_scheduled=true
 
 %scattered (p: bf16[3584,512]) -> bf16[448,512] {

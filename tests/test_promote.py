@@ -14,13 +14,13 @@ PROBLEMS = 40
 
 
 def panel(name: str, level: float) -> PanelScore:
-    """pass@1 of `level`; problems differ, and so does how much each moves with the level."""
+    """Make a panel with pass@1 of `level`, whose problems differ in rate and in change with it."""
     weights = 0.5 + np.arange(PROBLEMS) / (PROBLEMS - 1)
     return PanelScore(tuple(f"{name}/{i}" for i in range(PROBLEMS)), weights * level, 8)
 
 
 def write(folder, campaigns, kept, capabilities=()):
-    """A run whose campaign c scored campaigns[c] = {place: level} at steps 0, 3 and 5."""
+    """Write a run whose campaign c has campaigns[c] = {place: level} at steps 0, 3 and 5."""
     folder.mkdir()
     for number, levels in enumerate(campaigns):
         scores = {place: panel("report", level) for place, level in levels.items()}
@@ -57,8 +57,8 @@ def test_a_gain_is_promoted_with_its_numbers(tmp_path):
     assert (test["panel"], test["bound"]) == ("report", 0)
     assert test["difference"]["mean"] == pytest.approx(0.2)
     gains = 0.2 * (0.5 + np.arange(PROBLEMS) / (PROBLEMS - 1))
-    assert test["p"] == pytest.approx(2.0**-PROBLEMS)  # no sign may flip
-    # As a t test has it, to within what small samples differ by.
+    assert test["p"] == pytest.approx(2.0**-PROBLEMS)  # no sign can be flipped
+    # It agrees with a t test up to the difference in small samples.
     error = np.std(gains, ddof=1) / np.sqrt(PROBLEMS)
     expected = 0.2 - student.ppf(0.95, PROBLEMS - 1) * error
     assert test["lowest"] == pytest.approx(expected, abs=0.05 * error)
@@ -115,7 +115,7 @@ def test_places_of_two_runs_and_of_earlier_campaigns(tmp_path):
     for candidate, incumbent, mean in (
         (f"{a}:peak", f"{b}:peak", 0.1),
         (f"{a}:0:end", f"{b}:start", -0.2),
-        (f"{a}:kept", f"{b}:kept", 0.4),  # what the second campaign kept is the first one's peak
+        (f"{a}:kept", f"{b}:kept", 0.4),  # the second campaign kept the first one's peak
     ):
         _, said, _ = run(f"--candidate={candidate}", f"--incumbent={incumbent}")
         assert said["tests"][0]["difference"]["mean"] == pytest.approx(mean)

@@ -1,4 +1,4 @@
-"""A campaign that goes back to its peak: what it restores, how often, and resumed in between."""
+"""Campaigns that return to their peak: what they restore, how often, and resuming in between."""
 
 import textwrap
 
@@ -21,12 +21,12 @@ from selfreg.run.config import default
 from selfreg.run.records import Verdict
 from selfreg.run.validate import resolve
 
-# Shares solved at each step: a peak at 2, a collapse, a higher peak at 6, another collapse.
+# The fraction solved at each step: a peak at 2, a collapse, a higher peak at 6, another collapse.
 SHARES = (0.25, 0.5, 0.75, 0.5, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Scripted(ScriptedEngine):
-    """Solves a share of the problems that depends on the step, whatever the weights."""
+    """Solves a fraction of the problems that depends on the step, whatever the weights."""
 
     def __init__(self, policy, *_, **__):
         sets = load_sets(default().problems)
@@ -75,7 +75,7 @@ STOPS = """
 
 @pytest.fixture(scope="module")
 def stops_at(tmp_path_factory):
-    """A control that stops after the updates of these steps, as the path of its file."""
+    """Write a control that stops after the updates of these steps, and return its file's path."""
     folder = tmp_path_factory.mktemp("controls")
 
     def write(*steps):
@@ -88,7 +88,7 @@ def stops_at(tmp_path_factory):
 
 @pytest.fixture
 def states(monkeypatch):
-    """What each step began with, by step: weights and moments, and those of the next run after."""
+    """Record the weights and moments with which each step began. Later runs overwrite them."""
     kept = {}
     update = campaign._update
 
@@ -135,7 +135,7 @@ def test_a_campaign_restores_as_often_as_it_may_and_then_stops(stops_at, tmp_pat
     (summary,) = rundir.read_summaries(tmp_path / "run")
     assert summary.end_step == 6  # restored after 3 and 4, stopped after 5
     assert metric(tmp_path / "run", RESTORES) == [None] * 4 + [1, 2, 2]
-    # Step 5 goes on from the peak for the second time; its problems are its own all the same.
+    # Step 5 continues from the peak for the second time, but with its own problems.
     chosen = [
         rundir.completions_file(tmp_path / "run", 0, step, "train").read_bytes() for step in (4, 5)
     ]
@@ -150,12 +150,12 @@ def test_a_restore_can_switch_the_kl_penalty_on(stops_at, tmp_path, monkeypatch)
     )  # fmt: skip
     chain.run_chain(config, tmp_path / "run")
     measured = [value is not None for value in metric(tmp_path / "run", "k3_kl")]
-    assert measured == [False] * 5 + [True] * 2 + [False]  # the last line made no update
+    assert measured == [False] * 5 + [True] * 2 + [False]  # the last record has no update
     assert metric(tmp_path / "run", "lr")[:-1] == pytest.approx([1e-4] * 7)
 
 
 def test_the_policy_that_it_goes_back_to_is_measured_at_once(stops_at, tmp_path, monkeypatch):
-    """Whatever the panel's interval: else a control that starts anew would see the next fall."""
+    """This holds for any panel interval. Otherwise a restarted control would see the next fall."""
     monkeypatch.setattr(engines, "JaxEngine", Scripted)
     config = small(
         within=stops_at(4), campaign_budget_steps=7, **{"evaluation.every_steps": 4}
@@ -177,11 +177,11 @@ def without_clocks(folder):
 
 
 class PowerCut(Exception):
-    """The run ends here."""
+    """Ends the run."""
 
 
 def cut(monkeypatch, module, name, nth):
-    """Let the nth call of a function be the last thing that happens; a context to run in."""
+    """Make the nth call of a function end the run."""
     function, calls = getattr(module, name), 0
 
     def wrapped(*args, **kwargs):
@@ -196,7 +196,7 @@ def cut(monkeypatch, module, name, nth):
 
 @pytest.fixture(scope="module")
 def whole(stops_at, tmp_path_factory):
-    """A run that restores twice and is never cut off, and its config."""
+    """Make a run that restores twice and is never interrupted. Return its config and folder."""
     folder = tmp_path_factory.mktemp("whole")
     config = small(within=stops_at(4, 7), **{"control.restore_kl_coef": 0.05})
     with pytest.MonkeyPatch.context() as patched:
@@ -208,11 +208,11 @@ def whole(stops_at, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "nth"),
     [
-        ("check", 5),  # step 4 is recorded, its restore has not begun
-        ("_read", 1),  # in the restore
-        ("_update", 6),  # in step 5, the first after it
-        ("_update", 8),  # in step 7, whose checkpoint at 6 is of after it
-        ("check", 9),  # step 8 is recorded: after the second restore
+        ("check", 5),  # step 4 is recorded, but its restore has not begun
+        ("_read", 1),  # during the restore
+        ("_update", 6),  # in step 5, the first after the restore
+        ("_update", 8),  # in step 7; the checkpoint at 6 was made after the restore
+        ("check", 9),  # step 8 is recorded, after the second restore
     ],
 )
 def test_cut_off_and_resumed_it_is_the_run_that_never_was(name, nth, whole, tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_cut_off_and_resumed_it_is_the_run_that_never_was(name, nth, whole, tmp_
         cut(patched, homes.get(name, campaign), name, nth)
         with pytest.raises(PowerCut):
             chain.run_chain(config, tmp_path / "cut")
-    opened[0].close()  # in another process its thread would be gone
+    opened[0].close()  # stop its thread, which would be gone in a new process
     chain.run_chain(config, tmp_path / "cut")
     assert without_clocks(tmp_path / "cut") == without_clocks(expected)
     lines = [rundir.read_lines(f / rundir.CAMPAIGNS) for f in (tmp_path / "cut", expected)]
@@ -251,7 +251,7 @@ def test_what_was_drawn_ahead_from_the_collapsed_policy_is_dropped(stops_at, tmp
 def test_every_control_within_restores_under_every_control_between(
     within, between, tmp_path, monkeypatch
 ):
-    """And what the run did is what a replay of its controls says."""
+    """The run also matches a replay of its controls."""
     monkeypatch.setattr(engines, "JaxEngine", Scripted)
     config = small(
         within=within, between=between, campaigns=2, campaign_budget_steps=12,
@@ -263,8 +263,8 @@ def test_every_control_within_restores_under_every_control_between(
     decided, after = stored.decisions(run, stored.with_controls(run.config, None, None, None))
     assert [each.plan for each in decided] == [summary.plan for summary in run.summaries]
     assert after.start == run.summaries[-1].kept
-    # The peak at 2 is followed by falls. The rule needs two, the predictor its 8 first steps, and
-    # the guard one, as all problems fall alike.
+    # The peak at 2 is followed by falls. The rule needs two falls, the predictor its 8 first steps,
+    # and the guard one fall, because all problems fall alike.
     first = {"early_stop": 4, "predictor": 8, "guard": 3}[within]
     assert decided[0].decisions[0] == Decision(first, Verdict.RESTORE_PEAK)
     for each, trace in zip(decided, run.traces, strict=True):

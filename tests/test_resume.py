@@ -1,4 +1,4 @@
-"""A run that is killed, wherever, and started again, is bit for bit the run that never was."""
+"""A run that is killed anywhere and started again equals, bit for bit, a run that never stopped."""
 
 import json
 import os
@@ -24,7 +24,7 @@ FLAGS = (
     "--config.rollout.group_size=8 --config.learn.row_tokens=(48,) --config.optimizer.lr=1e-3 "
     "--config.grading.validate=False"
 ).split()
-# Every kind of moment, in the order in which one chain meets them. Each start resumes the last.
+# Every kind of point, in the order in which one chain reaches them. Each start resumes the last.
 POINTS = [
     "sampling:1", "grading:3", "saving:1", "updated:2", "recording:3", "ending:1", "between:1",
     "sampling:3",
@@ -32,9 +32,9 @@ POINTS = [
 
 
 def start(*runs: tuple[str, Path]) -> list[int]:
-    """The exit codes of runs, each from its point and in its folder."""
+    """Start runs, each to its point and in its folder, and return their exit codes."""
     command = [sys.executable, str(ROOT / "tests/killed_run.py"), *FLAGS]
-    # With as many threads as a user's run has: they could add in another order.
+    # Use as many threads as a user's run, because more threads could add in another order.
     environment = {key: value for key, value in os.environ.items() if key != "NPROC"}
     run = subprocess.run(
         command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
@@ -46,7 +46,7 @@ def start(*runs: tuple[str, Path]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run twice: once through, and killed eight times."""
+    """Make the same run twice: uninterrupted, and killed eight times."""
     folder = tmp_path_factory.mktemp("runs")
     killed = [(point, folder / "killed") for point in (*POINTS, "none:0")]
     codes = start(("none:0", folder / "whole"), *killed)
@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
 
 
 def records(folder):
-    """Step records without what a clock says."""
+    """Return step records without timings."""
     return [
         (
             r.campaign,

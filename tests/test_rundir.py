@@ -1,4 +1,4 @@
-"""The run folder: what is written is read back, torn lines are dropped, others' configs refused."""
+"""The run folder: writing and reading, dropping torn lines, and refusing other configs."""
 
 import json
 

@@ -15,7 +15,7 @@ from selfreg.policy.rollout import engines
 from selfreg.run import rundir
 from tests.test_chain import Scripted, small
 
-# What once ended a run, and what is like it. None of them passes, and all define the function.
+# Programs that once ended a run, and similar ones. None passes, and all define the function.
 SOLVE = "\ndef solve(*_):\n    return None\n"
 STOPPERS = (
     "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (0, 0))\nn = 0\nwhile 1: n += 1\n",
@@ -36,7 +36,7 @@ BREAKS = "# breaks the grader"
 
 
 class Hostile(Scripted):
-    """Answers with two right programs, one that breaks the grader, and some that stop a run."""
+    """Answers with two right programs, one that breaks the grader, and some to stop a run."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -54,12 +54,12 @@ class Hostile(Scripted):
 
 
 class Killed(Exception):
-    """In the place of a kill."""
+    """Replaces a kill."""
 
 
 @pytest.fixture
 def fragile(monkeypatch):
-    """A grader that fails on one program and then on those that are known to be good."""
+    """A grader that fails on one program, and then on programs that are known to be good."""
     submit = WorkerProcess.submit
 
     def submit_or_break(self, task, job, *limits):
@@ -73,7 +73,7 @@ def fragile(monkeypatch):
 
 
 def records(folder):
-    """Step records without what a clock says."""
+    """Return step records without timings."""
     unequal = ("time/", "compiles", "grader/program_")
     return [
         (r.step, {k: v for k, v in r.metrics.items() if not k.startswith(unequal)})
@@ -121,7 +121,7 @@ def test_a_hostile_chain_goes_on_and_resumes_to_the_bit(algorithm, tmp_path, mon
     with pytest.raises(Killed):
         chain.run_chain(config, tmp_path / "killed")
     monkeypatch.setattr(campaign, "_update", update)
-    # The grader is sound again: what was set aside stays so, or the weights would be others.
+    # The grader works again. What was set aside must stay so, or the weights would differ.
     fragile.undo()
     chain.run_chain(config, tmp_path / "killed")
     for (step, metrics), (same, wanted) in zip(records(tmp_path / "killed"), whole, strict=True):

@@ -1,4 +1,4 @@
-"""The waves: their chains are those of the paper, and what they need of each other fits."""
+"""The waves: their chains are those of the paper, and their dependencies are consistent."""
 
 import importlib
 from collections import Counter
@@ -12,7 +12,7 @@ from selfreg.control.protocol import base_of
 from selfreg.run.validate import check_names, resolve
 
 ROOT = Path(__file__).parent.parent
-# Conditions, seeds, campaigns and steps, as the paper's sections 5.2 to 5.11 and appendix I say.
+# Chains per condition, campaigns and steps, from the paper's sections 5.2 to 5.11 and appendix I.
 WAVES = {
     "fig1": ({"A0": 1}, 1, 200),
     "table1": ({"A0": 3}, 3, 50),
@@ -40,7 +40,7 @@ def load(wave):
 
 
 def config_of(wave, chain):
-    """The chain's config before its condition, which may be resolved with any."""
+    """Return the chain's config before its condition is set."""
     config = load(wave).get_config(*([chain.variant] if chain.variant else []))
     config.update_from_flattened_dict(dict(chain.changes))
     return config

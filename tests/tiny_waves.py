@@ -1,17 +1,17 @@
-"""Run the tiny variant of waves, sources first, and say how long each took.
+"""Run the tiny variant of waves, sources first, and print how long each took.
 
     python tests/tiny_waves.py RUNS_FOLDER              # all
     python tests/tiny_waves.py RUNS_FOLDER w17 w18
 
-Not a test of the suite: all of it takes an hour or two on 2 cores. The same command goes on where
-it was. Exit code 1 when a chain did not finish.
+This is not part of the test suite, because it takes an hour or two on 2 cores. Running the same
+command again resumes. The exit code is 1 if a chain did not finish.
 """
 
 import subprocess
 import sys
 import time
 
-# table2 needs fig1's checkpoints, w18 a first campaign of w17.
+# table2 needs fig1's checkpoints, and w18 needs first campaigns of w17.
 WAVES = (
     "fig1", "table1", "table2", "w1", "w1v2", "w2", "w3", "w4", "w6", "w7", "w8", "w12", "w14",
     "w15", "w17", "w18", "gemma",

@@ -1,5 +1,5 @@
-"""Algorithms: one file each, which defines ALGORITHM.
+"""Algorithms, one per file. Each file defines ALGORITHM.
 
-Nothing outside of this package names one. A config does, and selfreg/run/algorithm.py finds it.
-docs/add_an_algorithm.md shows how to add one.
+No code outside this package names an algorithm. A config names one, and selfreg/run/algorithm.py
+finds it. docs/add_an_algorithm.md shows how to add one.
 """

@@ -1,7 +1,8 @@
-"""CISPO: the importance weight is clipped, and every token keeps its gradient.
+"""CISPO: clip the importance weight and keep every token's gradient.
 
-The paper bounds the weight from above only, and tunes the bound; 5 lies in the range of 4 to 8 that
-Khatri et al. 2025 (ScaleRL, arXiv:2510.13786) find it to be insensitive in.
+The paper bounds the weight from above only and tunes the bound. The default bound here is 5
+(clip_high=4). Khatri et al. 2025 (ScaleRL, arXiv:2510.13786) find CISPO insensitive to bounds from
+4 to 8.
 """
 
 from typing import Any
@@ -12,7 +13,10 @@ from selfreg.algorithms.parts.settings import Settings
 
 
 def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
-    """See selfreg.algorithms.parts.losses.clipped_weight; how many weights the clip changes."""
+    """Return the loss `losses.clipped_weight` of each token, and `clip_fraction`.
+
+    `clip_fraction` is 1 on tokens whose weight the clip changes.
+    """
     import jax.numpy as jnp
 
     from selfreg.algorithms.parts import losses

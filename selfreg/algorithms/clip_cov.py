@@ -1,8 +1,9 @@
-"""Clip-Cov: some of the tokens that cost most entropy are not learned from.
+"""Clip-Cov: stop the gradient of some of the tokens that reduce entropy most.
 
-Of the tokens whose covariance of logprob and advantage lies in a range, as many as a fraction of
-all are drawn at random, and their gradient is stopped. The paper takes 2e-4 of tokens by the ten
-thousand; a small batch needs a larger fraction, and one token is always taken where there is any.
+The candidates are the tokens whose covariance of logprob and advantage lies in a range. Clip-Cov
+draws some of them at random and stops their gradient. The number drawn is a fraction of all tokens
+learned from, but at least one if there is a candidate. The paper uses a fraction of 2e-4 on batches
+of tens of thousands of tokens. A small batch needs a larger fraction.
 """
 
 from dataclasses import dataclass
@@ -20,19 +21,21 @@ from selfreg.algorithms.parts.settings import Settings, setting
 
 @dataclass(frozen=True)
 class ClipCovSettings(Settings):
-    """What GRPO reads, and which tokens are passed over."""
+    """The settings of GRPO, and those that choose the tokens to skip."""
 
-    clip_cov_fraction: float = setting(2e-4, "of tokens, whose gradient is stopped", BETWEEN)
-    clip_cov_low: float = setting(1.0, "least covariance of such a token", ABOVE_ZERO)
-    clip_cov_high: float = setting(5.0, "greatest covariance of such a token", ABOVE_ZERO)
+    clip_cov_fraction: float = setting(
+        2e-4, "fraction of tokens whose gradient is stopped", BETWEEN
+    )
+    clip_cov_low: float = setting(1.0, "lowest covariance of a stopped token", ABOVE_ZERO)
+    clip_cov_high: float = setting(5.0, "highest covariance of a stopped token", ABOVE_ZERO)
 
 
 def mark(
     settings: ClipCovSettings, logprobs: np.ndarray, batch: Batch, random: np.random.Generator
 ) -> np.ndarray:
-    """1 on the tokens that are passed over: float32 [B, T]."""
+    """Return float32 [B, T], 1 on the tokens whose gradient is stopped."""
     each = covariances(logprobs, batch).reshape(-1)
-    within = (each >= settings.clip_cov_low) & (each <= settings.clip_cov_high)  # NaN is not
+    within = (each >= settings.clip_cov_low) & (each <= settings.clip_cov_high)  # False for NaN
     candidates = np.flatnonzero(within)
     count = min(count_of(settings.clip_cov_fraction, batch), len(candidates))
     marks = np.zeros(each.size, np.float32)
@@ -41,13 +44,13 @@ def mark(
 
 
 def token_loss(settings: ClipCovSettings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
-    """The usual loss, 0 on marked tokens; `marked_fraction`."""
+    """Return the policy-gradient loss, 0 on marked tokens, and `marked_fraction`."""
     loss, described = usual.token_loss(settings, tokens)
     return loss * (1 - tokens.marks), described | {"marked_fraction": tokens.marks}
 
 
 def check(settings: ClipCovSettings) -> dict[str, Rule]:
-    """The usual rules, and a range that is one."""
+    """Return the policy-gradient rules, and require clip_cov_low < clip_cov_high."""
     low = settings.clip_cov_low
     ordered = Rule(lambda high: high > low, f"above learn.clip_cov_low={low:g}")
     return {**usual.check(settings), "learn.clip_cov_high": ordered}

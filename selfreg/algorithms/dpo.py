@@ -1,7 +1,7 @@
 """DPO on graded pairs: of two completions of one problem, prefer the one that passed.
 
-L = mean over pairs of -log sigmoid(h), h = beta (log r_w - log r_l), r = pi / reference, over every
-pair of a completion w that passed and one l of the same group that did not.
+L = mean over pairs of -log sigmoid(h), with h = beta (log r_w - log r_l) and r = pi / reference.
+The pairs are all (w, l) of one group where completion w passed and completion l did not.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from selfreg.algorithms.parts.settings import setting
 
 @dataclass(frozen=True)
 class DpoSettings:
-    """What DPO reads: neither rewards nor the sampler's logprobs, only who passed."""
+    """The settings of DPO. It reads who passed, but neither rewards nor the sampler's logprobs."""
 
-    dpo_beta: float = setting(0.1, "how strongly DPO holds on to the reference", ABOVE_ZERO)
+    dpo_beta: float = setting(0.1, "strength of the pull towards the reference", ABOVE_ZERO)
     token_aggregation: str = setting("sum", "a completion's logprob is the sum of its tokens'")
 
 
 def pair_loss(settings: DpoSettings, differences: np.ndarray) -> PairLoss:
-    """-log sigmoid(h), h = beta x difference; its slope by the difference is -beta sigmoid(-h)."""
+    """Return -log sigmoid(h) with h = beta x difference, and its slope -beta sigmoid(-h)."""
     h = settings.dpo_beta * differences
-    # sigmoid(-h) = exp(-log(1 + exp(h))), without overflow.
+    # sigmoid(-h) = exp(-log(1 + exp(h))); logaddexp does not overflow.
     slope = -settings.dpo_beta * np.exp(-np.logaddexp(0, h))
     return PairLoss(np.logaddexp(0, -h), slope, h)
 
 
 def check(settings: DpoSettings) -> Mapping[str, Rule]:
-    """A pair needs two completions, and a completion all of its tokens."""
+    """Require groups of two or more completions, and tokens that are summed."""
     return {
         "learn.token_aggregation": one_of("sum"),
         "rollout.group_size": compares("learn.algorithm='dpo'"),

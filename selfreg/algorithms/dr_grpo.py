@@ -1,4 +1,7 @@
-"""Dr. GRPO: GRPO without the division by the group's spread, which favours easy problems."""
+"""Dr. GRPO: GRPO without the division by the group's standard deviation.
+
+That division gives extra weight to problems that are very easy or very hard.
+"""
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings

@@ -1,7 +1,7 @@
-"""GRPO: rewards are centered by their group and divided by its spread.
+"""GRPO: subtract the group's mean reward and divide by the group's standard deviation.
 
-One update a draw needs no ratio. With several, or with a sampler that computes otherwise, set
-learn.use_importance_sampling_ratio.
+One update per batch needs no importance ratio. Set learn.use_importance_sampling_ratio for several
+updates per batch, or for a sampler whose logprobs differ from the trainer's.
 """
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient

@@ -1,4 +1,4 @@
-"""GSPO: one clipped ratio a completion, the geometric mean of its tokens' ratios."""
+"""GSPO: one clipped ratio per completion, the geometric mean of its tokens' ratios."""
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings
@@ -10,7 +10,7 @@ ALGORITHM = policy_gradient(
         use_std_normalization=True,
         use_importance_sampling_ratio=True,
         ratio_level="sequence",
-        # The paper's range, section 5.1: a mean over tokens moves little.
+        # The paper's values (section 5.1). They are small because a mean over tokens moves little.
         clip_low=3e-4,
         clip_high=4e-4,
         token_aggregation="sequence_mean",

@@ -1,9 +1,9 @@
-"""KL-Cov: the tokens that cost most entropy are held near to the policy that sampled them.
+"""KL-Cov: penalize the KL divergence from the sampler on the tokens that reduce entropy most.
 
-A fraction of the tokens, those with the greatest covariance of logprob and advantage, gets a
-penalty on KL(sampler || policy), estimated by k3 at the token: r - 1 - log r with
-r = policy / sampler. It is 0 where the policy has not moved since it sampled, so that it takes
-several updates a draw.
+KL-Cov selects the fraction of tokens with the highest covariance of logprob and advantage. Each of
+them gets a penalty on KL(sampler || policy), estimated by k3 at the token: r - 1 - log r with
+r = policy / sampler. The penalty is 0 until the policy has moved since it sampled, so KL-Cov needs
+several updates per batch.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from selfreg.algorithms.parts.settings import Settings, setting
 
 @dataclass(frozen=True)
 class KlCovSettings(Settings):
-    """What GRPO reads, and which tokens are held how strongly."""
+    """The settings of GRPO, the fraction of tokens to penalize, and the penalty's weight."""
 
-    kl_cov_fraction: float = setting(2e-3, "of tokens, which are held", BETWEEN)
+    kl_cov_fraction: float = setting(2e-3, "fraction of tokens with a KL penalty", BETWEEN)
     kl_cov_coef: float = setting(1.0, "weight of their KL penalty", ABOVE_ZERO)
 
 
 def mark(
     settings: KlCovSettings, logprobs: np.ndarray, batch: Batch, random: np.random.Generator
 ) -> np.ndarray:
-    """1 on the tokens that are held: float32 [B, T]. Nothing is drawn at random."""
+    """Return float32 [B, T], 1 on the tokens with a KL penalty. `random` is not used."""
     each = covariances(logprobs, batch).reshape(-1)
     ranked = np.argsort(-each, kind="stable")  # NaN comes last
     count = min(count_of(settings.kl_cov_fraction, batch), np.count_nonzero(~np.isnan(each)))
@@ -40,7 +40,7 @@ def mark(
 
 
 def token_loss(settings: KlCovSettings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
-    """The usual loss, + kl_cov_coef x k3 on marked tokens; `marked_fraction`."""
+    """Return the policy-gradient loss + kl_cov_coef x k3 on marked tokens, `marked_fraction`."""
     from selfreg.algorithms.parts.losses import k3
 
     loss, described = usual.token_loss(settings, tokens)
@@ -49,8 +49,8 @@ def token_loss(settings: KlCovSettings, tokens: Tokens) -> tuple[Any, dict[str, 
 
 
 def check(settings: KlCovSettings) -> dict[str, Rule]:
-    """The usual rules, and more than one update a draw."""
-    words = "at least 2 under kl_cov: until the policy has moved nothing is held"
+    """Return the policy-gradient rules, and require more than one update per batch."""
+    words = "at least 2 under kl_cov: its penalty is 0 until the policy has moved"
     several = at_least(2)._replace(words=words)
     return {**usual.check(settings), "learn.updates_per_batch": several}
 

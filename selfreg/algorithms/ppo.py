@@ -1,4 +1,4 @@
-"""PPO's clipped ratio with GRPO's advantages: there is no value model."""
+"""PPO's clipped ratio with GRPO's advantages, without a value model."""
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings

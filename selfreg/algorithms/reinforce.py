@@ -1,4 +1,4 @@
-"""REINFORCE: the reward itself is the advantage (Williams 1992, section 5, without a baseline)."""
+"""REINFORCE: use the reward as the advantage (Williams 1992, section 5, without a baseline)."""
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 

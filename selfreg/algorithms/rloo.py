@@ -1,4 +1,4 @@
-"""RLOO: each completion's baseline is the mean reward of the others of its group."""
+"""RLOO: each completion's baseline is the mean reward of the other completions in its group."""
 
 from selfreg.algorithms.parts.policy_gradient import policy_gradient
 from selfreg.algorithms.parts.settings import Settings

@@ -1,7 +1,7 @@
-"""TOPR: good completions count whole, bad ones by their tapered ratio, min(pi / mu, 1).
+"""TOPR: weight good completions by 1, and bad ones by their tapered ratio min(pi / mu, 1).
 
-Rewards are {-1, +1} in the paper (learn.reward_coding=minus_one_one): with {0, 1} and no centering
-there is nothing bad to learn from.
+The paper's rewards are {-1, +1} (learn.reward_coding=minus_one_one). With {0, 1} and no centering,
+no completion has a negative advantage.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from selfreg.algorithms.parts.settings import Settings
 
 
 def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
-    """See selfreg.algorithms.parts.losses.tapered."""
+    """Return the loss `losses.tapered` of each token, with the ratio of its whole completion."""
     from selfreg.algorithms.parts.losses import completion_sum, tapered
 
     log_ratio = tokens.logprobs - tokens.sampler_logprobs

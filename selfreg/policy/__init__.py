@@ -1,1 +1,1 @@
-"""The policy: its network, its rollouts, its update, and the devices that hold it."""
+"""The policy: its network, its rollouts, its update, and its devices."""

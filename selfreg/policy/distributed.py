@@ -1,8 +1,9 @@
-"""Runs of several processes: how they find each other, and what one of them tells all.
+"""Runs of several processes: join them, and share results of the first process with all.
 
 Every process runs the same program on the same inputs and calls the same functions in the same
-order; jax spreads arrays over the devices of all. What is not the same everywhere (a grade that
-hangs on a time limit), or must happen once (a file that is written), the first process does alone.
+order. JAX spreads arrays over the devices of all processes. The first process alone does work whose
+result may differ between processes (a grade that depends on a time limit), and work that must
+happen once (writing a file).
 """
 
 import os
@@ -19,29 +20,30 @@ from jax.experimental import multihost_utils
 T = TypeVar("T")
 
 AUTO = "auto"
-# When the first process ends jax ends the others, who may still have to say why they stop.
+# JAX ends the other processes when the first one ends. The delay lets them print why they stop.
 _LAST_WORDS_S = 3.0
-# Messages are padded to powers of two from here on: few lengths, few programs.
+# Messages are padded to a power of two of at least this size. Each length compiles its own program,
+# so few lengths mean few programs.
 _SMALLEST_MESSAGE = 1 << 16
 
 
 def start(coordinator: str, count: int | None, index: int | None) -> None:
-    """Join the other processes of the run; call it before anything else asks jax for devices.
+    """Join the other processes of the run. Call this before anything asks JAX for devices.
 
     Args:
-      coordinator: HOST:PORT, where the first process listens, or "auto": what SLURM, Open MPI,
-        Kubernetes or a TPU pod says, of the other two as well.
-      count: Processes of the run.
-      index: This process, from 0.
+      coordinator: HOST:PORT where the first process listens. "auto": take all three values from
+        SLURM, Open MPI, Kubernetes or the TPU pod.
+      count: The number of processes in the run.
+      index: This process's index, from 0.
 
     Raises:
-      ValueError: Something is missing, or no cluster was found.
+      ValueError: A value is missing, or JAX found no cluster.
     """
     if coordinator != AUTO and (":" not in coordinator or count is None or index is None):
         raise ValueError(
             f"--coordinator={coordinator} needs HOST:PORT, --process_count and --process_index "
-            f"(now {count} and {index}); or say --coordinator=auto under SLURM, Open MPI, "
-            "Kubernetes or on a TPU pod"
+            f"(now {count} and {index}). Under SLURM, Open MPI, Kubernetes or on a TPU pod, use "
+            "--coordinator=auto instead"
         )
     try:
         jax.distributed.initialize(
@@ -50,20 +52,20 @@ def start(coordinator: str, count: int | None, index: int | None) -> None:
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(
-            f"--coordinator={coordinator}: {error} Name --coordinator=HOST:PORT, --process_count "
-            "and --process_index, with an index from 0 and below the count"
+            f"--coordinator={coordinator}: {error} Pass --coordinator=HOST:PORT, --process_count "
+            "and --process_index. The index starts at 0 and is below the count"
         ) from error
 
 
 def is_first() -> bool:
-    """Whether this is the process that grades and writes."""
+    """Return whether this is the first process, which grades and writes files."""
     return jax.process_index() == 0
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns in the first process, in all of them; it is not called in the others.
+    """Call `make` in the first process only, and return its result in every process.
 
-    An exception is shared too: all processes raise it, and the run ends everywhere.
+    If `make` raises an exception, every process raises it, so the run ends everywhere.
     """
     if jax.process_count() == 1:
         return make()
@@ -71,7 +73,7 @@ def from_first(make: Callable[[], T]) -> T:
     if is_first():
         try:
             value = make()
-        except Exception as raised:  # it is raised again, below
+        except Exception as raised:  # raised again below, in every process
             error = raised
     value, shared = pickle.loads(_broadcast(pickle.dumps((value, error))))
     if error or shared:
@@ -80,14 +82,14 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in some process; all must ask."""
+    """Return whether the flag is set in any process. Every process must call this."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array([flag]))))
 
 
 def leave(code: int) -> NoReturn:
-    """End this process after an error; one of several does not wait for the others to end too."""
+    """End this process after an error, without waiting for the run's other processes to end."""
     if not jax.distributed.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
@@ -98,7 +100,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _broadcast(message: bytes) -> bytes:
-    """The first process's message, in every process."""
+    """Return the first process's message in every process."""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     padded = np.zeros(max(_SMALLEST_MESSAGE, 1 << (length - 1).bit_length()), np.uint8)
     if is_first():

@@ -1,4 +1,4 @@
-"""The device mesh (data, fsdp, tensor) and the rules that lay logical axes over it."""
+"""The device mesh (data, fsdp, tensor) and the rules that map logical axes to mesh axes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 AXES = ("data", "fsdp", "tensor")
 
-# Weights are split over fsdp along the model's width and over tensor along what it multiplies, so
-# that each matrix is cut along both. Norm scales are small and stay whole. The first three are of
-# activations: a batch's rows; rows that the devices of one copy of the weights share; and rows
-# whose next token is drawn, each by one device.
+# fsdp splits a weight matrix along the model's width, and tensor splits it along the other axis.
+# Norm scales are small and stay whole. The first three names are axes of activations: `rows` are a
+# batch's rows, `copies` are rows that the devices of one copy of the weights share, and `draws` are
+# rows whose next token is drawn by one device each.
 RULES: dict[str, tuple[str, ...]] = {
     "rows": ("data", "fsdp"),
     "copies": ("data",),
@@ -33,13 +33,14 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(
     data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh over all devices, of all processes.
+    """Return a mesh over all devices of all processes.
 
     Args:
-      data: Devices that hold copies and split the batch; -1: all that the other axes leave.
-      fsdp: Devices that split the weights and the batch.
-      tensor: Devices that split each layer's matrices.
-      devices: The devices, where it is not all of them.
+      data: Number of copies of the weights. They split the batch. -1: use all devices that the
+        other axes leave.
+      fsdp: Number of devices that split the weights and the batch.
+      tensor: Number of devices that split each layer's matrices.
+      devices: The devices to use. None: all devices.
 
     Raises:
       ValueError: The sizes do not multiply to the number of devices.
@@ -50,24 +51,30 @@ def make_mesh(
     if data * fsdp * tensor != count:
         raise ValueError(
             f"config.mesh data={data} x fsdp={fsdp} x tensor={tensor} needs "
-            f"{data * fsdp * tensor} devices, and there are {count}"
+            f"{data * fsdp * tensor} devices, but there are {count}"
         )
     shape, kinds = (data, fsdp, tensor), (AxisType.Auto,) * 3
     return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
 
 
 def batch_sharding(mesh: Mesh, rows: int, *, axis: int = 0) -> NamedSharding:
-    """Rows, on this axis, split over data and fsdp; whole on every device if they do not divide."""
+    """Return the sharding that splits the rows on `axis` over data and fsdp.
+
+    If the devices do not divide the rows evenly, every device holds the whole array.
+    """
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, _fit(mesh, "rows", rows)))
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A host array on the mesh. Every process must hold the same one, and copies its own part."""
+    """Put a host array on the mesh.
+
+    Every process must pass the same array. Each copies only its own part to its devices.
+    """
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -79,19 +86,19 @@ def weight_shardings(
     *,
     over: Sequence[str] = AXES,
 ) -> Any:
-    """The sharding of every leaf of a tree of weights, or of moments named and shaped like them.
+    """Return the sharding of every leaf of a tree of weights, or of moments shaped like them.
 
     Args:
       mesh: The devices.
-      tree: Arrays or shapes. A leaf is known by the last name on its path that `logical_axes` has;
-        leaves that are no weights (an optimizer's counter) are whole on every device.
-      logical_axes: Axis names of a weight by its own name; further leading axes (stacked layers)
-        stay whole, as does an axis that its mesh axis does not divide.
-      pieces: How many pieces an axis has that must stay whole each, such as heads.
-      over: The mesh axes that may split.
+      tree: Arrays or shapes. The last name on a leaf's path that is in `logical_axes` identifies
+        it. Leaves that are not weights, such as an optimizer's counter, are whole on every device.
+      logical_axes: Axis names by weight name. Additional leading axes (stacked layers) stay whole.
+        So does an axis that its mesh axes do not divide.
+      pieces: For an axis made of indivisible pieces, such as heads, the number of pieces.
+      over: The mesh axes that may split a weight.
 
     Returns:
-      The tree with a NamedSharding in the place of each leaf.
+      The tree with a NamedSharding in place of each leaf.
     """
 
     def fit(axis: str, size: int) -> tuple[str, ...] | None:
@@ -113,7 +120,12 @@ _device: ContextVar[jax.Device | None] = ContextVar("device in force", default=N
 
 
 def with_shardings(tree: Any, shardings: Any) -> Any:
-    """Arrays or shapes, as shapes alone that say how they lie on devices: to lower programs by."""
+    """Return a tree of ShapeDtypeStructs with these shardings, from which programs can be lowered.
+
+    Args:
+      tree: Arrays or shapes.
+      shardings: A NamedSharding for each leaf.
+    """
 
     def leaf(a: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
@@ -123,7 +135,7 @@ def with_shardings(tree: Any, shardings: Any) -> Any:
 
 @contextmanager
 def in_force(mesh: Mesh) -> Iterator[None]:
-    """While a function is traced for this mesh, `constrain` and its like speak of it."""
+    """Make this the mesh in force, which `constrain` and related functions use while tracing."""
     before = _device.set(mesh.devices.flat[0])
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -133,23 +145,23 @@ def in_force(mesh: Mesh) -> Iterator[None]:
 
 
 def device_in_force() -> jax.Device:
-    """The first device of the mesh in force; JAX's first device where there is no mesh.
+    """Return the first device of the mesh in force, or JAX's first device without a mesh.
 
-    A program may be compiled for devices that this machine does not have: what a program contains
-    depends on the mesh's devices, and not on the local ones.
+    A program may be compiled for devices that this machine does not have. So choices that depend on
+    the kind of device must ask the mesh's devices, not the local ones.
     """
     return _device.get() or jax.devices()[0]
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
-    """An activation laid over the mesh in force; as it is where there is none.
+    """Constrain an activation's sharding on the mesh in force. Without a mesh, return it unchanged.
 
-    XLA would else be free to split a layer's inputs along the width, as its weights are, and to
-    exchange activations where it should gather weights.
+    Without the constraint, XLA may split a layer's inputs along the width, as its weights are
+    split. It would then exchange activations instead of gathering weights.
 
     Args:
       x: The activation.
-      *logical: A name of RULES for each axis, or None for an axis that is whole.
+      *logical: For each axis, a name in RULES, or None if the axis stays whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -160,7 +172,10 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
 def sharding_of(
     mesh: Mesh | AbstractMesh, shape: Sequence[int], *logical: str | None
 ) -> NamedSharding:
-    """The sharding of an array whose axes have these names of RULES, or None for a whole one."""
+    """Return the sharding of an array from a name in RULES, or None, for each axis.
+
+    An axis with None stays whole.
+    """
     axes = [name and _fit(mesh, name, size) for name, size in zip(logical, shape, strict=True)]
     return NamedSharding(mesh, PartitionSpec(*axes))
 
@@ -172,7 +187,10 @@ def constrain_weights(
     *,
     over: Sequence[str] = AXES,
 ) -> Any:
-    """Weights, gradients or moments laid over the mesh in force: see `weight_shardings`."""
+    """Constrain weights, gradients or moments to their shardings on the mesh in force.
+
+    For the arguments, see `weight_shardings`.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return tree
@@ -181,11 +199,13 @@ def constrain_weights(
 
 
 def split_rows(mesh: Mesh | AbstractMesh | None, rows: int) -> int:
-    """Into how many parts devices split so many rows; 1 if they do not divide.
+    """Return the number of parts into which the devices split this many rows.
+
+    It is 1 if the devices do not divide the rows evenly.
 
     Args:
-      mesh: The devices; None: the mesh in force, if any.
-      rows: How many.
+      mesh: The devices. None: the mesh in force, if any.
+      rows: The number of rows.
     """
     mesh = mesh or jax.sharding.get_abstract_mesh()
     split = 1 if mesh.empty else _size(mesh, RULES["rows"])
@@ -199,6 +219,6 @@ def _size(mesh: Mesh | AbstractMesh, names: Sequence[str]) -> int:
 def _fit(
     mesh: Mesh | AbstractMesh, axis: str, size: int, over: Sequence[str] = AXES
 ) -> tuple[str, ...] | None:
-    """The mesh axes that split a logical axis, if they divide it."""
+    """Return the mesh axes that split a logical axis, or None if they do not divide its size."""
     names = tuple(name for name in RULES[axis] if name in over)
     return names if names and size % _size(mesh, names) == 0 else None

@@ -1,4 +1,7 @@
-"""XLA's compilation: its cache on disk, and a count: a recompile in a loop costs hours."""
+"""XLA's compilation cache on disk, and a count of compilations.
+
+The count exposes a program that recompiles in a loop, which can cost hours.
+"""
 
 import os
 from functools import cache
@@ -12,8 +15,8 @@ _compiled = 0
 def set_up() -> None:
     """Keep compiled programs between runs, and start counting compilations.
 
-    The cache lies in $XDG_CACHE_HOME/selfreg/xla, and holds what took half a second; jax's own
-    variables, $JAX_COMPILATION_CACHE_DIR and its like, go before.
+    The cache is in $XDG_CACHE_HOME/selfreg/xla. It holds programs that took at least 0.5 seconds to
+    compile. JAX's own environment variables, such as $JAX_COMPILATION_CACHE_DIR, take precedence.
     """
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     ours = {
@@ -32,7 +35,7 @@ def _start_counting() -> None:
 
 
 def compile_count() -> int:
-    """Programs compiled, or read from the cache, in this process since `set_up`."""
+    """Return how many programs this process compiled or read from the cache since `set_up`."""
     return _compiled
 
 

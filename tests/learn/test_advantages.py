@@ -1,4 +1,4 @@
-"""Advantages and token weights, computed by hand, and what they must not depend on."""
+"""Advantages and token weights: values computed by hand, and invariances."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_by_hand(coding, center, normalize, wanted):
 
 
 def test_leave_one_out_by_hand():
-    # The others of a passed one pass in 1 of 3, those of a failed one in 2 of 3.
+    # Of the other three, 1 passes if this one passed, and 2 pass if it failed.
     got = advantages(
         REWARDS, reward_coding="zero_one", center=True, normalize=False, leave_one_out=True
     )
@@ -71,7 +71,7 @@ def test_centered_advantages_ignore_the_coding_up_to_scale_and_follow_permutatio
     rewards = np.array(rewards, np.float32)
     one = advantages(rewards, reward_coding="zero_one", center=True, normalize=normalize)
     two = advantages(rewards, reward_coding="minus_one_one", center=True, normalize=normalize)
-    # {-1,+1} is {0,1} shifted and doubled: centering removes the shift, the spread the doubling.
+    # {-1,+1} is {0,1} shifted and doubled. Centering undoes the shift, and the spread the doubling.
     np.testing.assert_allclose(two, one if normalize else 2 * one, atol=1e-4)
     order = np.random.default_rng(0).permutation(len(rewards))
     again = advantages(rewards[order], reward_coding="zero_one", center=True, normalize=normalize)

@@ -1,4 +1,4 @@
-"""What algorithms add to the policy gradient, each by hand."""
+"""The additions of algorithms to the policy gradient, each computed by hand."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def tokens_of(logprobs, advantage, sampler=SAMPLER, completion=ONE, mask=None):
 
 
 def slopes(algorithm, advantage, **rest):
-    """Of the loss by each token's logprob."""
+    """Return the derivative of the loss by each token's logprob."""
 
     def total(logprobs):
         tokens = tokens_of(logprobs, advantage, **rest)
@@ -53,22 +53,22 @@ def with_settings(name, **changes):
 
 def test_cispo_bounds_a_tokens_weight_and_keeps_its_gradient():
     cispo = with_settings("cispo", clip_low=0.2, clip_high=0.5)
-    # Weights 2 -> 1.5, 0.5 -> 0.8, 1: where PPO's clip would have stopped the first.
+    # Weights: 2 becomes 1.5, 0.5 becomes 0.8, and 1 stays. PPO's clip would have stopped the first.
     np.testing.assert_allclose(slopes(cispo, 2.0), [-2 * 1.5, -2 * 0.8, -2], rtol=1e-6)
     np.testing.assert_allclose(described(cispo, 2.0)["clip_fraction"], [[1, 1, 0]])
     ppo = with_settings("ppo", clip_low=0.2, clip_high=0.5)
     np.testing.assert_allclose(slopes(ppo, 2.0), [0, -2 * 0.5, -2], atol=1e-6)
-    # By default from above only, and far away: 1 + 4.
+    # By default, the weight is clipped only from above, at 1 + 4.
     np.testing.assert_allclose(slopes(find_algorithm("cispo"), 2.0), [-4, -1, -2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("advantage", "dual", "loss", "slope"),
     [
-        # r = 2 of a bad token: -r A = 2 A' with A' = 1, but at most 1.5; nothing to gain beyond.
+        # A bad token with r = 2: the loss -r A = 2 is limited to 1.5, and its gradient is then 0.
         (-1.0, 1.5, [1.5, 0.8, 1], [0, 0, 1]),
         (-1.0, 3.0, [2, 0.8, 1], [2, 0, 1]),
-        (1.0, 1.5, [-1.2, -0.5, -1], [0, -0.5, -1]),  # a good one is left alone
+        (1.0, 1.5, [-1.2, -0.5, -1], [0, -0.5, -1]),  # a good token is not limited
     ],
 )
 def test_dual_clip_by_hand(advantage, dual, loss, slope):
@@ -81,12 +81,12 @@ def test_dual_clip_by_hand(advantage, dual, loss, slope):
 def test_topr_tapers_bad_completions_alone():
     topr = find_algorithm("topr")
     np.testing.assert_allclose(slopes(topr, 1.0), [-1, -1, -1], rtol=1e-6)
-    # The completion's ratio is 2 x 0.5 x 1 = 1; over its first two tokens in a third of the policy
-    # that sampled, 1/9.
+    # The completion's ratio is 2 x 0.5 x 1 = 1. With a sampler that makes the first two tokens
+    # three times as likely, it is 1/9.
     np.testing.assert_allclose(slopes(topr, -1.0), [1, 1, 1], rtol=1e-5)
     likelier = SAMPLER + np.log([[3, 3, 1]])
     np.testing.assert_allclose(slopes(topr, -1.0, sampler=likelier), [1 / 9] * 3, rtol=1e-5)
-    rarer = SAMPLER - np.log([[3, 3, 1]])  # a ratio of 9 counts 1
+    rarer = SAMPLER - np.log([[3, 3, 1]])  # a ratio of 9 counts as 1
     np.testing.assert_allclose(slopes(topr, -1.0, sampler=rarer), [1, 1, 1], rtol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_topr_tapers_bad_completions_alone():
         ("token", (0.6, 0.0), [1, 0, 1]),  # ratios 2, 0.5, 1
         ("token", (0.0, 1.5), [0, 1, 1]),
         ("token", (0.6, 1.5), [0, 0, 1]),
-        # Two completions: the first two tokens' product is 1, the third alone has 1.
+        # Two completions: the product of the first two tokens is 1, and so is that of the third.
         ("sequence", (0.9, 1.1), [1, 1, 1]),
         ("geometric", (0.9, 1.1), [1, 1, 1]),
     ],
@@ -110,7 +110,7 @@ def test_masks_by_hand(level, bounds, kept):
 
 
 def test_a_masked_completion_is_masked_whole():
-    # Completion 0 has the ratios 2 and 2: product 4, geometric mean 2; completion 1 has 1.
+    # Completion 0 has the ratios 2 and 2: product 4, geometric mean 2. Completion 1: ratio 1.
     sampler = LOGPROBS - np.log([[2, 2, 1]])
     completion = jnp.array([[0, 0, 1]])
     for level, high, kept in (
@@ -143,7 +143,7 @@ def test_the_overlong_penalty_by_hand():
     got = overlong_penalty(lengths, max_new_tokens=10, overlong_tokens=4)
     np.testing.assert_allclose(got, [0, 0, -0.25, -0.5, -1])
     assert overlong_penalty(lengths, 10, 0).tolist() == [0] * 5
-    # It is in the reward before the group's mean is taken.
+    # The penalty is added to the reward before the group's mean is taken.
     groups = make_groups(problems=1, lengths=[4, 10, 4, 4])
     passed = replace(groups[0], grades=(Grade(Outcome.PASSED),) * 4)
     grpo = policy_gradient("", Settings(use_score_centering=True))
@@ -152,7 +152,7 @@ def test_the_overlong_penalty_by_hand():
 
 
 def mixed_groups():
-    """Three groups of two: both pass, one passes, both fail; the very last is cut off."""
+    """Make three groups of two: both pass, one passes, both fail. The last one is truncated."""
     grades = [Outcome.PASSED, Outcome.PASSED, Outcome.PASSED, Outcome.FAILED] + [Outcome.FAILED] * 2
     groups = make_groups(problems=3, group=2, lengths=[2, 3, 4, 5, 6, 10])
     for number, group in enumerate(groups):
@@ -173,7 +173,7 @@ def test_groups_without_signal_and_cut_completions_are_left_out():
     uncut = learned_from(groups, mask_truncated=True)
     assert uncut.tolist() == [True] * 5 + [False]
     batch = collate(groups, **COLLATE, learned=dropped)
-    # 4 + 5 tokens are left to divide by; the others have no weight, and keep their advantage.
+    # 4 + 5 tokens remain in the divisor. The others have weight 0 and keep their advantage.
     np.testing.assert_allclose(batch.token_weights.sum(axis=1), [0, 0, 4 / 9, 5 / 9, 0, 0])
     assert batch.advantages.tolist() == [1, 1, 1, -1, -1, -1]
 
@@ -224,7 +224,7 @@ def test_what_does_not_go_together_is_refused(changes, words):
 
 
 def covariance_batch():
-    """Two completions of two tokens: logprobs -1, -3 with advantage 1; -2, -4 with -1; one pad."""
+    """Two completions of two tokens: logprobs -1, -3 with advantage 1, and -2, -4 with -1."""
     logprobs = np.array([[-1, -3, 0], [-2, -4, 0]], np.float32)
     weights = np.array([[0.25, 0.25, 0], [0.25, 0.25, 0]], np.float32)
     batch = collate(make_groups(problems=1, group=2, lengths=[2, 2]), **COLLATE)
@@ -247,7 +247,7 @@ def test_covariances_by_hand():
         ("clip_cov", {"clip_cov_fraction": 0.5}, [[1, 0, 0], [0, 1, 0]]),
         ("clip_cov", {"clip_cov_fraction": 0.9, "clip_cov_low": 2.0}, [[0] * 3] * 2),
         ("kl_cov", {"kl_cov_fraction": 0.5}, [[1, 0, 0], [0, 1, 0]]),
-        ("kl_cov", {"kl_cov_fraction": 0.01}, [[1, 0, 0], [0, 0, 0]]),  # one at least
+        ("kl_cov", {"kl_cov_fraction": 0.01}, [[1, 0, 0], [0, 0, 0]]),  # at least one
         ("kl_cov", {"kl_cov_fraction": 0.99}, [[1, 1, 0], [0, 1, 0]]),  # 3 of 4; ties in order
     ],
 )
@@ -286,7 +286,7 @@ def test_marked_tokens_lose_their_gradient_or_are_held():
         return jax.grad(total)(tokens.logprobs)[0]
 
     np.testing.assert_allclose(slope(clip_cov), [0, -2, -2], rtol=1e-6)
-    # -r A, and where r = 2 is held r - 1 - log r besides, whose slope is r - 1.
+    # -r A, and for the marked token with r = 2 also r - 1 - log r, whose slope is r - 1.
     np.testing.assert_allclose(slope(kl_cov), [-4 + 1, -1, -2], rtol=1e-5)
     loss, described = kl_cov.token_loss(kl_cov.settings, tokens)
     np.testing.assert_allclose(loss[0, 0], -4 + 2 - 1 - np.log(2), rtol=1e-5)

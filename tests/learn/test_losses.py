@@ -1,4 +1,4 @@
-"""Token losses by hand, chunked logprobs against a plain softmax."""
+"""Token losses computed by hand, and chunked logprobs against a plain softmax."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def test_policy_gradient_by_hand(compiled):
 
 
 def gradient(advantage, **options):
-    """Of the loss by the logprobs: ratios are 2 and 0.5."""
+    """Return the gradient of the loss by the logprobs. The ratios are 2 and 0.5."""
 
     def total(logprobs):
         return policy_gradient(
@@ -35,7 +35,7 @@ def gradient(advantage, **options):
 
 
 def test_a_truncated_ratio_by_hand():
-    """-A min(pi / mu, cap) d log pi: 2 is cut to 1.5."""
+    """-A min(pi / mu, cap) d log pi: the ratio 2 is truncated to 1.5."""
     np.testing.assert_allclose(gradient(2.0, ratio_cap=1.5), [[-2 * 1.5, -2 * 0.5]], rtol=1e-6)
     np.testing.assert_allclose(gradient(2.0, ratio_cap=9.0), gradient(2.0), rtol=1e-6)
 
@@ -43,12 +43,12 @@ def test_a_truncated_ratio_by_hand():
 @pytest.mark.parametrize(
     ("advantage", "clip", "loss", "slope", "clipped"),
     [
-        # min(r A, clip(r) A) for r = 2 and 0.5: what A wants moved further is held back.
+        # min(r A, clip(r) A) for r = 2 and 0.5: the clip stops moves in the direction of A.
         (1.0, (0.2, 0.2), [-1.2, -0.5], [0, -0.5], [1, 0]),
         (-1.0, (0.2, 0.2), [2, 0.8], [2, 0], [0, 1]),
         (1.0, (0.2, 1.5), [-2, -0.5], [-2, -0.5], [0, 0]),  # clip-higher
-        (-1.0, (0.0, 0.2), [2, 0.5], [2, 0.5], [0, 0]),  # below 1 all counts
-        (1.0, (0.2, 0.0), [-2, -0.5], [-2, -0.5], [0, 0]),  # above 1 all counts
+        (-1.0, (0.0, 0.2), [2, 0.5], [2, 0.5], [0, 0]),  # no lower bound
+        (1.0, (0.2, 0.0), [-2, -0.5], [-2, -0.5], [0, 0]),  # no upper bound
     ],
 )
 def test_ppo_clip_by_hand(advantage, clip, loss, slope, clipped):
@@ -84,7 +84,7 @@ def test_k3_by_hand_and_never_negative():
     np.testing.assert_allclose(k3(LOGPROBS, SAMPLER)[0, 0], 0.5 - 1 + np.log(2), rtol=1e-6)
     values = jnp.linspace(-8, 0, 50)
     assert jnp.all(k3(values[:, None], values[None]) >= 0)
-    # On samples of the policy its mean is the divergence itself.
+    # On samples of the policy, the mean of k3 is the KL divergence.
     p, q = np.array([0.7, 0.2, 0.1]), np.array([0.2, 0.5, 0.3])
     mean = np.sum(p * np.asarray(k3(jnp.log(p), jnp.log(q))))
     np.testing.assert_allclose(mean, np.sum(p * np.log(p / q)), rtol=1e-5)
@@ -125,7 +125,7 @@ def test_chunks_change_neither_logprobs_nor_gradients(
         entropy = -jnp.sum(jnp.exp(everything) * everything, -1)
         return jnp.sum(weights * logprobs + (0.5 * entropy if train_entropy else 0))
 
-    # Watched and not trained, the entropy adds nothing to the gradient.
+    # An entropy that is only reported adds nothing to the gradient.
     grads, wanted_grads = (jax.grad(f, (0, 1))(hidden, head) for f in (chunked_sum, plain_sum))
     for a, b in zip(grads, wanted_grads, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

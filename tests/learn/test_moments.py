@@ -1,4 +1,4 @@
-"""Moments in fewer bits: what rounding may do to them, and what it must not do to the weights."""
+"""Low-precision moments: the errors that rounding may cause, and those that it must not cause."""
 
 from functools import cache, partial
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ def test_rounding_is_to_a_neighbour_and_right_in_the_mean(storage, spacing):
     inside = jnp.abs(x) > jnp.abs(x).max(axis=1, keepdims=True) / 500  # above the lowest codes
     error = jnp.where(inside, back / x - 1, 0.0)
     assert 0.1 * spacing < jnp.abs(error).max() < 1.001 * spacing
-    # The mean of `draws` errors, none above the spacing: five of its standard deviations.
+    # The tolerance is five standard deviations of a mean of `draws` errors within one spacing.
     assert jnp.abs(error.mean(axis=0)).max() < 5 * spacing / 2 / draws**0.5
 
 
@@ -93,7 +93,7 @@ def test_moments_begin_as_zero_is_coded(dtype):
 
 def test_one_outlier_spoils_its_own_block_only():
     x = jnp.where(jnp.arange(256) == 3, 1e6, 1.0)[None]
-    back = INT8.decode(INT8.encode(x, jnp.full(x.shape, 2**16 - 1, jnp.uint32)))  # down
+    back = INT8.decode(INT8.encode(x, jnp.full(x.shape, 2**16 - 1, jnp.uint32)))  # rounds down
     block = block_size(256)
     assert np.all(back[0, block:] == 1.0)
     assert back[0, 3] == 1e6
@@ -102,8 +102,8 @@ def test_one_outlier_spoils_its_own_block_only():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_moments_follow_slow_changes(dtype):
-    # A gradient that falls from 1 to 1/2 moves the second moment by less than a thousandth of
-    # itself a step; the first element of each block stays, so that scales do not fall with it.
+    # A gradient that falls from 1 to 1/2 changes the second moment by less than a thousandth of
+    # itself per step. The first element of each block stays the same, so that scales do not fall.
     shape, steps, b2 = (16, 256), 3000, 0.999
     first = (jnp.arange(shape[1]) % block_size(shape[1]) == 0) & jnp.ones(shape, bool)
     second = STORAGE[dtype][1]
@@ -121,7 +121,7 @@ def test_moments_follow_slow_changes(dtype):
     np.testing.assert_allclose(kept.mean(), exact.mean(), rtol=0.01)
     assert kept.std() < 0.25 * exact.mean()  # 1 / 12 of an octave, over a thousand steps
 
-    def nearest(i, nu):  # what the rounding is there to prevent
+    def nearest(i, nu):  # the failure that stochastic rounding prevents
         g = jnp.where(i < 1000, 1.0, 0.5)
         return (b2 * nu.astype(jnp.float32) + (1 - b2) * g * g).astype(jnp.bfloat16)
 
@@ -148,7 +148,7 @@ def test_a_policy_learns_as_with_float32_moments(dtype, distance):
     ("dtype", "most"), [("float32", 8.001), ("bfloat16", 4.001), ("int8", 2.12)]
 )
 def test_bytes_a_weight(dtype, most):
-    # Qwen2.5-7B's matrices.
+    # The shapes of Qwen2.5-7B's matrices.
     shapes = {"q": (28, 3584, 3584), "k": (28, 512, 3584), "up": (28, 18944, 3584),
               "down": (28, 3584, 18944)}  # fmt: skip
     weights = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}

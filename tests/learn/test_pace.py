@@ -1,4 +1,4 @@
-"""Coefficients that follow what was measured, by hand."""
+"""Coefficients that follow measurements, computed by hand."""
 
 import math
 from types import SimpleNamespace
@@ -28,12 +28,12 @@ def test_without_targets_nothing_moves():
 
 def test_the_kl_factor_by_hand():
     own = learn(kl_target=0.1)
-    # 5% above target counts 0.05; twice the target, and none at all, count 0.2.
+    # An error of 5% counts as 0.05. Twice the target, and zero, both count as 0.2.
     assert after(own, {"k3_kl": 0.105}).kl_factor == pytest.approx(1.005)
     assert after(own, {"k3_kl": 0.2}).kl_factor == pytest.approx(1.02)
     assert after(own, {"k3_kl": 0.0}, {"k3_kl": 0.0}).kl_factor == pytest.approx(0.98**2)
     assert after(own, {"k3_kl": 0.1}).kl_factor == 1.0
-    assert after(own, {}).kl_factor == 1.0  # a step that measured none
+    assert after(own, {}).kl_factor == 1.0  # a step without a measurement
 
 
 def test_the_entropy_coefficient_by_hand():
@@ -41,7 +41,7 @@ def test_the_entropy_coefficient_by_hand():
     assert pace.entropy_coef(pace.begin(own), own) == 0.02
     low = after(own, {"entropy": 0.2}, {"entropy": 0.1})
     assert pace.entropy_coef(low, own) == pytest.approx(0.04)
-    # Above the target nothing is paid for, and the coefficient falls meanwhile.
+    # Above the target the bonus is 0, and meanwhile the coefficient falls.
     high = after(own, {"entropy": 0.2}, {"entropy": 0.4})
     assert pace.entropy_coef(high, own) == 0.0
     assert high.entropy_coef == pytest.approx(0.02)
@@ -50,13 +50,13 @@ def test_the_entropy_coefficient_by_hand():
 
 def test_a_norm_is_judged_by_the_median_of_its_past():
     own, norms = learn(), [{"grad_norm": float(n)} for n in (1, 2, 3, 4, 5, 6, 7)]
-    assert pace.most_norm(after(own, *norms), 2.0) == math.inf  # too few
+    assert pace.most_norm(after(own, *norms), 2.0) == math.inf  # too few norms
     state = after(own, *norms, {"grad_norm": 100.0})
     assert pace.most_norm(state, 2.0) == 2 * 4.5
     assert pace.most_norm(state, 0.0) == math.inf
     # Steps without a gradient do not count.
     assert after(own, {"grad_norm": 0.0}, {}).norms == ()
-    # Should gradients stay large they are no outliers any more, half a window later.
+    # If gradients stay large, they stop being outliers after half a window.
     small, large = [{"grad_norm": 1.0}] * 32, [{"grad_norm": 50.0}]
     assert pace.most_norm(after(own, *small, *large * 16), 2.0) == 2 * 25.5
     assert pace.most_norm(after(own, *small, *large * 17), 2.0) == 100

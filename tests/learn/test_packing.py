@@ -1,4 +1,4 @@
-"""Where tokens are put: every one once, rows of one prompt, and little that is empty."""
+"""Packing: every token is placed once, rows hold one prompt, and little is padding."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from selfreg.policy.learn.packing import (
 
 
 def test_rows_by_hand():
-    # 7 + 3 and 5 + 1 + 4 fill rows of 10; 6 of the other prompt stands alone, in the narrow row.
+    # 7 + 3 and 5 + 1 + 4 fill rows of 10. The other prompt's 6 is alone in the narrow row.
     slots = pack(np.array([[7, 5, 4, 3, 1]]), 7, Packing((10,), 1))
     rows = [row[row != EMPTY].tolist() for row in slots[0]]
     assert rows == [
@@ -29,7 +29,7 @@ def test_rows_by_hand():
     slots = pack(np.array([[7, 3], [6, 0]]), 7, Packing((6, 10), 1))
     assert [row[row != EMPTY].tolist() for row in slots[0]] == [[*range(14, 20)], [], [], []]
     assert slots[1, 0].tolist() == [*range(7), *range(7, 10)]
-    # Two at once: the narrow row would be alone, and the wide one has room beside it.
+    # With two rows per microbatch, the narrow row would be alone, and the wide one has room.
     slots = pack(np.array([[7, 3], [6, 0]]), 7, Packing((6, 10), 2))
     assert np.all(slots[0] == EMPTY)
     assert slots[1, 1].tolist() == [*range(14, 20), *[EMPTY] * 4]
@@ -59,7 +59,7 @@ def test_every_token_has_one_slot_in_a_row_of_its_prompt(groups, widths, rows_at
             tokens = row[row != EMPTY]
             assert np.all(row[: len(tokens)] == tokens)
             assert len(set(tokens // 20 // lengths.shape[1])) <= 1
-            # Within a completion, tokens stand in their order, side by side.
+            # The tokens of a completion are adjacent and in order.
             assert np.all((np.diff(tokens) == 1) | (tokens[1:] % 20 == 0))
 
 
@@ -106,7 +106,7 @@ def geometric(generator, longest, size):
 
 
 def alike(generator, longest, size):
-    """Answers of one problem: about as long as each other."""
+    """Draw lengths of a problem's completions, which are similar to each other."""
     centers = generator.uniform(0.3, 0.8, (size[0], 1)) * longest
     return np.clip(generator.normal(centers, 0.1 * longest, size), 1, longest).astype(int)
 

@@ -1,4 +1,4 @@
-"""DPO's advantages by hand, and against autodiff of its plain loss."""
+"""DPO's advantages, computed by hand and compared with autodiff of the plain loss."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def pair_advantages(passed, failed, log_ratios, beta):
 
 
 def plain(log_ratios, passed, beta):
-    """DPO's loss, one pair after another."""
+    """Compute DPO's loss pair by pair."""
     losses = [
         -jax.nn.log_sigmoid(beta * (group[won] - group[lost]))
         for group, own in zip(log_ratios, passed, strict=True)
@@ -62,7 +62,7 @@ def test_without_a_pair_nothing_is_learned():
 def test_advantages_are_the_gradient_of_the_plain_loss(seed, beta, scale):
     generator = np.random.default_rng(seed)
     passed = generator.random((3, 4)) < 0.5
-    passed[0] = [True, False, False, True]  # one pair at least
+    passed[0] = [True, False, False, True]  # at least one pair
     log_ratios = jnp.asarray(scale * generator.normal(size=(3, 4)), jnp.float32)
     value, gradient = jax.value_and_grad(plain)(log_ratios, passed, beta)
     got, metrics = pair_advantages(passed, ~passed, np.asarray(log_ratios), beta)

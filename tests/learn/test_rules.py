@@ -1,4 +1,4 @@
-"""The rules beyond REINFORCE and GRPO, each through a real update, against plain loops."""
+"""The update rules beyond REINFORCE and GRPO, each in a real update, against plain loops."""
 
 import json
 from dataclasses import replace
@@ -51,7 +51,7 @@ def learner(objective=Objective(), **changes):  # noqa: B008 frozen
 
 
 def moved_sampler(aggregation="token_mean", seed=0):
-    """A batch whose sampler differs from the policy by up to 0.9 nats a token, both ways."""
+    """Make a batch whose sampler differs from the policy by up to 0.9 nats per token, both ways."""
     algorithm = policy_gradient("", Settings(token_aggregation=aggregation))
     batch = collate(GROUPS, **COLLATE | {"packing": PACKING, "algorithm": algorithm})
     logprobs = np.zeros_like(batch.logprobs)
@@ -64,7 +64,7 @@ def moved_sampler(aggregation="token_mean", seed=0):
 
 
 def gradient_of(made, batch, *, params=PARAMS, anchor=None):
-    """The gradient itself: the first moment after one step with b1 = 0.5 is half of it."""
+    """Return the gradient: with b1 = 0.5, the first moment after one step is half of it."""
     state, metrics = made.update(made.init(params), batch, None, 0.0, 0.0, TEMPERATURE, anchor)
     moments = next(m for m in state.moments if hasattr(m, "mu"))
     return jax.tree.map(lambda m: 2 * np.asarray(m), moments.mu), metrics
@@ -72,7 +72,7 @@ def gradient_of(made, batch, *, params=PARAMS, anchor=None):
 
 @jax.jit
 def plain_entropies(params, tokens, length):
-    """Entropies of every next token of one sequence, from its whole logits."""
+    """Return the entropy of every next token of one sequence, from its full logits."""
     decoder = POLICY.decoder(params)
     hidden = decoder(tokens[None], length[None], jnp.dtype("float32")).hidden
     logprobs = jax.nn.log_softmax(hidden[0] @ decoder.head_weight.T / TEMPERATURE)
@@ -80,7 +80,7 @@ def plain_entropies(params, tokens, length):
 
 
 def plain_entropy(params, batch):
-    """Entropies of each completion's tokens, one whole sequence at a time."""
+    """Return the entropies of each completion's tokens, one whole sequence at a time."""
     for row, ids in enumerate(batch.completion_ids):
         prompt = row * len(batch.prompt_ids) // len(batch.completion_ids)
         start, count = batch.prompt_lengths[prompt], int(batch.completion_mask[row].sum())
@@ -90,7 +90,7 @@ def plain_entropy(params, batch):
 
 
 def plain_clipped(params, batch, objective):
-    """The clipped loss and the fraction of clipped tokens, one completion after another."""
+    """Compute the clipped loss and the fraction of clipped tokens, completion by completion."""
     settings = objective.algorithm.settings
     total, clipped = 0.0, 0.0
     entropies = plain_entropy(params, batch)
@@ -126,7 +126,7 @@ def test_clipped_rules_equal_a_plain_loop(objective, aggregation):
 
 
 def plain_dpo(params, batch, reference, beta):
-    """DPO's loss from whole sequences, one pair after another."""
+    """Compute DPO's loss from whole sequences, pair by pair."""
     sums = [
         own.sum() - row.sum()
         for own, row in zip(plain_logprobs(params, batch), reference, strict=True)
@@ -156,12 +156,12 @@ def test_dpo_has_the_gradient_of_its_plain_loss():
     value, wanted = jax.value_and_grad(plain_dpo)(PARAMS, batch, reference, 0.5)
     np.testing.assert_allclose(described["loss"], value, rtol=1e-4)
     got, _ = gradient_of(made, replace(batch, advantages=advantages))
-    close(got, wanted, rtol=1e-3)  # a coefficient is itself rounded: h is some tens of nats
+    close(got, wanted, rtol=1e-3)  # h is tens of nats, so coefficients are rounded themselves
 
 
 @pytest.fixture(scope="module")
 def anchored():
-    """A learner with EWC and capped updates, a batch of no advantage, and its anchor."""
+    """Make a learner with EWC and capped updates, a batch without advantages, and its anchor."""
     made = learner(ewc_coef=3.0, max_update_ratio=1e-3)
     batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
     return (
@@ -212,7 +212,7 @@ def test_an_update_is_capped_matrix_by_matrix(anchored):
             ratio = np.linalg.norm(after - before) / np.linalg.norm(before)
             np.testing.assert_allclose(ratio, 1e-3, rtol=1e-2)
     norms = np.abs(np.asarray(state.params["final_norm"]) - PARAMS["final_norm"])
-    assert norms.max() > 5e-3  # a vector takes its whole step
+    assert norms.max() > 5e-3  # vectors are not capped
 
 
 def test_weights_are_averaged_over_updates():
@@ -265,7 +265,7 @@ def test_a_loss_scale_by_hand():
 
 
 def test_in_float16_the_gradient_of_many_tokens_is_not_rounded_to_nothing():
-    """As much as it is in a batch of 2^15 times as many tokens, of which each weighs less."""
+    """Scale the weights as in a batch with 2^15 times as many tokens, each of less weight."""
     batch = collate(GROUPS, **COLLATE | {"packing": PACKING})
     faint = replace(batch, token_weights=batch.token_weights * np.float32(2.0**-15))
     rule = make_optimizer(**OPTIMIZER | {"b1": 0.5})
@@ -313,7 +313,7 @@ MESHES = """
 
 
 def everything(shape):
-    """What an update of adapters with every rule of one token's loss on says, on a mesh."""
+    """Return the metrics of an update of adapters with every rule on, on a mesh."""
     rule = make_optimizer(**OPTIMIZER)
     settings = LearnSettings("float32", 16, PACKING, GSPO, ewc_coef=1.0, max_update_ratio=1e-2)
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The update against a plain one, and what must not change it."""
+"""The update against a plain implementation, and settings that must not change it."""
 
 import math
 import re
@@ -76,7 +76,7 @@ def learner(packing=PACKING, use_ratio=False, **optimizer):
 
 
 def gradient_of(batch, packing=PACKING, **options):
-    """The gradient itself: the first moment after one step with b1 = 0.5 is half of it."""
+    """Return the gradient: with b1 = 0.5, the first moment after one step is half of it."""
     made = learner(packing, b1=0.5, **options)
     state, metrics = made.update(made.init(PARAMS), batch, None, 0.0, 0.0, 0.7)
     moments = next(m for m in state.moments if hasattr(m, "mu"))
@@ -85,7 +85,7 @@ def gradient_of(batch, packing=PACKING, **options):
 
 @jax.jit
 def plain_scores(params, tokens, length):
-    """Logprobs of every token but the first of one sequence, from its whole logits."""
+    """Return the logprobs of all tokens of a sequence but the first, from its full logits."""
     decoder = POLICY.decoder(params)
     hidden = decoder(tokens[None], length[None], jnp.dtype("float32")).hidden
     logprobs = jax.nn.log_softmax(hidden[0, :-1] @ decoder.head_weight.T / 0.7)
@@ -93,7 +93,7 @@ def plain_scores(params, tokens, length):
 
 
 def plain_logprobs(params, batch):
-    """Logprobs of each completion [length], one whole sequence at a time."""
+    """Return the logprobs of each completion [length], one whole sequence at a time."""
     for row, ids in enumerate(batch.completion_ids):
         prompt = row * len(batch.prompt_ids) // len(batch.completion_ids)
         start, count = batch.prompt_lengths[prompt], int(batch.completion_mask[row].sum())
@@ -200,7 +200,7 @@ def test_halves_make_what_one_program_makes(monkeypatch):
     scores = learner().logprobs(state.params, batch, 0.7)
     in_two, metrics = gradient_of(batch)
     monkeypatch.setattr("selfreg.policy.learn.learner.in_halves", lambda *_: False)
-    whole = Packing((10, 12), 2)  # programs of equal packings are shared
+    whole = Packing((10, 12), 2)  # equal packings would share programs
     batch = collate(make_groups(), **COLLATE | {"packing": whole})
     assert "update" in learner(whole).lower(batch)
     np.testing.assert_allclose(learner(whole).logprobs(state.params, batch, 0.7), scores, atol=1e-5)
@@ -215,7 +215,7 @@ def test_a_cpus_program_transposes_neither_what_an_ffn_makes_nor_scores():
     program = lowers["gradient"]()
     moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|transpose)\(", program.compile().as_text())
     assert moved
-    width = PACKING.row_tokens[0]  # where nothing else has as many elements as these
+    width = PACKING.row_tokens[0]  # no other array has this number of elements
     tokens = PACKING.microbatch_rows * width
     made = tokens * config.ffn_width
     scores = tokens * config.heads * (COLLATE["prompt_width"] + width)

@@ -1,4 +1,4 @@
-"""What becomes of completions without a verdict: nothing, for the others or for themselves."""
+"""Completions without a verdict contribute nothing, and do not change the others' update."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ LOST = Grade(Outcome.INFRA_ERROR, detail="no verdict")
 
 
 def without_verdict(group, *numbers):
-    """The group, these of its completions unjudged."""
+    """Return the group with these of its completions unjudged."""
     kept = [i for i in range(len(group.rollouts)) if i not in numbers]
     return replace(
         group,
@@ -34,7 +34,7 @@ def smaller(group):
 
 
 def batch_of(groups, **settings):
-    """As a run collates them, with REINFORCE's other settings."""
+    """Collate as a run does, with REINFORCE's settings otherwise."""
     options = COLLATE | {"algorithm": with_settings("reinforce", **settings)}
     return collate(groups, learned=learned_from(groups), **options)
 
@@ -46,7 +46,7 @@ def test_a_group_learns_as_a_smaller_one(aggregation, rule):
     options = {"use_score_centering": True, "token_aggregation": aggregation} | rule
     batch = batch_of(groups, **options)
     alone = batch_of([smaller(group) for group in groups], **options)
-    assert batch.completion_mask.shape[0] == 8  # as compiled
+    assert batch.completion_mask.shape[0] == 8  # the compiled shape
     rows = [0, 1, 4, 5]
     for name in ("completion_ids", "completion_mask", "logprobs", "advantages", "token_weights"):
         np.testing.assert_array_equal(getattr(batch, name)[rows], getattr(alone, name))

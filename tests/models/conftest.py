@@ -1,4 +1,4 @@
-"""Tiny random models of every family, made by transformers and loaded through their folders."""
+"""Tiny random models of every family, made by transformers and loaded from saved folders."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,8 @@ SIZES = {
     "intermediate_size": 80,
     "max_position_embeddings": 256,
 }
-# Wavelengths on both sides of the bounds, so that kept, blended and stretched angles occur.
+# Wavelengths on both sides of the bounds, so that some angles are kept, some blended and some
+# stretched.
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 5e4,
@@ -37,7 +38,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-# No number is a default of its config class, so that each must be read and used.
+# No value is its config class's default, so that each must be read and used.
 GEMMA3 = {
     "head_dim": 16,
     "query_pre_attn_scalar": 24,
@@ -55,7 +56,7 @@ MODELS = {
     "qwen3": lambda s: Qwen3ForCausalLM(Qwen3Config(**s, rope_theta=1e6, head_dim=16)),
     "gemma3": lambda s: Gemma3ForCausalLM(Gemma3TextConfig(**s, **GEMMA3)),
 }
-# Llama 3 has both heads as Llama has, and no Gemma is untied.
+# Llama 3 has the same two kinds of head as Llama, and no Gemma has an untied head.
 CASES = [
     *((family, tied) for family in ("llama", "qwen2", "qwen3") for tied in (True, False)),
     ("llama3", False),
@@ -74,7 +75,7 @@ class Tokenizer:
 
 
 class Pair(NamedTuple):
-    """A transformers model, and the same weights loaded through its folder."""
+    """Make a transformers model, and load the same weights from its folder."""
 
     family: str
     tied: bool

@@ -1,4 +1,4 @@
-"""cuDNN's call beside the plain path, through XLA's implementation of the same function."""
+"""cuDNN's call against the plain path, run through XLA's implementation of the same function."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,8 @@ def test_the_fused_call_equals_the_plain_path(window, queries, keys):
         jnp.asarray(draw(size=(3, length, heads, 8)), jnp.float32)
         for length, heads in ((queries, 4), (keys, 2), (keys, 2))
     )
-    # The last `queries` keys are the queries' own; those before, a prefix of another length a row.
+    # The last `queries` keys are the queries' own. The keys before them are a prefix, whose length
+    # differs by row.
     known = np.array([keys - queries, 1, 0])[:, None]
     places = np.arange(keys)[None] - (keys - queries)
     positions = np.arange(queries)[None] + known
@@ -69,12 +70,12 @@ def test_auto_takes_cudnn_only_where_it_can_run():
 @pytest.mark.parametrize(
     ("dtype", "head_dim", "device", "words"),
     [
-        ("bfloat16", 64, None, "needs an NVIDIA GPU, and JAX runs on cpu"),
+        ("bfloat16", 64, None, "needs an NVIDIA GPU, but JAX runs on cpu"),
         ("bfloat16", 64, SimpleNamespace(platform="gpu", compute_capability="gfx90a"), "NVIDIA"),
         ("bfloat16", 64, SimpleNamespace(platform="gpu", compute_capability="7.5"), "is 7.5"),
-        ("float32", 64, GPU, "config.model.dtype is float32"),
-        ("bfloat16", 264, GPU, "have 264"),
-        ("bfloat16", 60, GPU, "have 60"),
+        ("float32", 64, GPU, "config.model.dtype=bfloat16, but it is float32"),
+        ("bfloat16", 264, GPU, "head_dim .* is 264"),
+        ("bfloat16", 60, GPU, "head_dim .* is 60"),
     ],
 )
 def test_cudnn_is_refused_where_it_cannot_run(dtype, head_dim, device, words):

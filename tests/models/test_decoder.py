@@ -1,4 +1,4 @@
-"""The decoder beside itself: prefixes, remat, depth, and folders that go round."""
+"""The decoder against itself: prefixes, remat, depth, and saving and loading folders."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def squares(policy, params, tokens, lengths):
 
 
 def products_in_gradient(policy):
-    """How many matrix products the program of a gradient holds, a scanned layer counted once."""
+    """Count the matrix products in a gradient's program. A scanned layer counts once."""
     ints = jax.ShapeDtypeStruct((2, 20), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
     gradient = jax.jit(jax.grad(lambda *a: squares(policy, *a)))
     return gradient.lower(abstract_params(policy), *ints).as_text().count("stablehlo.dot_general")
@@ -90,8 +90,8 @@ def test_remat_repeats_what_its_name_says(pair, tokenizer):
         name: products_in_gradient(make_policy(config, tokenizer, remat=name))
         for name in ("none", "layer", "dots")
     }
-    # Both attend again, with two products; `layer` also repeats q, k, v, o, gate and up, and down
-    # where a norm wants its result.
+    # Both recompute attention, with two products. `layer` also recomputes q, k, v, o, gate and up,
+    # and down if a norm reads its result.
     assert products["dots"] == products["none"] + 2
     assert products["layer"] == products["dots"] + 6 + config.sandwich_norms
 

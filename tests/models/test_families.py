@@ -1,4 +1,4 @@
-"""config.json in its old and new forms, folders of text and vision, and what is refused."""
+"""config.json in old and new formats, folders of text and vision models, and refused configs."""
 
 import json
 
@@ -17,7 +17,7 @@ from selfreg.policy.models import families, hf
 from selfreg.policy.models.policy import load_policy
 from selfreg.policy.models.shape import LinearScaling
 
-# What the hub's 4B folder says of its text part; all else is left to transformers' defaults.
+# The text part of the hub's 4B config.json. All other values are transformers' defaults.
 HUB_4B = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "eos_token_id": [1, 106],
@@ -74,7 +74,7 @@ def test_old_new_and_our_own_form_mean_the_same_to_us_and_to_transformers(raw):
     config = families.config_from_hf(raw, "here")
     text = raw.get("text_config", raw)
     known = Gemma3TextConfig(**text)
-    # What transformers 5 would write of the old file.
+    # The same config as transformers 5 would write it.
     new = known.to_dict() | {"architectures": ["Gemma3ForCausalLM"]}
     assert "sliding_attention" in new["rope_parameters"]
     assert families.config_from_hf(new, "here") == config
@@ -89,7 +89,7 @@ def test_old_new_and_our_own_form_mean_the_same_to_us_and_to_transformers(raw):
 
 @pytest.fixture(scope="module")
 def both():
-    """A tiny model of text and vision."""
+    """Make a tiny model of text and vision."""
     torch.manual_seed(0)
     text = {
         "vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -108,7 +108,7 @@ def both():
 
 @pytest.mark.parametrize("form", ["hub", "modules"])
 def test_the_text_of_a_folder_with_vision_is_read_and_saved_alone(both, form, tokenizer, tmp_path):
-    # save_pretrained writes the hub's names; save_original_format=False those of the modules.
+    # save_pretrained writes the hub's names. save_original_format=False writes the modules' names.
     both.save_pretrained(tmp_path / "in", save_original_format=form == "hub")
     with hf.safe_open(tmp_path / "in" / "model.safetensors", framework="np") as file:
         start = {"hub": "language_model.model.", "modules": "model.language_model."}[form]
@@ -152,8 +152,8 @@ def test_unknown_shapes_are_refused(change, words):
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
         ({"hidden_activation": "silu"}, "hidden_activation='silu'"),
-        ({"layer_types": ["full_attention"] * 25}, "each of the 26 layers, and names 25"),
-        ({"layer_types": ["chunked_attention"] * 26}, "'chunked_attention' among them"),
+        ({"layer_types": ["full_attention"] * 25}, "each of the 26 layers, but names 25"),
+        ({"layer_types": ["chunked_attention"] * 26}, "including 'chunked_attention'"),
         (
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "must not be scaled",

@@ -1,4 +1,4 @@
-"""GGUF files: small ones written here, and SmolLM2's real weights where the extra is installed."""
+"""GGUF files: small ones written here, and SmolLM2's real weights if the extra is installed."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ GGUF_NAMES = {
 
 
 def test_unpermute_undoes_llama_cpp():
-    # llama.cpp writes row i of each half next to each other: 0 h 1 h+1 ...
+    # llama.cpp stores row i of each half next to each other: 0 h 1 h+1 ...
     heads, half = 2, 3
     rows = np.arange(heads * 2 * half).reshape(heads, 2, half)
     stored = rows.swapaxes(1, 2).reshape(-1, 1)
@@ -40,13 +40,13 @@ def test_unpermute_undoes_llama_cpp():
 
 
 def permute(rows, heads):
-    """What llama.cpp's converter does to q and k."""
+    """Permute q and k as llama.cpp's converter does."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def write_gguf(file, params, matrices="F32", extra=(), scaling=None):
-    """A Llama file as llama.cpp writes it, and what dequantizing its matrices gives."""
+    """Write a Llama file as llama.cpp does, and return it with its dequantized matrices."""
     from gguf import GGMLQuantizationType, GGUFWriter, quants
 
     writer = GGUFWriter(file, "llama")
@@ -105,7 +105,9 @@ def params():
 def test_a_file_is_read_whole_and_in_parts(params, tmp_path, matrices):
     wanted = write_gguf(tmp_path / "m.gguf", params, matrices)
     stored = open_gguf(tmp_path / "m.gguf")
-    assert replace(stored.config, norm_eps=CONFIG.norm_eps) == CONFIG  # the file's is float32
+    assert (
+        replace(stored.config, norm_eps=CONFIG.norm_eps) == CONFIG
+    )  # the file stores it in float32
     assert stored.stop_ids == (5,)
     jax.tree.map(np.testing.assert_array_equal, place(stored.weights), wanted)
     if matrices == "F32":
@@ -128,7 +130,7 @@ def test_what_cannot_be_read_is_refused_by_name(params, tmp_path):
     with pytest.raises(ValueError, match=r"m\.gguf holds no tokenizer"):
         read_tokenizer(file)
     file.write_bytes(b"no such thing at all, however long it may be")
-    with pytest.raises(ValueError, match=r"m\.gguf is torn or no GGUF file"):
+    with pytest.raises(ValueError, match=r"m\.gguf is damaged or not a GGUF file"):
         open_gguf(file)
 
 
@@ -170,6 +172,6 @@ def test_smollm2_equals_transformers():
     hidden = decoder(jnp.asarray(ids), jnp.array([ids.shape[1]]), jnp.dtype("float32")).hidden
     logits = np.asarray(hidden @ decoder.head_weight.T)
     got = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
-    assert np.abs(got - wanted).max() < 1e-3  # of logprobs down to -40, over 30 layers
+    assert np.abs(got - wanted).max() < 1e-3  # for logprobs down to -40, after 30 layers
     assert policy.stop_ids == (2,)
     assert policies.count_parameters(params) == 134_515_008

@@ -1,4 +1,4 @@
-"""Hugging Face folders: in and out bit for bit, streamed, and every fault named before a read."""
+"""Hugging Face folders: read and written bit for bit, streamed, with faults named first."""
 
 import json
 from pathlib import Path
@@ -101,23 +101,23 @@ def test_quantized_tensors_are_named(tmp_path):
     change(
         save(tmp_path / "m"), lambda t: t.update({name: t[name].astype(ml_dtypes.float8_e4m3fn)})
     )
-    with pytest.raises(ValueError, match=rf"quantized: {name} is F8_E4M3; only F32, BF16, F16"):
+    with pytest.raises(ValueError, match=rf"\({name} is F8_E4M3\), but only F32, BF16, F16"):
         hf.open_folder(tmp_path / "m")
 
 
 def test_missing_and_torn_files_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"is no Hugging Face folder: it has no config\.json"):
+    with pytest.raises(ValueError, match=r"is not a Hugging Face folder: it has no config\.json"):
         hf.open_folder(tmp_path)
     folder = save(tmp_path / "m", shard_bytes=1 << 20)
     first, second, *_ = sorted(folder.glob("*.safetensors"))
     second.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ValueError, match=rf"{second.name} is torn or of another format"):
+    with pytest.raises(ValueError, match=rf"{second.name} is damaged or not a safetensors file"):
         hf.open_folder(folder)
     second.write_bytes(first.read_bytes()[:-10])
-    with pytest.raises(ValueError, match=rf"{second.name} is torn or of another format"):
+    with pytest.raises(ValueError, match=rf"{second.name} is damaged or not a safetensors file"):
         hf.open_folder(folder)
     second.unlink()
-    with pytest.raises(ValueError, match=rf"lacks weights: it has no {second.name}$"):
+    with pytest.raises(ValueError, match=rf"has incomplete weights: it lacks {second.name}$"):
         hf.open_folder(folder)
 
 
@@ -125,7 +125,7 @@ def test_all_of_generation_configs_stop_tokens_stop(tmp_path):
     folder = save(tmp_path / "m", stop_ids=(1, 7))
     assert json.loads((folder / hf.GENERATION).read_text())["eos_token_id"] == [1, 7]
     assert open_policy(str(folder))[0].stop_ids == (1, 7)
-    (folder / hf.GENERATION).write_text('{"eos_token_id": [9, 8]}')  # goes before config.json
+    (folder / hf.GENERATION).write_text('{"eos_token_id": [9, 8]}')  # preferred to config.json
     assert open_policy(str(folder))[0].stop_ids == (1, 9, 8)
     (folder / hf.GENERATION).write_text('{"eos_token_id": 9}')
     assert open_policy(str(folder))[0].stop_ids == (1, 9)
@@ -141,7 +141,7 @@ def test_template_and_special_tokens_come_back(tmp_path):
     back = open_policy(str(tmp_path / "m"))[0].tokenizer
     assert back.chat_template == tokenizer.chat_template
     assert back.encode("def f<turn>") == tokenizer.encode("def f<turn>")
-    # The words that transformers 4 knows too: servers may run on it.
+    # Values that transformers 4 also knows, because servers may run it.
     said = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
     assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert said["additional_special_tokens"] == ["<turn>"]
@@ -164,7 +164,7 @@ def test_nothing_that_looks_like_a_model_is_there_before_it_is_whole(tmp_path):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(ValueError, match="holds something already"):
+    with pytest.raises(ValueError, match="exists and is not empty"):
         save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes"]
 
@@ -193,7 +193,7 @@ MEMORY = """
     made = jax.tree.map(
         lambda leaf, s: jax.jit(lambda: numbers(leaf.shape), out_shardings=s)(), shapes, shardings
     )
-    tracemalloc.start()  # counts what NumPy allocates on the host, and not what devices hold
+    tracemalloc.start()  # counts NumPy's allocations on the host, but not the devices' memory
 
     def peak(action):
         tracemalloc.reset_peak()
@@ -225,8 +225,8 @@ MEMORY = """
 
 
 def test_the_host_holds_one_shard_and_never_the_model(on_eight_devices, tmp_path):
-    # Large blocks of their own from the system lie so that the CPU "device" copies and never
-    # shares them: what NumPy holds is then what a host beside real devices would hold.
+    # With separate system allocations for large blocks, the CPU "device" copies arrays and never
+    # shares them. So NumPy holds what a host with real devices would hold.
     said = on_eight_devices(MEMORY, tmp_path / "m", MALLOC_MMAP_THRESHOLD_="65536")
     mb = json.loads(said.splitlines()[-1])
     assert mb["model"] > 300
@@ -235,5 +235,5 @@ def test_the_host_holds_one_shard_and_never_the_model(on_eight_devices, tmp_path
     assert mb["kept"] < 1
     assert mb["shard"] <= mb["read"] < 1.3 * mb["shard"]
     assert mb["written"] < 1.3 * 24
-    # The same measure finds what all shards of one weight at once cost.
+    # The same measurement detects the cost of reading all shards of one weight at once.
     assert mb["at_once"] > 8 * mb["shard"]

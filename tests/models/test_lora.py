@@ -1,4 +1,4 @@
-"""LoRA: it starts as the base to the bit, learns as merged weights would, moves nothing else."""
+"""LoRA: it starts exactly as the base, learns like merged weights, and changes nothing else."""
 
 import json
 import warnings
@@ -38,7 +38,7 @@ TOKENS, LENGTHS = jnp.arange(24).reshape(2, 12) + 2, jnp.array([12, 7])
 
 
 def adapters(zero=False, seed=0):
-    """As training starts from, or as it may have left them."""
+    """Make adapters as at the start of training, or as training may leave them."""
     generator = np.random.default_rng(seed)
     made = random_adapters(POLICY, RANK, generator)
     if zero:
@@ -47,7 +47,7 @@ def adapters(zero=False, seed=0):
 
 
 def merge(base, own, alpha):
-    """All layers at once: W + (alpha / r) B A."""
+    """Merge all layers at once: W + (alpha / r) B A."""
     blocks = dict(base["blocks"])
     for name in MATRICES:
         a, b = own["blocks"][f"{name}_a"], own["blocks"][f"{name}_b"]
@@ -84,7 +84,7 @@ def test_adapters_compute_what_their_merged_weights_do():
     wanted, base = map(hidden(POLICY), (merged, PARAMS))
     np.testing.assert_allclose(hidden(low)(adapters()), wanted, atol=2e-4)
     assert jnp.abs(wanted - base).max() > 0.1
-    # One matrix by hand.
+    # One matrix computed by hand.
     a, b = (adapters()["blocks"][name][2] for name in ("down_a", "down_b"))
     by_hand = PARAMS["blocks"]["down"][2] + ALPHA / RANK * b @ a
     np.testing.assert_allclose(merged["blocks"]["down"][2], by_hand, atol=1e-6)
@@ -113,12 +113,12 @@ def test_the_gradient_is_that_through_merged_weights():
 
 @pytest.fixture(scope="module")
 def updated():
-    """The weights before and after one update with 8-bit moments, the state after, the metrics."""
+    """Make one update with 8-bit moments. Return weights before and after, state and metrics."""
     limit = jax.config.jax_captured_constants_warn_bytes
     jax.config.update("jax_captured_constants_warn_bytes", 10_000)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a base that was compiled in would warn
+            warnings.simplefilter("error")  # compiling the base in as a constant would warn
             low = learner(state_dtype="int8")
             state = low.init(adapters())
             before = whole(low.merged(state.params))
@@ -159,7 +159,7 @@ def test_weight_change_is_that_of_the_merged_weights():
 
 
 def test_a_rank_above_a_matrix_is_refused():
-    with pytest.raises(ValueError, match=r"config.model.lora_rank=65 .* k, has: at most 64"):
+    with pytest.raises(ValueError, match=r"config.model.lora_rank=65 .* k: set at most 64"):
         adapt(POLICY, 65, 1.0)
 
 
@@ -196,7 +196,7 @@ def test_a_cpus_update_converts_a_layer_at_a_time():
     def beside(**options):
         return update.compile(**options).memory_analysis().temp_size_in_bytes
 
-    # Left to itself, XLA holds them all in float32.
+    # By default, XLA would hold all of them in float32.
     left = beside(compiler_options={"xla_disable_hlo_passes": ""})
     assert beside() < left - whole / 2
 
@@ -225,5 +225,6 @@ def numbers(state, metrics):
 def test_adapters_and_their_8_bit_moments_split_with_their_matrices(updated, on_eight_devices):
     split = json.loads(on_eight_devices(MESHES))
     np.testing.assert_allclose(split[:4], numbers(*updated[2:]), rtol=1e-3)
-    # gate is [ffn, embed]: over fsdp and tensor; A along the width, B along the FFN, scales alike.
+    # gate is [ffn, embed], split over fsdp and tensor. A is split along the width and B along the
+    # FFN, and the moments' scales like them.
     assert split[4:] == [1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 2, 1 / 2]

@@ -1,4 +1,4 @@
-"""The decoder and the in-process engine against transformers: every family, same weights."""
+"""The decoder and the in-process engine against transformers: every family, equal weights."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ TOKENS = np.random.default_rng(0).integers(2, 97, (len(LENGTHS), WIDTH)).astype(
 REAL = np.arange(WIDTH) < LENGTHS[:, None]
 EVERY_FAMILY = pytest.mark.parametrize(
     "pair",
-    # Untied where it can be: greedy text repeats itself less.
+    # Use an untied head if the family has one, because greedy text then repeats itself less.
     [("llama", False), ("llama3", False), ("qwen2", False), ("qwen3", False), ("gemma3", True)],
     indirect=True,
     ids=lambda case: case[0],
@@ -28,7 +28,7 @@ EVERY_FAMILY = pytest.mark.parametrize(
 
 @partial(jax.jit, static_argnums=(0, 4))
 def ours(policy, params, tokens, lengths, dtype):
-    """Logits float32 [B, T, V], and logprobs [B, T - 1] of each next token."""
+    """Return logits float32 [B, T, V], and the logprobs [B, T - 1] of each next token."""
     decoder = policy.decoder(params)
     hidden = decoder(tokens, lengths, jnp.dtype(dtype)).hidden
     head = decoder.head_weight.astype(hidden.dtype)
@@ -39,7 +39,7 @@ def ours(policy, params, tokens, lengths, dtype):
 
 
 def theirs(model, tokens, mask, positions=None):
-    """Transformers' logits and logprobs of the same meaning."""
+    """Return transformers' logits and logprobs in the same form."""
     where = {} if positions is None else {"position_ids": torch.tensor(positions)}
     with torch.no_grad():
         logits = model(
@@ -55,9 +55,9 @@ def log_softmax(logits):
 
 
 def check(got, wanted, got_real, wanted_real):
-    """Equal within 1e-4 at real tokens, whatever side the padding is on."""
+    """Check equality within 1e-4 on real tokens, for padding on either side."""
     for a, b, cut in zip(got, wanted, (0, 1), strict=True):
-        # A next token's logprob is real where the token itself is.
+        # The logprob of a next token counts only if that token is real.
         own, other = got_real[:, cut:], wanted_real[:, cut:]
         if cut:
             own, other = own & got_real[:, :-1], other & wanted_real[:, :-1]
@@ -88,13 +88,13 @@ def test_bfloat16_errs_no_more_than_transformers_own(pair):
         log_softmax(theirs(model, TOKENS, np.ones_like(TOKENS))[0]) for model in (pair.model, low)
     )
     error = np.sqrt(np.mean((rounded - exact) ** 2))
-    # A tenth for luck: both are means over the rounding of the same 320 tokens.
+    # The tenth is for chance: both are means over the rounding of the same 320 tokens.
     assert 0 < error < 1.1 * np.sqrt(np.mean((coarse - wanted) ** 2))
 
 
 @EVERY_FAMILY
 def test_greedy_completions_equal_transformers_token_for_token(pair):
-    # Together they pass Gemma's window of 8 in the prompt, in the completion, and between the two.
+    # The lengths cross Gemma's window of 8 in the prompt, in the completion, and between the two.
     prompts = [TOKENS[0, :21], TOKENS[1, :5], TOKENS[2, :12]]
     engine = JaxEngine(pair.policy, make_mesh(-1, 1, 1), dtype="float32", max_sequences=8)
     engine.load_params(pair.params)

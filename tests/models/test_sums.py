@@ -1,4 +1,4 @@
-"""Gradients that are added up in place: the same numbers as autodiff's, in one array."""
+"""Gradients accumulated in place: the same numbers as autodiff's, in one array."""
 
 import jax
 import jax.numpy as jnp

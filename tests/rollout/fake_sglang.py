@@ -1,7 +1,7 @@
-"""A fast stand-in for an SGLang server, in a thread. Its answers are the recorded ones, filled in.
+"""A fast substitute for an SGLang server, in a thread. It answers from recordings.
 
-`recordings.json` holds what the real server answered; `record_sglang.py` renews it, and a test
-holds every answer of the fake against it, key by key and type by type.
+`sglang_recordings.json` holds the real server's answers, and `record_sglang.py` renews it. A test
+compares every answer of the fake with the recording, by keys and types.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ RECORDINGS = Path(__file__).with_name("sglang_recordings.json")
 
 
 def recorded():
-    """What the real server answered, by a name of the exchange."""
+    """Return the real server's answers, by the name of the exchange."""
     return json.loads(RECORDINGS.read_text())
 
 
 class FakeServer:
-    """Serves until it is left: `with FakeServer() as server`.
+    """Serves within a `with FakeServer() as server` block.
 
     Attributes:
-      faults: Taken in turn by /generate: None for a right answer, or what is to go wrong.
+      faults: Used in turn by /generate. None: a correct answer. Otherwise the kind of fault.
       sync_faults: The same for /update_weights_from_disk.
-      keep_alive_s: A connection that was idle for longer is closed at its next request, as it may
-        meet the real server's timer.
-      calls: How often each path was asked for.
+      keep_alive_s: A connection that was idle for longer is closed at its next request, as the real
+        server's timer may do.
+      calls: The number of requests for each path.
       drawn: The (rid, prompt, seed) of every completion that was answered.
     """
 
@@ -186,7 +186,7 @@ class FakeServer:
         return web.json_response(reply, status=status)
 
     def _fill(self, body, reply):
-        """Tokens that a seed draws: a pure function of prompt, seed and weights."""
+        """Return the tokens that a seed draws, a pure function of prompt, seed and weights."""
         parameters = body["sampling_params"]
         key = f"{body['input_ids']}{parameters['sampling_seed']}{self.weights}"
         generator = np.random.default_rng(list(hashlib.sha256(key.encode()).digest()))

@@ -1,7 +1,7 @@
-"""Renews sglang_recordings.json: python -m tests.rollout.record_sglang
+"""Renew sglang_recordings.json: python -m tests.rollout.record_sglang
 
-Starts the real server (tests/sglang_cpu) on the tiny policy, asks it what the engine asks, and
-writes down what it answers.
+This starts the real server (tests/sglang_cpu) on the tiny policy, sends the engine's requests, and
+records the answers.
 """
 
 import json
@@ -23,7 +23,7 @@ SAMPLING = {"temperature": 0.7, "top_p": 1.0, "top_k": -1, "max_new_tokens": 5, 
 
 
 def ask(path, body=None):
-    """One exchange, as it is recorded."""
+    """Record one exchange."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}{path}", data, {"content-type": "application/json"}
@@ -46,7 +46,7 @@ def generate(**changes):
 
 
 def aborted():
-    """A long request that is aborted on its way."""
+    """Abort a long request while it is running."""
     found = {}
     long = SAMPLING | {"max_new_tokens": 1500, "stop_token_ids": [], "ignore_eos": True}
     thread = threading.Thread(
@@ -60,7 +60,7 @@ def aborted():
 
 
 def record():
-    """Every exchange, by name."""
+    """Make every exchange, by name."""
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.safetensors"
         weights.write_bytes((TINY / "model.safetensors").read_bytes())

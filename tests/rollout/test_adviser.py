@@ -1,4 +1,4 @@
-"""Asking a language model over HTTP: a real server on this machine that answers well, or not."""
+"""Asking a language model over HTTP: a real local server that answers correctly, or does not."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ def reply(content, **more):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Does what the server's `act` says, and keeps what it was sent."""
+    """Runs the server's `act`, and stores the requests."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -35,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def ask(monkeypatch):
-    """Ask a server that does `act` with each request; `ask.seen` is what it was sent."""
+    """Ask a server that runs `act` on each request. `ask.seen` holds the requests."""
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv(adviser.KEY_VARIABLE, raising=False)
@@ -153,7 +153,7 @@ def test_a_server_that_dribbles_is_given_up(ask):
 
     def dribble(handler):
         handler.send(200, b"", length=10_000)
-        while not done.wait(0.02):  # each wait is far below the timeout, their sum is not
+        while not done.wait(0.02):  # each wait is far below the timeout, but their sum is not
             handler.wfile.write(b" ")
             handler.wfile.flush()
 
@@ -170,5 +170,5 @@ def test_a_port_where_nobody_listens():
         "llm_max_tokens": 9,
     }  # fmt: skip
     assert "refused" in adviser.ask(settings, "q").error
-    assert "nobody was asked" in adviser.ask({**settings, "llm_url": ""}, "q").error
+    assert "no model was asked" in adviser.ask({**settings, "llm_url": ""}, "q").error
     assert "unknown url type" in adviser.ask({**settings, "llm_url": "server"}, "q").error

@@ -1,4 +1,4 @@
-"""The compiled decoding loop: what makes it fast on a CPU is still there."""
+"""The compiled decoding loop still has the properties that make it fast on a CPU."""
 
 import math
 import re
@@ -15,12 +15,12 @@ from selfreg.policy.rollout import decode
 from selfreg.run.records import Sampling
 
 POLICY, PARAMS = load_policy("tiny")
-ROWS, PROMPT = 8, 128  # so that nothing else has as many elements as a prompt's keys
+ROWS, PROMPT = 8, 128  # no other array has as many elements as a prompt's keys
 
 
 @pytest.fixture(scope="module")
 def segment_program():
-    """A segment for eight rows of one prompt, as XLA made it for this CPU."""
+    """Return XLA's program of a segment for eight rows of one prompt, compiled for this CPU."""
     weights = jax.eval_shape(partial(decode.unstack, POLICY, dtype=jnp.dtype("float32")), PARAMS)
     rows = jax.eval_shape(
         partial(decode.prefill, POLICY, lane=ROWS, new_tokens=48),

@@ -77,7 +77,7 @@ def test_logprobs_equal_a_full_forward_at_the_sampling_temperature():
 
 
 def test_a_completion_depends_on_its_own_prompt_and_seed_only():
-    # 40 rows end at different times, so that rows are dropped and packed on the way.
+    # 40 rows end at different times, so that rows are dropped and packed meanwhile.
     sampling = Sampling(1.0, 1.0, 0, 60)
     together = tokens_of(engine().generate(requests(PROMPTS, 16), sampling))
     lengths = {len(row) for group in together for row in group}
@@ -93,7 +93,7 @@ def test_turns_beside_each_other_hold_no_more_rows_than_allowed(most, group, thr
     requests, beside = turns(most, group, threads)
     assert min(requests, beside) >= 1
     assert requests * beside * group <= max(most, group)
-    assert requests == turns(most, group, min(threads, 1))[0]  # not by the number of cores
+    assert requests == turns(most, group, min(threads, 1))[0]  # independent of the number of cores
 
 
 def test_a_batch_is_packed_only_into_rows_that_the_devices_can_split():
@@ -146,7 +146,7 @@ def test_nothing_is_compiled_after_warm_up():
     xla.set_up()
     sampling, made = Sampling(0.9, 1.0, 0, 40), engine(max_sequences=64)
     lengths = [len(p) for p in PROMPTS]
-    # Of the second call a full turn of 4, then one of 1.
+    # The second call has a full turn of 4, and then one of 1.
     made.warm_up([lengths, [*lengths, *lengths[:2]]], 16, sampling)
     before = xla.compile_count()
     for seed in range(6):

@@ -1,4 +1,4 @@
-"""Lanes: every completion that is still drawn keeps a row, beside rows of its own prompt only."""
+"""Lanes: every unfinished completion keeps a row, and a lane's rows have the same prompt."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_lanes_narrow_twice_as_fast_as_batches(rows, first, group, parts, wanted
 )  # fmt: skip
 def test_what_is_live_is_kept_in_lanes_of_one_prompt(prompts, group, lane, spare, data):
     completions = np.arange(prompts * group)
-    # A batch that was packed before: some rows draw what others draw.
+    # A batch that was packed before, so that some rows draw the same completion as others.
     repeats = data.draw(st.lists(st.sampled_from(completions.tolist()), max_size=5))
     held = np.array(data.draw(st.permutations([*completions.tolist(), *repeats])))
     live = np.array(data.draw(st.lists(st.sampled_from(completions.tolist()), unique=True)), int)

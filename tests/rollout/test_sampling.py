@@ -1,4 +1,4 @@
-"""Drawing tokens: the right distribution, the right filters, and never a filtered token."""
+"""Drawing tokens: the right distribution and filters, and never a filtered token."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def sampling(temperature=1.0, top_p=1.0, top_k=0):
 
 
 def slow_allowed(logits, top_p, top_k):
-    """One row at a time, by sorting tokens."""
+    """Draw row by row, by sorting tokens."""
     order = np.argsort(-logits, kind="stable")
     keep = np.ones(len(logits), bool)
     if top_k:
@@ -46,7 +46,7 @@ def test_filters_equal_a_slow_loop(seed, top_p, top_k):
     got = np.asarray(allowed(jnp.asarray(logits), sampling(top_p=top_p, top_k=top_k)))
     for row in range(2):
         wanted = slow_allowed(logits[row].astype(float), top_p, top_k)
-        # A token whose running sum meets p to the last float may fall on either side.
+        # A token whose cumulative sum equals p up to rounding may be kept or filtered.
         assert np.sum(got[row] != wanted) <= 1
 
 
@@ -74,7 +74,7 @@ def test_a_filtered_token_is_never_drawn(uniform):
     token, logprob = draw(logits, jnp.full(2, uniform), sampling(top_k=3))
     assert token[0] < 3
     assert token[1] >= 297
-    # The logprob is the unfiltered distribution's: three likely tokens and 297 others.
+    # The logprob is that of the unfiltered distribution: three likely tokens and 297 others.
     wanted = 5 - np.log(3 * np.exp(5) + 297)
     np.testing.assert_allclose(logprob, wanted, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""The SGLang engine against a fast stand-in, held to recordings of the real server."""
+"""The SGLang engine against a fast fake server, which is checked against real recordings."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from tests.rollout.fake_sglang import FakeServer, recorded
 POLICY, PARAMS = load_policy("tiny")[0], None
 SAMPLING = Sampling(0.7, 1.0, 0, 12)
 QUICK = Patience(request_s=60.0, ready_s=5.0, sync_s=5.0, attempts=2, recoveries=2)
-# Only where a server hangs: a machine that stalls for so long answers late, and is asked again.
+# Use this only where a server hangs. A stalled machine would answer late and be asked again.
 SHORT = replace(QUICK, request_s=2.0)
 
 
@@ -48,7 +48,7 @@ def fake():
 
 @pytest.fixture
 def make(tmp_path):
-    """An engine with weights: make(server, ..., option=value)."""
+    """Make an engine with weights: make(server, ..., option=value)."""
     engines = []
 
     def start(*servers, load=True, **options):
@@ -103,7 +103,7 @@ def test_a_fault_drops_and_doubles_no_sample(fault, fake, make):
         == 2
     )
     if fault == "hang":
-        assert len(fake.aborted) == 2  # nobody waits for them any more
+        assert len(fake.aborted) == 2  # their answers are no longer needed
 
 
 def test_stale_samples_are_counted_where_they_are_not_refused(fake, make):
@@ -129,7 +129,7 @@ def test_a_server_that_stays_broken_ends_the_run_resumable(fake, make):
 
 
 def test_a_server_that_comes_back_gets_the_current_weights(make):
-    with FakeServer(delay_s=20.0) as first:  # it is gone before it has answered
+    with FakeServer(delay_s=20.0) as first:  # it is stopped before it answers
         engine = make(first)
         port, weights_before = first.port, first.weights
         timer = threading.Timer(0.1, lambda: first.__exit__())
@@ -190,7 +190,7 @@ def test_a_sync_whose_answer_is_lost_is_made_again(first, fake, make):
     fake.sync_faults = [first]
     engine.load_params(weights(1.5), "0.1")
     assert (fake.version, fake.paused) == ("0.1", False)
-    assert fake.calls["update_weights_from_disk"] == 4  # the first weights, and three times these
+    assert fake.calls["update_weights_from_disk"] == 4  # the first weights, and these three times
     assert engine.take_metrics()["rollout/server_recoveries"] == 1
 
 
@@ -245,7 +245,7 @@ def test_a_colocated_server_gives_its_memory_in_turns(fake, make):
 def test_prompts_that_would_kill_the_server_are_refused(fake, make):
     engine = make(fake)
     for ids in ([], [5, POLICY.config.vocab_size], [-1]):
-        with pytest.raises(ValueError, match="outside of"):
+        with pytest.raises(ValueError, match="ids outside"):
             engine.generate([Request(np.array(ids, np.int32), np.array([1], np.uint32))], SAMPLING)
     assert not fake.drawn
 
@@ -256,13 +256,13 @@ def test_nobody_at_the_address(make, tmp_path):
 
     patience = Patience(ready_s=1.5)
     started = time.monotonic()
-    with pytest.raises(EngineError, match="is it started, and is the address right"):
+    with pytest.raises(EngineError, match="check that it is running"):
         make(Nobody, patience=patience)
     assert time.monotonic() - started < 5
 
 
 def test_a_thousand_completions_are_in_flight_at_once():
-    # One after another they would take 100 s.
+    # One after another, they would take 100 s.
     with FakeServer(delay_s=0.1) as server:
         import tempfile
         from pathlib import Path
@@ -279,7 +279,7 @@ def test_a_thousand_completions_are_in_flight_at_once():
 
 
 def shape(value):
-    """Keys and types, without values."""
+    """Replace values by their types, and keep the keys."""
     if isinstance(value, dict):
         return {key: shape(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -313,7 +313,7 @@ def test_the_fake_answers_as_the_real_server_did(fake):
     for name, (path, body) in asked.items():
         got = shape(ask(path, body))
         wanted = shape(real[name]["reply"])
-        if name.startswith("generate"):  # how it ended decides which of two keys there is
+        if name.startswith("generate"):  # the finish reason decides which of two keys exists
             assert got["meta_info"].pop("finish_reason").keys() in (
                 {"type", "length"},
                 {"type", "matched"},
@@ -343,11 +343,14 @@ def test_a_recorded_abort_is_no_answer():
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda r: r.pop("output_ids"), "no answer to /generate"),
-        (lambda r: r["meta_info"].update(output_token_logprobs=None), "no answer to /generate"),
+        (lambda r: r.pop("output_ids"), "invalid answer to /generate"),
+        (lambda r: r["meta_info"].update(output_token_logprobs=None), "invalid answer to /gen"),
         (lambda r: r["output_ids"].append(3), "6 tokens of at most 5"),
         (lambda r: r["output_ids"].__setitem__(0, 3), "logprobs for"),
-        (lambda r: r["meta_info"]["output_token_logprobs"][0].__setitem__(0, None), "none"),
+        (
+            lambda r: r["meta_info"]["output_token_logprobs"][0].__setitem__(0, None),
+            "invalid logprob",
+        ),
         (lambda r: r["meta_info"].update(weight_versions=[]), "no weight version"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The engine against the real SGLang server, on a CPU: tests/sglang_cpu has it."""
+"""The engine against the real SGLang server on a CPU, from tests/sglang_cpu."""
 
 import dataclasses
 import os
@@ -47,8 +47,8 @@ def sglang_python():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A folder of Qwen2's shape: the tiny policy's weights, so that it earns something, and random
-    biases.
+    """Make a folder with Qwen2's architecture: the tiny policy's weights, which earn rewards, and
+    random biases.
     """
     policy, params = load_policy("tiny")
     config = dataclasses.replace(policy.config, qkv_bias=True)
@@ -67,7 +67,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, model):
-    """(policy, its weights, the engine, the server that the engine launched)."""
+    """Return the policy, its weights, the engine, and the server that the engine launched."""
     folder = tmp_path_factory.mktemp("sglang")
     settings = LaunchSettings(
         sglang_python(), model, "float32", free_port(), 1, 0.0, "", server.OPTIONS,
@@ -99,7 +99,7 @@ def requests(policy, prompts=4, group=4, seed=0):
 
 
 def check_parity(policy, params, drawn, width=256):
-    """Each drawn token's logprob is log_softmax(logits / 0.7) of the trainer; so the others'."""
+    """Each drawn token's logprob, and each alternative's, is the trainer's at temperature 0.7."""
     rollouts = [r for group in drawn for r in group]
     ids = np.zeros((len(rollouts), width), np.int32)
     for row, rollout in zip(ids, rollouts, strict=True):
@@ -161,7 +161,7 @@ def small(**changes):
 
 
 def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
-    """Two campaigns with a server that the run launches, beside the same with its own engine."""
+    """Run two campaigns with a server that the run launches, and with the run's own engine."""
     launch = {
         "rollout.engine": "sglang", "sglang.launch": True, "sglang.python": sglang_python(),
         "sglang.port": free_port(), "sglang.options": server.OPTIONS,
@@ -182,9 +182,10 @@ def test_the_main_job_on_sglang_earns_what_it_earns_in_process(model, tmp_path):
         )
     assert len(scores["jax"]) == len(scores["sglang"]) == 4
     for (ours, ours_se), (theirs, theirs_se) in zip(*scores.values(), strict=True):
-        assert theirs > 0.1  # transformers reads its tokenizer by Qwen2's rules: not its own .5
+        assert theirs > 0.1  # not its usual .5, because transformers tokenizes by Qwen2's rules
         assert abs(ours - theirs) < 4 * np.hypot(ours_se, theirs_se)
-    # Paired by problem, where the panels' own errors are too wide to tell this policy from none.
+    # Compare paired by problem. The panels' own errors are too wide to tell this policy from one
+    # that solves nothing.
     summaries = [rundir.read_summaries(tmp_path / name) for name in ("sglang", "jax")]
     for ours, theirs in zip(*summaries, strict=True):
         difference = panel_difference(ours.scores["end"], theirs.scores["end"])
@@ -212,7 +213,7 @@ def test_a_server_killed_in_the_middle_is_started_again(real):
     drawn = engine.generate(requests(policy, group=24), long)
     timer.join()
     assert [len(group) for group in drawn] == [24] * 4
-    # Either it was killed while it drew, or the next call finds it gone.
+    # It was killed while drawing, or the next call finds it gone.
     assert greedy(engine, policy) == wanted
     assert engine.take_metrics()["rollout/server_recoveries"] >= 1
     check_parity(policy, params, drawn)
@@ -228,13 +229,13 @@ def test_a_taken_port_and_a_wrong_folder_are_said(real, tmp_path):
     launched = Launched(wrong)
     launched.start()
     launched._process.wait(120)
-    with pytest.raises(LaunchError, match="the end of its log"):
+    with pytest.raises(LaunchError, match="The last lines of"):
         launched.check()
     launched.stop()
 
 
 def test_a_killed_trainer_leaves_no_server(tmp_path):
-    """The supervisor ends what it started, a grandchild that left its session too."""
+    """The supervisor ends all that it started, even a grandchild in another session."""
     marker = f"sleep {3600 + os.getpid() % 1000}.5"
     script = (
         "import subprocess, sys, time\n"

@@ -1,7 +1,8 @@
-"""The real SGLang server on a plain CPU: its environment, built once, and its command line.
+"""The real SGLang server on a CPU without GPU: its environment, built once, and its command line.
 
-Its own files are unmodified; three packages that a CPU lacks (sgl_kernel, torchvision, triton) are
-stubs in `stubs/`. The environment is kept in ~/.cache/selfreg, or where SELFREG_SGLANG says.
+SGLang's own files are unmodified. Three packages that do not exist for a CPU (sgl_kernel,
+torchvision, triton) are replaced by stubs in `stubs/`. The environment is in ~/.cache/selfreg, or
+in $SELFREG_SGLANG.
 """
 
 import fcntl
@@ -28,10 +29,12 @@ ENVIRONMENT = (
 
 
 def python() -> str:
-    """The interpreter that has SGLang; the first call installs it (1.6 GB, a minute or two).
+    """Return the Python interpreter that has SGLang.
+
+    The first call installs it, which takes 1.6 GB and a minute or two.
 
     Raises:
-      RuntimeError: It cannot be installed.
+      RuntimeError: SGLang cannot be installed.
     """
     given = os.environ.get("SELFREG_SGLANG")
     wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in _FILES)).hexdigest()
@@ -47,7 +50,7 @@ def python() -> str:
 
 
 def _refuse_again(folder: Path) -> None:
-    """Every test would try, and fail, anew."""
+    """Raise the error of a recent failed installation, so that not every test tries again."""
     failed = folder / "failed"
     if failed.exists() and time.time() - failed.stat().st_mtime < _TRY_AGAIN_S:
         raise RuntimeError(failed.read_text())
@@ -57,9 +60,9 @@ def _install(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     first, second = (["-r", str(HERE / name)] for name in _FILES)
-    # The newer pip of the Makefile takes half the time; without it the other will do.
+    # The Makefile's newer pip takes half the time. Without it, the old one still works.
     _pip(folder, ["--constraint", str(HERE.parent.parent / "constraints.txt"), "pip"])
-    # From where this machine takes its packages; torch without CUDA may not be there.
+    # Try this machine's usual index first. It may lack torch without CUDA, so add PyTorch's next.
     said = _pip(folder, first) and _pip(folder, ["--extra-index-url", _CPU_INDEX, *first])
     said = said or _pip(folder, ["--no-deps", *second])
     (folder / ("failed" if said else "done")).write_text(said)
@@ -68,7 +71,7 @@ def _install(folder: Path) -> None:
 
 
 def _pip(folder: Path, arguments: list[str]) -> str:
-    """What went wrong; empty when nothing did."""
+    """Run pip, and return an error message, or an empty string after success."""
     options = ("--quiet", "--no-compile", "--disable-pip-version-check")
     command = [folder / "bin" / "pip", "install", *options, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,1 +1,1 @@
-"""Parts of algorithms: settings, advantages, ratios and clips, pairs of completions."""
+"""Building blocks of algorithms: settings, advantages, token losses, pairs of completions."""

@@ -1,43 +1,46 @@
-"""From rewards to advantages. Pure NumPy, one group at a time."""
+"""Advantages from rewards, and weights of tokens. Pure NumPy."""
 
 import numpy as np
 
 from selfreg.algorithms.parts.settings import Settings
 
-STD_FLOOR = 1e-6  # as TRL and verl add it; a group without spread has advantage 0 in any case
+STD_FLOOR = 1e-6  # the value in verl; a group of equal rewards has advantage 0 with any floor
 
 
 def coded(rewards: np.ndarray, reward_coding: str) -> np.ndarray:
-    """Rewards of 0 and 1 as config.learn.reward_coding has them: {0, 1} or {-1, +1}."""
+    """Code rewards of 0 and 1 as config.learn.reward_coding says: {0, 1} or {-1, +1}."""
     return rewards if reward_coding == "zero_one" else 2 * rewards - 1
 
 
 def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
-    """The advantage of each completion of one group.
+    """Return the advantage of each completion of one group.
 
-    REINFORCE (Williams 1992) uses the reward itself: A = R. GRPO (Shao et al. 2024,
-    arXiv:2402.03300, eq. 3) centers by the group and divides by its spread:
-    A = (R - mean(R)) / std(R). Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only centers. RLOO
-    (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, section 3.2) takes the mean of the
-    others as each one's baseline, A_i = R_i - sum_{j != i} R_j / (G - 1): unlike the group's own
-    mean it does not depend on what it is subtracted from, and leaves the gradient unbiased.
-    Last, advantages below 0 are multiplied by negative_weight: below 1 the update learns more from
-    what passed than from what failed (cf. Le Roux et al. 2025, arXiv:2503.14286, section 4).
+    - REINFORCE (Williams 1992) uses the reward: A = R.
+    - GRPO (Shao et al. 2024, arXiv:2402.03300, eq. 3) subtracts the group's mean and divides by its
+      standard deviation: A = (R - mean(R)) / std(R).
+    - Dr. GRPO (Liu et al. 2025, arXiv:2503.20783) only subtracts the mean.
+    - RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740, section 3.2) subtracts the
+      mean reward of the others: A_i = R_i - sum_{j != i} R_j / (G - 1). This baseline does not
+      depend on R_i, so the gradient stays unbiased.
+
+    Finally, negative advantages are multiplied by negative_weight. Below 1, the update learns more
+    from completions that passed than from those that failed (cf. Le Roux et al. 2025,
+    arXiv:2503.14286, section 4).
 
     Args:
-      settings: use_score_centering, use_leave_one_out, use_std_normalization and negative_weight
-        are read.
-      rewards: float32 [G], coded; fewer where completions are unjudged.
+      settings: The function reads use_score_centering, use_leave_one_out, use_std_normalization
+        and negative_weight.
+      rewards: float32 [G], coded. Unjudged completions have no entry.
 
     Returns:
       float32 [G].
     """
-    if len(rewards) < 1 + settings.use_leave_one_out:  # nothing to compare with
+    if len(rewards) < 1 + settings.use_leave_one_out:  # no other completion to compare with
         return np.zeros(len(rewards), np.float32)
     values = rewards - rewards.mean() if settings.use_score_centering else rewards
-    if settings.use_leave_one_out:  # R_i - (sum - R_i) / (G - 1)
+    if settings.use_leave_one_out:  # equals R_i - (sum - R_i) / (G - 1)
         values = values * len(rewards) / (len(rewards) - 1)
-    if settings.use_std_normalization:  # by the population's standard deviation
+    if settings.use_std_normalization:  # the population standard deviation, not the sample's
         values = values / (rewards.std() + STD_FLOOR)
     if settings.negative_weight != 1:
         values = np.where(values < 0, settings.negative_weight * values, values)
@@ -47,21 +50,24 @@ def group_advantages(settings: Settings, rewards: np.ndarray) -> np.ndarray:
 def token_weights(
     mask: np.ndarray, aggregation: str, max_new_tokens: int, learned: np.ndarray | None = None
 ) -> np.ndarray:
-    """How much each token's loss counts. The choice changes the gradient, not only its scale.
+    """Return the weight of each token's loss.
 
-    token_mean: 1 / (tokens in the batch): every token counts alike, long completions more
-      (DAPO, Yu et al. 2025, arXiv:2503.14476).
-    sequence_mean: 1 / (B x tokens of its completion): every completion counts alike (GRPO, eq. 3).
-    constant_length: 1 / (B x max_new_tokens): the sum over a completion, free of the bias towards
-      long wrong answers (Dr. GRPO).
-    sum: 1: what a whole completion counts is its advantage alone (DPO).
+    The choice changes the direction of the gradient, not only its scale.
+
+    - token_mean: 1 / (tokens in the batch). Every token has the same weight, so long completions
+      have more (DAPO, Yu et al. 2025, arXiv:2503.14476).
+    - sequence_mean: 1 / (B x tokens of the completion). Every completion has the same weight
+      (GRPO, eq. 3).
+    - constant_length: 1 / (B x max_new_tokens). This removes the bias towards long wrong answers
+      (Dr. GRPO).
+    - sum: 1. Only the advantage sets a completion's weight (DPO).
 
     Args:
       mask: float32 [B, T], 1 on completion tokens.
       aggregation: One of the above.
-      max_new_tokens: For constant_length.
-      learned: bool [B], the completions that count; the others weigh nothing, and neither they nor
-        their tokens are in B or the batch above. None: all.
+      max_new_tokens: The divisor of constant_length.
+      learned: bool [B], the completions that the update learns from. The others have weight 0, and
+        B and the token counts above leave them out. None: all completions.
 
     Returns:
       float32 [B, T], 0 on padding.

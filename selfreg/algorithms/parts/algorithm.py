@@ -1,4 +1,4 @@
-"""An algorithm: how graded completions become a loss."""
+"""The Algorithm record: how graded completions become a loss."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,20 +10,21 @@ from selfreg.algorithms.parts.batch import Batch
 from selfreg.algorithms.parts.keys import Rule
 from selfreg.algorithms.parts.settings import Settings
 
-Array = Any  # of jax, which settings are read without
+Array = Any  # a jax.Array; configs must load without importing jax
 
 
 class Tokens(NamedTuple):
-    """What a token loss sees of one microbatch: the tokens of several completions, in rows.
+    """The tokens of one microbatch, as a token loss receives them: several completions per row.
 
     Attributes:
-      logprobs: float32 [rows, T], of the policy that learns; the gradient goes through them.
-      sampler_logprobs: float32 [rows, T], when the tokens were drawn.
-      advantages: float32 [rows, T], of the completion that each token belongs to.
+      logprobs: float32 [rows, T], the trained policy's. The gradient flows through them.
+      sampler_logprobs: float32 [rows, T], the sampler's, from when it drew the tokens.
+      advantages: float32 [rows, T], the advantage of each token's completion.
       mask: float32 [rows, T], 1 on tokens, 0 on padding.
-      completion: int32 [rows, T], which completion each token is of; each lies in one row.
-      total: B, above every number in `completion`.
-      marks: float32 [rows, T], what the algorithm's `mark` said of each token; None without one.
+      completion: int32 [rows, T], the index of each token's completion. A completion never spans
+        two rows.
+      total: B, the number of completions in the batch. Every index in `completion` is below it.
+      marks: float32 [rows, T], the result of the algorithm's `mark`. None if it has no `mark`.
     """
 
     logprobs: Array
@@ -36,12 +37,12 @@ class Tokens(NamedTuple):
 
 
 class PairLoss(NamedTuple):
-    """What a pair loss says of pairs of a completion that passed and one that did not.
+    """The result of a pair loss. Each pair is a completion that passed and one that did not.
 
     Attributes:
-      loss: float64, of each pair.
-      slope: float64, its derivative by the pair's difference of log ratios.
-      margin: float64, by how much the loss takes the pair to be in order: above 0 where it is.
+      loss: float64, the loss of each pair.
+      slope: float64, the loss's derivative with respect to the pair's difference of log ratios.
+      margin: float64, above 0 where the policy ranks the passing completion first.
     """
 
     loss: np.ndarray
@@ -50,37 +51,38 @@ class PairLoss(NamedTuple):
 
 
 def reward_itself(settings: Any, rewards: np.ndarray) -> np.ndarray:
-    """REINFORCE's advantage: the coded reward (Williams 1992, without a baseline)."""
+    """Return the coded reward, REINFORCE's advantage (Williams 1992, without a baseline)."""
     return rewards
 
 
 def log_probability(settings: Any, tokens: Tokens) -> tuple[Array, dict[str, Array]]:
-    """REINFORCE's loss of each token: -A log pi(token)."""
+    """Return REINFORCE's loss of each token, -A log pi(token)."""
     return -tokens.advantages * tokens.logprobs, {}
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One update rule. Hashable, so that programs are compiled for it.
+    """One update rule. It is hashable, so it can be part of a jit cache key.
 
-    Every function takes the settings first, as the config left them.
+    The first argument of every function is the settings, with the config's values filled in.
 
     Attributes:
-      paper: Who published it, where, and the equation.
-      settings: A frozen dataclass whose fields are keys of config.learn; its values are what the
-        algorithm sets where a config leaves them open. It has `token_aggregation`.
-      advantages: (settings, coded rewards float32 [G]) -> float32 [G], of one group.
-      token_loss: (settings, Tokens) -> the loss of each token, float32 [rows, T], and named numbers
-        of each token, 0 on padding, whose means over the batch become metrics.
-      pair_loss: (settings, differences float64 [...]) -> PairLoss; the difference of a pair is
-        log r of the completion that passed less log r of the other, r = policy / reference. The
-        update descends its mean over pairs, and `advantages` are not asked. None: no pairs.
-      mark: (settings, the policy's own logprobs float32 [B, T], batch, a generator) -> float32
-        [B, T], on the host and before the gradient: what the token loss is to know of a token that
-        takes the whole batch to tell. None: nothing.
+      paper: The paper's authors, its identifier, and the equation.
+      settings: A frozen dataclass whose fields are keys of config.learn. Its values are the
+        algorithm's defaults, used where the config sets nothing. It must have `token_aggregation`.
+      advantages: (settings, coded rewards float32 [G]) -> float32 [G], for one group.
+      token_loss: (settings, Tokens) -> (the loss of each token, float32 [rows, T], and a dict of
+        per-token values, 0 on padding). The values' means over the batch become metrics.
+      pair_loss: (settings, differences float64 [...]) -> PairLoss. A pair's difference is
+        log r of the completion that passed minus log r of the other, with r = policy / reference.
+        The update descends the mean over pairs and does not call `advantages`. None: the algorithm
+        does not compare pairs.
+      mark: (settings, the policy's own logprobs float32 [B, T], batch, random generator) -> float32
+        [B, T]. It runs on the host before the gradient, and passes the token loss facts about a
+        token that depend on the whole batch. None: the token loss needs no marks.
       check: settings -> rules for keys of the config, by dotted name.
-      fixed: Fields of the settings that it reads no other value of: a config may not set them.
-      name: What metrics and messages call it: the name of its file.
+      fixed: Settings that must keep the algorithm's value. A config may not set them.
+      name: The name in metrics and messages, which is the name of the algorithm's file.
     """
 
     paper: str
@@ -95,10 +97,10 @@ class Algorithm:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether each update needs the logprobs of a reference policy, KL penalty or not."""
+        """Whether each update needs a reference policy's logprobs even without a KL penalty."""
         return self.pair_loss is not None
 
     @property
     def needs_own_logprobs(self) -> bool:
-        """Whether each update needs the policy's own logprobs before its gradient."""
+        """Whether each update needs the policy's own logprobs before it computes the gradient."""
         return self.pair_loss is not None or self.mark is not None

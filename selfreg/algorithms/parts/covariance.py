@@ -1,4 +1,4 @@
-"""Tokens whose logprob and advantage rise together: they are what takes a policy's entropy away."""
+"""The covariance of logprob and advantage. Tokens where it is high reduce the policy's entropy."""
 
 import numpy as np
 
@@ -6,17 +6,17 @@ from selfreg.algorithms.parts.batch import Batch
 
 
 def covariances(logprobs: np.ndarray, batch: Batch) -> np.ndarray:
-    """Each token's part in the covariance of logprob and advantage over the batch.
+    """Return each token's term in the covariance of logprob and advantage over the batch.
 
-    Cov(y_t) = (log pi(y_t) - mean log pi) (A(y_t) - mean A), means over the tokens that the update
-    learns from (Cui et al. 2025, arXiv:2505.22617, eq. 8).
+    Cov(y_t) = (log pi(y_t) - mean log pi) (A(y_t) - mean A). The means run over the tokens that the
+    update learns from (Cui et al. 2025, arXiv:2505.22617, eq. 8).
 
     Args:
-      logprobs: float32 [B, T], of the policy that learns.
-      batch: The batch.
+      logprobs: float32 [B, T], the trained policy's.
+      batch: The function reads its advantages and token weights.
 
     Returns:
-      float64 [B, T], NaN where a token is not learned from.
+      float64 [B, T], NaN on tokens that the update does not learn from.
     """
     learned = batch.token_weights > 0
     if not learned.any():
@@ -27,5 +27,5 @@ def covariances(logprobs: np.ndarray, batch: Batch) -> np.ndarray:
 
 
 def count_of(fraction: float, batch: Batch) -> int:
-    """How many tokens a fraction of those learned from is, rounded down; one at least."""
+    """Return this fraction of the number of tokens learned from, rounded down but at least 1."""
     return max(int(fraction * np.count_nonzero(batch.token_weights > 0)), 1)

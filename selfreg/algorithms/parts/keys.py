@@ -1,11 +1,11 @@
-"""A key of a config: its default, what it means, and what it may be."""
+"""Keys of a config: their defaults, meanings and rules."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a value may be: a test, and the words that an error says it in."""
+    """A test of a value, and the words that describe the allowed values in an error."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -15,7 +15,7 @@ ANYTHING = Rule(lambda _: True, "anything")
 
 
 class Key(NamedTuple):
-    """One key: its default, what it means, and what is allowed beyond its type."""
+    """One key: its default, its meaning, and a rule for its values beyond their type."""
 
     default: Any
     meaning: str
@@ -23,19 +23,19 @@ class Key(NamedTuple):
 
 
 class Open(NamedTuple):
-    """The default of a key that something else decides, unless a config sets it."""
+    """A placeholder default: the value comes from elsewhere unless the config sets the key."""
 
     kind: type
     words: str
 
 
 def one_of(*values: str) -> Rule:
-    """One of a few words."""
+    """Return the rule that a value is one of these."""
     return Rule(lambda value: value in values, "one of " + ", ".join(values))
 
 
 def at_least(low: float) -> Rule:
-    """`low` or more."""
+    """Return the rule that a value is `low` or more."""
     return Rule(lambda value: value >= low, f"at least {low}")
 
 

@@ -1,4 +1,4 @@
-"""Every objective, as a loss a token. The batch's loss is sum(token_weights * token loss)."""
+"""Losses per token. The batch's loss is sum(token_weights * token loss)."""
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +16,32 @@ def policy_gradient(
     clip_high: float = 0.0,
     dual_clip: float = 0.0,
 ) -> Array:
-    """The policy-gradient loss of each token.
+    """Return the policy-gradient loss of each token.
 
-    Without a ratio, REINFORCE (Williams 1992): -A log pi(token). With r = pi / mu, mu the sampler,
-    the importance-weighted surrogate: -A r. On the sampler's own policy the two have the same
-    gradient; they part when the policy has moved since it sampled, or when the sampler computes
-    otherwise.
+    The ratio is r = pi / mu, where mu is the sampler. sg stops the gradient.
 
-    Clipped, PPO (Schulman et al. 2017, arXiv:1707.06347, eq. 7):
-    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), which gives no reason to move further than
-    that; with clip_high above clip_low DAPO's clip-higher (Yu et al. 2025, arXiv:2503.14476).
-
-    Dual-clipped (Ye et al. 2020, arXiv:1912.09729, eq. 5): where A < 0 the loss is at most
-    -dual_clip A, so that a token which the policy has come to prefer by far more than the sampler
-    did, and which is bad, does not set the size of the whole step.
-
-    Truncated (Ionides 2008; Yao et al. 2025, "Your efficient RL framework secretly brings you
-    off-policy RL training"): -A sg(min(r, cap)) log pi(token), whose weight, unlike the gradient
-    of a clipped ratio, never vanishes.
+    - No ratio, REINFORCE (Williams 1992): -A log pi(token).
+    - Importance-weighted surrogate: -A r. Its gradient equals REINFORCE's while pi equals mu. The
+      two differ once the policy has moved since it sampled, or if the sampler's numerics differ.
+    - Clipped, PPO (Schulman et al. 2017, arXiv:1707.06347, eq. 7):
+      -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A). Beyond the range, a token gains nothing by
+      moving further. With clip_high above clip_low this is DAPO's clip-higher (Yu et al. 2025,
+      arXiv:2503.14476).
+    - Dual-clipped (Ye et al. 2020, arXiv:1912.09729, eq. 5): where A < 0, the loss is at most
+      -dual_clip A. Otherwise one bad token with a very large ratio could set the size of the whole
+      step.
+    - Truncated (Ionides 2008; Yao et al. 2025, "Your efficient RL framework secretly brings you
+      off-policy RL training"): -A sg(min(r, cap)) log pi(token). Its gradient never vanishes,
+      unlike that of a clipped ratio.
 
     Args:
-      logprobs: float32 [B, T], of the policy that learns.
-      log_ratio: float32 [B, T], log r, of each token or of its whole completion; None: no ratio.
-      advantages: float32 [B, T], of the completion that each token belongs to.
-      ratio_cap: Truncate the ratio there; 0: leave it whole.
-      clip_low: How far below 1 the ratio counts; 0: all the way.
-      clip_high: How far above 1 it counts; 0: all the way.
-      dual_clip: The most that it counts where the advantage is negative; 0: any.
+      logprobs: float32 [B, T], the trained policy's.
+      log_ratio: float32 [B, T], log r of each token or of its completion. None: no ratio.
+      advantages: float32 [B, T], the advantage of each token's completion.
+      ratio_cap: Upper bound of the truncated ratio. 0: do not truncate.
+      clip_low: The clip range reaches this far below 1. 0: no lower bound.
+      clip_high: The clip range reaches this far above 1. 0: no upper bound.
+      dual_clip: Upper bound of the ratio where the advantage is negative. 0: no bound.
 
     Returns:
       float32 [B, T].
@@ -60,7 +59,9 @@ def policy_gradient(
 
 
 def is_clipped(log_ratio: Array, advantages: Array, *, clip_low: float, clip_high: float) -> Array:
-    """Where PPO's clip stops the gradient: the ratio has moved out of range as the sign of A wants.
+    """Return where PPO's clip stops the gradient.
+
+    It does so where the ratio has left the range upwards with A > 0, or downwards with A < 0.
 
     Args:
       log_ratio: As in policy_gradient.
@@ -79,10 +80,10 @@ def is_clipped(log_ratio: Array, advantages: Array, *, clip_low: float, clip_hig
 def clipped_weight(
     logprobs: Array, log_ratio: Array, advantages: Array, *, clip_low: float, clip_high: float
 ) -> Array:
-    """CISPO's loss of each token (MiniMax 2025, arXiv:2506.13585, eq. 4 and 5).
+    """Return CISPO's loss of each token (MiniMax 2025, arXiv:2506.13585, eq. 4 and 5).
 
-    -A sg(clip(r, 1 - clip_low, 1 + clip_high)) log pi(token): the clip bounds how much a token
-    counts, and unlike PPO's it never takes a token's gradient away.
+    -A sg(clip(r, 1 - clip_low, 1 + clip_high)) log pi(token). The clip bounds a token's weight but,
+    unlike PPO's clip, never removes its gradient.
 
     Args:
       logprobs: As in policy_gradient.
@@ -99,15 +100,15 @@ def clipped_weight(
 
 
 def tapered(logprobs: Array, log_ratio: Array, advantages: Array) -> Array:
-    """TOPR's loss of each token (Le Roux et al. 2025, arXiv:2503.14286, section 3).
+    """Return TOPR's loss of each token (Le Roux et al. 2025, arXiv:2503.14286, section 3).
 
-    -A log pi(token) where A >= 0, and -A sg(min(r, 1)) log pi(token) where A < 0, with r the ratio
-    of the whole completion. A bad completion that the policy no longer makes is pushed away no
-    further; a good one is learned whatever its ratio.
+    -A log pi(token) where A >= 0, and -A sg(min(r, 1)) log pi(token) where A < 0. Here r is the
+    ratio of the whole completion. TOPR stops pushing down a bad completion that the policy no
+    longer produces. It learns from a good one whatever its ratio.
 
     Args:
       logprobs: As in policy_gradient.
-      log_ratio: float32 [B, T], of the completion, at each of its tokens.
+      log_ratio: float32 [B, T], the completion's log ratio, repeated at each of its tokens.
       advantages: As in policy_gradient.
 
     Returns:
@@ -118,41 +119,46 @@ def tapered(logprobs: Array, log_ratio: Array, advantages: Array) -> Array:
 
 
 def is_within(log_ratio: Array, *, low: float, high: float) -> Array:
-    """Where trainer and sampler are near enough to each other to learn: float32, 0 or 1.
+    """Return 1 where the ratio of trainer to sampler lies within bounds, and 0 elsewhere.
 
-    By token this is IcePop's mask (Ring-1T, arXiv:2510.18855: 0.5 to 5), by
-    completion the masked importance sampling of Liu et al. 2025 ("When speed kills stability"):
-    what lies outside is rejected, not truncated, as its ratio is mostly an error of the sampler's
-    numbers and its gradient noise.
+    Per token, this is IcePop's mask (Ring-1T, arXiv:2510.18855, with bounds 0.5 and 5). Per
+    completion, it is the masked importance sampling of Liu et al. 2025 ("When speed kills
+    stability"). Ratios outside the bounds are masked rather than truncated. They come mostly from
+    numerical error in the sampler, so their gradient is noise.
 
     Args:
-      log_ratio: log trainer / sampler, of each token or of its completion.
-      low: The least ratio; 0: any.
-      high: The greatest; 0: any.
+      log_ratio: log(trainer / sampler) of each token or of its completion.
+      low: The lowest ratio to keep. 0: no lower bound.
+      high: The highest ratio to keep. 0: no upper bound.
+
+    Returns:
+      float32, shaped like `log_ratio`.
     """
     ratio = jnp.exp(jax.lax.stop_gradient(log_ratio))
     return ((ratio >= low) & (ratio <= (high or jnp.inf))).astype(jnp.float32)
 
 
 def clip_range(clip_low: float, clip_high: float) -> tuple[float, float]:
-    """The least and the greatest ratio that counts; 0 in either place: no bound."""
+    """Return the lowest and the highest ratio inside the clip range. 0 sets no bound."""
     return 1 - clip_low if clip_low else 0.0, 1 + clip_high if clip_high else jnp.inf
 
 
 def completion_mean(values: Array, completion: Array, mask: Array, count: int) -> Array:
-    """The mean over each completion's tokens, at every one of them.
+    """Return the mean over each completion's tokens, repeated at each of those tokens.
 
-    Of log ratios, the log of GSPO's sequence ratio (Zheng et al. 2025, arXiv:2507.18071, eq. 7):
-    log s = mean over t of log pi(y_t) / mu(y_t). Its gradient goes to every token alike.
+    Applied to log ratios, this gives the log of GSPO's sequence ratio (Zheng et al. 2025,
+    arXiv:2507.18071, eq. 7): log s = mean over t of log(pi(y_t) / mu(y_t)). Its gradient is the
+    same for every token.
 
     Args:
       values: float32 [rows, T].
-      completion: int32 [rows, T], which completion each token is of; each lies in one row.
+      completion: int32 [rows, T], the index of each token's completion. A completion never spans
+        two rows.
       mask: float32 [rows, T], 1 on tokens.
-      count: B, more than any completion's number.
+      count: B. Every index in `completion` is below it.
 
     Returns:
-      float32 [rows, T]; on padding it means nothing.
+      float32 [rows, T]. Values on padding are meaningless.
     """
     sums, lengths = (
         jax.ops.segment_sum(each.reshape(-1), completion.reshape(-1), count)
@@ -162,22 +168,23 @@ def completion_mean(values: Array, completion: Array, mask: Array, count: int) -
 
 
 def completion_sum(values: Array, completion: Array, mask: Array, count: int) -> Array:
-    """The sum over each completion's tokens, at every one of them: see completion_mean.
+    """Return the sum over each completion's tokens, repeated at each of those tokens.
 
-    Of log ratios, the log of the whole completion's ratio.
+    Applied to log ratios, this gives the log of the completion's ratio. For the arguments, see
+    completion_mean.
     """
     sums = jax.ops.segment_sum((values * mask).reshape(-1), completion.reshape(-1), count)
     return sums[completion]
 
 
 def k3(logprobs: Array, reference_logprobs: Array) -> Array:
-    """Schulman's k3 estimate of KL(policy || reference) at each token, never negative.
+    """Return Schulman's k3 estimate of KL(policy || reference) at each token. It is never negative.
 
     k3 = r - 1 - log r with r = reference(token) / policy(token), on tokens that the policy drew
     (http://joschu.net/blog/kl-approx.html; GRPO eq. 4).
 
     Args:
-      logprobs: float32 [B, T], of the policy.
+      logprobs: float32 [B, T], the policy's.
       reference_logprobs: float32 [B, T].
 
     Returns:

@@ -1,4 +1,4 @@
-"""A pair loss as one number a completion. Pure NumPy."""
+"""Advantages that turn a pair loss into a policy-gradient update. Pure NumPy."""
 
 import numpy as np
 
@@ -8,26 +8,31 @@ from selfreg.algorithms.parts.algorithm import Algorithm
 def pair_advantages(
     algorithm: Algorithm, passed: np.ndarray, failed: np.ndarray, log_ratios: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Advantages that make a policy-gradient update of summed tokens the update of a pair loss.
+    """Return advantages whose policy-gradient update on summed tokens is the pair loss's update.
 
-    The pairs are every completion w that passed with every one l of the same group that did not.
-    The loss is L = mean over pairs of f(d), d = log r_w - log r_l, r = pi / reference; f is the
-    algorithm's `pair_loss`, for DPO -log sigmoid(beta d).
+    The pairs are all (w, l) of one group where completion w passed and completion l did not. The
+    loss is L = mean over pairs of f(d), with d = log r_w - log r_l and r = pi / reference. f is the
+    algorithm's `pair_loss`. For DPO, f(d) = -log sigmoid(beta d).
 
-    A completion's logprob enters L through its pairs only, so that with N pairs
-    dL / d log pi(y_w) = sum over its l of f'(d) / N, and the opposite for l. With the advantage
-    A_i = -dL / d log pi(y_i) the gradient of -sum_i A_i log pi(y_i) is that of L.
+    A completion's logprob enters L only through its pairs. With N pairs,
+    dL / d log pi(y_w) = sum over its l of f'(d) / N, and dL / d log pi(y_l) has the opposite sign.
+    With advantages A_i = -dL / d log pi(y_i), the gradient of -sum_i A_i log pi(y_i) equals the
+    gradient of L.
 
     Args:
-      algorithm: Has a pair_loss.
+      algorithm: An algorithm with a pair_loss.
       passed: bool [P, G].
-      failed: bool [P, G]; a completion without a verdict is in neither.
+      failed: bool [P, G]. An unjudged completion has neither passed nor failed.
       log_ratios: float [P, G], log pi(y) - log reference(y), each summed over its tokens.
 
     Returns:
-      Advantages float32 [P * G], zero where a group has no pair, and what describes the update:
-      `loss`, L (0 without a pair); NAME/pairs; and where there are any NAME/accuracy, the fraction
-      with a margin above 0, and NAME/margin, its mean. NAME is the algorithm's.
+      Advantages float32 [P * G], zero where a group has no pair, and metrics. `loss` is L, or 0
+      without a pair. NAME/pairs is the number of pairs, where NAME is the algorithm's name. If
+      there are pairs, NAME/accuracy is the fraction with a margin above 0, and NAME/margin is the
+      mean margin.
+
+    Raises:
+      ValueError: The algorithm has no pair_loss.
     """
     if algorithm.pair_loss is None:
         raise ValueError(f"learn.algorithm={algorithm.name!r} has no pair_loss")

@@ -1,4 +1,4 @@
-"""The policy-gradient loss as settings describe it, and which settings go together."""
+"""The policy-gradient loss that the settings describe, and rules for combining settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +10,25 @@ from selfreg.algorithms.parts.settings import Settings
 
 
 def policy_gradient(paper: str, settings: Settings | None = None, **others: Any) -> Algorithm:
-    """A policy-gradient algorithm: advantages by group, and a loss by token.
+    """Return a policy-gradient algorithm: advantages per group, and a loss per token.
 
     Args:
       paper: See Algorithm.
-      settings: What it sets; None: as REINFORCE.
-      others: Fields of Algorithm that are its own, such as `token_loss`.
+      settings: The algorithm's settings. None: those of REINFORCE.
+      others: Fields of Algorithm to replace, such as `token_loss`.
     """
     usual = {"advantages": group_advantages, "token_loss": token_loss, "check": check}
     return Algorithm(paper, settings or Settings(), **{**usual, **others})
 
 
 def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
-    """The loss of each token: see selfreg.algorithms.parts.losses.policy_gradient.
+    """Return the loss of each token, as selfreg.algorithms.parts.losses.policy_gradient defines it.
 
     Returns:
-      float32 [rows, T], and `clip_fraction` where there is a clip, `masked_fraction` where there
-      is a mask.
+      float32 [rows, T], and per-token metrics: `clip_fraction` if the settings have a clip, and
+      `masked_fraction` if they have a mask.
     """
-    from selfreg.algorithms.parts import losses  # jax, which settings are read without
+    from selfreg.algorithms.parts import losses  # imports jax; configs must load without it
 
     log_ratio = ratio_of(settings, tokens)
     clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
@@ -44,10 +44,10 @@ def token_loss(settings: Settings, tokens: Tokens) -> tuple[Any, dict[str, Any]]
 
 
 def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str, Any]]:
-    """The loss without the tokens that the settings mask, and `masked_fraction` if there is a mask.
+    """Set the loss of masked tokens to 0, and return it with `masked_fraction` if there is a mask.
 
-    Masked tokens still count where weights are divided by counts: what is masked must not make the
-    rest louder.
+    Masked tokens still count in the divisors of token weights. So masking some tokens does not
+    raise the weight of the others.
     """
     import jax.numpy as jnp
 
@@ -64,7 +64,7 @@ def masked(settings: Settings, tokens: Tokens, loss: Any) -> tuple[Any, dict[str
 
 
 def ratio_of(settings: Settings, tokens: Tokens) -> Any:
-    """Log r of each token, or of its completion; None where the settings have no ratio."""
+    """Return log r of each token or of its completion, or None if the settings use no ratio."""
     from selfreg.algorithms.parts.losses import completion_mean
 
     if not settings.use_importance_sampling_ratio:
@@ -76,7 +76,7 @@ def ratio_of(settings: Settings, tokens: Tokens) -> Any:
 
 
 def check(settings: Settings) -> Mapping[str, Rule]:
-    """Which keys of a config go with these settings."""
+    """Return the rules that these settings imply for keys of the config."""
     ratio = settings.use_importance_sampling_ratio
     masks = settings.mask_low > 0 or settings.mask_high > 0
     clip_rule = Rule(
@@ -112,7 +112,7 @@ def check(settings: Settings) -> Mapping[str, Rule]:
 
 
 def compares(where: str) -> Rule:
-    """The rule for rollout.group_size where completions of a group are compared."""
+    """Return the rule for rollout.group_size when completions of a group are compared."""
     lowest = at_least(2)
     return lowest._replace(
         words=f"{lowest.words} where {where}: the completions of a group are compared"

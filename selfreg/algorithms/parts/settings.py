@@ -9,18 +9,18 @@ ABOVE_ONE_OR_OFF = Rule(lambda value: value == 0 or value > 1, "0, or above 1")
 
 
 def setting(default: Any, meaning: str, rule: Rule = ANYTHING) -> Any:
-    """A field of an algorithm's settings.
+    """Declare a field of an algorithm's settings.
 
     Args:
       default: The value at which the setting changes nothing.
-      meaning: For --help, with its unit.
-      rule: What it may be.
+      meaning: The description in --help, with the unit.
+      rule: The allowed values.
     """
     return field(default=default, metadata={"meaning": meaning, "rule": rule})
 
 
 def keys_of(settings: Any) -> dict[str, Key]:
-    """The fields of a dataclass of settings, or of an instance, as keys of config.learn."""
+    """Return the fields of a settings dataclass, or of an instance, as keys of config.learn."""
     return {own.name: _key(own) for own in fields(settings)}
 
 
@@ -33,37 +33,41 @@ def _key(own: "Field[Any]") -> Key:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every policy-gradient algorithm reads. At these defaults it is REINFORCE."""
+    """The settings of every policy-gradient algorithm. The defaults give REINFORCE."""
 
     use_score_centering: bool = setting(False, "subtract the group's mean reward")
-    use_leave_one_out: bool = setting(False, "of that mean leave out the completion's own reward")
-    use_std_normalization: bool = setting(False, "divide by the group's spread")
+    use_leave_one_out: bool = setting(False, "leave the completion's own reward out of that mean")
+    use_std_normalization: bool = setting(False, "divide by the group's standard deviation")
     use_importance_sampling_ratio: bool = setting(False, "weight tokens by trainer / sampler")
     ratio_level: str = setting(
         "token",
-        "a ratio each token, or the geometric mean of a completion's",
+        "one ratio per token, or the geometric mean over a completion",
         one_of("token", "sequence"),
     )
-    importance_ratio_cap: float = setting(0.0, "truncate the ratio there; 0: not", at_least(0))
-    clip_low: float = setting(
-        0.0, "how far the ratio counts below 1 (PPO's clip); 0: all", BELOW_ONE
+    importance_ratio_cap: float = setting(
+        0.0, "truncate the ratio at this value; 0: no limit", at_least(0)
     )
-    clip_high: float = setting(0.0, "ditto, above 1; 0: all", at_least(0))
+    clip_low: float = setting(
+        0.0, "clip the ratio this far below 1 (PPO's clip); 0: no limit", BELOW_ONE
+    )
+    clip_high: float = setting(0.0, "clip the ratio this far above 1; 0: no limit", at_least(0))
     dual_clip: float = setting(
-        0.0, "most that a ratio counts where the advantage is negative; 0: any", ABOVE_ONE_OR_OFF
+        0.0, "limit of the ratio where the advantage is negative; 0: no limit", ABOVE_ONE_OR_OFF
     )
     mask_low: float = setting(
-        0.0, "trainer / sampler below which nothing is learned; 0: any", BELOW_ONE
+        0.0, "ignore tokens whose trainer / sampler is below this; 0: no limit", BELOW_ONE
     )
-    mask_high: float = setting(0.0, "ditto, above; 0: any", ABOVE_ONE_OR_OFF)
+    mask_high: float = setting(
+        0.0, "ignore tokens whose trainer / sampler is above this; 0: no limit", ABOVE_ONE_OR_OFF
+    )
     mask_level: str = setting(
         "token",
-        "what is masked: tokens by their ratio, or completions by its product or geometric mean",
+        "ratio to mask by: each token's, or its completion's product or geometric mean",
         one_of("token", "sequence", "geometric"),
     )
-    negative_weight: float = setting(1.0, "times advantages below 0", at_least(0))
+    negative_weight: float = setting(1.0, "factor on negative advantages", at_least(0))
     token_aggregation: str = setting(
         "token_mean",
-        "how tokens are weighed: selfreg/algorithms/parts/advantages.py",
+        "weights of tokens, defined in selfreg/algorithms/parts/advantages.py",
         one_of("token_mean", "sequence_mean", "constant_length", "sum"),
     )

@@ -1,1 +1,1 @@
-"""The update: advantages, losses, chunked logprobs, collation, the optimizer and the train step."""
+"""The update: collation, chunked logprobs, the objective, the optimizer and the train step."""

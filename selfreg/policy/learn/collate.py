@@ -1,4 +1,4 @@
-"""From graded groups to one batch."""
+"""Collate graded groups into one batch."""
 
 from collections.abc import Sequence
 
@@ -22,25 +22,25 @@ def collate(
     overlong_tokens: int = 0,
     learned: np.ndarray | None = None,
 ) -> Batch:
-    """Lay groups out in arrays and give every token its advantage, its weight and its slot.
+    """Lay out groups in arrays, and give every token its advantage, its weight and its slot.
 
-    All shapes are those of the run's worst case, so that one program serves every step. The lines
-    of unjudged completions come last in their group and are empty: no token, no advantage.
+    All shapes are the run's worst case, so that one program serves every step. The entries of
+    unjudged completions come last in their group. They have no tokens and advantage 0.
 
     Args:
       groups: P groups of G completions, unjudged ones included.
-      algorithm: Configured: gives advantages, and says how tokens are weighed.
+      algorithm: Computes the advantages. Its settings choose the weights of tokens.
       reward_coding: As config.learn.reward_coding.
-      prompt_width: The padded length of prompts. A prompt is run once for all its completions, so
-        that its padding costs little.
-      max_new_tokens: The most tokens a completion may have.
+      prompt_width: The padded length of prompts. The update runs each prompt once for all its
+        completions, so prompt padding costs little.
+      max_new_tokens: The maximum number of tokens in a completion.
       packing: The rows that the update is compiled for.
       overlong_tokens: See overlong_penalty.
-      learned: bool [B], which completions the update learns from; the others' tokens weigh nothing
-        and are not counted where weights are divided by counts. None: from all.
+      learned: bool [B], the completions that the update learns from. The tokens of the others have
+        weight 0 and do not count in the divisors of weights. None: all completions.
 
     Returns:
-      The batch; B = P * G.
+      The batch, with B = P * G.
     """
     rows = [row for group in groups for row in _rows(group)]
     lengths = np.array([len(ids) for ids, _ in rows])
@@ -70,15 +70,15 @@ def collate(
 
 
 def overlong_penalty(lengths: np.ndarray, max_new_tokens: int, overlong_tokens: int) -> np.ndarray:
-    """What is added to the reward of a long completion: DAPO's soft overlong punishment.
+    """Return DAPO's soft overlong punishment, which is added to each completion's reward.
 
-    0 up to max_new_tokens - overlong_tokens tokens, from there down in a line to -1 at
+    It is 0 up to max_new_tokens - overlong_tokens tokens. From there it falls linearly to -1 at
     max_new_tokens (Yu et al. 2025, arXiv:2503.14476, eq. 13).
 
     Args:
-      lengths: int [B], tokens of each completion.
-      max_new_tokens: The most that there may be.
-      overlong_tokens: Over how many the penalty grows; 0: there is none.
+      lengths: int [B], the number of tokens in each completion.
+      max_new_tokens: The maximum number of tokens in a completion.
+      overlong_tokens: The number of tokens over which the penalty grows. 0: no penalty.
 
     Returns:
       float32 [B], from -1 to 0.
@@ -92,14 +92,17 @@ def overlong_penalty(lengths: np.ndarray, max_new_tokens: int, overlong_tokens: 
 def learned_from(
     groups: Sequence[Group], *, drop_without_signal: bool = False, mask_truncated: bool = False
 ) -> np.ndarray | None:
-    """Which completions an update learns from: bool [B], never unjudged ones; None: from all.
+    """Return which completions an update learns from. Unjudged completions are never among them.
 
     Args:
       groups: P groups of G completions.
-      drop_without_signal: Leave out groups whose rewards are all alike (the filter of DAPO,
-        arXiv:2503.14476, eq. 11).
-      mask_truncated: Leave out completions that were cut off (its overlong filtering, section 3.4):
-        they still are in their group's mean.
+      drop_without_signal: Leave out groups whose rewards are all equal (the filter of DAPO, Yu et
+        al. 2025, arXiv:2503.14476, eq. 11).
+      mask_truncated: Leave out truncated completions (DAPO's overlong filtering, section 3.4). They
+        still count in their group's mean.
+
+    Returns:
+      bool [B], or None if the update learns from all completions.
     """
     unjudged = any(group.unjudged for group in groups)
     if not (drop_without_signal or mask_truncated or unjudged):
@@ -119,7 +122,10 @@ def learned_from(
 def empty_batch(
     problems: int, group: int, prompt_width: int, max_new_tokens: int, packing: Packing
 ) -> Batch:
-    """A batch of zeros in the shapes and types of `collate`, which takes no memory: to lower by."""
+    """Return a batch of zeros with the shapes and dtypes of `collate`, to lower programs from.
+
+    Its arrays are broadcast from single elements, so they take no memory.
+    """
 
     def zeros(dtype: type, *shape: int) -> np.ndarray:
         return np.broadcast_to(dtype(0), shape)
@@ -138,12 +144,12 @@ def empty_batch(
 
 
 def padded(values: np.ndarray, size: int, fill: float) -> np.ndarray:
-    """A group's numbers with `fill` for its unjudged completions.
+    """Append `fill` to a group's values for each of its unjudged completions.
 
     Args:
-      values: [completions with a verdict].
+      values: One value per judged completion.
       size: G.
-      fill: What stands for no number.
+      fill: The value of unjudged completions.
 
     Returns:
       [G], of the same dtype.
@@ -152,7 +158,7 @@ def padded(values: np.ndarray, size: int, fill: float) -> np.ndarray:
 
 
 def _rows(group: Group) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Token ids and logprobs of a group's completions, in the order of `padded`."""
+    """Return the token ids and logprobs of a group's completions, in the order of `padded`."""
     nothing: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int32), np.zeros(0, np.float32))
     judged = [(rollout.completion_ids, rollout.logprobs) for rollout in group.rollouts]
     return judged + [nothing] * len(group.unjudged)

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: a quadratic hold on the weights that a campaign started from."""
+"""Elastic weight consolidation: a quadratic penalty on leaving a campaign's initial weights."""
 
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ OF_PROMPTS = ("prompt_ids", "prompt_lengths")
 
 
 class Anchor(NamedTuple):
-    """What the penalty holds on to: float32 trees, nested and split as what is trained.
+    """The penalty's anchor: float32 trees with the nesting and sharding of the trained parameters.
 
     Attributes:
-      params: theta*, the campaign's start.
-      fisher: F, the diagonal of its Fisher information.
+      params: theta*, the parameters at the campaign's start.
+      fisher: F, the diagonal of the Fisher information at theta*.
     """
 
     params: Any
@@ -29,21 +29,21 @@ class Anchor(NamedTuple):
 def fisher(
     policy: Policy, mesh: Mesh, params: Any, batch: dict[str, Array], options: dict[str, Any]
 ) -> Any:
-    """The diagonal of the Fisher information, on completions that the policy drew itself.
+    """Return the diagonal of the Fisher information, on completions that the policy drew itself.
 
-    F_i = mean over completions of (d log pi(y) / d theta_i)^2, log pi(y) = sum_t log pi(y_t), at
-    the sampling temperature. A square of each completion's own gradient cannot be had from their
-    sum: this makes one backward pass a completion, with its prompt, one after another.
+    F_i = mean over completions of (d log pi(y) / d theta_i)^2, with log pi(y) = sum_t log pi(y_t)
+    at the sampling temperature. The squares need each completion's own gradient, not their sum. So
+    this runs one backward pass per completion, with its prompt, one after another.
 
     Args:
-      policy: Whose weights, or adapters, these are.
+      policy: The policy whose weights or adapters `params` are.
       mesh: The mesh in force.
       params: theta*.
       batch: The fields of a Batch.
-      options: temperature, chunk_tokens and dtype: see score.
+      options: The temperature, chunk_tokens and dtype of `score`.
 
     Returns:
-      float32, nested and split as `params`.
+      float32, with the nesting and sharding of `params`.
     """
     count, longest = batch["completion_ids"].shape
     group = count // len(batch["prompt_lengths"])
@@ -73,9 +73,10 @@ def fisher(
 
 
 def penalty(anchor: Anchor, params: Any, coef: float) -> tuple[Array, Any]:
-    """EWC's penalty and its gradient (Kirkpatrick et al. 2017, arXiv:1612.00796, eq. 3).
+    """Return EWC's penalty and its gradient (Kirkpatrick et al. 2017, arXiv:1612.00796, eq. 3).
 
-    coef / 2 sum_i F_i (theta_i - theta*_i)^2, whose gradient is coef F_i (theta_i - theta*_i).
+    The penalty is coef / 2 sum_i F_i (theta_i - theta*_i)^2. Its gradient is
+    coef F_i (theta_i - theta*_i).
 
     Args:
       anchor: theta* and F.

@@ -1,4 +1,4 @@
-"""Logprobs and entropies of tokens without ever holding the logits of a whole batch."""
+"""Logprobs and entropies of tokens, without holding the logits of a whole batch at once."""
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +17,26 @@ def token_logprobs(
     chunk_tokens: int,
     train_entropy: bool = False,
 ) -> tuple[Array, Array]:
-    """Log softmax(hidden head^T / temperature) at the targets, and the entropy beside it.
+    """Return log softmax(hidden head^T / temperature) at the targets, and the softmax's entropy.
 
-    The temperature is the sampler's, so that trainer and sampler speak of one distribution.
-    [B, T, V] never exists: chunks of tokens go through the head one at a time, and the backward
-    pass computes each chunk's logits again instead of keeping them.
+    The temperature is the sampler's, so that trainer and sampler use the same distribution. The
+    logits [B, T, V] never exist in full. Chunks of tokens go through the head one at a time, and
+    the backward pass recomputes each chunk's logits instead of storing them.
 
     Args:
-      hidden: [B, T, D], final-normed, each the state that predicts its target.
-      head: float32 [V, D], or [copies, V, D]: each for its own part of the rows.
+      hidden: [B, T, D], the final-normed state that predicts each target.
+      head: float32 [V, D], or [copies, V, D] with one copy for each part of the rows.
       targets: int32 [B, T].
       temperature: Above 0.
-      chunk_tokens: Tokens whose logits exist at one time, on all devices together.
-      train_entropy: Let entropies pass a gradient on, which costs a pass over the logits more.
+      chunk_tokens: The number of tokens whose logits exist at one time, over all devices.
+      train_entropy: Let the gradient flow through the entropies. This costs one more pass over the
+        logits.
 
     Returns:
       Logprobs float32 [B, T], and entropies float32 [B, T] in nats.
     """
-    # Each part of the mesh goes through its own rows, with a copy of the head of its own: so the
-    # head's gradient is summed over the mesh once, and not in every chunk.
+    # Each part of the mesh processes its own rows with its own copy of the head. So the head's
+    # gradient is summed over the mesh once, and not in every chunk.
     shards = split_rows(None, len(targets))
     count = targets.size // shards
     chunk = min(max(1, chunk_tokens // shards), count)

@@ -1,4 +1,4 @@
-"""Scoring packed rows and learning from them, a microbatch at a time, over only those in use."""
+"""Score packed rows and accumulate gradients over the microbatches that hold tokens."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -20,12 +20,12 @@ TABLES = ("embedding", "head")
 
 
 class Scores(NamedTuple):
-    """What `score` says of the tokens in some rows: on padding it means nothing.
+    """The scores of the tokens in some rows. Values on padding are meaningless.
 
     Attributes:
       logprobs: float32 [rows, T].
       entropy: float32 [rows, T], in nats.
-      sums: What went in: see selfreg.policy.models.sums.
+      sums: The sums of gradients to pass on. See selfreg.policy.models.sums.
     """
 
     logprobs: Array
@@ -36,18 +36,25 @@ class Scores(NamedTuple):
 def read_prompts(
     decoder: Decoder, batch: dict[str, Array], mesh: Mesh, dtype: jnp.dtype, sums: Any = None
 ) -> tuple[KeyValue, Any]:
-    """Keys and values of every prompt but for its last token, whole on every data device.
+    """Compute the keys and values of every prompt without its last token.
 
-    That token is the input of each completion's first slot. So a prompt is run once in an update,
-    whatever the number of rows that see it, and every slot's state predicts that slot's token.
+    The last token is the input of each completion's first slot, so every slot's state predicts that
+    slot's token. An update runs each prompt once, however many rows attend to it. Every data device
+    holds the keys and values of all prompts, because any row may attend to any prompt.
+
+    Args:
+      decoder: The policy.
+      batch: The fields of a Batch.
+      mesh: The mesh in force.
+      dtype: The dtype that the layers compute in.
+      sums: See Decoder.
 
     Returns:
-      [L, P, width, kv_heads, head_dim], right-padded; and `sums`, see Decoder.
+      Keys and values [L, P, width, kv_heads, head_dim], right-padded, and the sums to pass on.
     """
     ids = _split(batch["prompt_ids"], mesh)
     states = decoder(ids, batch["prompt_lengths"] - 1, dtype, sums)
 
-    # Any row may name any prompt.
     def whole(a: Array) -> Array:
         return jax.lax.with_sharding_constraint(a, _whole(mesh, a.ndim))
 
@@ -66,16 +73,16 @@ def score(
     train_entropy: bool = False,
     sums: Any = None,
 ) -> Scores:
-    """Logprobs and entropies of the tokens in some rows.
+    """Return the logprobs and entropies of the tokens in some rows.
 
     Args:
       decoder: The policy.
-      prompts: See read_prompts.
+      prompts: The keys and values that read_prompts returns.
       batch: The fields of a Batch.
-      slots: int32 [rows, T], see selfreg.policy.learn.packing.
+      slots: int32 [rows, T]. See selfreg.policy.learn.packing.
       temperature: See token_logprobs.
       chunk_tokens: See token_logprobs.
-      dtype: What the layers compute in.
+      dtype: The dtype that the layers compute in.
       train_entropy: See token_logprobs.
       sums: See Decoder.
     """
@@ -106,12 +113,15 @@ def score(
 def score_all(
     decoder: Decoder, batch: dict[str, Array], packing: Packing, mesh: Mesh, **options: Any
 ) -> Array:
-    """Logprobs [B, T] of every completion, 0 on padding. The options are those of `score`."""
+    """Return the logprobs [B, T] of every completion, 0 on padding.
+
+    The options are those of `score`.
+    """
     prompts, _ = read_prompts(decoder, batch, mesh, options["dtype"])
 
     def add(scores: Array, slots: Array) -> Array:
         logprobs = score(decoder, prompts, batch, slots, **options).logprobs
-        # Padding is put behind the end, and dropped.
+        # Padding gets an index beyond the end, so mode="drop" discards it.
         return scores.at[jnp.where(slots >= 0, slots, scores.size)].set(logprobs, mode="drop")
 
     shape = batch["completion_ids"].shape
@@ -120,24 +130,26 @@ def score_all(
 
 
 def zero_sums(policy: Policy, params: Any) -> Any:
-    """Zeros for sums of gradients, laid over the mesh in force as what is trained."""
-    # No device ever holds more of them than of the weights.
+    """Return zeros for sums of gradients, sharded like the trained parameters.
+
+    No device ever holds a larger part of the sums than of the weights.
+    """
     return _split_weights(policy)(jax.tree.map(jnp.zeros_like, params))
 
 
 def summing(policy: Policy, params: Any, sums: Any) -> tuple[Decoder, Any]:
-    """The decoder with these weights, whose gradients are added to `sums`.
+    """Return a decoder with these parameters, whose gradients are added to `sums`.
 
-    Those of the blocks are added by the decoder, to which `sums["blocks"]` must be given; those of
-    all else take the place of its sums.
+    The caller must pass `sums["blocks"]` to the decoder, which adds the gradients of the blocks.
+    The gradients of all other parameters replace their sums.
 
     Args:
-      policy: What learns.
-      params: What is trained.
-      sums: See selfreg.policy.models.sums. A table's may be `_apart`.
+      policy: The policy that learns.
+      params: The trained parameters.
+      sums: See selfreg.policy.models.sums. A table's sum may be `_apart`.
 
     Returns:
-      The decoder, and the sums to hand on.
+      The decoder, and the sums to pass on.
     """
     outer = {name: leaf for name, leaf in params.items() if name != "blocks"}
     own = {name: sums[name] for name in outer}
@@ -160,19 +172,19 @@ def accumulate(
     packing: Packing,
     mesh: Mesh,
 ) -> tuple[Array, dict[str, Array], Any]:
-    """Sums over microbatches of the loss, of what describes it, and of the gradient.
+    """Return the loss, its metrics and its gradient, each summed over the microbatches.
 
-    The prompts are read once, before the microbatches, and what all of these ask of their keys and
-    values goes back through them once, at the end. All of it is added to one sum, in place: see
-    selfreg.policy.models.sums.
+    The prompts run forward once, before the microbatches. The microbatches' gradients with respect
+    to the prompts' keys and values go backward through the prompts once, at the end. All gradients
+    are added to one sum in place. See selfreg.policy.models.sums.
 
     Args:
-      loss: (sums of gradients, prompts' keys and values, slots of a microbatch) -> the loss,
-        float32 [], and the sums handed on; and what describes the loss.
-      read: Sums of gradients -> what `loss` wants of the prompts, and the sums handed on.
-      zero: Float32 zeros, nested, shaped and laid out as what is trained.
+      loss: (sums of gradients, prompts' keys and values, slots of a microbatch) ->
+        ((the loss, float32 [], and the sums to pass on), metrics).
+      read: Sums of gradients -> the prompts' keys and values, and the sums to pass on.
+      zero: Float32 zeros with the nesting, shapes and shardings of the trained parameters.
       slots: See Batch.
-      packing: What they were packed for.
+      packing: The packing of `slots`.
       mesh: See `fold`.
     """
     (prompts, _), through_prompts = jax.vjp(read, zero)
@@ -187,14 +199,14 @@ def accumulate(
         so_far, wanted = jax.tree.map(jnp.add, (so_far, wanted), ((value, sums), more))
         return so_far, wanted, _with_outer(gradient, own)
 
-    # Sums of many small terms: in float32, whatever the layers compute in.
+    # Sums of many small terms need float32, whatever dtype the layers compute in.
     def zeros(tree: Any) -> Any:
         return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), tree)
 
     (value, _), sums = jax.eval_shape(loss, apart, prompts, slots[0, : packing.microbatch_rows])
     start = zeros((value, sums)), zeros(prompts), apart
     (value, sums), wanted, gradient = fold(add, start, slots, packing, mesh)
-    # A table's alone may have an axis more than its zeros.
+    # Only a table's gradient may have an axis more than its zeros: that of the copies.
     gradient = {
         n: g if n not in TABLES or g.ndim == zero[n].ndim else jnp.sum(g, axis=0)
         for n, g in gradient.items()
@@ -205,14 +217,15 @@ def accumulate(
 
 
 def _apart(zero: Any, mesh: Mesh, rows: int) -> Any:
-    """The zeros, those of a table [copies, V, D]: a sum for every copy of the weights.
+    """Give each copy of the weights its own sum for a table's gradient: [copies, V, D].
 
-    So the copies exchange a table's gradient once, behind the microbatches, and not in each.
+    The copies then exchange a table's gradient once after the microbatches, instead of once in each
+    of them.
 
     Args:
       zero: See `accumulate`.
-      mesh: Its data axis has the copies.
-      rows: Of a microbatch. If devices cannot split them, nothing is apart.
+      mesh: The size of its data axis is the number of copies.
+      rows: The rows of a microbatch. If the devices cannot split them, `zero` is returned as it is.
     """
     copies = mesh.shape["data"] if split_rows(mesh, rows) > 1 else 1
     if copies == 1:
@@ -221,13 +234,13 @@ def _apart(zero: Any, mesh: Mesh, rows: int) -> Any:
 
 
 def _for_copies(name: str, table: Array, copies: int) -> Array:
-    """A table [copies, V, D], each copy of the weights holding its own."""
+    """Return a table [copies, V, D], with one entry on each copy of the weights."""
     spread = jnp.broadcast_to(table, (copies, *table.shape))
     return constrain(spread, "copies", *LOGICAL_AXES[name])
 
 
 def _with_outer(sums: Any, gradient: Any) -> Any:
-    """The blocks' new sums, and those of all else with their gradient added."""
+    """Return the blocks' new sums, and the other sums with their gradient added."""
     return {n: g if n == "blocks" else sums[n] + g for n, g in gradient.items()}
 
 
@@ -236,14 +249,14 @@ def fold(
 ) -> Any:
     """Fold `body` over the microbatches that hold tokens.
 
-    One loop for each width of row, whose length is data: rows that nothing was put in cost nothing,
-    and no number of rows needs a program of its own.
+    Each row width has one loop, whose trip count is data. So empty rows cost nothing, and one
+    program serves every number of rows.
 
     Args:
       body: (carry, slots int32 [microbatch_rows, width]) -> carry.
-      carry: What it begins with.
+      carry: The initial carry.
       slots: See Batch.
-      packing: What `slots` was packed for.
+      packing: The packing of `slots`.
       mesh: Its data devices split the rows of a microbatch.
     """
     for kind, width in enumerate(packing.row_tokens):
@@ -262,6 +275,9 @@ def _split(rows: Array, mesh: Mesh) -> Array:
 
 
 def _whole(mesh: Mesh, axes: int) -> NamedSharding:
-    """Every data device holds all prompts; other axes lie as the compiler has them."""
+    """Return the sharding that puts all prompts on every data device.
+
+    The compiler chooses how the other axes are split.
+    """
     free = PartitionSpec.UNCONSTRAINED
     return NamedSharding(mesh, PartitionSpec(free, None, *[free] * (axes - 2)))

@@ -1,16 +1,16 @@
-"""Adam with its moments in fewer bits, and with them in the host's memory between updates.
+"""Adam with low-precision moments, which may lie in host memory between updates.
 
-A moment is a slow average: with b2 = 0.999 the second one decays by a thousandth of itself a step,
-a quarter of the spacing of bfloat16 or less, and rounding to nearest would put it back every time.
-So moments are rounded stochastically: to one of the two representable neighbours, with the
-probabilities that make the mean exact. The stored moment then follows the true one in the mean, and
-its noise averages out over the 1 / (1 - b) steps that the moment remembers.
+A moment is a slow average. With b2 = 0.999, the second moment decays by a thousandth of itself per
+step. That is at most a quarter of bfloat16's spacing, so rounding to nearest would undo every
+decay. Moments are therefore rounded stochastically, to one of the two representable neighbours with
+probabilities that make the mean exact. The stored moment follows the true one in the mean, and its
+noise averages out over the 1 / (1 - b) steps that the moment remembers.
 
-In 8 bits a moment is cut into blocks along its last axis, each with one float32 scale, its largest
-magnitude (Dettmers et al. 2022, arXiv:2110.02861, section 2.1): one outlier spoils one block. Codes
-are spaced logarithmically, 12 an octave, so that the relative error is the same for all magnitudes,
-as Adam's quotient of two moments wants it. A second moment that is not zero never rounds to zero,
-which would turn that quotient into a huge step.
+An 8-bit moment is divided into blocks along its last axis. Each block has one float32 scale, its
+largest magnitude (Dettmers et al. 2022, arXiv:2110.02861, section 2.1), so an outlier spoils only
+its own block. Codes are spaced logarithmically, 12 per octave. This makes the relative error equal
+for all magnitudes, which suits Adam's quotient of two moments. A nonzero second moment never rounds
+to zero, because that would turn the quotient into a huge step.
 """
 
 import math
@@ -27,15 +27,15 @@ Array = jax.Array
 
 LEVELS_PER_OCTAVE = 12
 LARGEST_BLOCK = 128
-SHARDS = 8  # an axis that a mesh splits 2, 4 or 8 ways is split between blocks
+SHARDS = 8  # a mesh that splits an axis 2, 4 or 8 ways never cuts through a block
 
 
 class Blocks(NamedTuple):
     """A moment in 8 bits.
 
     Attributes:
-      codes: int8 (signed) or uint8 [..., D]; 0 is zero, the greatest is the block's scale, and one
-        code less is a twelfth of an octave less.
+      codes: int8 (signed) or uint8 [..., D]. Code 0 is zero and the highest code is the block's
+        scale. Each code below it is a twelfth of an octave smaller.
       scales: float32 [..., D / block], the largest magnitude of each block.
     """
 
@@ -44,11 +44,11 @@ class Blocks(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """How a moment is kept between updates.
+    """How a moment is stored between updates.
 
     Attributes:
-      encode: (float32 [...], random uint32 [...] below 2^16) -> what is stored.
-      decode: What is stored -> float32 [...].
+      encode: (float32 [...], random uint32 [...] below 2^16) -> the stored form.
+      decode: The stored form -> float32 [...].
     """
 
     encode: Callable[[Array, Array], Any]
@@ -56,18 +56,21 @@ class Storage(NamedTuple):
 
 
 def block_size(axis: int) -> int:
-    """Elements that share a scale: at most 128, and dividing an eighth of the axis.
+    """Return the number of elements that share a scale.
 
-    Where the axis itself is no multiple of 8, the part of it that is.
+    It is the largest divisor, up to 128, of axis / gcd(axis, 8). So a block fits into each part of
+    an axis that a mesh splits up to 8 ways.
     """
     part = axis // math.gcd(axis, SHARDS)
     return max(size for size in range(1, min(part, LARGEST_BLOCK) + 1) if part % size == 0)
 
 
 def _random_bits(seed: Array, shape: tuple[int, ...]) -> Array:
-    """Uint32 hashes of the elements' places (murmur3's finalizer): splits over any mesh.
+    """Return uint32 hashes of the elements' positions, from murmur3's finalizer.
 
-    threefry would cost more than all the rest of the update; a rounding needs no more than this.
+    Each hash depends only on the seed and the element's position, so any mesh can split the
+    computation. threefry would cost more than the rest of the update, and rounding does not need
+    its quality.
     """
     place, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
@@ -80,13 +83,17 @@ def _random_bits(seed: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _to_bfloat16(x: Array, random: Array) -> Array:
-    """Stochastic rounding: bfloat16 is float32's upper half, so the lower half is the chance."""
+    """Round to bfloat16 stochastically.
+
+    bfloat16 is the upper half of float32's bits. Adding 16 random bits carries into the upper half
+    with the right probability.
+    """
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + random
     return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
 def _to_blocks(x: Array, random: Array, *, top: int, signed: bool) -> Blocks:
-    """Codes from -top to top when signed, else from 0 to top."""
+    """Encode in codes from -top to top if signed, and from 0 to top otherwise."""
     shape = (*x.shape[:-1], -1, block_size(x.shape[-1]))
     x, random = x.reshape(shape), random.reshape(shape)
     scales = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
@@ -102,7 +109,7 @@ def _to_blocks(x: Array, random: Array, *, top: int, signed: bool) -> Blocks:
 
 
 def _level(code: Array, top: int) -> Array:
-    """The magnitude of a code, of a block whose scale is 1."""
+    """Return the magnitude of a code in a block whose scale is 1."""
     return jnp.where(code > 0, jnp.exp2((code - top) / LEVELS_PER_OCTAVE), 0.0)
 
 
@@ -124,32 +131,34 @@ INT8, UINT8 = _blocks(127, signed=True), _blocks(255, signed=False)
 
 FLOAT32 = Storage(lambda x, random: x, lambda stored: stored)
 
-# First and second moment.
+# The storage of the first and of the second moment.
 STORAGE = {"float32": (FLOAT32, FLOAT32), "bfloat16": (BFLOAT16, BFLOAT16), "int8": (INT8, UINT8)}
 
 
 def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
+    """Return Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
 
-    Each step is computed in float32 from the moments before they are rounded. Moments that lie in
-    the host's memory are fetched and put back a layer at a time. The random bits of
-    the rounding are a function of the count of updates and of the weight's place in the tree, the
-    same on every mesh: a resumed run rounds as one that was never stopped.
+    Each step is computed in float32, from the new moments before they are rounded. Moments in host
+    memory are fetched and put back one layer at a time. The random bits of the rounding depend only
+    on the number of updates and on the weight's position in the tree. They are the same on every
+    mesh, so a resumed run rounds exactly like one that never stopped.
 
     Args:
       b1: Decay of the first moment.
       b2: Decay of the second moment.
-      eps: Added to the root of the second moment.
-      dtype: float32 (8 bytes a weight for both moments), bfloat16 (4) or int8 (2, and 8 a block).
+      eps: Added to the square root of the second moment.
+      dtype: float32 (8 bytes per weight for both moments), bfloat16 (4 bytes) or int8 (2 bytes, and
+        8 bytes per block).
 
     Returns:
-      The transformation; its state is an optax.ScaleByAdamState, whose moments are Blocks in int8.
+      The transformation. Its state is an optax.ScaleByAdamState. With int8, the moments in it are
+      Blocks.
     """
     first, second = STORAGE[dtype]
     plain = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
     def init(params: optax.Params) -> optax.ScaleByAdamState:
-        # Zero is stored as zeros: XLA would take seconds to find that out from the coding.
+        # Every storage encodes zero as zeros. XLA would take seconds to fold the encoding of zeros.
         def zeros(storage: Storage) -> Any:
             def coded(p: Array) -> Any:
                 return storage.encode(jnp.zeros(p.shape), jnp.zeros(p.shape, jnp.uint32))
@@ -178,18 +187,18 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
-            # Coding in 8 bits takes half a dozen float32 arrays, and what is fetched from the host
-            # lies on the device: of a layer, not of all layers.
+            # 8-bit encoding needs half a dozen float32 temporaries, and moments fetched from the
+            # host take device memory. Working layer by layer keeps both to the size of one layer.
             if g.ndim > 2 and (isinstance(mu, Blocks) or _on_host(mu)):
                 return in_place((g, mu, nu), jax.random.bits(here, g.shape[:1], jnp.uint32))
-            # The barrier: fetched before the gradient is known, moments would lie beside
-            # activations.
+            # Without the barrier, XLA may fetch the moments before the gradient is known. They
+            # would then take memory beside the activations.
             g, mu, nu = jax.lax.optimization_barrier((g, mu, nu))
             made = step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
             return jax.tree.map(_back, (g, mu, nu), made)
 
         def in_place(held: tuple[Array, Any, Any], seeds: Array) -> Any:
-            """What `step` makes of each layer, written where the layer stood."""
+            """Apply `step` to each layer, and write the result in the layer's place."""
 
             def layer(index: Array, held: tuple[Array, Any, Any]) -> Any:
                 def put(stack: Array, new: Array) -> Array:
@@ -215,22 +224,26 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
 
 def _on_host(tree: Any) -> bool:
-    """Whether a function is traced for arrays that lie in the host's memory."""
+    """Return whether the traced arrays lie in host memory."""
     return jax.typeof(jax.tree.leaves(tree)[0]).memory_space == jax.memory.Space.Host
 
 
 def _back(old: Array, new: Array) -> Array:
-    """The new array, in the host's memory if the old one lies there."""
+    """Return the new array, moved to host memory if the old one lies there."""
     return jax.device_put(new, jax.memory.Space.Host) if _on_host(old) else new
 
 
 def in_host_memory(shardings: Any, state: Any) -> Any:
-    """The shardings of an optimizer's state with its arrays in pinned host memory.
+    """Return the shardings of an optimizer's state with its arrays in pinned host memory.
 
-    Counters stay on the device: they are read at every step and weigh nothing.
+    Counters stay on the device, because every step reads them and their size is negligible.
+
+    Args:
+      shardings: A NamedSharding for each leaf of `state`.
+      state: The optimizer's state, as arrays or shapes.
 
     Raises:
-      ValueError: The devices offer no such memory.
+      ValueError: The devices cannot reach pinned host memory.
     """
 
     def leaf(sharding: NamedSharding, value: Any) -> NamedSharding:
@@ -238,9 +251,9 @@ def in_host_memory(shardings: Any, state: Any) -> Any:
 
     device: Any = jax.tree.leaves(shardings)[0].mesh.devices.flat[0]
     kinds = [memory.kind for memory in device.addressable_memories()]
-    if kinds and "pinned_host" not in kinds:  # a device that is not there names no memory
+    if kinds and "pinned_host" not in kinds:  # an absent device (compile-only) lists no memories
         raise ValueError(
-            "config.optimizer.offload=True needs devices that reach pinned_host memory; "
+            "config.optimizer.offload=True needs devices that reach pinned_host memory, but "
             f"{device} reaches {', '.join(kinds)}: set it to False"
         )
     return jax.tree.map(leaf, shardings, state)

@@ -1,4 +1,4 @@
-"""What an update minimizes: the loss of each token of a microbatch, and what describes it."""
+"""The objective of an update: the loss of each token of a microbatch, and its metrics."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,14 +13,15 @@ Array = jax.Array
 
 
 class Numbers(NamedTuple):
-    """What may differ from update to update without a new program: float32 scalars.
+    """Float32 scalars that may change from update to update without recompiling.
 
     Attributes:
       lr: The learning rate.
       kl_coef: Weight of the KL penalty.
-      temperature: The sampler's.
-      entropy_coef: Weight of the entropy bonus, where it follows the entropy.
-      most_norm: Of the gradient, above which the update is skipped, where that can be.
+      temperature: The sampler's temperature.
+      entropy_coef: Weight of the entropy bonus. Read only if the bonus follows the entropy.
+      most_norm: Norm of the gradient above which the update is skipped. Read only if updates can be
+        skipped.
     """
 
     lr: Array
@@ -32,12 +33,12 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a token's loss is made of.
+    """The terms of a token's loss.
 
     Attributes:
-      algorithm: Configured: gives the loss of each token. REINFORCE by default.
+      algorithm: Gives the loss of each token. REINFORCE by default.
       entropy_coef: As config.learn.entropy_coef.
-      follows_entropy: The entropy bonus has the weight that `Numbers` gives, not entropy_coef.
+      follows_entropy: Take the weight of the entropy bonus from `Numbers` instead of entropy_coef.
     """
 
     algorithm: Algorithm = field(default_factory=lambda: Algorithm("Williams 1992"))
@@ -46,7 +47,7 @@ class Objective:
 
     @property
     def trains_entropy(self) -> bool:
-        """Whether there is an entropy bonus."""
+        """Whether the loss has an entropy bonus."""
         return self.entropy_coef > 0 or self.follows_entropy
 
 
@@ -58,21 +59,22 @@ def token_loss(
     numbers: Numbers,
     count: int,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of each token: the algorithm's, - entropy_coef x entropy, + kl_coef x k3.
+    """Return the loss of each token: algorithm's loss - entropy_coef x entropy + kl_coef x k3.
 
-    The entropy bonus (Williams & Peng 1991; Mnih et al. 2016, arXiv:1602.01783, section 4) rewards
-    the policy for staying undecided. k3 is there where `part` has a reference's logprobs.
+    The entropy bonus (Williams & Peng 1991; Mnih et al. 2016, arXiv:1602.01783, section 4) keeps
+    the policy from becoming deterministic. The k3 term is present if `part` has a reference's
+    logprobs.
 
     Args:
-      objective: What the loss is made of.
+      objective: The terms of the loss.
       logprobs: float32 [rows, T], 0 on padding.
       entropy: float32 [rows, T] in nats, 0 on padding.
-      part: What `take` took.
-      numbers: Of the update.
+      part: The result of `take`.
+      numbers: The update's coefficients.
       count: B.
 
     Returns:
-      float32 [rows, T], and metrics by token, 0 on padding, to be summed.
+      float32 [rows, T], and per-token metrics, 0 on padding, to be summed.
     """
     sums = _mismatch(jax.lax.stop_gradient(logprobs), part) | {"entropy": entropy}
     algorithm = objective.algorithm
@@ -92,15 +94,16 @@ def token_loss(
 
 
 def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
-    """What the loss needs of each slot's token: every entry [rows, T], 0 on padding.
+    """Gather the fields that the loss needs for each slot's token.
 
     Args:
-      batch: The fields of a Batch, and where there are any the reference's logprobs and the
-        algorithm's marks.
-      slots: int32 [rows, T], see selfreg.policy.learn.packing.
+      batch: The fields of a Batch, and optionally the reference's logprobs and the algorithm's
+        marks.
+      slots: int32 [rows, T]. See selfreg.policy.learn.packing.
 
     Returns:
-      The fields by name, and as `completion`, int32, the line of the batch that each token is of.
+      The fields by name, each [rows, T] and 0 on padding, and `completion`, int32, the index of
+      each token's completion in the batch.
     """
     shape = batch["completion_ids"].shape
     wide = batch | {"advantages": jnp.broadcast_to(batch["advantages"][:, None], shape)}
@@ -114,7 +117,7 @@ def take(batch: dict[str, Array], slots: Array) -> dict[str, Array]:
 
 
 def _mismatch(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:
-    """Token by token, how the trainer's logprobs differ from the sampler's."""
+    """Return per-token metrics of how the trainer's logprobs differ from the sampler's."""
     mask = part["completion_mask"]
     log_ratio = (logprobs - part["logprobs"]) * mask
     ratio = jnp.exp(log_ratio) * mask
@@ -128,9 +131,10 @@ def _mismatch(logprobs: Array, part: dict[str, Array]) -> dict[str, Array]:
 
 
 def token_means(sums: dict[str, Array], tokens: Array) -> dict[str, Array]:
-    """Means over the batch's tokens; the effective sample size as a fraction of them.
+    """Divide the sums by the number of tokens, and add the effective sample size.
 
-    ESS = (sum w)^2 / (n sum w^2) with w the trainer/sampler ratio: 1 when the two agree.
+    ESS = (sum w)^2 / (n sum w^2), where w is the ratio of trainer to sampler and n the number of
+    tokens. It is 1 if the two agree.
     """
     means = {name: total / tokens for name, total in sums.items()}
     ratio, squared = means.pop("ratio"), means.pop("ratio_squared")

@@ -1,4 +1,4 @@
-"""AdamW on float32 master weights, its learning rate an argument of the update."""
+"""AdamW on float32 master weights, with the learning rate as an argument of the update."""
 
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from selfreg.policy.learn.moments import scale_by_adam
 Array = jax.Array
 
 
-@cache  # the same rule for the same arguments: programs are compiled for a rule
+@cache  # equal arguments must give the same object, because programs are compiled per object
 def make_optimizer(
     *,
     b1: float,
@@ -22,20 +22,20 @@ def make_optimizer(
     clip_norm: float,
     state_dtype: str = "float32",
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) for a learning rate of 1.
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) at a learning rate of 1.
 
-    The update multiplies what comes out by the learning rate: so a plan can change it from campaign
-    to campaign, and a warm-up from step to step, without a new program. Weights must be float32: at
-    lr 1e-6 a step is far below the spacing of bfloat16 weights, which would not move at all.
+    The update multiplies the result by the learning rate. So a plan can change the rate between
+    campaigns, and a warm-up between steps, without recompiling. Weights must be float32. At lr 1e-6
+    a step is far below the spacing of bfloat16 weights, so they would not move at all.
 
     Args:
       b1: Decay of the first moment.
       b2: Decay of the second moment.
-      eps: Added to the root of the second moment. Adam divides by that root, so that a gradient of
-        any size makes steps of about the learning rate; below eps it makes smaller ones.
-      weight_decay: Times the weights (matrices only), added to each step.
-      clip_norm: The most that the gradient's global norm may be; 0 leaves it alone.
-      state_dtype: What the moments are stored in: see scale_by_adam.
+      eps: Added to the square root of the second moment. Adam divides by the sum. So a gradient of
+        any size makes steps of about the learning rate, unless it is below eps.
+      weight_decay: Coefficient of the weights in each step. It applies to matrices only.
+      clip_norm: Maximum of the gradient's global norm. 0: no clipping.
+      state_dtype: Storage dtype of the moments. See scale_by_adam.
     """
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     steps += [scale_by_adam(b1, b2, eps, state_dtype)]
@@ -45,35 +45,35 @@ def make_optimizer(
 
 
 def _matrices(params: optax.Params) -> optax.Params:
-    """True where a weight is a matrix: norms and biases do not decay."""
+    """Return True for matrices. Norm scales and biases do not decay."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _is_matrix(path), params)
 
 
 def _is_matrix(path: tuple[Any, ...]) -> bool:
-    # Stacked over layers a bias is two-dimensional too, so the name decides.
+    # A bias stacked over layers is two-dimensional too, so the name must decide.
     return not path[-1].key.endswith(("norm", "bias"))
 
 
 def cap_updates(updates: Any, params: Any, max_ratio: float) -> tuple[Any, Array]:
-    """Shrink the update of each matrix to at most `max_ratio` of the matrix.
+    """Shrink the update of each matrix so that its norm is at most `max_ratio` of the matrix's.
 
-    W's update U becomes U min(1, max_ratio |W| / |U|), norms being Frobenius norms over one layer's
-    matrix. |W| / |U| is what LARS (You et al. 2017, arXiv:1708.03888, eq. 6) sets each layer's rate
-    by; as a cap it lets Adam be where its steps are small. Biases and norm scales, which may be
-    zero and so would never move, are left alone. The two matrices of a LoRA adapter count as one:
-    B starts at zero, and has no ratio of its own.
+    W's update U becomes U min(1, max_ratio |W| / |U|). The norms are Frobenius norms over one
+    layer's matrix. LARS (You et al. 2017, arXiv:1708.03888, eq. 6) sets each layer's learning rate
+    from |W| / |U|. A cap instead leaves Adam's small steps unchanged. Biases and norm scales are
+    not capped, because they may be zero and would then never move. The two matrices of a LoRA
+    adapter count as one, because B starts at zero and has no ratio of its own.
 
     Args:
-      updates: What will be added to the weights, the learning rate in it.
-      params: The weights, nested alike; `blocks` are stacked over layers.
+      updates: The values to be added to the weights, with the learning rate included.
+      params: The weights, with the same nesting. `blocks` are stacked over layers.
       max_ratio: Above 0.
 
     Returns:
-      The updates, and the fraction of matrices whose update was shrunk.
+      The updates, and the fraction of matrices whose update was shrunk, float32 [].
     """
     sizes, weights = _squared_norms(updates), _squared_norms(params)
     capped = {name: sizes[name] > max_ratio**2 * weights[name] for name in sizes}
-    # No division by an update of zero: it is not capped.
+    # An update of zero is not capped, so the division by zero in the other branch is never used.
     scales = {
         name: jnp.where(capped[name], max_ratio * jnp.sqrt(weights[name] / sizes[name]), 1.0)
         for name in sizes
@@ -87,7 +87,10 @@ def cap_updates(updates: Any, params: Any, max_ratio: float) -> tuple[Any, Array
 
 
 def _squared_norms(tree: Any) -> dict[str, Array]:
-    """Of each matrix, an adapter's two together: [L, 1, 1], or [1, 1] outside of the layers."""
+    """Return the squared norm of each matrix, with an adapter's two matrices summed.
+
+    Shapes are [L, 1, 1] for matrices in layers and [1, 1] for others.
+    """
     found: dict[str, Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if _is_matrix(path):
@@ -101,5 +104,8 @@ def _matrix_name(path: tuple[Any, ...]) -> str:
 
 
 def learning_rate(base: float, step: int, warmup_steps: int) -> float:
-    """The learning rate of a campaign's update `step`, from 0: linear up to `base`, then level."""
+    """Return the learning rate of a campaign's update `step`, counted from 0.
+
+    It rises linearly to `base` over the warm-up and then stays constant.
+    """
     return base * min(1.0, (step + 1) / max(1, warmup_steps))

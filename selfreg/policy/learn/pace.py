@@ -1,7 +1,7 @@
-"""Coefficients of the update that follow what was measured.
+"""Coefficients of the update that adapt to measurements.
 
-Pure, and a function of step records alone: a run that is resumed reads its records again and goes
-on with the very same coefficients. Nothing of it is in a checkpoint.
+They are a pure function of the step records. A resumed run reads its records again and continues
+with exactly the same coefficients, so checkpoints do not store them.
 """
 
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-# Ziegler et al. 2019, arXiv:1909.08593, section 2.2: the most by which one measurement counts as
-# off its target, and the gain.
+# Ziegler et al. 2019, arXiv:1909.08593, section 2.2: the bound on one measurement's relative error,
+# and the controller's gain.
 KL_ERROR, KL_GAIN = 0.2, 0.1
-# A gradient's norm is judged by this many before it, once there are so many.
+# A gradient's norm is compared with up to NORMS earlier norms, once there are FEWEST_NORMS of them.
 NORMS, FEWEST_NORMS = 32, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Where the coefficients of a campaign stand.
+    """The current coefficients of a campaign.
 
     Attributes:
-      kl_factor: Times the weight of the KL penalty that was ordered.
-      entropy_coef: Weight of the entropy bonus, as long as the entropy is at or below its target.
-      entropy: In nats, last measured; None: not yet.
-      norms: The last norms of gradients above 0, the latest last.
-      skipped: Updates skipped so far.
+      kl_factor: Factor on the configured weight of the KL penalty.
+      entropy_coef: Weight of the entropy bonus while the entropy is at or below its target.
+      entropy: The last measured entropy, in nats. None: not measured yet.
+      norms: The latest gradient norms above 0, the newest last.
+      skipped: The number of updates skipped so far.
     """
 
     kl_factor: float = 1.0
@@ -36,24 +36,24 @@ class Pace:
 
 
 def begin(learn: Any) -> Pace:
-    """Before the first step of a campaign: the section `learn` of a config."""
+    """Return the pace before a campaign's first step, from the config's section `learn`."""
     return Pace(entropy_coef=learn.entropy_coef)
 
 
 def observe(pace: Pace, metrics: Mapping[str, float], learn: Any) -> Pace:
-    """After an update.
+    """Return the pace after an update with these metrics.
 
-    KL held at a target (Ziegler et al. 2019, arXiv:1909.08593, section 2.2): the factor is
-    multiplied by 1 + 0.1 clip(KL / kl_target - 1, -0.2, 0.2), KL being k3_kl, nats a token.
+    KL target (Ziegler et al. 2019, arXiv:1909.08593, section 2.2): multiply the factor by
+    1 + 0.1 clip(KL / kl_target - 1, -0.2, 0.2). KL is the metric k3_kl, in nats per token.
 
-    Entropy held at a target (He et al. 2025, Skywork-OR1, arXiv:2505.22312, section 3.2): the
-    coefficient rises by entropy_step where the entropy is below its target, and falls by it where
-    it is above, not below 0.
+    Entropy target (He et al. 2025, Skywork-OR1, arXiv:2505.22312, section 3.2): raise the
+    coefficient by entropy_step if the entropy is below its target, and lower it by entropy_step if
+    it is above. The coefficient never falls below 0.
 
     Args:
-      pace: Before.
-      metrics: Of the step's record.
-      learn: The config's section.
+      pace: The pace before the update.
+      metrics: The metrics in the step's record.
+      learn: The config's section `learn`.
     """
     if learn.kl_target and "k3_kl" in metrics:
         error = max(-KL_ERROR, min(KL_ERROR, metrics["k3_kl"] / learn.kl_target - 1))
@@ -69,25 +69,26 @@ def observe(pace: Pace, metrics: Mapping[str, float], learn: Any) -> Pace:
 
 
 def entropy_coef(pace: Pace, learn: Any) -> float:
-    """The weight of the next update's entropy bonus: 0 as long as the entropy is above target."""
+    """Return the weight of the next update's entropy bonus: 0 while the entropy is above target."""
     if learn.entropy_target and pace.entropy is not None and pace.entropy > learn.entropy_target:
         return 0.0
     return pace.entropy_coef
 
 
 def most_norm(pace: Pace, factor: float) -> float:
-    """The norm of a gradient above which an update is skipped.
+    """Return the norm of a gradient above which an update is skipped.
 
-    `factor` times the median of the last 32 norms, skipped updates' among them: should gradients
-    be larger for good, half a window later they are no outliers any more. A median, because one
-    outlier moves a mean and a standard deviation by as much as it takes to hide the next.
+    The limit is `factor` times the median of the last 32 norms. These include the norms of skipped
+    updates. So if gradients stay larger, they stop being outliers after half a window. The limit
+    uses a median because a single outlier could raise a mean and a standard deviation enough to
+    hide the next outlier.
 
     Args:
-      pace: Before the update.
-      factor: As config.optimizer.skip_norm_factor; 0: nothing is skipped.
+      pace: The pace before the update.
+      factor: As config.optimizer.skip_norm_factor. 0: skip no update.
 
     Returns:
-      Infinity before there are 8 norms.
+      The limit. It is infinite while there are fewer than 8 norms.
     """
     if not factor or len(pace.norms) < FEWEST_NORMS:
         return float("inf")

@@ -1,7 +1,8 @@
-"""Laying the completions of a batch side by side in rows of few widths. Pure NumPy.
+"""Pack the completions of a batch side by side into rows of a few widths. Pure NumPy.
 
-A row holds completions of one prompt and has one of a few fixed widths: few programs are compiled,
-and little is computed for nothing. Where a token lies is data: it changes no result.
+A row holds completions of one prompt and has one of a few fixed widths. So few programs are
+compiled, and little computation goes to padding. A token's position in the rows is data, and does
+not change any result.
 """
 
 from collections import Counter
@@ -15,9 +16,10 @@ from selfreg.algorithms.parts.batch import Batch
 
 EMPTY = -1
 TOKENS_AT_ONCE = 256
-# Above it the products of layers keep all cores busy, and a second gradient is 128 MiB or more.
+# Above this size the matrix products keep all cores busy, and a second gradient takes 128 MiB or
+# more.
 HALVED_PARAMETERS = 2**25
-Row = tuple[int, list[int]]  # its width, and the completions in it
+Row = tuple[int, list[int]]  # the row's width, and the completions in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,9 @@ class Packing:
     """The rows that an update is compiled for.
 
     Attributes:
-      row_tokens: The widths of rows, each with a loop of its own in the compiled program. The
-        widest holds the longest completion that there can be.
-      microbatch_rows: Rows of one width whose gradients are computed at once.
+      row_tokens: The widths of rows. Each width has its own loop in the compiled program. The
+        widest row holds the longest possible completion.
+      microbatch_rows: The number of rows of one width whose gradients are computed at once.
     """
 
     row_tokens: tuple[int, ...]
@@ -35,10 +37,10 @@ class Packing:
 
 
 def row_widths(longest: int) -> tuple[int, ...]:
-    """Widths that leave little empty, whatever the lengths: 2/3, 1 and 3/2 of the longest.
+    """Return widths that leave little padding for any lengths: 2/3, 1 and 3/2 of the longest.
 
-    Rows of one width leave a quarter empty where a prompt's completions are all a bit longer than
-    half of it, as those of one problem can well be.
+    Rows of a single width can leave much of a row empty. A prompt's completions are often of
+    similar length, and if all are slightly longer than half a row, each row holds only one.
     """
     return tuple(dict.fromkeys((-(-2 * longest // 3), longest, -(-3 * longest // 2))))
 
@@ -46,18 +48,18 @@ def row_widths(longest: int) -> tuple[int, ...]:
 def make_packing(
     row_tokens: Sequence[int], microbatch_rows: int, longest: int, completions: int, devices: int
 ) -> Packing:
-    """The rows of an update: of a few widths, and some at once, where the config leaves it open.
+    """Return the packing of an update, with defaults for values that the config leaves open.
 
-    A device takes two rows at once where two of the longest completions are no more than 256
-    tokens, and else one: a short row alone is too little to compute at a time, and the more they
-    are, the emptier is the last microbatch.
+    By default, a device computes two rows at once if two of the longest completions have at most
+    256 tokens together, and otherwise one. A single short row is too little work at a time, but
+    more rows leave the last microbatch emptier.
 
     Args:
       row_tokens: As config.learn.row_tokens.
       microbatch_rows: As config.learn.microbatch_rows.
-      longest: The most tokens that a completion may have.
-      completions: In a batch.
-      devices: That split the rows.
+      longest: The maximum number of tokens in a completion.
+      completions: The number of completions in a batch.
+      devices: The number of devices that split the rows.
 
     Raises:
       ValueError: The devices cannot split a microbatch evenly, or the batch has too many tokens.
@@ -72,8 +74,8 @@ def make_packing(
     rows = microbatch_rows or devices * (1 + two)
     if rows % devices:
         raise ValueError(
-            f"config.learn.microbatch_rows={rows} must be a multiple of {devices}: so many devices "
-            "split the rows (config.mesh data x fsdp)"
+            f"config.learn.microbatch_rows={rows} must be a multiple of {devices}, the number of "
+            "devices that split the rows (config.mesh data x fsdp)"
         )
     return Packing(tuple(row_tokens) or row_widths(longest), rows)
 
@@ -81,21 +83,21 @@ def make_packing(
 def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarray:
     """Put every completion into a row.
 
-    Rows are filled one after the other (Gupta and Ho 1999, the minimum bin slack heuristic): the
-    longest completion that waits is joined by those that leave the least of the row empty, of
-    whatever width the row then is. A width's last, unfilled microbatch can cost more than the
-    width saves: so every choice of widths is tried, row by row and a microbatch at a time, and rows
-    that fill no microbatch go to a wider one with room.
+    Rows are filled one after another by the minimum bin slack heuristic (Gupta and Ho 1999). Each
+    row starts with the longest completion left. The completions that leave the least of the row
+    empty join it. The last, unfilled microbatch of a width can cost more than the width saves. So
+    `pack` tries every subset of the widths, and fills rows both singly and a microbatch at a time.
+    It also moves rows that do not fill a microbatch to the next width if that costs less.
 
     Args:
-      lengths: int [P, G], tokens of each completion.
-      max_new_tokens: T, the most that a completion may have.
-      packing: The rows that there are.
+      lengths: int [P, G], the number of tokens in each completion.
+      max_new_tokens: T, the maximum number of tokens in a completion.
+      packing: The available rows.
 
     Returns:
-      int32 [widths, R, widest]: b * T + t where the slot is token t of completion b, EMPTY where it
-      is padding. Width w has the first w columns of its rows, and its rows that are in use come
-      first. R is that of the worst case: the shape does not depend on the lengths.
+      int32 [widths, R, widest]. A slot holds b * T + t for token t of completion b, and EMPTY for
+      padding. Rows of width w use the first w columns. For each width, the rows in use come first.
+      R is the worst case, so the shape does not depend on the lengths.
 
     Raises:
       ValueError: A completion fits in no row.
@@ -125,29 +127,31 @@ def pack(lengths: np.ndarray, max_new_tokens: int, packing: Packing) -> np.ndarr
 
 
 def slots_shape(completions: int, packing: Packing) -> tuple[int, int, int]:
-    """The shape of `slots` for so many completions, each in a row of its own in the worst case."""
+    """Return the shape of `slots`. In the worst case, each completion has a row of its own."""
     widths, at_once = packing.row_tokens, packing.microbatch_rows
     return len(widths), -(-completions // at_once) * at_once, max(widths)
 
 
 def in_halves(platform: str, devices: int, parameters: int) -> bool:
-    """Whether an update learns from two halves of its rows, in a thread each.
+    """Return whether an update splits its rows into two halves and runs each in its own thread.
 
-    XLA's program for a small model keeps one CPU core busy. How many cores there are must not
-    matter: sums of halves are rounded otherwise.
+    XLA's program for a small model keeps only one CPU core busy. The choice must not depend on the
+    number of cores, because the sum of two halves rounds differently.
     """
     return platform == "cpu" and devices == 1 and parameters <= HALVED_PARAMETERS
 
 
 def halve(slots: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of rows: each microbatch, the widest first, in the one that has fewer slots yet.
+    """Split the rows into two halves of similar size.
+
+    Each microbatch, the widest first, goes to the half that has fewer slots so far.
 
     Args:
       slots: See `pack`.
-      packing: What they were packed for.
+      packing: The packing of `slots`.
 
     Returns:
-      Both in the shape of `slots`, and together all that it holds.
+      Two arrays in the shape of `slots`, which together hold all its tokens.
     """
     halves, held = np.full((2, *slots.shape), EMPTY, np.int32), [0, 0]
     at_once = packing.microbatch_rows
@@ -164,9 +168,9 @@ def halve(slots: np.ndarray, packing: Packing) -> tuple[np.ndarray, np.ndarray]:
 
 
 def padding_fraction(batch: Batch, packing: Packing) -> float:
-    """Slots that an update computes for nothing / all that it computes, prompts included.
+    """Return the fraction of an update's slots that are padding, prompts included.
 
-    A prompt's last token counts with the completions, whose first slots it is the input of.
+    A prompt's last token counts with the completions, because it is the input of their first slots.
     """
     computed = batch.prompt_ids.size + computed_slots(batch.slots, packing)
     real = np.sum(batch.prompt_lengths - 1) + np.sum(batch.slots != EMPTY)
@@ -174,19 +178,19 @@ def padding_fraction(batch: Batch, packing: Packing) -> float:
 
 
 def computed_slots(slots: np.ndarray, packing: Packing) -> int:
-    """Slots, padding included, of all microbatches that an update of these rows runs."""
+    """Return the number of slots, padding included, in all microbatches that an update runs."""
     counts = (slots != EMPTY).any(axis=2).sum(axis=1).tolist()
     rows = [w for w, n in zip(packing.row_tokens, counts, strict=True) for _ in range(n)]
     return _computed(rows, packing.microbatch_rows)
 
 
 def _computed(rows: Sequence[int], at_once: int) -> int:
-    """Slots of the microbatches that rows of these widths need."""
+    """Return the number of slots in the microbatches that rows of these widths need."""
     return sum(-(-count // at_once) * at_once * width for width, count in Counter(rows).items())
 
 
 def _choices(lengths: np.ndarray, widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every choice of widths of which one holds the longest completion."""
+    """Yield every subset of the widths that can hold the longest completion."""
     for count in range(1, len(widths) + 1):
         for chosen in combinations(widths, count):
             if max(chosen) >= lengths.max():
@@ -194,10 +198,13 @@ def _choices(lengths: np.ndarray, widths: Sequence[int]) -> Iterator[tuple[int, 
 
 
 def _rows(lengths: np.ndarray, widths: Sequence[int], together: int) -> list[Row]:
-    """The rows of every group, filled so many at a time, of the width of which they fill most."""
+    """Return the rows of every group.
+
+    It fills `together` rows at a time, with the width that leaves the smallest fraction empty.
+    """
     rows: list[Row] = []
     for problem, group in enumerate(lengths.tolist()):
-        # An empty completion has no token to learn from.
+        # Skip empty completions, which have no token to learn from.
         waiting = [i for i in np.argsort(-lengths[problem], kind="stable").tolist() if group[i]]
         while waiting:
             longest = group[waiting[0]]
@@ -210,7 +217,7 @@ def _rows(lengths: np.ndarray, widths: Sequence[int], together: int) -> list[Row
 
 
 def _widened(rows: list[Row], widths: Sequence[int], at_once: int) -> list[Row]:
-    """The rows, those beyond a width's last full microbatch one width up where that costs less."""
+    """Move the rows beyond a width's last full microbatch to the next width if that costs less."""
     for narrow, wide in pairwise(widths):
         those = [row for row in rows if row[0] == narrow]
         over = those[len(those) - len(those) % at_once :]
@@ -222,12 +229,16 @@ def _widened(rows: list[Row], widths: Sequence[int], at_once: int) -> list[Row]:
 
 
 def _filled(group: Sequence[int], waiting: list[int], width: int, rows: int) -> list[list[int]]:
-    """The first completions that wait, each joined by those that leave least of its row empty."""
+    """Fill up to `rows` rows of this width.
+
+    Each row starts with the first waiting completion. The waiting completions that leave the least
+    of the row empty join it.
+    """
     filled: list[list[int]] = []
     while waiting and len(filled) < rows:
         first, *others = waiting
         left = width - group[first]
-        # Bit s of sums[n] says that some of the first n others have s tokens together.
+        # Bit s of sums[n] is set if some subset of the first n others has s tokens in total.
         sums = [1]
         for i in others:
             sums.append((sums[-1] | sums[-1] << group[i]) & ((2 << left) - 1))

@@ -1,4 +1,4 @@
-"""The train step, as pure functions: the gradient of a batch's rows, and AdamW's step."""
+"""The train step as pure functions: the gradient of a batch's rows, and AdamW's step."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,13 +23,13 @@ Array = jax.Array
 
 
 class TrainState(NamedTuple):
-    """What an update changes: float32 weights, or adapters, and the optimizer's moments.
+    """The state that an update changes: float32 weights or adapters, and the optimizer's moments.
 
     Attributes:
-      params: What is trained.
-      moments: The optimizer's.
-      averaged: The mean of `params` over updates, late ones counting most; None where none is kept.
-        With LoRA it is the adapters' mean, and not that of the weights that they make.
+      params: The trained parameters.
+      moments: The optimizer's state.
+      averaged: The exponential moving average of `params` over updates. None: no average is kept.
+        With LoRA it averages the adapters, not the merged weights.
     """
 
     params: Any
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 
     @property
     def kept(self) -> Any:
-        """What is measured and rolls forward: averaged weights where there are any."""
+        """The parameters to measure and roll forward: the average if there is one."""
         return self.params if self.averaged is None else self.averaged
 
 
@@ -46,8 +46,8 @@ class TrainState(NamedTuple):
 class LearnSettings:
     """The settings that an update is compiled for.
 
-    `offload` keeps the moments in pinned host memory between updates; `can_skip` lets an update be
-    skipped by its gradient's norm; the others are those of the config.
+    `offload` keeps the moments in pinned host memory between updates. `can_skip` lets an update be
+    skipped because of its gradient's norm. The others come from the config.
     """
 
     dtype: str
@@ -62,12 +62,12 @@ class LearnSettings:
 
 
 class Gradient(NamedTuple):
-    """Of some rows of a batch: sums, to be added to those of the others.
+    """The loss and gradient of some of a batch's rows. Those of all rows add up to the batch's.
 
     Attributes:
       value: The loss, float32 [].
-      sums: What describes it, float32 [] each.
-      weights: The loss's gradient, float32, shaped like what is trained.
+      sums: Metrics summed over tokens, float32 [] each.
+      weights: The loss's gradient, float32, shaped like the trained parameters.
     """
 
     value: Array
@@ -76,7 +76,7 @@ class Gradient(NamedTuple):
 
 
 def score_options(settings: LearnSettings, temperature: Array) -> dict[str, Any]:
-    """The keyword arguments of selfreg.policy.learn.microbatch.score."""
+    """Return the keyword arguments of selfreg.policy.learn.microbatch.score."""
     return {
         "temperature": temperature,
         "chunk_tokens": settings.chunk_tokens,
@@ -94,17 +94,17 @@ def gradient(
     reference: Array | None,
     numbers: Numbers,
 ) -> Gradient:
-    """The loss's gradient, of the rows in the batch's slots.
+    """Return the loss and its gradient for the rows in the batch's slots.
 
     Args:
-      policy: What learns.
-      settings: Of the run.
+      policy: The policy that learns.
+      settings: The run's settings.
       mesh: Its data devices split the rows of a microbatch.
-      params: What is trained.
-      base: The weights that adapters are for; None where all weights learn.
+      params: The trained parameters.
+      base: The weights under the adapters. None if all weights are trained.
       batch: The fields of a Batch.
-      reference: Float32 [B, T], the reference's logprobs; None: no KL penalty.
-      numbers: Of the update.
+      reference: Float32 [B, T], the reference's logprobs. None: no KL penalty.
+      numbers: The update's coefficients.
     """
     policy, options = bind(policy, base), score_options(settings, numbers.temperature)
     extra = {} if reference is None else {"reference": reference}
@@ -125,7 +125,7 @@ def gradient(
             decoder, prompts, batch, slots, sums=sums["blocks"],
             train_entropy=settings.objective.trains_entropy, **options,
         )  # fmt: skip
-        # Before anything else: what padding makes may be inf, and 0 x inf is NaN.
+        # Clear padding first. Its values may be inf, and 0 x inf is NaN.
         logprobs, entropy = (jnp.where(slots >= 0, each, 0.0) for each in scores[:2])
         part = take(batch | extra, slots)
         losses, described = token_loss(
@@ -144,17 +144,18 @@ def gradient(
 
 
 def loss_scale(token_weights: Array) -> Array:
-    """What a loss is multiplied by, and its gradient divided by, where layers compute in float16.
+    """Return the loss scale for layers that compute in float16.
 
-    float16 ends at 6e-8: the more tokens a batch has, the less each weighs, and what backward
-    passes carry would be rounded to 0 (Micikevicius et al. 2018, arXiv:1710.03740, section 3.2).
-    This power of two, which changes no digit, brings the largest weight into [1, 2).
+    The caller multiplies the loss by it and divides the gradient by it. The smallest positive
+    float16 is 6e-8. The more tokens a batch has, the smaller each token's weight, and the backward
+    pass would round its values to 0 (Micikevicius et al. 2018, arXiv:1710.03740, section 3.2). The
+    scale brings the largest weight into [1, 2). It is a power of two, so scaling is exact.
 
     Args:
       token_weights: float32 [B, T].
 
     Returns:
-      float32 []; 1 where nothing weighs anything.
+      float32 []. It is 1 if all weights are 0.
     """
     largest = jnp.max(token_weights)
     exponent = jnp.frexp(jnp.where(largest > 0, largest, 1.0))[1]
@@ -172,18 +173,21 @@ def step(
     anchor: Anchor | None,
     numbers: Numbers,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """The optimizer's step by the gradients of all rows together, and what describes the update.
+    """Apply the optimizer's step for the gradients of all rows, and return the update's metrics.
 
     Args:
       policy: As in `gradient`.
-      optimizer: What makes steps of gradients, at a learning rate of 1.
-      settings: Of the run.
-      state: Weights and moments.
-      gradients: Of rows that together are the batch.
+      optimizer: Turns gradients into steps at a learning rate of 1.
+      settings: The run's settings.
+      state: The parameters and moments before the update.
+      gradients: Gradients of parts of the batch, which together cover all its rows.
       base: As in `gradient`.
       mask: The batch's `completion_mask`.
-      anchor: What EWC holds on to, if anything.
-      numbers: Of the update.
+      anchor: The anchor of EWC's penalty. None: no EWC.
+      numbers: The update's coefficients.
+
+    Returns:
+      The state after the update, and metrics, float32 [] each.
     """
     value, sums, gradient = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *gradients)
     metrics = token_means(sums, jnp.sum(mask)) | {"loss": value, "lr": numbers.lr}
@@ -207,8 +211,8 @@ def step(
     metrics["update_norm"] = optax.tree.norm(updates)
     moved = optax.apply_updates(state.params, updates)
     metrics |= weight_change(bind(policy, base), state.params, updates, moved)
-    # The barrier: metrics first, which read the old weights, and then the new ones in their place.
-    # XLA would else keep a copy of the old ones.
+    # The barrier makes XLA compute the metrics, which read the old weights, before it writes the
+    # new weights in their place. Without it, XLA would keep a copy of the old weights.
     old, updates, metrics = jax.lax.optimization_barrier((state.params, updates, metrics))
     params = optax.apply_updates(old, updates)
     if averaged is not None:

@@ -1,4 +1,4 @@
-"""How far an update moved the policy's weights, as a sampler would see them."""
+"""Measure how far an update moved the policy's weights, as a sampler would see them."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ Array = jax.Array
 
 
 def weight_change(policy: Policy, old: Any, updates: Any, new: Any) -> dict[str, Array]:
-    """The size of an update beside the weights', and the weights whose bfloat16 rounding changed.
+    """Return the update's size relative to the weights, and how many bfloat16 weights changed.
 
-    Both speak of the policy's whole weights. With LoRA these are the merged ones: the change of a
-    matrix is (alpha / r) (B' A' - B A), embeddings and norms have none, and the numbers compare
-    with those of a run that trains all weights.
+    Both numbers refer to all of the policy's weights. With LoRA these are the merged weights. A
+    matrix changes by (alpha / r) (B' A' - B A), while embeddings and norms do not change. So the
+    numbers are comparable with those of a run that trains all weights.
 
     Args:
-      policy: Whose weights, or adapters, these are.
-      old: Before the update.
-      updates: What was added.
-      new: After it.
+      policy: The policy whose weights or adapters these are.
+      old: The parameters before the update.
+      updates: The values that were added.
+      new: The parameters after the update.
 
     Returns:
-      `update_to_weight_ratio`, a ratio of global norms, and `bf16_changed_fraction`, of all
-      weights.
+      `update_to_weight_ratio`, a ratio of global norms, and `bf16_changed_fraction`, the fraction
+      of all weights whose bfloat16 rounding changed.
     """
     if isinstance(policy, AdaptedPolicy):
         squared_update, squared_weights, changed, count = _adapted(policy, old, updates, new)
@@ -36,7 +36,7 @@ def weight_change(policy: Policy, old: Any, updates: Any, new: Any) -> dict[str,
         changed, count = _changed(old, new), _count(new)
     return {
         "update_to_weight_ratio": jnp.sqrt(squared_update / squared_weights),
-        # A Python int would become an int32, which ends at 2,147,483,647.
+        # JAX would convert a Python int to int32, whose maximum is 2,147,483,647.
         "bf16_changed_fraction": changed / float(count),
     }
 
@@ -48,7 +48,7 @@ def _adapted(
 
     def of_layer(layer: tuple[Any, ...]) -> tuple[Array, Array, Array]:
         base, before, step, after = layer
-        # B' A' - B A = dB A' + B dA: as a difference of products it would be lost in rounding.
+        # B' A' - B A = dB A' + B dA. Rounding would swallow the difference of the two products.
         left = {n: (step if n.endswith("_b") else after)[n] for n in step}
         right = {n: (before if n.endswith("_b") else step)[n] for n in step}
         halves = [low_rank(factors, policy.alpha) for factors in (left, right)]

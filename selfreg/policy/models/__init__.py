@@ -1,1 +1,1 @@
-"""The policy: a Flax decoder, its weights in and out, and the tiny policy's pretraining."""
+"""Models: a Flax decoder, LoRA adapters, and reading and writing weights."""

@@ -1,4 +1,4 @@
-"""Grouped-query attention: which keys a query sees, a plain path, and cuDNN's on an NVIDIA GPU."""
+"""Grouped-query attention: masks, a plain implementation, and cuDNN's on NVIDIA GPUs."""
 
 import re
 from functools import partial
@@ -13,18 +13,18 @@ Array = jax.Array
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of one layer [B, S, kv_heads, head_dim], or of all, with a leading [L]."""
+    """Keys and values [B, S, kv_heads, head_dim] of one layer, or of all with a leading [L]."""
 
     k: Array
     v: Array
 
 
 class Masks(NamedTuple):
-    """Which keys each query sees: bool [B or 1, T, S], True where it does.
+    """Attention masks, bool [B or 1, T, S], True where a query sees a key.
 
     Attributes:
-      full: In layers that see all that came before.
-      sliding: In sliding-window layers.
+      full: The mask of layers with full attention.
+      sliding: The mask of sliding-window layers.
     """
 
     full: Array
@@ -34,13 +34,14 @@ class Masks(NamedTuple):
 def make_masks(
     full: Array, query_positions: Array, key_positions: Array, window: int | None
 ) -> Masks:
-    """Both kinds of layers' masks from that of the full ones.
+    """Derive the mask of sliding-window layers from the mask of full-attention layers.
 
     Args:
       full: bool [B or 1, T, S].
       query_positions: int32 [B or 1, T].
       key_positions: int32 [B or 1, S].
-      window: Positions that a sliding-window layer sees, the query's own included; None: all.
+      window: The number of positions that a sliding-window layer sees, the query's own included.
+        None: all.
     """
     if window is None:
         return Masks(full, full)
@@ -49,51 +50,53 @@ def make_masks(
 
 
 def choose_attention(name: str, dtype: Any, head_dim: int, device: Any = None) -> str:
-    """The way to attend: `plain` or `cudnn`.
+    """Choose the attention implementation: `plain` or `cudnn`.
 
     Args:
-      name: `plain`, `cudnn`, or `auto`: cudnn where it can run, plain elsewhere.
-      dtype: What the layers compute in.
-      head_dim: Elements of a head.
-      device: Where it will run; None: the mesh in force says it, see `device_in_force`.
+      name: `plain`, `cudnn`, or `auto`, which takes cudnn if it can run and plain otherwise.
+      dtype: The dtype that the layers compute in.
+      head_dim: The size of a head.
+      device: The device that will run it. None: that of `device_in_force`.
 
     Raises:
-      ValueError: cudnn is asked for where it cannot run.
+      ValueError: `name` is cudnn, and cudnn cannot run.
     """
     if name == "plain":
         return name
     lacking = _cudnn_lacks(jnp.dtype(dtype), head_dim, device or device_in_force())
     if name == "cudnn" and lacking:
-        raise ValueError(f"config.model.attention='cudnn' {lacking}; auto takes plain there")
+        raise ValueError(
+            f"config.model.attention='cudnn' {lacking}. Set it to 'auto', which uses 'plain' here"
+        )
     return "plain" if lacking else "cudnn"
 
 
 def _cudnn_lacks(dtype: jnp.dtype, head_dim: int, device: Any) -> str:
-    """Why cuDNN's flash attention cannot run here; empty where it can."""
-    # AMD's GPUs call themselves gpu too, but have no such number.
+    """Return why cuDNN's flash attention cannot run, or an empty string if it can."""
+    # AMD GPUs have the platform "gpu" too, but their compute capability is not such a number.
     capability = str(getattr(device, "compute_capability", ""))
     if device.platform != "gpu" or not re.fullmatch(r"\d+\.\d+", capability):
-        return f"needs an NVIDIA GPU, and JAX runs on {device.platform}"
+        return f"needs an NVIDIA GPU, but JAX runs on {device.platform}"
     if float(capability) < 8:
-        return f"needs compute capability 8.0 or more, and this GPU's is {capability}"
+        return f"needs compute capability 8.0 or more, but this GPU's is {capability}"
     if dtype != jnp.bfloat16:
-        return f"computes in bfloat16, and config.model.dtype is {dtype}"
+        return f"needs config.model.dtype=bfloat16, but it is {dtype}"
     most = 256 if float(capability) >= 9 else 128
     if head_dim > most or head_dim % 8:
-        return f"takes heads of up to {most} here, in steps of 8, and this model's have {head_dim}"
+        return f"needs a head_dim that is a multiple of 8 up to {most}, but it is {head_dim}"
     return ""
 
 
 def attend(q: Array, k: Array, v: Array, mask: Array, *, scale: float, kind: str) -> Array:
-    """Grouped-query attention: softmax(scale q k^T) v, softmax in float32.
+    """Compute grouped-query attention: softmax(scale q k^T) v, with the softmax in float32.
 
     Args:
       q: [B, T, heads, head_dim].
       k: [B, S, kv_heads, head_dim].
       v: [B, S, kv_heads, head_dim].
-      mask: bool [B or 1, T, S], True where a query sees a key; every query must see one.
-      scale: Of the products of queries and keys.
-      kind: As `choose_attention` returns it.
+      mask: bool [B or 1, T, S], True where a query sees a key. Every query must see at least one.
+      scale: Factor on the products of queries and keys.
+      kind: The result of `choose_attention`.
 
     Returns:
       [B, T, heads * head_dim].
@@ -102,8 +105,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array, *, scale: float, kind: str
         return attend_fused(q, k, v, mask, scale=scale, implementation="cudnn")
     batch, length, heads, head_dim = q.shape
     kv_heads, keys = k.shape[2], k.shape[1]
-    # Each product is of two matrices a key-value head, all its queries below each other: of more
-    # axes XLA transposes the gradients of scores on a CPU.
+    # Each key-value head is one product of two matrices, with the queries of all its heads stacked
+    # as rows. With more axes, XLA would transpose the gradients of the scores on a CPU.
     grouped = q.reshape(batch, length, kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
     grouped = grouped.reshape(batch, kv_heads, -1, head_dim)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
@@ -119,10 +122,12 @@ def attend(q: Array, k: Array, v: Array, mask: Array, *, scale: float, kind: str
 def attend_fused(
     q: Array, k: Array, v: Array, mask: Array, *, scale: float, implementation: Any
 ) -> Array:
-    """`attend` through jax.nn.dot_product_attention, whose cuDNN kernel never holds all scores.
+    """Compute `attend` with jax.nn.dot_product_attention.
 
-    The mask goes in whole, as the bias that cuDNN makes of it: one for all heads, in q's dtype.
-    cuDNN's own causal and window masks know neither prefixes of many lengths nor packed rows.
+    Its cuDNN kernel never holds all scores in memory.
+
+    The whole mask is passed, and cuDNN turns it into one bias for all heads in q's dtype. cuDNN's
+    own causal and window masks support neither prefixes of different lengths nor packed rows.
 
     Args:
       q: As in `attend`.
@@ -130,14 +135,14 @@ def attend_fused(
       v: As in `attend`.
       mask: As in `attend`.
       scale: As in `attend`.
-      implementation: `cudnn`, or `xla` to run the same call anywhere.
+      implementation: `cudnn`, or `xla`, which runs the same call on any device.
 
     Returns:
       [B, T, heads * head_dim].
     """
     length = q.shape[1]
 
-    # With a bias, cuDNN's backward pass takes even lengths only.
+    # With a bias, cuDNN's backward pass supports only even lengths.
     def even(a: Array, *axes: int) -> Array:
         return jnp.pad(a, [(0, a.shape[i] % 2 if i in axes else 0) for i in range(a.ndim)])
 
@@ -149,20 +154,21 @@ def attend_fused(
 
 
 def attend_shared(q: Array, prefix: KeyValue, own: KeyValue, mask: Array, *, scale: float) -> Array:
-    """`attend` for one query a row, of rows side by side that share a prefix.
+    """Compute `attend` for one query per row, where adjacent rows share a prefix.
 
-    The prefix is read once for all of its rows, by matrix products. Those with a row's own keys and
-    values are written out: with one query a row they move bytes and compute little, and XLA fuses
-    them into one pass over the cache, up to 1.5 times faster on a CPU than its batched matrix
-    products. Keys lie with their positions last, which that pass reads along.
+    Matrix products read each prefix once for all of its rows. The products with a row's own keys
+    and values are written as elementwise products and sums. With one query per row they are bound
+    by memory bandwidth, and XLA fuses them into one pass over the cache. On a CPU this is up to 1.5
+    times faster than batched matrix products. The keys' last axis is the position, because that
+    pass reads along it.
 
     Args:
       q: [B, heads, head_dim].
-      prefix: Keys [N, kv_heads, head_dim, P] and values [N, kv_heads, P, head_dim], each of B / N
-        rows side by side.
+      prefix: Keys [N, kv_heads, head_dim, P] and values [N, kv_heads, P, head_dim]. Each prefix
+        belongs to B / N adjacent rows.
       own: Keys [B, kv_heads, head_dim, C] and values [B, kv_heads, C, head_dim].
       mask: bool [B, P + C], the prefix first.
-      scale: Of the products of queries and keys.
+      scale: Factor on the products of queries and keys.
 
     Returns:
       [B, heads * head_dim].
@@ -172,8 +178,8 @@ def attend_shared(q: Array, prefix: KeyValue, own: KeyValue, mask: Array, *, sca
     float32 = partial(jnp.einsum, preferred_element_type=jnp.float32)
     grouped = q.reshape(batch, kv_heads, heads // kv_heads, head_dim)
     by_prefix = (prefixes, batch // prefixes, *grouped.shape[1:3], -1)
-    # Their products keep the order of the prefix, [N, kv_heads, ...]: in the order of the rows XLA
-    # puts the prefix on the left, and copies it transposed at every token.
+    # These products keep the prefix's axis order, [N, kv_heads, ...]. In the order of the rows, XLA
+    # would put the prefix on the left, and copy it transposed at every token.
     before = float32("nwkrd,nkds->nkwrs", grouped.reshape(by_prefix), prefix.k).swapaxes(1, 2)
     after = jnp.sum(grouped[..., None].astype(jnp.float32) * own.k[:, :, None], axis=-2)
     scores = jnp.concatenate([before.reshape(*grouped.shape[:3], length), after], axis=-1)

@@ -1,4 +1,4 @@
-"""Architectures that the decoder serves: what config.json says of the shape, and tensors' names."""
+"""Supported architectures: their shapes in config.json, and the names of their tensors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ TOP_NAMES = {
     "final_norm": "model.norm.weight",
     "head": "lm_head.weight",
 }
-# Our weight's name in a block -> Hugging Face's in a layer. Both are [out, in].
+# Our name of a block's weight -> Hugging Face's name in a layer. Both are [out, in].
 BLOCK_NAMES = {
     "q": "self_attn.q_proj.weight",
     "k": "self_attn.k_proj.weight",
@@ -27,7 +27,8 @@ BLOCK_NAMES = {
     "attention_norm": "input_layernorm.weight",
     "ffn_norm": "post_attention_layernorm.weight",
 }
-# Gemma's post_attention_layernorm stands behind attention, Llama's of that name before the FFN.
+# Gemma applies post_attention_layernorm to attention's output. Llama applies the norm of that name
+# to the FFN's input.
 SANDWICH_NAMES = BLOCK_NAMES | {
     "post_attention_norm": "post_attention_layernorm.weight",
     "ffn_norm": "pre_feedforward_layernorm.weight",
@@ -36,15 +37,15 @@ SANDWICH_NAMES = BLOCK_NAMES | {
 
 
 class Family(NamedTuple):
-    """What an architecture's name says of its decoder, and how its folders write the rest.
+    """A family of models: the decoder settings that its name implies, and its config.json format.
 
     Attributes:
-      architecture: The name that its folders are saved under.
-      model_type: What config.json calls the family.
-      traits: The fields of DecoderConfig that the name decides.
-      fixed: Keys of config.json that may hold nothing else, for the decoder has nothing else.
-      defaults: What keys mean that a folder leaves out, where transformers has such defaults.
-      has_sliding: Its layers are of two kinds, full and sliding.
+      architecture: The architecture name in saved folders.
+      model_type: The family's `model_type` in config.json.
+      traits: The fields of DecoderConfig that the architecture implies.
+      fixed: Keys of config.json and the only values that the decoder supports for them.
+      defaults: transformers' defaults for keys that config.json may omit.
+      has_sliding: Whether it mixes full and sliding-window layers.
     """
 
     architecture: str
@@ -87,7 +88,7 @@ FAMILIES = (
         fixed={"hidden_act": "silu", "use_sliding_window": False, "attention_bias": False},
         defaults={"rms_norm_eps": 1e-6, "head_dim": 128},
     ),
-    # Gemma's folders leave out what transformers' own defaults say, as those of 4B and up do.
+    # The config.json of Gemma 3 4B and larger omits values that equal transformers' defaults.
     Family(
         "Gemma3ForCausalLM", "gemma3_text", _GEMMA3,
         fixed={
@@ -115,17 +116,17 @@ FAMILIES = (
     ),
 )  # fmt: skip
 ARCHITECTURES = {family.architecture: family for family in FAMILIES} | {
-    # Text and vision: the text part alone is read, and is saved as the family's text folder.
+    # A model of text and vision. Only its text part is read, and it is saved as a text-only folder.
     "Gemma3ForConditionalGeneration": FAMILIES[-1],
 }
 _LAYER_TYPES = {"sliding_attention": True, "full_attention": False}
 
 
 def family_of(config: DecoderConfig) -> Family:
-    """The family whose traits a decoder has.
+    """Return the family whose traits match a decoder's.
 
     Raises:
-      ValueError: No family has them together.
+      ValueError: No family has this combination of traits.
     """
     for family in FAMILIES:
         if all(getattr(config, name) == value for name, value in family.traits.items()):
@@ -135,23 +136,23 @@ def family_of(config: DecoderConfig) -> Family:
 
 
 def block_names(config: DecoderConfig) -> Mapping[str, str]:
-    """Our name of a block's weight -> Hugging Face's, for every weight that may be there."""
+    """Return the map from our names to Hugging Face's, for every weight that a block may have."""
     return SANDWICH_NAMES if config.sandwich_norms else BLOCK_NAMES
 
 
 def text_tensor_name(raw: Mapping[str, Any], name: str) -> str | None:
-    """The name that a folder's tensor has in a folder of text alone.
+    """Return the name that a folder's tensor would have in a text-only folder.
 
     Args:
       raw: The folder's parsed config.json.
-      name: Of a tensor.
+      name: The tensor's name.
 
     Returns:
-      The name, or None for what belongs to another part, such as vision.
+      The name, or None if the tensor belongs to another part of the model, such as vision.
     """
     if "text_config" not in raw:
         return name
-    # As on the hub, and as transformers names its modules since its version 4.52.
+    # Names on the hub, and names of modules in transformers since version 4.52.
     for prefix, own in (
         ("language_model.model.", "model."),
         ("model.language_model.", "model."),
@@ -164,14 +165,14 @@ def text_tensor_name(raw: Mapping[str, Any], name: str) -> str | None:
 
 
 def config_from_hf(raw: Mapping[str, Any], source: str) -> DecoderConfig:
-    """The decoder's shape from a parsed config.json.
+    """Return the decoder's shape from a parsed config.json.
 
     Args:
       raw: The parsed file.
-      source: Named in errors.
+      source: The name of the file or model in errors.
 
     Raises:
-      ValueError: An architecture or an option that the decoder does not have, or a missing key.
+      ValueError: The decoder does not support the architecture or an option, or a key is missing.
     """
     architecture = (raw.get("architectures") or ["none"])[0]
     if architecture not in ARCHITECTURES:
@@ -188,8 +189,9 @@ def config_from_hf(raw: Mapping[str, Any], source: str) -> DecoderConfig:
     if missing:
         raise ValueError(f"{source}: config.json lacks {', '.join(sorted(missing))}")
     heads = text["num_attention_heads"]
-    # transformers 5 keeps all about rotary angles in rope_parameters, one a layer type where those
-    # differ; before it, bases stood beside rope_scaling, which was that of full layers.
+    # transformers 5 stores all rotary settings in rope_parameters, with one entry per layer type if
+    # they differ. Earlier versions store the bases beside rope_scaling, which applies to full
+    # layers.
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     full = rope.get("full_attention", rope)
     return DecoderConfig(
@@ -220,7 +222,7 @@ def _sliding(text: Mapping[str, Any], rope: Mapping[str, Any], source: str) -> S
     if unknown or len(names) != layers:
         raise ValueError(
             f"{source}: layer_types must name {' or '.join(_LAYER_TYPES)} for each of the {layers} "
-            f"layers, and names {len(names)}" + (f", {unknown[0]!r} among them" if unknown else "")
+            f"layers, but names {len(names)}" + (f", including {unknown[0]!r}" if unknown else "")
         )
     own = rope.get("sliding_attention", {})
     if _rope_scaling(own, source):
@@ -250,12 +252,13 @@ def _rope_scaling(rope: Mapping[str, Any], source: str) -> RopeScaling | LinearS
 
 
 def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    """The config.json that transformers reads back as the same shape, in the form before its 5.
+    """Return the config.json that transformers reads back as the same shape.
 
-    Version 5 reads that form too, and SGLang whatever its transformers reads.
+    It uses the format of transformers 4, which version 5 reads too. SGLang reads whatever its
+    version of transformers reads.
 
     Raises:
-      ValueError: No family is of this shape.
+      ValueError: No family has this shape.
     """
     family = family_of(config)
     raw = {

@@ -1,8 +1,7 @@
-"""A GGUF file's weights under Hugging Face's names, dequantized as they are read; its tokenizer.
+"""Read GGUF files: tokenizers, and weights with Hugging Face's names, dequantized on reading.
 
-The `gguf` package reads and dequantizes with NumPy alone. The trap is the rows of q and k:
-llama.cpp stores those of Llama models interleaved for its own rotary embedding, and they must be
-put back.
+The `gguf` package reads and dequantizes with NumPy alone. For Llama models, llama.cpp stores the
+rows of q and k interleaved for its own rotary embedding. This module restores their order.
 """
 
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from selfreg.policy.models.shape import DecoderConfig
 from selfreg.policy.models.weights import Index, StoredModel, Tensor, arrange
 
 NEEDED = (
-    "reading a GGUF file needs the package gguf, and its tokenizer transformers 5.18 or later: "
-    "pip install selfreg[smollm2]"
+    "reading a GGUF file needs the package gguf, and reading its tokenizer needs transformers 5.18 "
+    "or later: pip install selfreg[smollm2]"
 )
 BLOCK_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -39,23 +38,23 @@ TOP_NAMES = {
 
 
 def unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Put the rows of a q or k weight back from llama.cpp's interleaved pairs to halves.
+    """Reorder the rows of a q or k weight from llama.cpp's interleaved pairs to halves.
 
     Args:
       rows: [heads * head_dim, ...].
-      heads: How many heads the rows hold.
+      heads: The number of heads in the rows.
     """
     half = rows.shape[0] // heads // 2
     return rows.reshape(heads, half, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
 def open_gguf(file: Path) -> StoredModel:
-    """The model of a Llama or Qwen2 GGUF file, its weights not yet dequantized.
+    """Open a Llama or Qwen2 GGUF file, without dequantizing its weights yet.
 
     Raises:
-      ValueError: The file is torn, of another architecture, asks for what the decoder lacks, holds
-        a quantization that cannot be undone, or does not hold the weights.
-      ImportError: The `gguf` package is not installed; the message names the extra.
+      ValueError: The file is damaged, has another architecture, an option that the decoder lacks or
+        an unknown quantization, or does not hold the decoder's weights.
+      ImportError: The `gguf` package is not installed. The message names the extra.
     """
     try:
         from gguf import GGUFReader
@@ -65,7 +64,7 @@ def open_gguf(file: Path) -> StoredModel:
     try:
         reader = GGUFReader(file)
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{file} is torn or no GGUF file ({error})") from None
+        raise ValueError(f"{file} is damaged or not a GGUF file ({error})") from None
     architecture = reader.fields["general.architecture"].contents()
     if architecture not in ("llama", "qwen2"):
         raise ValueError(f"{file}: architecture {architecture!r} is neither llama nor qwen2")
@@ -115,10 +114,12 @@ def open_gguf(file: Path) -> StoredModel:
 
 
 def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer inside a GGUF file, by transformers' conversion, whose own reader wants torch.
+    """Read the tokenizer inside a GGUF file with transformers' conversion.
+
+    transformers' own GGUF reader is not used, because it needs torch.
 
     Raises:
-      ValueError: There is none.
+      ValueError: The file holds no tokenizer.
       ImportError: As in `open_gguf`, or transformers is older than 5.18.
     """
     try:
@@ -135,7 +136,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     vocabulary, options = stored("tokenizer"), stored("tokenizer_config")
     if "tokens" not in vocabulary:
         raise ValueError(f"{file} holds no tokenizer")
-    if vocabulary.get("tokenizer_type") == "llama":  # as llama.cpp does where the file does not say
+    if vocabulary.get("tokenizer_type") == "llama":  # llama.cpp's default if the file has no value
         options.setdefault("add_bos_token", True)
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         if (token_id := vocabulary.get(f"{name}_id")) is not None:
@@ -145,7 +146,10 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
 
 
 def _hf_name(name: str) -> str:
-    """Hugging Face's name of a tensor; one that has none keeps its own, to be refused by it."""
+    """Return Hugging Face's name of a tensor.
+
+    A tensor without one keeps its GGUF name, and `arrange` then refuses it by that name.
+    """
     stem, _, kind = name.rpartition(".")
     if stem in TOP_NAMES:
         return f"{TOP_NAMES[stem]}.{kind}"
@@ -158,6 +162,6 @@ def _hf_name(name: str) -> str:
 def _read(
     data: np.ndarray, rows: np.ndarray, undo: Callable[[np.ndarray], np.ndarray], index: Index
 ) -> np.ndarray:
-    """Dequantize only the rows that are asked for; `rows` says where each one is stored."""
+    """Dequantize only the requested rows. `rows` maps each row to where it is stored."""
     chosen = rows[index[0]]
     return undo(data)[chosen] if len(index) == 1 else undo(data[chosen])[:, index[1]]

@@ -1,6 +1,6 @@
-"""Hugging Face folders in and out: config.json, safetensors and tokenizer, bit for bit.
+"""Read and write Hugging Face folders (config.json, safetensors and tokenizer), bit for bit.
 
-Both ways are streamed: opening reads headers only, and saving holds one file's tensors at a time.
+Both directions stream. Opening reads only headers, and saving holds one file's tensors at a time.
 """
 
 import json
@@ -29,20 +29,20 @@ SHARD_BYTES = 2 << 30
 
 
 def open_folder(folder: Path) -> StoredModel:
-    """A Hugging Face folder's model, its weights not yet read.
+    """Open a Hugging Face folder without reading its weights yet.
 
     Args:
-      folder: Holds config.json and either model.safetensors or its shards and their index.
+      folder: Holds config.json, and either model.safetensors or shards and their index.
 
     Raises:
-      ValueError: A file is missing or torn, or what it holds does not fit the decoder.
+      ValueError: A file is missing or damaged, or its content does not fit the decoder.
     """
     raw = _read_json(folder / CONFIG)
     config = config_from_hf(raw, str(folder))
     tensors: dict[str, Tensor] = {}
     for file in _weight_files(folder):
         tensors |= _headers(file, partial(text_tensor_name, raw))
-    # As in transformers: what generation_config.json says goes before config.json.
+    # Like transformers, prefer generation_config.json to config.json.
     says = _read_json(folder / GENERATION) if (folder / GENERATION).is_file() else raw
     stops = says.get("eos_token_id")
     return StoredModel(
@@ -53,7 +53,7 @@ def open_folder(folder: Path) -> StoredModel:
 
 
 def load_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
-    """Shape and float32 weights of a Hugging Face folder, whole on the first device.
+    """Load the shape and float32 weights of a Hugging Face folder, whole on the first device.
 
     Raises:
       ValueError: As in `open_folder`.
@@ -64,7 +64,7 @@ def load_folder(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ValueError(f"{file.parent} is no Hugging Face folder: it has no {file.name}")
+        raise ValueError(f"{file.parent} is not a Hugging Face folder: it has no {file.name}")
     try:
         return json.loads(file.read_text())
     except ValueError as error:
@@ -78,16 +78,16 @@ def _weight_files(folder: Path) -> list[Path]:
         files = [folder / SINGLE]
     absent = [file.name for file in files if not file.is_file()]
     if absent:
-        raise ValueError(f"{folder} lacks weights: it has no {', '.join(absent)}")
+        raise ValueError(f"{folder} has incomplete weights: it lacks {', '.join(absent)}")
     return files
 
 
 def _headers(file: Path, text_name: Callable[[str], str | None]) -> dict[str, Tensor]:
-    """The tensors of a file that `text_name` has a name for, by that name."""
+    """Return a file's tensors by the name that `text_name` gives them, without the unnamed ones."""
     found, refused = {}, []
     try:
         with safe_open(file, framework="numpy") as opened:
-            for stored in opened.keys():  # noqa: SIM118  # no dict
+            for stored in opened.keys():  # noqa: SIM118  # not a dict
                 name, part = text_name(stored), opened.get_slice(stored)
                 if name is None:
                     continue
@@ -95,27 +95,30 @@ def _headers(file: Path, text_name: Callable[[str], str | None]) -> dict[str, Te
                     refused.append(f"{stored} is {part.get_dtype()}")
                 found[name] = Tensor(tuple(part.get_shape()), partial(_read, file, stored))
     except SafetensorError as error:
-        raise ValueError(f"{file} is torn or of another format ({error}): fetch it anew") from None
+        raise ValueError(
+            f"{file} is damaged or not a safetensors file ({error}): download it again"
+        ) from None
     if refused:
         raise ValueError(
-            f"{file} is quantized: {'; '.join(refused[:8])}; only {', '.join(FLOATS)} are read"
+            f"{file} is quantized ({'; '.join(refused[:8])}), but only {', '.join(FLOATS)} can be "
+            "read"
         )
     return found
 
 
 def _read(file: Path, name: str, index: Index) -> np.ndarray:
-    # Opened anew each time: a file that stayed mapped would count as memory of this process.
+    # Open the file each time. If it stayed mapped, it would count as memory of this process.
     with safe_open(file, framework="numpy") as opened:
         return opened.get_slice(name)[index]
 
 
 class _Piece(NamedTuple):
-    """One tensor of a file to be written: a weight, or one layer of a stack.
+    """One tensor to write to a file: a weight, or one layer of a stack.
 
     Attributes:
-      name: Hugging Face's.
+      name: Hugging Face's name.
       parts: The weight alone, or a layer's `stacks`.
-      layer: Its number; None for a weight outside of the blocks.
+      layer: The layer's index. None for a weight outside the blocks.
     """
 
     name: str
@@ -144,27 +147,27 @@ def save_folder(
     stop_ids: Sequence[int] = (),
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a folder that transformers, SGLang and `open_folder` open.
+    """Write a folder that transformers, SGLang and `open_folder` can open.
 
-    The folder is written under another name beside its place and renamed when it is whole: a
-    process that dies on the way leaves nothing that looks like a model.
+    The folder is written under a temporary name in the same parent and renamed when it is complete.
+    So a process that dies midway leaves no folder that looks like a model.
 
     Args:
-      folder: Must be empty or not there.
+      folder: Must be empty or not exist.
       config: The decoder's shape.
-      params: Its weights, sharded over devices or not, or `Adapted` ones; no more than one file's
-        are on the host.
-      tokenizer: A transformers tokenizer; its chat template is written with it.
-      dtype: What the weights are stored in. float32 keeps every bit; bfloat16, what most folders
-        hold and servers run in, rounds to nearest even.
-      stop_ids: The tokens that end a completion; the tokenizer's eos_token without any.
-      shard_bytes: The most that a file may hold, unless one tensor alone is larger.
+      params: The weights, sharded over devices or not, or `Adapted` weights. The host never holds
+        more than one file's weights.
+      tokenizer: A transformers tokenizer. Its chat template is written too.
+      dtype: The dtype of the stored weights. float32 keeps every bit. bfloat16, which most folders
+        and servers use, rounds to nearest even.
+      stop_ids: The tokens that end a completion. Empty: the tokenizer's eos_token.
+      shard_bytes: The maximum size of a file, unless a single tensor is larger.
 
     Raises:
-      ValueError: The folder holds something already.
+      ValueError: The folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something already: remove it or name another folder")
+        raise ValueError(f"{folder} exists and is not empty: remove it or name another folder")
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
@@ -188,8 +191,8 @@ def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
     file = folder / "tokenizer_config.json"
     if not file.is_file():
         return
-    # Servers may still run on transformers 4, which does not know version 5's words for these two;
-    # version 5 knows both.
+    # Servers may still run transformers 4, which does not know version 5's values for these two
+    # keys. Version 5 reads both forms.
     said = _read_json(file)
     if said.get("tokenizer_class") == "TokenizersBackend":
         said["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -206,7 +209,7 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 def save_weights(
     folder: Path, config: DecoderConfig, params: Any, dtype: str, shard_bytes: int
 ) -> None:
-    """Write the weights alone, as `save_folder` does, into a folder that is there."""
+    """Write only the weights, as `save_folder` does, into an existing folder."""
     width = jax.numpy.dtype(dtype).itemsize
     files = _files(_pieces(config, params), shard_bytes // width)
     placed: dict[str, str] = {}
@@ -220,7 +223,7 @@ def save_weights(
 
 
 def _save_file(file: Path, pieces: Iterable[_Piece], alpha: float, dtype: str) -> None:
-    # safetensors writes buffers as they lie.
+    # safetensors writes buffers as they are in memory, so they must be contiguous.
     tensors = {
         p.name: np.ascontiguousarray(_read_piece(p.parts, p.layer, alpha, dtype)) for p in pieces
     }
@@ -228,7 +231,7 @@ def _save_file(file: Path, pieces: Iterable[_Piece], alpha: float, dtype: str) -
 
 
 def _pieces(config: DecoderConfig, params: Any) -> list[_Piece]:
-    """Every tensor, in the order of the forward pass, so that a file holds whole layers."""
+    """Return every tensor in the order of the forward pass. This keeps layers together in files."""
     names = weight_names(config)
     blocks = [
         _Piece(each[layer], stacks(params, own), layer)
@@ -242,7 +245,7 @@ def _pieces(config: DecoderConfig, params: Any) -> list[_Piece]:
 
 
 def _files(pieces: Iterable[_Piece], room: int) -> list[list[_Piece]]:
-    """Fill files of `room` numbers in order."""
+    """Assign the pieces, in order, to files of up to `room` elements each."""
     files: list[list[_Piece]] = [[]]
     used = 0
     for piece in pieces:

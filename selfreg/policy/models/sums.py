@@ -1,10 +1,12 @@
-"""Gradients that the backward pass adds up in place.
+"""Accumulate gradients in place during the backward pass.
 
-Autodiff makes the gradient of stacked layers as an array of its own, and adds it to a sum of others
-afterwards: two or three arrays as large as all weights. Here the sum goes through the layers beside
-the activations. Forward it is handed on as it is, so that XLA drops it; its cotangent goes backward
-through the layers, and each layer adds its gradient to it. So `jax.vjp` of a function of zeros,
-given a sum as the cotangent of the zeros that come out, returns the sum with the gradient in it.
+Autodiff computes the gradient of stacked layers in a separate array and then adds it to the sum of
+earlier gradients. That takes two or three arrays as large as all weights. Here the sum passes
+through the layers beside the activations. The forward pass returns it unchanged, so XLA removes it.
+In the backward pass its cotangent visits every layer, and each layer adds its gradient to it.
+
+To use it, call `jax.vjp` on a function that takes zeros and returns them. Passing a sum as the
+cotangent of the returned zeros gives back that sum plus the gradient.
 """
 
 from collections.abc import Callable
@@ -19,17 +21,17 @@ Array = jax.Array
 def add_gradient(
     split: Callable[[Any], Any], weights: Any, sums: Any, layer: Array | None = None
 ) -> tuple[Any, Any]:
-    """The weights and the sums as they are; backward a layer's gradient is added to the sums.
+    """Return weights and sums unchanged, and add the weights' gradient to the sums in the backward.
 
     Args:
-      split: Lays a gradient over the mesh in force.
-      weights: What a function computes with. They get no gradient of their own.
-      sums: Float32, nested and shaped alike.
-      layer: int32 []: the weights are of this layer, and the sums have a leading [L]. None: the
-        weights are no layer's; their gradient takes the place of the sums, and the caller adds it.
+      split: Constrains a gradient to the mesh in force.
+      weights: The weights to compute with. They get no gradient of their own.
+      sums: Float32, with the nesting and shapes of the weights.
+      layer: int32 [], the layer of the weights. The sums then have a leading [L]. None: the weights
+        are not part of a layer. Their gradient replaces the sums, and the caller adds it.
 
     Returns:
-      The weights to compute with, and the sums to hand on.
+      The weights to compute with, and the sums to pass on.
     """
 
     def add(layer: Array | None, total: Array, gradient: Array) -> Array:

@@ -1,7 +1,6 @@
-"""Weights on disk: arranged as the decoder's, checked by name and shape, read shard by shard.
+"""Weights on disk: arrange them like the decoder's, check names and shapes, read shard by shard.
 
-Nothing here knows a file format: `hf` and `gguf` say where a tensor lies and how a part of it is
-read.
+This module knows no file format. `hf` and `gguf` provide functions that read parts of tensors.
 """
 
 import gc
@@ -23,11 +22,12 @@ Index = tuple[slice, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor that lies on disk.
+    """A tensor on disk.
 
     Attributes:
-      shape: From the file's header.
-      read: Reads a part, given one slice an axis; of any float type, values as they are stored.
+      shape: The shape in the file's header.
+      read: Reads a part of the tensor, given one slice per axis. The result may have any float
+        dtype, and its values are those in the file.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
@@ -45,8 +45,9 @@ class StoredModel:
 
     Attributes:
       config: The decoder's shape.
-      weights: A tree of `Tensor`, nested as the decoder's weights are: for `place`.
-      stop_ids: The tokens that end a completion, besides the tokenizer's own; () where unsaid.
+      weights: A tree of `Tensor` for `place`, nested like the decoder's weights.
+      stop_ids: Tokens that end a completion besides the tokenizer's own. It is empty if the files
+        name none.
     """
 
     config: DecoderConfig
@@ -55,7 +56,7 @@ class StoredModel:
 
 
 def stack(layers: Sequence[Tensor]) -> Tensor:
-    """Tensors of one shape as one with a leading axis; read into float32, layer by layer."""
+    """Stack tensors of one shape along a leading axis. They are read layer by layer as float32."""
 
     def read(index: Index) -> np.ndarray:
         chosen = layers[index[0]]
@@ -69,13 +70,13 @@ def stack(layers: Sequence[Tensor]) -> Tensor:
 
 
 def weight_shapes(config: DecoderConfig) -> dict[str, Any]:
-    """The shapes of a decoder's float32 weights, nested as the weights are."""
+    """Return the shapes of a decoder's float32 weights, nested like the weights."""
     abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0)))
     return nnx.to_pure_dict(nnx.state(abstract))
 
 
 def weight_names(config: DecoderConfig) -> dict[str, Any]:
-    """Hugging Face's names, nested as the weights are: one, or in `blocks` one a layer."""
+    """Return Hugging Face's names, nested like the weights. `blocks` has a name for each layer."""
     shapes, names = weight_shapes(config), block_names(config)
     blocks = {
         own: tuple(f"model.layers.{i}.{names[own]}" for i in range(config.layers))
@@ -85,24 +86,24 @@ def weight_names(config: DecoderConfig) -> dict[str, Any]:
 
 
 def arrange(config: DecoderConfig, tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Find a decoder's weights among tensors under Hugging Face's names; nothing is read.
+    """Find a decoder's weights among tensors with Hugging Face's names, without reading them.
 
     Args:
-      config: The shape.
-      tensors: By name.
-      source: Named in errors.
+      config: The decoder's shape.
+      tensors: Tensors by name.
+      source: The name of the file or folder in errors.
 
     Returns:
-      Tensors, nested as the decoder's weights are, those of blocks stacked [L, ...].
+      Tensors, nested like the decoder's weights. Those of blocks are stacked [L, ...].
 
     Raises:
-      ValueError: A tensor is missing, left over or of another shape; all such are named.
+      ValueError: Tensors are missing, unknown or have another shape. The message names up to 8.
     """
     shapes, names = weight_shapes(config), weight_names(config)
     wanted = {names[own]: leaf.shape for own, leaf in shapes.items() if own != "blocks"}
     for own, leaf in shapes["blocks"].items():
         wanted |= dict.fromkeys(names["blocks"][own], leaf.shape[1:])
-    # A tied head is often stored a second time; it is then the embedding itself.
+    # Files often store a tied head a second time. It equals the embedding, so it is not read.
     spare = {"lm_head.weight"} if config.tied_head else set()
     faults = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
     faults += [f"unknown {name}" for name in sorted(tensors.keys() - wanted.keys() - spare)]
@@ -121,15 +122,15 @@ def arrange(config: DecoderConfig, tensors: Mapping[str, Tensor], source: str) -
 def place(tensors: Any, shardings: Any = None, dtypes: Any = None) -> Any:
     """Read weights from disk onto devices.
 
-    One shard is read, sent and forgotten before the next one: beside what the devices hold, the
+    Each shard is read, sent and freed before the next one. So besides the devices' own arrays, the
     host never holds more than one shard of one stacked weight. A shard that several devices hold is
-    read once. Every process of a multi-process run reads what its own devices hold.
+    read once. In a multi-process run, each process reads only the shards of its own devices.
 
     Args:
       tensors: A tree of `Tensor`, as `arrange` returns it.
-      shardings: A tree of shardings like it; None: whole on the first device.
-      dtypes: A tree of types like it, to which weights are rounded before they are sent; None:
-        float32.
+      shardings: A tree of shardings with the same nesting. None: whole on the first device.
+      dtypes: A tree of dtypes with the same nesting. Weights are rounded to them before they are
+        sent. None: float32.
 
     Returns:
       The tree with jax arrays.
@@ -157,10 +158,10 @@ def _send(
     devices: Sequence[jax.Device],
     dtype: np.dtype,
 ) -> list[jax.Array]:
-    """Read one shard and put it on its devices; nothing of it stays behind."""
+    """Read one shard, put it on its devices, and free the host's copy."""
     shard = np.asarray(tensor.read(tuple(slice(*each) for each in bounds)), dtype)
-    # Without waiting, the next shard would be read while this one is still on its way, and jax lets
-    # go of what it has sent only when it is called again or Python collects garbage.
+    # Without waiting, the next shard would be read while this one is still being sent. JAX frees
+    # the sent data only when it is called again or when Python collects garbage.
     sent = jax.block_until_ready([jax.device_put(shard, device) for device in devices])
     del shard
     gc.collect(0)

@@ -1,1 +1,1 @@
-"""Engines: from prompts and seeds to completions."""
+"""Rollout engines: draw completions for prompts and seeds."""

@@ -1,7 +1,7 @@
-"""A language model that answers a control's question, over any OpenAI-compatible endpoint.
+"""Ask a language model a control's question, over any OpenAI-compatible endpoint.
 
-vLLM, SGLang (the rollout server itself, too) and the hosted models all serve it. An answer that
-does not come is recorded as such: the control then decides without one.
+vLLM, SGLang (including the rollout server) and hosted models all offer such an endpoint. A missing
+answer is recorded as missing, and the control then decides without it.
 """
 
 import http.client
@@ -15,7 +15,7 @@ from typing import Any
 from selfreg.run.records import Answer
 
 KEY_VARIABLE = "SELFREG_LLM_KEY"
-MOST_BYTES = 2**22  # of a reply; a longer one is none
+MOST_BYTES = 2**22  # a longer reply is an error
 
 
 def ask(settings: Any, question: str) -> Answer:
@@ -23,12 +23,12 @@ def ask(settings: Any, question: str) -> Answer:
 
     Args:
       settings: The config's section `control`: llm_url (such as http://127.0.0.1:30000/v1),
-        llm_model, llm_timeout_s, llm_max_tokens. A key, where one is needed, is read from
-        SELFREG_LLM_KEY, which no file of the run keeps.
+        llm_model, llm_timeout_s and llm_max_tokens. An API key, if the endpoint needs one, is read
+        from $SELFREG_LLM_KEY. No file of the run stores it.
       question: The whole prompt.
 
     Returns:
-      The answer, or what went wrong.
+      The answer, or an Answer whose `error` says what went wrong.
     """
     begun = time.monotonic()
     body = {
@@ -47,7 +47,7 @@ def ask(settings: Any, question: str) -> Answer:
         return Answer(text, error, question, body["model"], *tokens, time_s)
 
     if not settings["llm_url"]:
-        return answer(error="config.control.llm_url is empty: nobody was asked")
+        return answer(error="config.control.llm_url is empty: no model was asked")
     try:
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)
         timeout_s = settings["llm_timeout_s"]
@@ -55,13 +55,13 @@ def ask(settings: Any, question: str) -> Answer:
             reply = json.loads(_read(response, begun + timeout_s))
         text = reply["choices"][0]["message"]["content"]
         if not isinstance(text, str):
-            raise TypeError(f"content={text!r} is no text")
+            raise TypeError(f"content={text!r} is not text")
         return answer(text, tokens=_tokens(reply))
     except urllib.error.HTTPError as error:
         return answer(error=f"{url} answered {error.code}: {_excerpt(error)}")
     except (
         OSError,
-        http.client.HTTPException,  # a reply that breaks off
+        http.client.HTTPException,  # a truncated reply
         ValueError,
         LookupError,
         TypeError,
@@ -72,7 +72,7 @@ def ask(settings: Any, question: str) -> Answer:
 
 
 def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, if it is there in time: the socket's timeout bounds each wait, not their sum."""
+    """Read the body before the deadline. The socket's timeout bounds each wait, not their sum."""
     read = b""
     while part := response.read1(2**16):
         read += part
@@ -91,6 +91,6 @@ def _excerpt(error: urllib.error.HTTPError) -> str:
 
 
 def _tokens(reply: Any) -> tuple[int, int]:
-    """Prompt and completion tokens; 0 where the server does not count them."""
+    """Return the counts of prompt and completion tokens, or 0 if the server does not give them."""
     usage = reply.get("usage") or {}
     return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)

@@ -1,4 +1,4 @@
-"""Work that is begun one step ahead, in a thread, and taken at the next."""
+"""Start work one step ahead in a thread, and take its result at the next step."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,23 +8,26 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """At most one piece of work under way; none at all when it is switched off."""
+    """Runs at most one piece of work in the background, or none if switched off."""
 
     def __init__(self, on: bool) -> None:
-        """Args: whether anything is begun ahead."""
+        """Start a thread for the work if `on`."""
         self._thread = ThreadPoolExecutor(1) if on else None
         self._under_way: Future[T] | None = None
 
     def begin(self, work: Callable[[], T]) -> None:
-        """Begin some work, if this is on."""
+        """Start `work` in the background, if switched on."""
         if self._thread is not None:
             self._under_way = self._thread.submit(work)
 
     def drop(self) -> None:
-        """Wait for what was begun, and forget it."""
+        """Wait for the work under way and discard its result."""
         self.take()
 
     def take(self) -> T | None:
-        """Wait for what was begun, and raise what it raises; None when nothing was."""
+        """Wait for the work under way and return its result, or None if no work was started.
+
+        An exception in the work is raised here.
+        """
         under_way, self._under_way = self._under_way, None
         return None if under_way is None else under_way.result()

@@ -1,4 +1,4 @@
-"""The in-process engine's decoding programs: unstack, prefill, segment. Pure, to be jitted."""
+"""The in-process engine's decoding programs: pure functions to be jitted."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -45,14 +45,15 @@ Array = jax.Array
 
 
 class Weights(NamedTuple):
-    """A policy's weights as decoding wants them: in the compute dtype, one entry a layer.
+    """A policy's weights for decoding: in the compute dtype, with a separate entry for each layer.
 
-    A layer sliced out of a stack inside the loop would be copied at every token.
+    Slicing a layer out of a stack inside the loop would copy it at every token.
 
     Attributes:
       embedding: [V, D].
       final_norm: [D].
-      head: [V, D]; None: the embedding, which handed out of a program twice would be two buffers.
+      head: [V, D]. None: the head is the embedding. A program that returned it twice would create
+        two buffers.
       layers: Each layer's weights.
     """
 
@@ -68,15 +69,15 @@ class Weights(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The decoding state of b rows, in lanes: b / n rows side by side that share a prompt's cache.
+    """The decoding state of b rows in n lanes. The b / n rows of a lane share a prompt's cache.
 
     Attributes:
-      prompts: One a layer: keys [n, kv_heads, head_dim, P] and values [n, kv_heads, P, head_dim] of
-        each lane's prompt, right-padded.
-      caches: One a layer: keys [b, kv_heads, head_dim, C] and values [b, kv_heads, C, head_dim] of
-        each row's completion.
+      prompts: For each layer, keys [n, kv_heads, head_dim, P] and values [n, kv_heads, P, head_dim]
+        of each lane's prompt, right-padded.
+      caches: For each layer, keys [b, kv_heads, head_dim, C] and values [b, kv_heads, C, head_dim]
+        of each row's completion.
       prompt_lengths: int32 [b].
-      hidden: [b, D], the last token's final-normed state, from which the next one is drawn.
+      hidden: [b, D], the last token's final-normed state, from which the next token is drawn.
       seeds: uint32 [b].
       stopped: bool [b].
     """
@@ -90,14 +91,14 @@ class Rows(NamedTuple):
 
     @property
     def lane(self) -> int:
-        """Rows of a lane."""
+        """The number of rows in a lane."""
         return len(self.seeds) // len(self.prompts[0].k)
 
 
 class Drawn(NamedTuple):
-    """What one segment drew: ids and logprobs [b, n], alternatives and theirs [b, n, A].
+    """The tokens of one segment: ids and logprobs [b, n], and alternatives with theirs [b, n, A].
 
-    An id of -1 means that the row had stopped before.
+    An id of -1 means that the row had already stopped.
     """
 
     tokens: Array | np.ndarray
@@ -107,7 +108,7 @@ class Drawn(NamedTuple):
 
 
 def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
-    """Nothing drawn yet: ids -1, logprobs 0; NumPy arrays, for the host and for jit alike."""
+    """Return a Drawn with ids -1 and logprobs 0, as NumPy arrays for use on the host or in jit."""
     shape = (rows, tokens)
     return Drawn(
         np.full(shape, -1, np.int32),
@@ -118,14 +119,13 @@ def empty_drawn(rows: int, tokens: int, alternatives: int) -> Drawn:
 
 
 def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
-    """Copy and cast the trainer's weights, or merge its adapters into copies of its frozen ones.
+    """Copy and cast the trainer's weights, merging adapters into the copies if there are any.
 
-    Nothing of the result shares memory with what goes in.
-
-    Over fsdp they are made whole, once: a token costs far less than gathering weights for it would.
+    The result shares no memory with the input. Weights that fsdp splits are gathered once here,
+    because gathering them for every token would cost far more than the token.
     """
 
-    # A jitted identity would hand back the trainer's own buffer, which the update then donates.
+    # A jitted identity would return the trainer's own buffer, which the update then donates.
     def copied(weight: Array) -> Array:
         return jnp.copy(weight.astype(dtype))
 
@@ -142,14 +142,14 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
 
 
 def weights_like(mesh: Mesh, policy: Policy, unstack: Any, params: Any) -> Weights:
-    """The shapes, types and shardings of what `unstack` makes of such weights on a mesh."""
+    """Return the shapes, dtypes and shardings of `unstack`'s result on a mesh."""
     shapes = unstack.eval_shape(params)
     over = weight_shardings(mesh, shapes, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
     return with_shardings(shapes, over)
 
 
 def rows_like(mesh: Mesh, prefill: Any, *given: Any, **options: Any) -> Rows:
-    """The shapes, types and shardings of what `prefill` makes of such arguments on a mesh."""
+    """Return the shapes, dtypes and shardings of `prefill`'s result on a mesh."""
     shapes = prefill.eval_shape(*given, **options)
     lie = jax.tree.map(lambda a: sharding_of(mesh, a.shape, *_row_axes(a)), shapes)
     return with_shardings(shapes, lie)
@@ -165,7 +165,7 @@ def _block_structure(config: DecoderConfig) -> nnx.GraphDef:
 
 
 def _blocks(policy: Policy, weights: Weights) -> list[tuple[Block, bool]]:
-    """Every layer, and whether it is a sliding-window layer."""
+    """Return every layer, and whether it has a sliding window."""
     structure = _block_structure(policy.config)
     blocks = [nnx.merge(structure, layer) for layer in weights.layers]
     for block in blocks:
@@ -184,17 +184,17 @@ def prefill(
     lane: int,
     new_tokens: int,
 ) -> Rows:
-    """Run each prompt once and hand its cache to the lanes of its group.
+    """Run each prompt once and give its cache to the lanes of its group.
 
     Args:
       policy: The decoder's shape.
-      weights: Its weights.
+      weights: The decoder's weights.
       tokens: int32 [N, P], right-padded prompts.
       lengths: int32 [N].
-      seeds: uint32 [B], B = N * G, the rows of a group side by side.
-      stopped: bool [B], rows that are filling only.
-      lane: Rows of a lane; divides G.
-      new_tokens: Room for the completion.
+      seeds: uint32 [B], B = N * G, with the rows of a group adjacent.
+      stopped: bool [B], True for rows that only fill the batch.
+      lane: The number of rows in a lane. It must divide G.
+      new_tokens: The number of completion tokens that the cache has room for.
     """
     config, dtype = policy.config, weights.embedding.dtype
     group = len(seeds) // len(tokens)
@@ -222,7 +222,7 @@ def prefill(
 
 
 def _on_rows(tree: Any) -> Any:
-    """Every device holds its own rows, and of caches, which alone have four axes, its own heads."""
+    """Split rows over devices, and also the heads of caches, the only arrays with four axes."""
     return jax.tree.map(lambda a: constrain(a, *_row_axes(a)), tree)
 
 
@@ -231,12 +231,13 @@ def _row_axes(a: Any) -> tuple[str | None, ...]:
 
 
 def pack(rows: Rows, kept: Array, *, lane: int) -> Rows:
-    """The rows `kept` [S, n] of each of S equal parts, one part after the other, in narrower lanes.
+    """Keep only some rows of each part of a batch, in narrower lanes.
 
     Args:
       rows: The state.
-      kept: int32, counted within a part; `lane` rows side by side are of one prompt.
-      lane: Rows of a lane after.
+      kept: int32 [S, n], the rows to keep in each of S equal parts, counted within the part. Each
+        run of `lane` rows must belong to one prompt.
+      lane: The number of rows in a lane of the result.
     """
 
     def pick(taken: Array, leaf: Array) -> Array:
@@ -260,16 +261,16 @@ def segment(
     """Draw tokens until each row has `min(start + tokens, stop)` of them or has stopped.
 
     Args:
-      policy: Shape and stop tokens.
-      weights: The weights.
+      policy: The decoder's shape and stop tokens.
+      weights: The decoder's weights.
       rows: The state so far.
-      start: int32 [], how many tokens each row has drawn before.
-      stop: int32 [], the most that a completion may have.
+      start: int32 [], the number of tokens that each row has drawn so far.
+      stop: int32 [], the maximum number of tokens in a completion.
       sampling: How to draw.
-      tokens: The most drawn in this segment.
+      tokens: The maximum number of tokens to draw in this segment.
 
     Returns:
-      The state after, what was drawn [b, tokens], and which rows have stopped, bool [b].
+      The new state, the tokens drawn [b, tokens], and which rows have stopped, bool [b].
     """
     config = policy.config
     blocks = _blocks(policy, weights)
@@ -308,7 +309,7 @@ def segment(
 
     def body(carry: tuple[Array, Rows, Drawn]) -> tuple[Array, Rows, Drawn]:
         t, state, drawn = carry
-        # Each device draws for rows of its own, which it needs all the logits of.
+        # Each device draws for its own rows, and needs all logits of them.
         logits = _linear()(state.hidden, weights.head_weight).astype(jnp.float32)
         logits = constrain(constrain(logits, "rows", "vocab"), "draws", None)
         uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, t)))(keys)
@@ -330,7 +331,7 @@ def segment(
 
 
 def _alternatives(logits: Array, sampling: Sampling) -> tuple[Array, Array]:
-    """The likeliest tokens [b, A] and their logprobs at the sampling temperature."""
+    """Return the likeliest tokens [b, A] and their logprobs at the sampling temperature."""
     if not sampling.num_alter_tokens:
         empty = jnp.zeros((len(logits), 0))
         return empty.astype(jnp.int32), empty

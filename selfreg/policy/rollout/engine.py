@@ -1,4 +1,4 @@
-"""What every rollout engine offers."""
+"""The interface of rollout engines."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -7,38 +7,38 @@ from selfreg.run.records import Request, Rollout, Sampling
 
 
 class EngineError(RuntimeError):
-    """The engine cannot go on. The run can be resumed once what it names is mended."""
+    """The engine cannot go on. The run can be resumed once the named cause is fixed."""
 
 
 class Engine(Protocol):
-    """Draws completions from the weights that it was last given."""
+    """Draws completions from the weights that it received last."""
 
     def load_params(self, params: Any, version: str) -> None:
-        """Sample from these weights from now on; rollouts carry the version.
+        """Sample from these weights from now on, and label rollouts with `version`.
 
-        The caller may donate its own copy afterwards.
+        The caller may donate its own copy of the weights afterwards.
         """
 
     def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
-        """Get ready for calls of this kind, so that nothing is compiled during the run.
+        """Prepare for calls of these shapes, so that the run itself compiles nothing.
 
         Args:
-          calls: The lengths of a call's prompts in tokens, in order, for each call that may come;
-            of calls that differ only in where their longest prompt stands one is enough.
-          group: Completions a request.
+          calls: For each possible call, the lengths of its prompts in tokens, in order. One call is
+            enough for all that differ only in the position of their longest prompt.
+          group: The number of completions per request.
           sampling: How completions will be drawn.
         """
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
     ) -> list[tuple[Rollout, ...]]:
-        """One completion for each seed of each request, in order.
+        """Draw one completion for each seed of each request, in order.
 
-        All requests of a call want the same number of completions.
+        All requests of a call must have the same number of seeds.
         """
 
     def release(self) -> None:
-        """Give accelerator memory that is shared to the trainer, until the next `load_params`."""
+        """Give shared accelerator memory to the trainer until the next `load_params`."""
 
     def take_metrics(self) -> dict[str, float]:
-        """What happened since the last call, by the names of metrics."""
+        """Return the metrics since the last call, by name."""

@@ -1,4 +1,4 @@
-"""Opening the rollout engine that a config names."""
+"""Open the rollout engine that a config names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ from selfreg.policy.rollout.weight_sync import WeightSync
 
 @contextmanager
 def open_engine(config: Any, policy: Policy, mesh: Mesh, workdir: Path) -> Iterator[Engine]:
-    """An engine without weights yet, closed at the end.
+    """Open an engine that has no weights yet, and close it at the end.
 
     Args:
-      config: The run's.
-      policy: What it samples from.
-      mesh: Of the in-process engine.
-      workdir: Gets the logs of servers that are started.
+      config: The run's config.
+      policy: The policy to sample from.
+      mesh: The mesh of the in-process engine.
+      workdir: The folder for the logs of servers that this starts.
 
     Raises:
       ValueError: The engine cannot serve this run.
-      EngineError, LaunchError: A server does not come up.
+      EngineError, LaunchError: A server does not start.
     """
     rollout, sglang = config.rollout, config.sglang
     if rollout.engine == "jax":
@@ -37,8 +37,8 @@ def open_engine(config: Any, policy: Policy, mesh: Mesh, workdir: Path) -> Itera
         return
     if jax.process_count() > 1:
         raise ValueError(
-            "config.rollout.engine=sglang needs a trainer of one process: weights are written by "
-            "the process that holds them all"
+            "config.rollout.engine=sglang needs a trainer of one process, because one process must "
+            "hold all weights to write them for the servers"
         )
     settings = _launch_settings(config, workdir) if sglang.launch else []
     sync = WeightSync(policy.config, dtype=config.model.dtype, parent=Path(sglang.sync_folder))
@@ -74,8 +74,8 @@ def _launch_settings(config: Any, workdir: Path) -> list[LaunchSettings]:
     folder = TINY if model.path == "tiny" else Path(model.path)
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"config.model.path={model.path!r}: SGLang serves Hugging Face folders; write one with "
-            "python -m selfreg.export, or name one"
+            f"config.model.path={model.path!r} is not a Hugging Face folder, which SGLang needs: "
+            "name one, or write one with python -m selfreg.export"
         )
     gpus = sglang.gpus.split(";") if sglang.gpus else [""] * sglang.servers
     return [

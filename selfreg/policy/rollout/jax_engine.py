@@ -1,12 +1,14 @@
-"""The in-process engine: one prefill a problem, shared by its group, then a jitted decoding loop.
+"""The in-process engine: one prefill per problem, shared by its group, and a jitted decoding loop.
 
-Decoding runs in segments. Inside one, the loop ends as soon as every row has stopped; between two,
-finished rows are dropped and the live ones packed into the smallest of a few batch sizes (halves of
-the first). So a batch costs what its rows need, not what its longest row needs, and the compiled
-programs stay few and known. Rows of one prompt stay side by side, in lanes (rollout.lanes).
+Decoding runs in segments. Within a segment, the loop ends as soon as every row has stopped. Between
+segments, the engine drops finished rows and packs the live ones into the smallest of a few batch
+sizes (repeated halves of the first). So the cost of a batch follows the lengths of its rows, not
+the longest row, and the number of compiled programs is small and known in advance. Rows of one
+prompt stay adjacent, in lanes (rollout.lanes).
 
-More requests than are decoded in one batch are served in turns. On a single CPU device turns are
-small and run in threads, beside each other: of a program for few rows XLA keeps one core busy.
+If a call has more requests than fit in one batch, the engine serves them in turns. On a single CPU
+device, turns are small and run in parallel threads, because XLA's program for a few rows keeps only
+one core busy.
 """
 
 import os
@@ -28,13 +30,14 @@ from selfreg.run.records import FinishReason, Request, Rollout, Sampling
 
 T = TypeVar("T")
 SEGMENT_TOKENS = 16
-SMALLEST_BATCH = 16  # below this a smaller batch saves nothing: the weights' bytes set the pace
+SMALLEST_BATCH = 16  # smaller batches are no faster: reading the weights dominates
 SMALLEST_PROMPT = 32
-# Of a turn where turns run in threads: more rows leave a core's cache, fewer leave products small.
-# It must not depend on how many cores there are: what a row draws may hang on its batch's rounding.
+# Rows of a turn that runs in a thread. More rows exceed a core's cache, and fewer make the matrix
+# products too small. The number must not depend on the number of cores, because the rounding of a
+# batch can change what a row draws.
 THREAD_ROWS = 32
-# A CPU multiplies in float32. Unless told otherwise it converts, or merges, all layers' bfloat16
-# weights at once: in front of the first layer, and in front of the loop over tokens.
+# A CPU multiplies in float32. By default, XLA converts or merges the bfloat16 weights of all layers
+# at once, before the first layer and before the loop over tokens. These options prevent that.
 LAYER_BY_LAYER: Any = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
@@ -42,13 +45,13 @@ LAYER_BY_LAYER: Any = {
 
 
 class _Turn(NamedTuple):
-    """Requests that are decoded at once.
+    """Requests that are decoded in one batch.
 
     Attributes:
-      rows: On the devices; fewer from time to time.
-      drawn: int [b], which of the turn's completions each row draws; some twice, to fill up.
-      group: Completions of a request.
-      size: Rows at first.
+      rows: The decoding state on the devices. Packing reduces the number of rows.
+      drawn: int [b], the completion of the turn that each row draws. Filler rows repeat one.
+      group: The number of completions per request.
+      size: The number of rows at the start.
     """
 
     rows: decode.Rows
@@ -68,7 +71,10 @@ class _Programs(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
-    """Engines of equal policies share them: the second run in a process compiles nothing."""
+    """Return the jitted programs.
+
+    Engines of equal policies share them, so a second run in the same process compiles nothing.
+    """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     converts = on_cpu and dtype != "float32"
 
@@ -83,7 +89,7 @@ def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
             partial(decode.segment, policy, tokens=SEGMENT_TOKENS),
             static_argnames="sampling",
             donate_argnames="rows",
-            # What the host reads is whole in every process.
+            # Every process must hold the whole of what the host reads.
             out_shardings=(None, replicated(mesh), replicated(mesh)),
         ),
         pack=jit(decode.pack, static_argnames="lane"),
@@ -91,11 +97,12 @@ def _programs(policy: Policy, mesh: Mesh, dtype: str) -> _Programs:
 
 
 def turns(max_sequences: int, group: int, threads: int) -> tuple[int, int]:
-    """Requests of a turn, and how many turns are decoded beside each other.
+    """Return the number of requests in a turn, and the number of turns to decode in parallel.
 
     Args:
-      max_sequences: The most rows decoded at once, but for a group of more.
-      group: Completions of a request.
+      max_sequences: The maximum number of rows decoded at once. A single larger group may exceed
+        it.
+      group: The number of completions per request.
       threads: As `decoding_threads`.
     """
     most = max(1, max_sequences // group)
@@ -106,8 +113,11 @@ def turns(max_sequences: int, group: int, threads: int) -> tuple[int, int]:
 
 
 def decoding_threads(platform: str, devices: int) -> int:
-    """Threads that may decode beside each other, one a core; 0: the devices do all in one batch."""
-    # Programs of two threads that both run on several devices could wait for each other for ever.
+    """Return the number of threads that may decode in parallel: one per core, or 0 for no threads.
+
+    Without threads, the devices decode everything in one batch.
+    """
+    # Two threads whose programs both run on several devices could deadlock.
     return len(os.sched_getaffinity(0)) if platform == "cpu" and devices == 1 else 0
 
 
@@ -115,13 +125,13 @@ class JaxEngine:
     """An Engine in the trainer's own process, on the trainer's mesh."""
 
     def __init__(self, policy: Policy, mesh: Mesh, *, dtype: str, max_sequences: int):
-        """An engine without weights yet.
+        """Make an engine without weights.
 
         Args:
-          policy: Structure, tokenizer and stop tokens.
+          policy: The structure, tokenizer and stop tokens.
           mesh: Rows are split over its data and fsdp axes.
-          dtype: What layers compute in, and what the engine's weights are kept in.
-          max_sequences: The most rows decoded at once.
+          dtype: The dtype of the layers' computation and of the engine's copy of the weights.
+          max_sequences: The maximum number of rows decoded at once.
         """
         self._policy = policy
         self._mesh = mesh
@@ -133,11 +143,11 @@ class JaxEngine:
 
     def load_params(self, params: Any, version: str = "") -> None:
         """See Engine."""
-        self._weights = None  # or there would be two copies while the new one is made
+        self._weights = None  # free the old copy before making the new one
         self._weights, self._version = self._programs.unstack(params), version
 
     def release(self) -> None:
-        """See Engine; the memory is the trainer's own."""
+        """See Engine. This engine has no memory apart from the trainer's."""
 
     def take_metrics(self) -> dict[str, float]:
         """See Engine."""
@@ -149,7 +159,7 @@ class JaxEngine:
         """See Engine."""
         group = len(requests[0].seeds)
         if any(len(request.seeds) != group for request in requests):
-            raise ValueError("all requests of a call must want the same number of completions")
+            raise ValueError("all requests of a call must have the same number of seeds")
         most, beside = self._turns(group)
         taken = list(_in_turns(requests, most))
         serve = partial(self._serve, most=most, sampling=sampling)
@@ -159,7 +169,7 @@ class JaxEngine:
             return [rollouts for served in pool.map(serve, taken) for rollouts in served]
 
     def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
-        """See Engine: compile all the programs that such calls need."""
+        """See Engine. Compiles all programs that these calls need."""
         most, _ = self._turns(group)
         shapes = {
             (_size(len(lengths), most), max(map(_prompt_width, lengths)))
@@ -177,17 +187,17 @@ class JaxEngine:
     def lower(
         self, params: Any, requests: int, group: int, prompt: int, sampling: Sampling
     ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        """The programs of a turn, from shapes alone, each lowered when it is called.
+        """Return functions that lower the programs of a turn from shapes alone.
 
         Args:
-          params: The trainer's weights, or their shapes, types and shardings.
-          requests: Of a call; of which a turn takes as many as it can.
-          group: Completions of a request.
-          prompt: Tokens of the longest prompt.
+          params: The trainer's weights, or their shapes, dtypes and shardings.
+          requests: The number of requests in a call. A turn takes as many as it can.
+          group: The number of completions per request.
+          prompt: The number of tokens in the longest prompt.
           sampling: How to draw.
 
         Returns:
-          `unstack`, `prefill`, `segment`, and `pack` where there is a smaller batch.
+          `unstack`, `prefill`, `segment`, and `pack` if a smaller batch size exists.
         """
         mesh, most = self._mesh, self._turns(group)[0]
         count = _size(min(requests, most), most)
@@ -221,7 +231,7 @@ class JaxEngine:
     def _serve(
         self, requests: Sequence[Request], most: int, sampling: Sampling
     ) -> list[tuple[Rollout, ...]]:
-        """One turn, of at most `most` requests."""
+        """Serve one turn of at most `most` requests."""
         group = len(requests[0].seeds)
         size = _size(len(requests), most)
         filled = [*requests, *[requests[0]] * (size - len(requests))]
@@ -247,7 +257,7 @@ class JaxEngine:
         wanted: int,
         sampling: Sampling,
     ) -> _Turn:
-        """Prefill; rows from `wanted` on only fill the batch and have stopped already."""
+        """Prefill a turn. Rows from `wanted` on only fill the batch and count as stopped."""
         arrays = (prompts, lengths, seeds, np.arange(len(seeds)) >= wanted)
         placed = (place(a, batch_sharding(self._mesh, len(a))) for a in arrays)
         size, group = len(seeds), len(seeds) // len(prompts)
@@ -258,7 +268,7 @@ class JaxEngine:
     def _advance(
         self, rows: decode.Rows, start: int, sampling: Sampling
     ) -> tuple[decode.Rows, decode.Drawn, jax.Array]:
-        """One segment."""
+        """Decode one segment."""
         limit = np.int32(sampling.max_new_tokens)
         return self._programs.segment(
             self._weights, rows, np.int32(start), limit, sampling=sampling
@@ -272,7 +282,10 @@ class JaxEngine:
         wanted: int,
         sampling: Sampling,
     ) -> decode.Drawn:
-        """What the first `wanted` rows drew, as NumPy arrays [B, max_new_tokens]."""
+        """Decode a turn, and return what the first `wanted` rows drew.
+
+        The arrays are NumPy [B, _room(sampling)].
+        """
         if self._weights is None:
             raise RuntimeError("load_params must be called before generate")
         turn = self._begin(prompts, lengths, seeds, wanted, sampling)
@@ -294,9 +307,9 @@ class JaxEngine:
         return batch_sizes(turn.size, split_rows(self._mesh, turn.size))
 
     def _packed(self, turn: _Turn, live: np.ndarray) -> _Turn:
-        """The turn in the next smaller batch, without what is not live; itself if too small.
+        """Pack the live rows into the next smaller batch, or return the turn if they do not fit.
 
-        Each of the parts that devices hold keeps its own live rows: no row moves between devices.
+        Each device keeps its own live rows, so no row moves between devices.
         """
         size = next((n for n in self._sizes(turn) if n < len(turn.drawn)), None)
         if size is None:
@@ -334,37 +347,37 @@ class JaxEngine:
 
 
 def _in_turns(requests: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """What is served together: `most` requests and, at last, the rest."""
+    """Split the requests into turns of `most`, with the rest in the last turn."""
     return (requests[i : i + most] for i in range(0, len(requests), most))
 
 
 def _size(requests: int, most: int) -> int:
-    """How many requests a turn of this many is filled up to: few sizes, few programs."""
+    """Return the size to which a turn is padded. Few sizes mean few compiled programs."""
     return min(most, _power_of_two(requests))
 
 
 def _room(sampling: Sampling) -> int:
-    """Columns a cache needs for completions: whole segments."""
+    """Return the number of completion tokens that a cache holds, rounded up to whole segments."""
     return -(-sampling.max_new_tokens // SEGMENT_TOKENS) * SEGMENT_TOKENS
 
 
 def _prompt_width(length: int) -> int:
-    """The padded length of a prompt: a power of two."""
+    """Return the padded length of a prompt, a power of two."""
     return _power_of_two(max(SMALLEST_PROMPT, length))
 
 
 def _power_of_two(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
 
 def batch_sizes(total: int, parts: int) -> list[int]:
-    """The batch sizes that have a program: `total`, then halves down to SMALLEST_BATCH.
+    """Return the batch sizes that have a program: `total`, then halves down to SMALLEST_BATCH.
 
     Args:
-      total: Rows at first.
-      parts: Into which devices split them. A half that they cannot split so would lie on each of
-        them whole, and is none.
+      total: The number of rows at the start.
+      parts: The number of parts into which devices split the rows. Sizes that they cannot split
+        evenly are left out, because every device would hold such a batch whole.
     """
     sizes = [total]
     while (half := sizes[-1] // 2) >= SMALLEST_BATCH and half % parts == 0:

@@ -1,7 +1,7 @@
-"""Which rows of a decoding batch stand side by side: lanes, whose rows share one prompt's cache.
+"""Lanes: adjacent rows of a decoding batch that share one prompt's cache.
 
-A batch starts with a lane for each prompt. When it is packed into fewer rows its lanes are narrowed
-twice as fast, so that few rows stand there only to fill a lane up. Pure functions on NumPy arrays.
+A batch starts with one lane per prompt. When the batch is packed into fewer rows, its lanes shrink
+twice as fast, so that few rows serve only to fill a lane. Pure functions on NumPy arrays.
 """
 
 import math
@@ -10,13 +10,13 @@ import numpy as np
 
 
 def width(rows: int, first: int, group: int, parts: int) -> int:
-    """Rows of a lane.
+    """Return the number of rows in a lane.
 
     Args:
-      rows: Of the batch.
-      first: Of the batch before it was packed at all.
-      group: Completions of a prompt.
-      parts: Into which devices split the rows; no lane may lie in two.
+      rows: The number of rows in the batch.
+      first: The number of rows before the batch was first packed.
+      group: The number of completions per prompt.
+      parts: The number of parts into which devices split the rows. A lane may not span two parts.
     """
     wanted = group if rows == first else max(1, group * rows // first // 2)
     return math.gcd(wanted, rows // parts)
@@ -25,18 +25,18 @@ def width(rows: int, first: int, group: int, parts: int) -> int:
 def pack(
     drawn: np.ndarray, live: np.ndarray, group: int, count: int, width: int
 ) -> np.ndarray | None:
-    """Lanes of those rows that have not ended.
+    """Arrange the rows of unfinished completions in lanes.
 
     Args:
-      drawn: int [n], the completion that each row of the batch draws; some twice, to fill up.
+      drawn: int [n], the completion that each row of the batch draws. Filler rows repeat one.
       live: int, the completions that have not ended.
-      group: Completions of a prompt: `drawn // group` is a row's prompt.
-      count: Lanes wanted.
-      width: Rows of each.
+      group: The number of completions per prompt, so `drawn // group` is a row's prompt.
+      count: The number of lanes.
+      width: The number of rows in each lane.
 
     Returns:
-      int [count * width], below n: whole lanes, each filled up by repeats of its own, which draw
-      the same tokens again. None: they do not fit.
+      int [count * width], indices of rows. Each lane is filled with repeats of its own rows, which
+      draw the same tokens again. None: the rows do not fit.
     """
     completions, rows = np.unique(drawn, return_index=True)
     rows = rows[np.isin(completions, live)]
@@ -48,6 +48,6 @@ def pack(
     ]
     if len(lanes) > count:
         return None
-    nothing = np.zeros(width, int)  # where all have ended
+    nothing = np.zeros(width, int)  # a lane to use if all completions have ended
     lanes += [lanes[0] if lanes else nothing] * (count - len(lanes))
     return np.concatenate(lanes)

@@ -1,4 +1,4 @@
-"""Drawing a token from logits: temperature, top-k, top-p, and one uniform number a row."""
+"""Draw tokens from logits, with temperature, top-k and top-p, from one uniform number per row."""
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +7,20 @@ from selfreg.run.records import Sampling
 
 Array = jax.Array
 
-# Columns of the inner level of the search; 128 divides the vocabularies of Qwen2.5 and SmolLM2.
+# Columns per block of the two-level search. 128 divides the vocabularies of Qwen2.5 and SmolLM2.
 BLOCK = 128
 
 
 def allowed(logits: Array, sampling: Sampling) -> Array:
-    """Which tokens top-k and top-p leave.
+    """Return which tokens top-k and top-p keep.
 
-    Top-k leaves the k likeliest tokens; top-p (Holtzman et al. 2020, arXiv:1904.09751) the smallest
-    set of likeliest tokens whose probability reaches p. Ties with the last one stay.
+    Top-k keeps the k likeliest tokens. Top-p (Holtzman et al. 2020, arXiv:1904.09751) keeps the
+    smallest set of likeliest tokens whose probability reaches p. Tokens that tie with the last one
+    are kept too.
 
     Args:
       logits: float32 [B, V], already divided by the temperature.
-      sampling: Its top_k and top_p.
+      sampling: The function reads its top_k and top_p.
 
     Returns:
       bool [B, V].
@@ -37,16 +38,18 @@ def allowed(logits: Array, sampling: Sampling) -> Array:
 
 
 def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Array]:
-    """Draw one token a row by inverting the distribution function.
+    """Draw one token per row by inverting the cumulative distribution.
 
-    One uniform number a row, against one Gumbel number a token: at a vocabulary of 49,152 the
-    random numbers alone would cost more than a layer. The search is over blocks of columns, then
-    within one, so that no running sum over the whole vocabulary is needed.
+    This needs one uniform number per row, while Gumbel sampling needs one per token of the
+    vocabulary. With 49,152 tokens, those random numbers alone would cost more than a layer. The
+    search first finds a block of columns and then a column in it, so no cumulative sum over the
+    whole vocabulary is needed.
 
     Args:
-      logits: float32 [B, V], of the model, undivided.
+      logits: float32 [B, V], the model's logits, not divided by the temperature.
       uniform: float32 [B] in [0, 1).
-      sampling: Temperature (0: the likeliest token, its logprob at temperature 1), top-k, top-p.
+      sampling: The temperature, top-k and top-p. Temperature 0 takes the likeliest token and
+        returns its logprob at temperature 1.
 
     Returns:
       Token ids int32 [B], and their logprobs float32 [B] under log_softmax(logits / temperature),
@@ -73,9 +76,9 @@ def draw(logits: Array, uniform: Array, sampling: Sampling) -> tuple[Array, Arra
 
 
 def _search(ends: Array, target: Array) -> tuple[Array, Array]:
-    """The first column whose end lies above the target, and the end before it.
+    """Return the first column whose end is above the target, and the end of the column before it.
 
-    Kept below the last end, so that rounding can never name a column of no weight.
+    The target is clipped below the last end, so rounding can never select a column without weight.
     """
     target = jnp.clip(target, 0.0, ends[:, -1] * (1 - 1e-6))
     column = jnp.sum(ends <= target[:, None], axis=-1)

@@ -1,4 +1,4 @@
-"""An engine that answers by a script: for tests of everything around the policy."""
+"""An engine with scripted answers, for testing everything around the policy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,20 +9,25 @@ from selfreg.run.records import FinishReason, Request, Rollout, Sampling
 
 
 class ScriptedEngine:
-    """Answers each seed of a request with the text that a function names; logprobs are 0."""
+    """Answers each seed of a request with the text that a function returns. Logprobs are 0."""
 
     def __init__(self, tokenizer: Any, answer: Callable[[Request, int], str]):
-        """Args: the tokenizer of the texts; (request, index of the seed) -> text."""
+        """Make an engine.
+
+        Args:
+          tokenizer: Encodes the texts.
+          answer: (request, index of the seed) -> text.
+        """
         self._tokenizer = tokenizer
         self._answer = answer
-        self.loads = 0  # how often weights were handed over
+        self.loads = 0  # the number of calls of load_params
 
     def load_params(self, params: Any, version: str = "") -> None:
-        """See Engine; a script has no use for weights."""
+        """See Engine. A script ignores the weights."""
         self.loads += 1
 
     def warm_up(self, *_: Any) -> None:
-        """See Engine; there is nothing to compile."""
+        """See Engine. A script compiles nothing."""
 
     def release(self) -> None:
         """See Engine."""

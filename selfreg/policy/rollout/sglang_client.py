@@ -1,8 +1,8 @@
-"""What goes over HTTP between the engine and one SGLang server: requests out, checked answers in.
+"""An HTTP client for one SGLang server. It sends requests and checks the answers.
 
-The JSON is that of SGLang 0.5. Logprobs are log_softmax(logits / temperature), before top-p and
-top-k renormalize: the convention of `records.Rollout`. Greedy decoding is asked for as top-k 1 at
-temperature 1, so that its logprobs are those of the model.
+The JSON format is SGLang 0.5's. Logprobs are log_softmax(logits / temperature) before top-p and
+top-k renormalize, as in `records.Rollout`. Greedy decoding is requested as top-k 1 at temperature
+1, so that its logprobs are the model's.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ import numpy as np
 
 from selfreg.run.records import FinishReason, Sampling
 
-_QUICK_S = 30.0  # for what a server answers at once
+_QUICK_S = 30.0  # for requests that a server answers at once
 _SHOWN = 300
 
 
 class ServerLostError(Exception):
-    """The server is gone, hangs, or answers what is no answer: asking again may help."""
+    """The server is gone, hangs, or sent an invalid answer. A retry may help."""
 
 
 class ServerRefusedError(Exception):
-    """The server says that the request is wrong: asking again would not help."""
+    """The server rejected the request as wrong. A retry would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Answer:
     """One completion as the server drew it.
 
     Attributes:
-      ids: int32 [length], the stop token included when there is one.
+      ids: int32 [length], including the stop token if there is one.
       logprobs: float32 [length].
       alter_ids: int32 [length, A].
       alter_logprobs: float32 [length, A].
-      finish_reason: Why it ended.
-      versions: The weight versions that drew it, in order.
+      finish_reason: Why the completion ended.
+      versions: The versions of the weights that drew it, in order.
     """
 
     ids: np.ndarray
@@ -53,14 +53,14 @@ class Answer:
 def generate_body(
     prompt_ids: np.ndarray, seed: int, sampling: Sampling, stop_ids: tuple[int, ...], rid: str
 ) -> dict[str, Any]:
-    """The body of POST /generate for one completion.
+    """Return the body of POST /generate for one completion.
 
     Args:
       prompt_ids: int32 [prompt length].
-      seed: Only a server with --enable-deterministic-inference heeds it.
+      seed: Only a server with --enable-deterministic-inference uses it.
       sampling: How to draw.
       stop_ids: Tokens that end a completion.
-      rid: A name of the request, to abort it by.
+      rid: The request's name, by which it can be aborted.
     """
     greedy = sampling.temperature == 0
     return {
@@ -75,7 +75,7 @@ def generate_body(
             "max_new_tokens": sampling.max_new_tokens,
             "stop_token_ids": list(stop_ids),
             "sampling_seed": int(seed) & 0x7FFFFFFF,
-            # The completion must not end in the text of a stop token that happens to be spelled.
+            # A completion must not end where its text merely spells out a stop token.
             "skip_special_tokens": False,
         },
     }
@@ -85,7 +85,7 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
     """Check a server's answer to one `generate_body`.
 
     Raises:
-      ServerLostError: It was aborted, or is not what SGLang answers; says what is wrong with it.
+      ServerLostError: The request was aborted, or the answer is invalid. The message says how.
     """
     try:
         meta = reply["meta_info"]
@@ -101,7 +101,7 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
         alter_logprobs = np.array([[t[0] for t in top[:wanted]] for top in tops], np.float32)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         shown = json.dumps(reply)[:_SHOWN]
-        raise ServerLostError(f"no answer to /generate ({error!r}): {shown}") from None
+        raise ServerLostError(f"invalid answer to /generate ({error!r}): {shown}") from None
     if reason == "abort":
         raise ServerLostError(f"the request was aborted: {meta['finish_reason'].get('message')}")
     faults = {
@@ -112,7 +112,7 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
         f"{len(logprobs)} logprobs for {len(ids)} tokens": named != ids.tolist(),
         "a token outside of the vocabulary": ids.size
         and not 0 <= ids.min() <= ids.max() < vocab_size,
-        "a logprob that is none": not np.all(np.isfinite(logprobs) & (logprobs <= 1e-3)),
+        "an invalid logprob": not np.all(np.isfinite(logprobs) & (logprobs <= 1e-3)),
         f"alternatives of shape {alter_ids.shape}": alter_ids.shape != (len(ids), wanted),
         "no weight version": not versions,
     }
@@ -130,12 +130,12 @@ def read_answer(reply: Any, sampling: Sampling, vocab_size: int) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a server held before it was sent some files.
+    """The weights that a server held before it was sent some files.
 
     Attributes:
-      files: The folder that it was then sent.
-      version: Of what it held.
-      checksums: Of each tensor parallel rank's tensors.
+      files: The folder that it was sent then.
+      version: The version of the weights that it held.
+      checksums: For each tensor parallel rank, the checksums of its tensors.
     """
 
     files: Path
@@ -144,30 +144,30 @@ class Held:
 
 
 class Server:
-    """One SGLang server, by its URL. Its calls belong to one event loop.
+    """A client of one SGLang server. All calls must come from the same event loop.
 
     Attributes:
-      url: Without a slash at its end.
-      held_before: What it held before it was sent what it was sent last; weight_sync's to set.
+      url: The server's URL, without a trailing slash.
+      held_before: The weights that it held before the last ones it was sent. weight_sync sets it.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        """Nothing is asked yet."""
+        """Store the URL and the session, without contacting the server."""
         self.url = url.rstrip("/")
         self.held_before: Held | None = None
         self._session = session
 
     async def post(self, path: str, body: Mapping[str, Any], timeout_s: float = _QUICK_S) -> Any:
-        """POST a JSON body and parse what comes back; None where that is not JSON.
+        """POST a JSON body and return the parsed answer, or None if it is not JSON.
 
         Raises:
           ServerLostError: No answer in time, a broken connection, or a failure of the server.
-          ServerRefusedError: The server says that the request is wrong.
+          ServerRefusedError: The server rejected the request as wrong.
         """
         return await self._call("POST", path, timeout_s, json=body)
 
     async def get(self, path: str, timeout_s: float = _QUICK_S) -> Any:
-        """GET; see `post`."""
+        """GET a path. See `post`."""
         return await self._call("GET", path, timeout_s)
 
     async def _call(self, method: str, path: str, timeout_s: float, **given: Any) -> Any:
@@ -189,11 +189,11 @@ class Server:
             return json.loads(text)
         except ValueError:
             if path == "/generate":
-                raise ServerLostError(f"{self.url}{path}: {text[:_SHOWN]!r} is no JSON") from None
-            return None  # /health and /flush_cache answer in words
+                raise ServerLostError(f"{self.url}{path}: {text[:_SHOWN]!r} is not JSON") from None
+            return None  # /health and /flush_cache answer in plain text
 
     async def is_ready(self) -> bool:
-        """Whether it generates; a server that still loads, or is paused, does not."""
+        """Return whether it can generate. A server that is loading or paused cannot."""
         try:
             await self.get("/health", timeout_s=5.0)
         except (ServerLostError, ServerRefusedError):
@@ -201,17 +201,17 @@ class Server:
         return True
 
     async def abort(self, rid: str) -> None:
-        """Stop a request that nobody waits for any more, if the server can hear."""
+        """Try to stop a request whose answer is no longer needed."""
         try:
             await self.post("/abort_request", {"rid": rid}, timeout_s=5.0)
         except (ServerLostError, ServerRefusedError, asyncio.CancelledError):
             return
 
     async def version(self) -> str:
-        """The name that was given to the weights that it holds.
+        """Return the version of the weights that it holds.
 
         Raises:
-          ServerLostError: It does not say.
+          ServerLostError: The server gives no version.
         """
         reply = await self.get("/model_info")
         if not isinstance(reply, dict) or not isinstance(reply.get("weight_version"), str):
@@ -219,10 +219,10 @@ class Server:
         return reply["weight_version"]
 
     async def checksums(self) -> list[dict[str, str]]:
-        """Of each tensor parallel rank: a checksum of every weight, by the server's own names.
+        """Return, for each tensor parallel rank, a checksum of every weight by the server's names.
 
         Raises:
-          ServerLostError: It does not say.
+          ServerLostError: The server gives no checksums.
         """
         reply = await self.post("/weights_checker", {"action": "checksum"}, timeout_s=120.0)
         try:

@@ -1,9 +1,10 @@
-"""The engine that draws completions from SGLang servers, over HTTP only.
+"""An engine that draws completions from SGLang servers over HTTP.
 
-Every completion wanted is a slot, and one request of its own: a slot is filled once, whatever was
-sent for it before, so that retries neither drop nor double a sample. The completions of a prompt go
-to one server, whose prefix cache then holds the prompt. A server that is lost is started again, or
-waited for, given the current weights, and asked for the slots that are still empty.
+Each completion has its own slot and its own request. A slot is filled exactly once, however often
+its request was sent, so retries neither drop nor duplicate a sample. All completions of a prompt go
+to the same server, whose prefix cache then holds the prompt. If a server is lost, the engine
+restarts it or waits for it, sends it the current weights, and requests the slots that are still
+empty.
 """
 
 import asyncio
@@ -38,15 +39,15 @@ _IDLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the engine waits, and how often it tries.
+    """Timeouts and limits on retries.
 
     Attributes:
-      request_s: For one completion, queueing included.
-      ready_s: For a server that starts or comes back.
-      sync_s: For a server to take new weights.
-      attempts: Of a completion at a server that is there.
-      recoveries: Of lost servers, within one call.
-      in_flight: Requests sent at once, over all servers.
+      request_s: Timeout for one completion, including its time in the queue.
+      ready_s: Timeout for a server to start or come back.
+      sync_s: Timeout for a server to load new weights.
+      attempts: Maximum number of attempts at one completion while its server is reachable.
+      recoveries: Maximum number of recoveries from lost servers within one call.
+      in_flight: Maximum number of concurrent requests over all servers.
     """
 
     request_s: float = 600.0
@@ -59,7 +60,7 @@ class Patience:
 
 @dataclass
 class _Slot:
-    """A completion that is wanted, and its answer once there is one."""
+    """A requested completion, and its answer once it has arrived."""
 
     request: Request
     seed: int
@@ -70,14 +71,14 @@ class _Slot:
 
 @dataclass
 class _Counts:
-    """What went other than planned, since the last `take_metrics`."""
+    """Counts of retries and other events, and metrics of syncs, since the last `take_metrics`."""
 
     events: Counter[str] = field(default_factory=Counter)
     values: dict[str, float] = field(default_factory=dict)
 
 
 class SGLangEngine:
-    """An Engine that owns no accelerator of its own."""
+    """An Engine that draws completions from SGLang servers and uses no accelerator itself."""
 
     def __init__(
         self,
@@ -90,21 +91,21 @@ class SGLangEngine:
         refuse_stale: bool = True,
         colocated: bool = False,
     ):
-        """Wait until every server is there.
+        """Make an engine and wait until every server is ready.
 
         Args:
-          policy: Tokenizer, stop tokens and vocabulary.
-          urls: Of servers that hold the same model; each completion is drawn by one of them.
+          policy: Gives the tokenizer, the stop tokens and the vocabulary's size.
+          urls: The URLs of servers that hold the same model. One of them draws each completion.
           sync: Writes weights where the servers read them.
-          patience: Bounds.
-          launched: The servers that this process started, which it starts again when they end.
-          refuse_stale: Draw a completion again when other weights than the current drew any of its
-            tokens; otherwise only count it.
+          patience: Timeouts and limits on retries.
+          launched: The servers that this process started. It restarts them if one is lost.
+          refuse_stale: If weights other than the current ones drew any of a completion's tokens,
+            draw it again. Otherwise only count it.
           colocated: The servers give their memory to the trainer between `release` and the next
             `load_params`.
 
         Raises:
-          EngineError: A server does not come up in time.
+          EngineError: A server is not ready in time.
         """
         self._policy, self._sync, self._patience = policy, sync, patience
         self._launched = tuple(launched)
@@ -122,7 +123,7 @@ class SGLangEngine:
         """See Engine.
 
         Raises:
-          EngineError: The servers do not take them, or are lost.
+          EngineError: The servers do not load them, or are lost.
         """
         with self._lock:
             started = time.perf_counter()
@@ -137,7 +138,7 @@ class SGLangEngine:
             }
 
     def warm_up(self, calls: Iterable[Sequence[int]], group: int, sampling: Sampling) -> None:
-        """See Engine; servers warm themselves up."""
+        """See Engine. Servers warm themselves up."""
 
     def release(self) -> None:
         """Give the servers' memory to the trainer, if they share the accelerator."""
@@ -149,20 +150,21 @@ class SGLangEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling
     ) -> list[tuple[Rollout, ...]]:
-        """See Engine. Completions are reproducible only as far as the server heeds seeds.
+        """See Engine. Completions are reproducible only as far as the servers respect seeds.
 
         Raises:
-          EngineError: The servers cannot be brought back.
-          ValueError: A prompt has a token outside of the vocabulary, or a server refuses a request.
+          EngineError: The servers are lost and cannot be recovered.
+          ValueError: A prompt is empty or has a token outside the vocabulary, or a server rejects a
+            request.
         """
         if self._file is None:
             raise RuntimeError("load_params must be called before generate")
         for request in requests:
             ids = request.prompt_ids
-            # SGLang 0.5 dies of such a token.
+            # A token outside the vocabulary crashes SGLang 0.5.
             if not len(ids) or ids.min() < 0 or ids.max() >= self._policy.config.vocab_size:
                 raise ValueError(
-                    f"a prompt has ids outside of [0, {self._policy.config.vocab_size}), or none"
+                    f"a prompt is empty or has ids outside [0, {self._policy.config.vocab_size})"
                 )
         slots = [
             _Slot(request, int(seed), prompt)
@@ -181,12 +183,12 @@ class SGLangEngine:
         return [tuple(next(rollouts) for _ in request.seeds) for request in requests]
 
     def take_metrics(self) -> dict[str, float]:
-        """What has happened since the last call: syncs, retries, restarts, stale samples."""
+        """Return the metrics since the last call: syncs, retries, restarts and stale samples."""
         counts, self._counts = self._counts, _Counts()
         return counts.values | {f"rollout/{name}": n for name, n in counts.events.items()}
 
     def close(self) -> None:
-        """Stop the servers that were started here, and remove the weights."""
+        """Stop the servers that this process started, and remove the written weights."""
         if self._loop.is_closed():
             return
         self._loop.run_until_complete(self._session.close())
@@ -199,7 +201,7 @@ class SGLangEngine:
         return self._loop.run_until_complete(work)
 
     def _recovering(self, work: Callable[[], Any]) -> None:
-        """Do some work; where a server is lost meanwhile, bring it back and do the rest."""
+        """Run `work`. If a server is lost meanwhile, recover it and run `work` again."""
         for left in reversed(range(self._patience.recoveries + 1)):
             try:
                 self._run(work())
@@ -207,14 +209,14 @@ class SGLangEngine:
             except ServerLostError as error:
                 if not left:
                     raise EngineError(
-                        f"the SGLang servers were lost {self._patience.recoveries + 1} times, at "
-                        f"last: {error}. Run the same command again to resume"
+                        f"the SGLang servers were lost {self._patience.recoveries + 1} times. The "
+                        f"last error: {error}. Run the same command again to resume"
                     ) from None
-                _log.warning("a server was lost, and is brought back: %s", error)
+                _log.warning("a server was lost and is being recovered: %s", error)
                 self._counts.events["server_recoveries"] += 1
                 self._run(self._bring_back())
             except ServerRefusedError as error:
-                raise ValueError(f"the SGLang server refuses: {error}") from None
+                raise ValueError(f"the SGLang server rejects a request: {error}") from None
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + self._patience.ready_s
@@ -224,18 +226,18 @@ class SGLangEngine:
                     launched.check()
                 if time.monotonic() > deadline:
                     raise EngineError(
-                        f"no SGLang server answers at {server.url}/health within "
-                        f"{self._patience.ready_s:g} s (config.sglang.ready_timeout_s): is "
-                        "it started, and is the address right?"
+                        f"no SGLang server answered at {server.url}/health within "
+                        f"{self._patience.ready_s:g} s (config.sglang.ready_timeout_s): check that "
+                        "it is running and that the address is right"
                     )
                 await asyncio.sleep(_LOOK_S)
 
     async def _bring_back(self) -> None:
-        """Every server ready, and with the current weights."""
+        """Restart the launched servers, wait until all are ready, and send the current weights."""
         for launched in self._launched:
             await launched.revive()
         for server in self._servers:
-            # One that was lost while it was paused would hang for ever.
+            # A server that was lost while paused would stay paused forever.
             try:
                 await server.post("/continue_generation", {})
             except (ServerLostError, ServerRefusedError):
@@ -264,11 +266,11 @@ class SGLangEngine:
         )
 
     async def _fill(self, slots: Sequence[_Slot], sampling: Sampling) -> None:
-        """Fill the slots that are empty.
+        """Fill the slots that are still empty.
 
         Raises:
-          ServerLostError: Some could not be filled.
-          ServerRefusedError: A request is wrong.
+          ServerLostError: Some slots could not be filled.
+          ServerRefusedError: A server rejected a request as wrong.
         """
         empty = [slot for slot in slots if slot.answer is None]
         await asyncio.gather(
@@ -303,8 +305,8 @@ class SGLangEngine:
                 self._counts.events["stale_samples"] += 1
                 if self._refuse_stale:
                     slot.error = ServerLostError(
-                        f"{server.url} draws with weights {answer.versions}, not "
-                        f"{self._file.version!r}: something else changes its weights"
+                        f"{server.url} drew with weights {answer.versions}, not "
+                        f"{self._file.version!r}: another client changes its weights"
                     )
                     continue
             slot.answer = answer
@@ -312,7 +314,8 @@ class SGLangEngine:
 
 
 async def _open_session(in_flight: int) -> aiohttp.ClientSession:
-    # SGLang closes a connection that was idle for 5 s, which nobody here sees between two calls.
+    # SGLang closes connections that were idle for 5 s. The event loop does not run between calls
+    # and would not notice, so idle connections are dropped earlier.
     connector = aiohttp.TCPConnector(limit=in_flight, keepalive_timeout=_IDLE_S)
     return aiohttp.ClientSession(connector=connector)
 

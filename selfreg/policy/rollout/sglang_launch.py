@@ -1,7 +1,7 @@
-"""Starting SGLang servers, and ending them and all that they started, whatever happens.
+"""Start SGLang servers, and make sure that they and their child processes end with the trainer.
 
-A server runs below a small supervisor, which ends it when the supervisor's own standard input
-closes: that happens too when the trainer is killed.
+Each server runs under a small supervisor, which ends the server when the supervisor's standard
+input closes. The input closes even if the trainer is killed.
 """
 
 import asyncio
@@ -23,24 +23,25 @@ _LOG_LINES = 8
 
 
 class LaunchError(EngineError):
-    """A server does not start, or ended and cannot be started again."""
+    """A server cannot be started, or it ended and cannot be restarted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """How a server is started.
+    """The settings for starting a server.
 
     Attributes:
-      python: The interpreter that has sglang.
+      python: A Python interpreter that has sglang installed.
       model: A Hugging Face folder.
-      dtype: What it computes in.
-      port: On this machine.
-      tensor_parallel: Accelerators that split the model.
-      memory_fraction: Of each accelerator's memory, for weights and cache; 0: SGLang's choice.
-      gpus: What CUDA_VISIBLE_DEVICES is to say; "": left as it is.
-      options: More of launch_server's options.
-      environment: More variables, as NAME=VALUE.
-      log: Where its output goes, appended.
+      dtype: The dtype that the server computes in.
+      port: The server's port on this machine.
+      tensor_parallel: The number of accelerators that split the model.
+      memory_fraction: The fraction of each accelerator's memory for weights and cache. 0: SGLang
+        chooses.
+      gpus: The value of CUDA_VISIBLE_DEVICES. "": leave it unchanged.
+      options: Additional options of launch_server.
+      environment: Additional environment variables, as NAME=VALUE.
+      log: The file to which the server's output is appended.
     """
 
     python: str
@@ -55,7 +56,7 @@ class LaunchSettings:
     log: Path
 
     def command(self) -> list[str]:
-        """The server's command line."""
+        """Return the server's command line."""
         fraction = ["--mem-fraction-static", str(self.memory_fraction)]
         return [
             self.python, "-m", "sglang.launch_server", "--model-path", self.model,
@@ -65,7 +66,7 @@ class LaunchSettings:
         ]  # fmt: skip
 
     def variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The server's environment."""
+        """Return the server's environment variables."""
         own = dict(pair.split("=", 1) for pair in shlex.split(self.environment))
         gpus = {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
         return dict(inherited) | gpus | own
@@ -81,14 +82,14 @@ class Launched:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL on which it listens."""
         return f"http://127.0.0.1:{self.settings.port}"
 
     def start(self) -> None:
-        """Start it; it takes half a minute and more until it answers.
+        """Start the server. It takes half a minute or more before it answers.
 
         Raises:
-          LaunchError: The port is taken, or the interpreter is not there.
+          LaunchError: The port is taken.
         """
         settings = self.settings
         with socket.socket() as probe:
@@ -97,8 +98,8 @@ class Launched:
                 probe.bind(("127.0.0.1", settings.port))
             except OSError as error:
                 raise LaunchError(
-                    f"config.sglang.port={settings.port} is taken ({error.strerror}): "
-                    "another server may still run there; end it or name another port"
+                    f"config.sglang.port={settings.port} is taken ({error.strerror}), perhaps by "
+                    "another server: stop it or set another port"
                 ) from None
         settings.log.parent.mkdir(parents=True, exist_ok=True)
         with settings.log.open("ab") as log:
@@ -108,38 +109,38 @@ class Launched:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=settings.variables(os.environ),
-                start_new_session=True,  # a Ctrl-C is the trainer's, which then stops it
+                start_new_session=True,  # only the trainer gets Ctrl-C, and then stops the server
             )
 
     def check(self) -> None:
-        """Raise if it has ended.
+        """Raise an error if the server has ended.
 
         Raises:
-          LaunchError: With the last lines of its log.
+          LaunchError: The server has ended. The message shows the last lines of its log.
         """
         if self._process is None or self._process.poll() is not None:
             lines = self.settings.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
             shown = "\n  ".join(line[:300] for line in lines)
             raise LaunchError(
-                f"the SGLang server ended; the end of its log {self.settings.log}:\n  {shown}"
+                f"the SGLang server ended. The last lines of {self.settings.log}:\n  {shown}"
             )
 
     async def revive(self) -> None:
-        """Start it anew, whatever it is doing: one that hangs answers nobody.
+        """Restart the server even if its process still runs, because it may hang.
 
         Raises:
-          LaunchError: It ended too often.
+          LaunchError: No restarts are left, or the port is taken.
         """
         if not self.restarts_left:
             raise LaunchError(
-                f"the SGLang server was lost again after its last restart; see {self.settings.log}"
+                f"the SGLang server was lost again after its last restart: see {self.settings.log}"
             )
         self.restarts_left -= 1
         await asyncio.to_thread(self.stop)
         self.start()
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """End the server and its child processes."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -154,10 +155,10 @@ class Launched:
 
 
 def launch_all(settings: Sequence[LaunchSettings]) -> list[Launched]:
-    """Start servers, side by side.
+    """Start servers without waiting for them to be ready.
 
     Raises:
-      LaunchError: One cannot be started; those before it are stopped.
+      LaunchError: A server cannot be started. The others are stopped.
     """
     launched = [Launched(each) for each in settings]
     try:

@@ -1,7 +1,7 @@
-"""Runs a command and ends it, with all that it started, when standard input closes.
+"""Run a command, and end it and all its descendants when standard input closes.
 
-Started as a script, without the package: `python supervisor.py COMMAND...`. A pipe closes also when
-its other end is killed, which no handler would see.
+This runs as a script, without the package: `python supervisor.py COMMAND...`. A pipe closes even if
+the process at its other end is killed, which that process could not handle itself.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ _GRACE_S = 10.0
 
 
 def _descendants() -> list[int]:
-    """All that was started below this process; orphans came to it."""
+    """Return all descendants of this process. As a subreaper, it also adopts orphans."""
     found, waiting = [], [os.getpid()]
     while waiting:
         for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
             try:
                 children = [int(pid) for pid in task.read_text().split()]
-            except OSError:  # it ended just now
+            except OSError:  # the process has just ended
                 continue
             found += children
             waiting += children
@@ -33,7 +33,7 @@ def _descendants() -> list[int]:
 
 
 def _reap() -> bool:
-    """Take the ends of children; True while there are any."""
+    """Reap children that have ended, and return whether any children are left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -43,13 +43,15 @@ def _reap() -> bool:
 
 
 def main() -> int:
-    """Run the command; its exit status, or 0 when standard input closed before."""
+    """Run the command and return its exit status, or 0 if standard input closed first."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
     ended = os.pidfd_open(server.pid)
     select.select([0, ended], [], [])
     status = server.poll()
-    if status is None:  # it ends its own processes; all at once they would take that for a crash
+    # Let the server end its own processes first. If all were killed at once, they would report a
+    # crash.
+    if status is None:
         server.terminate()
         select.select([ended], [], [], _GRACE_S)
     while _reap():

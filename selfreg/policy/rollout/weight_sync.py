@@ -1,7 +1,7 @@
-"""New weights for SGLang servers: written as safetensors where they read them, loaded, verified.
+"""Send new weights to SGLang servers: write them as safetensors, load them, and verify them.
 
-A server answers 200 and takes a new version also when it recognized no tensor's name, and goes on
-with the old weights. So its checksums are compared with what the files say should have changed.
+A server answers 200 and adopts the new version even if it recognized no tensor's name and kept the
+old weights. So the changes in its checksums are compared with the changes in the files.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from selfreg.policy.models.hf import save_weights
 from selfreg.policy.rollout.engine import EngineError
 from selfreg.policy.rollout.sglang_client import Held, Server, ServerLostError
 
-# What SGLang holds as one tensor, and the parts that come from the file.
+# Tensors that SGLang fuses, and their parts in the files.
 _FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "gate_up_proj": ("gate_proj", "up_proj"),
@@ -30,7 +30,7 @@ _SHARD_BYTES = 2 << 30
 
 
 class SyncError(EngineError):
-    """A server says that it took new weights, and did not."""
+    """A server reported that it loaded new weights, but it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class WeightFiles:
     """Weights written for servers.
 
     Attributes:
-      folder: Holds safetensors files and nothing else.
-      version: The name that servers give back with every token drawn from them.
-      bytes: Of all files.
-      before: The weights before them, kept until the next are written; None for the first.
+      folder: A folder with safetensors files and nothing else.
+      version: The version that servers report with every token drawn from these weights.
+      bytes: The size of all files.
+      before: The folder of the previous weights, kept until the next ones are written. None for the
+        first weights.
     """
 
     folder: Path
@@ -51,19 +52,19 @@ class WeightFiles:
 
 
 class WeightSync:
-    """The folder that servers read weights from."""
+    """The folder from which servers read weights."""
 
     def __init__(self, config: DecoderConfig, *, dtype: str, parent: Path) -> None:
-        """Make it.
+        """Create the folder.
 
         Args:
           config: The decoder's shape.
-          dtype: What the servers hold weights in.
-          parent: Where; on tmpfs (/dev/shm) for servers on this machine, on a file system that they
-            share for others.
+          dtype: The dtype of the servers' weights.
+          parent: The parent folder. Use a tmpfs (/dev/shm) for servers on this machine, and a
+            shared file system for others.
 
         Raises:
-          ValueError: It cannot be made there.
+          ValueError: The folder cannot be created there.
         """
         self._config, self._dtype = config, dtype
         try:
@@ -76,12 +77,13 @@ class WeightSync:
         self._written: list[Path] = []
 
     def write(self, params: Any, version: str) -> WeightFiles:
-        """Write weights; of those before, the last are kept, to tell what changed.
+        """Write weights, and keep only the previous ones, which show what has changed.
 
-        One file's weights are on the host at a time, and each is gathered from the mesh by itself.
+        The host holds one file's weights at a time. Each tensor is gathered from the mesh
+        separately.
 
         Raises:
-          ValueError: There is no room.
+          ValueError: The disk has too little free space.
         """
         while len(self._written) > 1:
             shutil.rmtree(self._written.pop(0))
@@ -90,7 +92,7 @@ class WeightSync:
         free = shutil.disk_usage(self._folder).free
         if wanted > free:
             raise ValueError(
-                f"the weights need {wanted / 2**30:.1f} GiB in {self._folder}, and "
+                f"the weights need {wanted / 2**30:.1f} GiB in {self._folder}, but only "
                 f"{free / 2**30:.1f} are free: set config.sglang.sync_folder"
             )
         folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
@@ -102,28 +104,28 @@ class WeightSync:
         return WeightFiles(folder, version, total, before)
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove the folder and all weights in it."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
-    """Give a server new weights, and verify that it has them.
+    """Send new weights to a server, and verify that it holds them.
 
     Args:
-      server: It is paused meanwhile; what it is drawing goes on afterwards.
+      server: The server. It pauses meanwhile, and continues running requests afterwards.
       files: The weights.
-      timeout_s: For the server to load them.
+      timeout_s: Timeout for the server to load them.
 
     Raises:
-      SyncError: It kept old weights.
-      ServerLostError: It does not answer.
-      ServerRefusedError: It cannot load them.
+      SyncError: The server kept old weights.
+      ServerLostError: The server does not answer.
+      ServerRefusedError: The server cannot load the weights.
     """
     before = await _held_before(server, files)
-    # A running request would hold up the update; retracted, it starts anew behind it.
+    # A running request would delay the update. "retract" makes it restart after the update.
     await server.post("/pause_generation", {"mode": "retract"})
     try:
-        await server.post("/flush_cache", {})  # keys and values of the old weights
+        await server.post("/flush_cache", {})  # it holds keys and values of the old weights
         body = {
             "model_path": str(files.folder),
             "weight_version": files.version,
@@ -141,16 +143,17 @@ async def send(server: Server, files: WeightFiles, timeout_s: float) -> None:
     if stale := _unmoved(before, after, files):
         raise SyncError(
             f"{server.url} took version {files.version!r} but kept the old weights of "
-            f"{', '.join(stale[:4])}{' and others' if stale[4:] else ''}: does it serve "
-            "config.model.path?"
+            f"{', '.join(stale[:4])}{' and others' if stale[4:] else ''}: check that it serves "
+            "config.model.path"
         )
 
 
 async def _held_before(server: Server, files: WeightFiles) -> list[dict[str, str]]:
-    """The checksums of what the server held before it was first sent these files.
+    """Return the checksums of the weights that the server held before it was sent these files.
 
-    A server may have loaded them although its answer was lost: asked then, it would give those of
-    the new weights. One that was started again has a version that is neither.
+    They must not be read again on a retry. The server may already have loaded the files although
+    its answer was lost, and would then return checksums of the new weights. A restarted server has
+    neither the version before nor the files' version, and its checksums are read anew.
     """
     version, held = await server.version(), server.held_before
     if held is None or held.files != files.folder or version not in (held.version, files.version):
@@ -161,7 +164,7 @@ async def _held_before(server: Server, files: WeightFiles) -> list[dict[str, str
 def _unmoved(
     before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], files: WeightFiles
 ) -> list[str]:
-    """The tensors that changed in the files, and on no rank of the server."""
+    """Return the tensors that changed in the files but on no rank of the server."""
     if files.before is None:
         return []
     same = [
@@ -183,7 +186,7 @@ def _parts(name: str) -> list[str]:
 
 
 class _Reader:
-    """Tensors by name, out of a folder of safetensors files."""
+    """Reads tensors by name from a folder of safetensors files."""
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, Path] = {}
@@ -192,7 +195,10 @@ class _Reader:
                 self._files |= dict.fromkeys(opened.keys(), file)
 
     def differs(self, other: "_Reader", name: str) -> bool:
-        """Whether the two have another tensor under this name; one that neither has is equal."""
+        """Return whether the two folders' tensors of this name differ.
+
+        A name that is in neither folder does not differ.
+        """
         if name not in self._files:
             return False
         mine, theirs = self._get(name), other._get(name)
