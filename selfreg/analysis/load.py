@@ -91,6 +91,7 @@ def load_run(folder: Path) -> Run:
     try:
         records = rundir.read_records(folder)
         summaries = rundir.read_summaries(folder)
+        rundir.check_records(folder, records, summaries)
         for key in _NEEDED:
             config[key]
         traces = rundir.traces(records, config["control_metric"])

@@ -85,7 +85,7 @@ def run_campaign(
     config, log = stages.config, stages.log
     folder = log.folder / CHECKPOINTS
     checkpoints = Checkpoints(folder, campaign, config.checkpoint.keep_every_steps)
-    step, state, anchor = stand(stages, campaign, plan, checkpoints.latest_step())
+    step, state, anchor = stand(stages, campaign, plan, checkpoints)
     records = log.begin_campaign(campaign, step)
     stages.progress.begin_campaign(campaign, plan, step)
     reference = moved_reference(stages, campaign, step)
@@ -138,7 +138,9 @@ def run_campaign(
             is_peak = value > peak
             if is_peak or last or _is_saved(config.checkpoint, step):
                 with watch("checkpoint"):
-                    checkpoints.save(step, trees, peak_value=value if is_peak else None)
+                    rests_on = log.rests_on(campaign, step)
+                    peak_value = value if is_peak else None
+                    checkpoints.save(step, trees, peak_value=peak_value, rests_on=rests_on)
             if is_peak:
                 peak, peak_step = value, step
             if not last:

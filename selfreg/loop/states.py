@@ -1,38 +1,69 @@
 """Where a campaign goes on from: what its checkpoints hold, and the policy that it is held to."""
 
+import sys
 from typing import Any
 
 from selfreg.loop.stages import Stages
 from selfreg.policy.learn.ewc import Anchor
 from selfreg.policy.learn.train_step import TrainState
-from selfreg.run.checkpoint import restore
+from selfreg.run.checkpoint import Checkpoints, DamagedError, restore
 from selfreg.run.records import Checkpoint, Plan
 from selfreg.run.rundir import CHECKPOINTS
 
 
 def stand(
-    stages: Stages, campaign: int, plan: Plan, latest: int | None
+    stages: Stages, campaign: int, plan: Plan, checkpoints: Checkpoints
 ) -> tuple[int, TrainState, Anchor | None]:
-    """The step that a campaign goes on from, its state there, and EWC's anchor once there is one.
+    """Return the step that a campaign goes on from, its state there, and EWC's anchor, if any.
+
+    A damaged checkpoint is set aside, and the campaign goes on from the last good one before it:
+    being deterministic, it makes the steps between them again.
 
     Args:
       stages: What it runs on.
       campaign: From 0.
-      plan: Its moments are new or kept, as the config has it, where the campaign begins.
-      latest: The last checkpoint; None: it begins.
+      plan: Where the campaign begins, its moments are new or kept, as the config has it.
+      checkpoints: Those of the campaign.
+
+    Raises:
+      DamagedError: No checkpoint of the campaign can be read.
+      ValueError: Records that the checkpoint rests on are lost or changed.
     """
-    if latest is not None:
-        anchor = None
-        if stages.config.learn.ewc_coef:
-            trained = "params" if stages.learner.like.averaged is None else "trained"
-            read = _read(stages, Checkpoint(campaign, 0), trained, "fisher")
-            anchor = Anchor(read[trained], read["fisher"])
-        return latest, saved(stages, Checkpoint(campaign, latest)), anchor
+    damaged: dict[int, DamagedError] = {}
+    for step in reversed(checkpoints.steps()):
+        try:
+            found = step, saved(stages, Checkpoint(campaign, step)), _anchor(stages, campaign)
+            break
+        except DamagedError as error:
+            damaged[step] = error
+    else:
+        if damaged:
+            raise damaged[max(damaged)]
+        return 0, _first(stages, plan), None
+    for step, error in damaged.items():
+        print(f"{error}. Set aside as {checkpoints.set_aside(step)}", file=sys.stderr)
+    stages.log.check_rests(campaign, found[0], checkpoints.rests_on(found[0]))
+    if damaged:
+        print(f"going on from step {found[0]} of campaign {campaign}", file=sys.stderr)
+    return found
+
+
+def _anchor(stages: Stages, campaign: int) -> Anchor | None:
+    """What EWC holds a begun campaign to: the start, and how much each weight mattered there."""
+    if not stages.config.learn.ewc_coef:
+        return None
+    trained = "params" if stages.learner.like.averaged is None else "trained"
+    read = _read(stages, Checkpoint(campaign, 0), trained, "fisher")
+    return Anchor(read[trained], read["fisher"])
+
+
+def _first(stages: Stages, plan: Plan) -> TrainState:
+    """The state in which a campaign begins."""
     if plan.start is None:
-        return 0, stages.learner.init(stages.initial()), None
+        return stages.learner.init(stages.initial())
     if stages.config.optimizer.reset_each_campaign:
-        return 0, stages.learner.init(_read(stages, plan.start, "params")["params"]), None
-    return 0, saved(stages, plan.start), None
+        return stages.learner.init(_read(stages, plan.start, "params")["params"])
+    return saved(stages, plan.start)
 
 
 def trees_of(state: TrainState) -> dict[str, Any]:

@@ -8,6 +8,7 @@ peak that dies before it is on disk costs nothing: the run goes on from the late
 being deterministic, finds the same peak again.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from selfreg.run.checksums import checksums
 from selfreg.run.records import Checkpoint
 from selfreg.run.rundir import checkpoint_folder
 
-PEAK = "peak"
+PEAK, CHECKSUMS, RECORDS = "peak", "checksums", "records"
+
+
+class DamagedError(ValueError):
+    """A checkpoint cannot be read, or does not hold what was saved."""
 
 
 def _peak_value(metrics: Mapping[str, float]) -> float:
@@ -52,9 +58,17 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
+        self._folder = checkpoint_folder(folder, campaign)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, step: int, trees: Mapping[str, Any], *, peak_value: float | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        trees: Mapping[str, Any],
+        *,
+        peak_value: float | None = None,
+        rests_on: str = "",
+    ) -> None:
         """Save the policy of `step`, unless it is there already.
 
         Args:
@@ -62,17 +76,41 @@ class Checkpoints:
           trees: Named trees of arrays (weights, moments), which may be donated once this returns;
             None: there is none of that name.
           peak_value: The metric, when this step is the highest so far.
+          rests_on: A digest of the records before this step, kept for `rests_on`.
         """
         if step in self._manager.all_steps():
             return
         there = {name: tree for name, tree in trees.items() if tree is not None}
-        items = ocp.args.Composite(**{n: ocp.args.StandardSave(tree) for n, tree in there.items()})
+        items: dict[str, Any] = {n: ocp.args.StandardSave(tree) for n, tree in there.items()}
+        sums: dict[str, Any] = {name: checksums(tree) for name, tree in there.items()}
+        items[CHECKSUMS] = ocp.args.JsonSave(sums | {RECORDS: rests_on})
         metrics = None if peak_value is None else {PEAK: peak_value}
-        self._manager.save(step, args=items, metrics=metrics)
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def latest_step(self) -> int | None:
         """The last step that is whole on disk."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """The steps that are whole on disk, in order."""
+        return sorted(self._manager.all_steps())
+
+    def set_aside(self, step: int) -> Path:
+        """Rename the folder of a damaged checkpoint, so that nothing reads it any more.
+
+        Returns:
+          Its new place.
+        """
+        place = self._folder / str(step)
+        aside = self._folder / f"damaged_{step}_{time.time_ns()}"
+        place.rename(aside)
+        self._manager.reload()
+        return aside
+
+    def rests_on(self, step: int) -> str:
+        """The digest that `save` was given for a step; "" where a version without them wrote it."""
+        saved = _saved_checksums(self._folder / str(step))
+        return saved.get(RECORDS, "") if saved else ""
 
     def wait(self) -> None:
         """Wait until everything is written."""
@@ -93,19 +131,38 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
       like: The trees wanted, as arrays or shapes whose structure, types and shardings are taken.
 
     Raises:
-      ValueError: It is not there or cannot be read; the message says what to do.
+      DamagedError: It is not there, cannot be read, or does not have the checksums that were saved
+        with it; the message says what to do.
     """
     place = checkpoint_folder(folder, checkpoint.campaign) / str(checkpoint.step)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
     try:
         with ocp.StandardCheckpointer() as reader:
-            return {
+            trees = {
                 name: None if tree is None else reader.restore(place / name, tree)
                 for name, tree in abstract.items()
             }
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"checkpoint {place} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
-            "remove that folder to go on from the checkpoint before it, or name another one where "
-            "it is config.init_checkpoint's"
+        sums = _saved_checksums(place)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(
+            place, f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
         ) from error
+    for name, tree in trees.items():
+        if sums is not None and tree is not None and checksums(tree) != sums.get(name):
+            raise _damaged(place, f"is damaged: the checksums of its {name!r} are not those saved")
+    return trees
+
+
+def _saved_checksums(place: Path) -> dict[str, Any] | None:
+    """The checksums of a checkpoint; None where a version without them wrote it."""
+    if not (place / CHECKSUMS).exists():
+        return None
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        return reader.restore(place / CHECKSUMS)
+
+
+def _damaged(place: Path, what: str) -> DamagedError:
+    return DamagedError(
+        f"checkpoint {place} {what}. Remove that folder and those of later steps: a resumed run "
+        "makes these steps again. Where config.init_checkpoint names it, name another one"
+    )

@@ -43,6 +43,7 @@ CONFIG, MANIFEST = "config.json", "manifest.json"
 METRICS, PLANS, CAMPAIGNS = "metrics.jsonl", "plans.jsonl", "campaigns.jsonl"
 MEMORY = "memory.json"
 UNJUDGED = "unjudged.jsonl"
+RESTORE_FILE = "Put the file back from a copy, or begin the run in a new folder"
 COMPLETIONS, CHECKPOINTS, TENSORBOARD = "completions", "checkpoints", "tensorboard"
 
 
@@ -109,9 +110,7 @@ class CampaignSummary:
 
 def write_json(file: Path, value: Any) -> None:
     """Replace the file at once: a reader sees the old text or the new one, never a part."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(to_json(value), indent=2) + "\n")
-    os.replace(part, file)
+    _replace(file, json.dumps(to_json(value), indent=2) + "\n")
 
 
 def append_line(file: Path, value: Any) -> None:
@@ -133,31 +132,101 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     """
     if not file.exists():
         return []
-    lines = file.read_text().split("\n")[:-1]
+    try:
+        lines = file.read_bytes().decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            rows.append(json.loads(line, parse_constant=_refuse_constant))
+        except ValueError as error:
             raise ValueError(
                 f"{file}, line {number} is not JSON ({error}): {line[:80]!r}"
             ) from None
     return rows
 
 
+def _refuse_constant(word: str) -> None:
+    """Refuse NaN and infinities, which no run writes."""
+    raise ValueError(f"{word} is no JSON number")
+
+
 def keep_lines(file: Path, rows: Iterable[Any]) -> None:
     """Replace a JSONL file by these rows at once."""
+    _replace(file, "".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put a new text in a file's place. It is on the disk before it has the file's name."""
     part = file.with_suffix(".part")
-    part.write_text("".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
+    part.write_text(text)
+    to_disk(part)
     os.replace(part, file)
+    to_disk(file.parent)
+
+
+def to_disk(place: Path) -> None:
+    """Wait until what a file or a folder's list holds would survive a power loss."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_records(folder: Path) -> list[StepRecord]:
-    """All step records of a run, in order."""
-    return [
-        StepRecord(row["campaign"], row["step"], row["metrics"], tuple(row.get("rates", ())))
-        for row in read_lines(folder / METRICS)
-    ]
+    """Read all step records of a run, in order.
+
+    Raises:
+      ValueError: A line is no record.
+    """
+    file, records = folder / METRICS, []
+    for number, row in enumerate(read_lines(file), 1):
+        try:
+            place, metrics = (row["campaign"], row["step"]), row["metrics"]
+            records.append(StepRecord(*place, metrics, tuple(row.get("rates", ()))))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file}, line {number} is no step's record: {error!r}") from None
+    return records
+
+
+def check_records(
+    folder: Path, records: Sequence[StepRecord], summaries: Sequence[CampaignSummary]
+) -> None:
+    """Refuse records that were lost, doubled or moved: a run writes every step once, in order.
+
+    Args:
+      folder: The run's, for the message.
+      records: As `read_records` returned them.
+      summaries: As `read_summaries` did.
+
+    Raises:
+      ValueError: A step does not follow the one before it, a finished campaign lacks steps, or an
+        earlier campaign lacks its summary.
+    """
+    last = -1, 0
+    for number, record in enumerate(records, 1):
+        place = record.campaign, record.step
+        if place not in ((last[0], last[1] + 1), (last[0] + 1, 0)):
+            raise ValueError(
+                f"{folder / METRICS}, line {number} is step {place[1]} of campaign {place[0]}, "
+                f"after step {last[1]} of campaign {last[0]}: lines were lost, doubled or moved. "
+                f"{RESTORE_FILE}"
+            )
+        last = place
+    ends = {record.campaign: record.step for record in records}
+    for number, summary in enumerate(summaries):
+        if ends.get(number) != summary.end_step:
+            raise ValueError(
+                f"{folder / METRICS} ends at step {ends.get(number, 'none')} of campaign {number}, "
+                f"which {CAMPAIGNS} says ended at step {summary.end_step}. {RESTORE_FILE}"
+            )
+    if last[0] > len(summaries):
+        raise ValueError(
+            f"{folder / CAMPAIGNS} has {len(summaries)} campaigns, but {METRICS} has steps of "
+            f"campaign {last[0]}. {RESTORE_FILE}"
+        )
 
 
 def with_rates(folder: Path, record: StepRecord) -> StepRecord:
@@ -176,8 +245,19 @@ def with_rates(folder: Path, record: StepRecord) -> StepRecord:
 
 
 def read_summaries(folder: Path) -> list[CampaignSummary]:
-    """The summaries of a run's finished campaigns, in order."""
-    return [_summary(row) for row in read_lines(folder / CAMPAIGNS)]
+    """Read the summaries of a run's finished campaigns, in order.
+
+    Raises:
+      ValueError: One is lost, doubled or moved.
+    """
+    summaries = [_summary(row) for row in read_lines(folder / CAMPAIGNS)]
+    for number, summary in enumerate(summaries):
+        if summary.campaign != number:
+            raise ValueError(
+                f"{folder / CAMPAIGNS}, line {number + 1} is of campaign {summary.campaign}. "
+                f"{RESTORE_FILE}"
+            )
+    return summaries
 
 
 def read_plans(folder: Path) -> list[Planned]:

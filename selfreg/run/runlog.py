@@ -1,6 +1,7 @@
 """What a run writes as it goes: the lock, the manifest, records, completions and TensorBoard."""
 
 import fcntl
+import hashlib
 import json
 import platform
 import subprocess
@@ -18,7 +19,7 @@ from tensorboardX import SummaryWriter
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.run import rundir
 from selfreg.run.config import completed
-from selfreg.run.records import Group, StepRecord
+from selfreg.run.records import Group, StepRecord, to_json
 from selfreg.run.rundir import CampaignSummary, Planned
 
 PACKAGES = (
@@ -48,8 +49,10 @@ class RunLog:
         self.records = rundir.read_records(folder)
         self.planned = {planned.campaign: planned for planned in rundir.read_plans(folder)}
         self.summaries = rundir.read_summaries(folder)
+        rundir.check_records(folder, self.records, self.summaries)
         self._unjudged = rundir.read_unjudged(folder)
         self._board: SummaryWriter | None = None
+        self._unsafe: set[Path] = set()  # written, and perhaps not on the disk yet
 
     def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
         """Go on at this step: forget the records at or after it, and return this campaign's others.
@@ -66,10 +69,57 @@ class RunLog:
         self.records = before
         return [record for record in before if record.campaign == campaign]
 
+    def rests_on(self, campaign: int, step: int) -> str:
+        """Return a digest of all that a checkpoint of this step rests on, once it is on the disk.
+
+        Plans, summaries, and the records and unjudged completions of earlier steps.
+        """
+        if self._writes:
+            for place in [*self._unsafe, self.folder]:
+                rundir.to_disk(place)
+            self._unsafe.clear()
+        before = campaign, step
+        records = [r for r in self.records if (r.campaign, r.step) < before]
+        unjudged = [u for u in self._unjudged if (u.campaign, u.step) < before]
+        planned = [self.planned[number] for number in sorted(self.planned) if number <= campaign]
+        rows = to_json([records, unjudged, planned, self.summaries[:campaign]])
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    def check_rests(self, campaign: int, step: int, digest: str) -> None:
+        """Refuse to go on from a checkpoint whose records have changed since it was saved.
+
+        Args:
+          campaign: The checkpoint's.
+          step: Ditto.
+          digest: What `rests_on` returned when it was saved; "": nobody knows.
+
+        Raises:
+          ValueError: A record, a plan or a summary has changed, or a file of completions is gone.
+        """
+        for file in self._completions(campaign, step):
+            if not file.is_file():
+                raise ValueError(f"{file} is gone, of a recorded step. {rundir.RESTORE_FILE}")
+        if digest and digest != self.rests_on(campaign, step):
+            files = ", ".join((rundir.METRICS, rundir.PLANS, rundir.CAMPAIGNS, rundir.UNJUDGED))
+            raise ValueError(
+                f"{self.folder}: one of {files} has changed since the checkpoint of campaign "
+                f"{campaign}, step {step} was saved. {rundir.RESTORE_FILE}"
+            )
+
+    def _completions(self, campaign: int, step: int) -> Iterator[Path]:
+        """The completions' files that the records before a step tell of."""
+        for record in self.records:
+            if (record.campaign, record.step) < (campaign, step):
+                streams = {"panel": "panel_pass_at_1", "train": "pass_rate"}
+                for stream, metric in streams.items():
+                    if metric in record.metrics:
+                        place = record.campaign, record.step, stream
+                        yield rundir.completions_file(self.folder, *place)
+
     def append(self, record: StepRecord) -> None:
         """Keep one step's record."""
         if self._writes:
-            rundir.append_line(self.folder / rundir.METRICS, record)
+            self._line(rundir.METRICS, record)
         if self._board is not None:
             for name, value in record.metrics.items():
                 self._board.add_scalar(name, value, len(self.records))
@@ -87,6 +137,7 @@ class RunLog:
         if self._writes:
             file = rundir.completions_file(self.folder, campaign, step, stream)
             rundir.write_completions(file, groups)
+            self._unsafe |= {file, file.parent}
 
     def set_aside(self, campaign: int, step: int, stream: str) -> frozenset[tuple[str, str]]:
         """What was set aside of one step's completions: problems' ids and programs.
@@ -102,13 +153,13 @@ class RunLog:
 
     def _set_aside(self, unjudged: rundir.SetAside) -> None:
         if self._writes:
-            rundir.append_line(self.folder / rundir.UNJUDGED, unjudged)
+            self._line(rundir.UNJUDGED, unjudged)
         self._unjudged.append(unjudged)
 
     def keep_plan(self, planned: Planned) -> None:
         """Keep what a campaign is ordered to do, before it begins."""
         if self._writes:
-            rundir.append_line(self.folder / rundir.PLANS, planned)
+            self._line(rundir.PLANS, planned)
         self.planned[planned.campaign] = planned
 
     def finish_campaign(self, summary: CampaignSummary, memory: Mapping[str, Any]) -> None:
@@ -121,8 +172,13 @@ class RunLog:
         if self._writes:
             if memory:  # first: a run that dies in between writes it again
                 rundir.write_json(self.folder / rundir.MEMORY, memory)
-            rundir.append_line(self.folder / rundir.CAMPAIGNS, summary)
+            self._line(rundir.CAMPAIGNS, summary)
+            rundir.to_disk(self.folder / rundir.CAMPAIGNS)
         self.summaries.append(summary)
+
+    def _line(self, name: str, value: Any) -> None:
+        rundir.append_line(self.folder / name, value)
+        self._unsafe.add(self.folder / name)
 
     def save_batch(self, batch: Batch) -> Path:
         """Keep the batch whose update failed, for a person to look at."""
