@@ -31,7 +31,7 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
     running: list[ChainProcess] = []
     shown = -_SHOW_S
     # Raised while a process is started, Ctrl-C would leave it to go on, known to nobody.
-    interrupt.watch(at_once=False)
+    interrupt.install(at_once=False)
     try:
         while waiting or running:
             interrupt.check()

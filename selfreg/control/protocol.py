@@ -65,7 +65,7 @@ class Within(NamedTuple):
     Attributes:
       start: (Base, Plan) -> state, at the first step.
       observe: (state, record) -> (state, verdict), after each update: CONTINUE, or STOP before the
-        plan's budget is used up. See selfreg.control.watch for what becomes of it.
+        plan's budget is used up. See selfreg.control.supervise for what becomes of it.
     """
 
     start: Callable[[Base, Plan], Any]

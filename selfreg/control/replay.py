@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from selfreg.control import watch
+from selfreg.control import supervise
 from selfreg.control.protocol import Base, Between, Within
 from selfreg.run.records import Answer, Plan, Trace, Verdict
 
@@ -53,17 +53,17 @@ class Decided:
 
 def replay_campaign(within: Within, base: Base, played: Played) -> tuple[Decision, ...]:
     """What a control within campaigns says of one."""
-    watched = watch.begin(within, base, played.plan)
+    supervision = supervise.begin(within, base, played.plan)
     made = []
     records = played.trace.records
     for record, after in pairwise(records):  # the last one has no update
-        watched = watch.observe(watched, record)
+        supervision = supervise.observe(supervision, record)
         used_up = record.step + 1 >= played.plan.budget_steps
-        if watched.verdict is Verdict.CONTINUE or used_up:
+        if supervision.verdict is Verdict.CONTINUE or used_up:
             continue
-        made.append(Decision(record.step, watched.verdict))
+        made.append(Decision(record.step, supervision.verdict))
         restored = after.metrics.get(RESTORES, 0) > record.metrics.get(RESTORES, 0)
-        if watched.verdict is Verdict.STOP or not restored:
+        if supervision.verdict is Verdict.STOP or not restored:
             break
     return tuple(made)
 

@@ -14,7 +14,7 @@ import numpy as np
 from selfreg.algorithms.parts.algorithm import Algorithm
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.algorithms.parts.pairs import pair_advantages
-from selfreg.control import watch as control
+from selfreg.control import supervise
 from selfreg.control.protocol import Base, Within
 from selfreg.loop.draw import Drawn, draw
 from selfreg.loop.measure import REPORT, measure, measure_campaign
@@ -90,9 +90,9 @@ def run_campaign(
     stages.progress.begin_campaign(campaign, plan, step)
     reference = moved_reference(stages, campaign, step)
 
-    watched, steady = control.begin(within, base, plan), pace.begin(config.learn)
+    watched, steady = supervise.begin(within, base, plan), pace.begin(config.learn)
     for record in records:  # both are pure: replaying them restores their states
-        watched = control.observe(watched, record)
+        watched = supervise.observe(watched, record)
         steady = pace.observe(steady, record.metrics, config.learn)
     peak, peak_step = _peak(config, records)
 
@@ -144,7 +144,7 @@ def run_campaign(
             if not last:
                 engine.release()
                 ahead.begin(partial(draw, stages, plan, campaign, step + 1, Stopwatch()))
-                rates = control.rates(watched)
+                rates = supervise.rates(watched)
                 if reference is None and (rates.kl_coef or stages.algorithm.needs_reference):
                     reference = first_reference(stages, plan)
                 with watch("update"):
@@ -168,14 +168,14 @@ def run_campaign(
         interrupt.check(distributed.any_process)
         if last:
             break
-        watched = control.observe(watched, record)
+        watched = supervise.observe(watched, record)
         steady = pace.observe(steady, metrics, config.learn)
         if watched.verdict is Verdict.RESTORE_PEAK:
             ahead.drop()  # drawn from the policy that is given up
             checkpoints.wait()  # the peak may be on its way to the disk
             del state  # two sets of weights and moments may not fit
             state = saved(stages, Checkpoint(campaign, peak_step))
-            stages.progress.restored(peak_step, control.rates(watched).lr)
+            stages.progress.restored(peak_step, supervise.rates(watched).lr)
             groups = []  # what the policy drew that is given up
         step += 1
 
@@ -270,7 +270,7 @@ def _update(
     groups: Sequence[Group],
     plan: Plan,
     step: int,
-    rates: control.Rates,
+    rates: supervise.Rates,
     reference: Any,
     anchor: Anchor | None,
     steady: Pace,

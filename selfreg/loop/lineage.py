@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreg.control import watch
+from selfreg.control import supervise
 from selfreg.control.protocol import Base, Within
 from selfreg.policy import distributed
 from selfreg.run import rundir
@@ -163,11 +163,11 @@ def _check_same_verdicts(
     asked: str, records: Sequence[StepRecord], within: Within, base: Base, plan: Plan
 ) -> None:
     """Refuse a control within the campaign that would not have let it go on, or end, as it did."""
-    watched = watch.begin(within, base, plan)
-    verdicts = [watched.verdict]
+    supervision = supervise.begin(within, base, plan)
+    verdicts = [supervision.verdict]
     for record in records[:-1]:
-        watched = watch.observe(watched, record)
-        verdicts.append(watched.verdict)
+        supervision = supervise.observe(supervision, record)
+        verdicts.append(supervision.verdict)
     went_back = any("control/restores" in record.metrics for record in records)
     as_it_went = [*[Verdict.CONTINUE] * (len(records) - 1), Verdict.STOP]
     if went_back or verdicts != as_it_went:

@@ -11,7 +11,7 @@ from types import FrameType
 _asked, _at_once = False, True
 
 
-def watch(*, at_once: bool = True) -> None:
+def install(*, at_once: bool = True) -> None:
     """From here on Ctrl-C raises KeyboardInterrupt, and `check` raises it again if it got lost.
 
     Args:
