@@ -1,9 +1,9 @@
-"""A campaign under its control: the plan's budget, and what an early stop becomes.
+"""Supervises a campaign: applies the plan's budget, and decides what an early stop becomes.
 
-Pure, so that a run that is resumed, and a replay of a stored one, come to the same verdicts.
+Everything here is pure, so that a resumed run and a replay of a stored run reach the same verdicts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from selfreg.control.protocol import Base, Within
@@ -11,16 +11,16 @@ from selfreg.run.records import Plan, StepRecord, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Where the control of a campaign stands.
+class Supervision:
+    """The state of a campaign's control after a step.
 
     Attributes:
-      within: The control.
-      base: What the config gives it.
-      plan: What the campaign was ordered to do.
-      state: The control's own.
-      verdict: After the last step.
-      restores: How often the campaign went back to its peak.
+      within: The control within the campaign.
+      base: The config's values for controls.
+      plan: The campaign's plan.
+      state: The control's own state.
+      verdict: The verdict after the last step.
+      restores: How often the campaign has gone back to its peak.
     """
 
     within: Within
@@ -31,30 +31,31 @@ class Watch:
     restores: int = 0
 
 
-def begin(within: Within, base: Base, plan: Plan) -> Watch:
-    """Before the first step; a budget of 0 is used up there."""
+def begin(within: Within, base: Base, plan: Plan) -> Supervision:
+    """Start supervising before the first step; a budget of 0 stops the campaign there."""
     verdict = Verdict.CONTINUE if plan.budget_steps else Verdict.STOP
-    return Watch(within, base, plan, within.start(base, plan), verdict)
+    return Supervision(within, base, plan, within.start(base, plan), verdict)
 
 
-def observe(watch: Watch, record: StepRecord) -> Watch:
-    """After the update of this record.
+def observe(supervision: Supervision, record: StepRecord) -> Supervision:
+    """Judge the campaign after the update of this record.
 
-    A used-up budget stops every campaign. A control's own STOP becomes RESTORE_PEAK as long as
-    base.options["max_restores"] allows: the control then starts anew, and the campaign goes on from
-    its peak with the rest of its budget.
+    A used-up budget stops every campaign. A control's own STOP becomes RESTORE_PEAK while
+    base.options["max_restores"] allows it: the control then starts anew, and the campaign goes on
+    from its peak with the rest of its budget.
     """
-    state, verdict = watch.within.observe(watch.state, record)
-    restores = watch.restores
-    if record.step + 1 >= watch.plan.budget_steps:
+    within, base, plan = supervision.within, supervision.base, supervision.plan
+    state, verdict = within.observe(supervision.state, record)
+    restores = supervision.restores
+    if record.step + 1 >= plan.budget_steps:
         verdict = Verdict.STOP
     elif verdict is not Verdict.CONTINUE:
-        can_restore = restores < watch.base.options.get("max_restores", 0)
+        can_restore = restores < base.options.get("max_restores", 0)
         verdict = Verdict.RESTORE_PEAK if can_restore else Verdict.STOP
     if verdict is Verdict.RESTORE_PEAK:
-        state = watch.within.start(watch.base, watch.plan)
+        state = within.start(base, plan)
         restores += 1
-    return Watch(watch.within, watch.base, watch.plan, state, verdict, restores)
+    return replace(supervision, state=state, verdict=verdict, restores=restores)
 
 
 class Rates(NamedTuple):
@@ -64,14 +65,14 @@ class Rates(NamedTuple):
     kl_coef: float
 
 
-def rates(watch: Watch) -> Rates:
-    """Those of the next update.
+def rates(supervision: Supervision) -> Rates:
+    """Return the rates of the next update.
 
-    Each restore multiplies the learning rate by options["restore_lr_factor"], and the KL weight is
-    options["restore_kl_coef"] at least.
+    Each restore multiplies the learning rate by options["restore_lr_factor"], and raises the KL
+    weight to options["restore_kl_coef"] if it is lower.
     """
-    plan, options = watch.plan, watch.base.options
-    if not watch.restores:
+    plan, options = supervision.plan, supervision.base.options
+    if not supervision.restores:
         return Rates(plan.lr, plan.kl_coef)
-    lr = plan.lr * options["restore_lr_factor"] ** watch.restores
+    lr = plan.lr * options["restore_lr_factor"] ** supervision.restores
     return Rates(lr, max(plan.kl_coef, options["restore_kl_coef"]))
