@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selfreg.control.protocol import Base
-from selfreg.run.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace, find_peak
 
 HOW = (
     "run a few seeds that do not learn, --config.optimizer.lr=1e-12 --config.within=fixed, then "
@@ -203,13 +203,13 @@ def fall_of(trace: Trace) -> Fall:
     """How a campaign's panel fell."""
     rows = [(r.step, r.metrics) for r in trace.records if PANEL in r.metrics]
     best, error = -math.inf, 0.0
-    peak, beyond_noise, below_half = 0, None, None
+    beyond_noise, below_half = None, None
     for step, metrics in rows:
         value, its_error = metrics[PANEL], metrics[PANEL_SE]
         if value > best:
-            best, error, peak = value, its_error, step
+            best, error = value, its_error
         if beyond_noise is None and best - value > 2 * math.hypot(error, its_error):
             beyond_noise = step
         if below_half is None and value < best / 2:
             below_half = step
-    return Fall(peak, beyond_noise, below_half)
+    return Fall(find_peak(trace.records, PANEL).step, beyond_noise, below_half)

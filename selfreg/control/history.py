@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfreg.control.protocol import Base
-from selfreg.run.records import Checkpoint, Plan, Trace, to_json
+from selfreg.run.records import Checkpoint, Plan, Trace, peak_index, to_json
 
 MAIN = "main"  # the capability that a campaign trains for
 
@@ -54,7 +54,7 @@ class Entry:
 def entry_of(order: Plan, trace: Trace) -> Entry:
     """The entry of a campaign that ran by this order."""
     _, values = trace.series()
-    peak, end = float(values.max()), float(values[-1])
+    peak, end = float(values[peak_index(values)]), float(values[-1])
     return Entry(
         campaign=trace.campaign,
         action=order.action,
@@ -100,7 +100,7 @@ def capability(trace: Trace, place: str, name: str) -> float:
             f"name it in config.evaluation.capabilities, as '{name}=SOURCE'"
         )
     _, values = trace.series()
-    return float({"start": values[0], "peak": values.max(), "end": values[-1]}[place])
+    return float({"start": values[0], "peak": values[peak_index(values)], "end": values[-1]}[place])
 
 
 def remembered(control: str, entries: tuple[Any, ...], **more: Any) -> dict[str, Any]:

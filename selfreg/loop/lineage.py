@@ -12,7 +12,7 @@ from selfreg.control.protocol import Base, Within
 from selfreg.policy import distributed
 from selfreg.run import rundir
 from selfreg.run.config import completed
-from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict
+from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict, find_peak
 from selfreg.run.rundir import CampaignSummary, checkpoint_folder
 from selfreg.run.runlog import RunLog
 
@@ -130,10 +130,8 @@ def _peak_of(run: Path, config: Mapping[str, Any], asked: str) -> Checkpoint:
             f"{asked}: {done} of its {config['campaigns']} campaigns have ended and its peak may "
             "still move; finish it, or name a CAMPAIGN.STEP"
         )
-    metric = config["control_metric"]
-    measured = [r for r in rundir.read_records(run) if metric in r.metrics]
-    best = max(measured, key=lambda record: record.metrics[metric])
-    return Checkpoint(best.campaign, best.step)
+    peak = find_peak(rundir.read_records(run), config["control_metric"])
+    return Checkpoint(peak.campaign, peak.step)
 
 
 def _first_summary(source: Path, config: Any) -> CampaignSummary:

@@ -12,12 +12,14 @@ that a laptop can read a run. Shape letters, here and in every docstring of the 
 Rates are fractions in [0, 1]; times are seconds; logprobs are natural logarithms.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # --- Problems -------------------------------------------------------------------------------------
 
@@ -309,6 +311,44 @@ class StepRecord:
     rates: tuple[float, ...] = ()
 
 
+def peak_index(values: ArrayLike) -> np.ndarray:
+    """Find the peak of series: the first of the highest values. The package has no other rule.
+
+    Args:
+      values: float [..., n], NaN where nothing was measured.
+
+    Returns:
+      int64 [...]; 0 where a series holds NaN alone.
+    """
+    series = np.asarray(values, np.float64)
+    return np.where(np.isnan(series), -np.inf, series).argmax(axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest value of a metric over some records, and the first checkpoint that has it.
+
+    Before anything is measured the value is -inf, and the checkpoint is where the chain starts.
+    """
+
+    value: float = -math.inf
+    campaign: int = 0
+    step: int = 0
+
+
+def find_peak(records: Iterable[StepRecord], metric: str, so_far: Peak = Peak()) -> Peak:
+    """Find the peak of a metric over records.
+
+    Args:
+      records: In order; those without the metric do not count.
+      metric: The metric's name.
+      so_far: The peak of the records before these.
+    """
+    own = [Peak(r.metrics[metric], r.campaign, r.step) for r in records if metric in r.metrics]
+    peaks = [so_far, *own]
+    return peaks[peak_index([peak.value for peak in peaks])]
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One finished campaign, as the controls and the analysis see it.
@@ -338,7 +378,7 @@ class Trace:
     def peak_step(self) -> int:
         """The first step at which `metric` is at its maximum."""
         steps, values = self.series()
-        return int(steps[np.argmax(values)])
+        return int(steps[peak_index(values)])
 
     @property
     def end_step(self) -> int:
