@@ -86,8 +86,8 @@ def _run(config: Any, workdir: Path) -> None:
     leave_torch_out()
     from selfreg.analysis.report import write_report
     from selfreg.grading import GraderError
-    from selfreg.loop.campaign import MismatchError, NonFiniteLossError
     from selfreg.loop.chain import run_chain
+    from selfreg.loop.update import MismatchError, NonFiniteLossError
     from selfreg.policy import distributed, xla
     from selfreg.policy.rollout.engine import EngineError
 

@@ -1,13 +1,14 @@
 """Measuring policies on panels: one at a step, and a campaign's start, peak and end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from selfreg.loop.panel import Panel, score
 from selfreg.loop.sample import Stopwatch
 from selfreg.loop.stages import Stages
 from selfreg.run.checkpoint import restore
 from selfreg.run.records import Checkpoint, PanelScore, Plan, Trace
-from selfreg.run.rundir import CHECKPOINTS, place_of
+from selfreg.run.rundir import CHECKPOINTS, capabilities_by_place, place_of
 
 REPORT = "report"
 
@@ -18,6 +19,21 @@ def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int)
     groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch(), set_aside=set_aside)
     stages.log.completions(campaign, step, stream, groups)
     return score(groups)
+
+
+def finish(
+    stages: Stages, campaign: int, plan: Plan
+) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
+    """Make the trace of a campaign that has ended, and measure its start, peak and end.
+
+    Returns:
+      The trace, with the capabilities that controls see, and the scores of measure_campaign.
+    """
+    own = tuple(record for record in stages.log.records if record.campaign == campaign)
+    trace = Trace(campaign, stages.config.control_metric, own)
+    measured = measure_campaign(stages, trace, plan)
+    capabilities = {name: scores for name, scores in measured.items() if name != REPORT}
+    return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
 
 
 def measure_campaign(
@@ -42,8 +58,7 @@ def measure_campaign(
         folder = stages.log.folder / CHECKPOINTS
         like = {"params": stages.learner.like.params}
         trained = restore(folder, Checkpoint(trace.campaign, step), like)["params"]
-        weights = stages.learner.merged(trained)
-        stages.sampler.engine.load_params(weights, f"{trace.campaign}.{step}")
+        stages.load(trained, trace.campaign, step)
         for name, panel in panels.items():
             scores[name][step] = measure(stages, panel, name, trace.campaign, step)
     return {

@@ -83,6 +83,10 @@ class Stages:
     progress: ProgressLine
     ask: Callable[[str], Answer]
 
+    def load(self, params: Any, campaign: int, step: int) -> None:
+        """Hand the weights of a step, or the adapters that make them, to the engine."""
+        self.sampler.engine.load_params(self.learner.merged(params), f"{campaign}.{step}")
+
 
 @contextmanager
 def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
