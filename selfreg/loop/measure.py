@@ -1,4 +1,4 @@
-"""Measuring policies on panels: one at a step, and a campaign's start, peak and end."""
+"""Measures policies on panels: at one step, or at a campaign's start, peak and end."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ REPORT = "report"
 
 
 def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int) -> PanelScore:
-    """Score the engine's weights on a panel, and keep the completions."""
+    """Score the engine's weights on a panel, and write the completions to the run folder."""
     set_aside = stages.log.set_aside(campaign, step, stream)
     groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch(), set_aside=set_aside)
     stages.log.completions(campaign, step, stream, groups)
@@ -39,12 +39,12 @@ def finish(
 def measure_campaign(
     stages: Stages, trace: Trace, plan: Plan
 ) -> dict[str, Mapping[str, PanelScore]]:
-    """The scores of start, peak and end on the report panel and on every capability's.
+    """Score the start, the peak and the end on the report panel and on every capability's panel.
 
-    Each policy is measured once: the one that rolled forward was, by the campaign before.
+    Each policy is measured once. The start was measured by the campaign that it comes from.
 
     Returns:
-      By panel ("report", or a capability's name), then by place.
+      The scores by panel ("report", or a capability's name), then by place.
     """
     panels = {REPORT: stages.report, **stages.capabilities}
     wanted = {"start": 0, "peak": trace.peak_step, "end": trace.end_step}
