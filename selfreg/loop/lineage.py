@@ -172,7 +172,7 @@ def _check_same_verdicts(
     as_it_went = [*[Verdict.CONTINUE] * (len(records) - 1), Verdict.STOP]
     if went_back or verdicts != as_it_went:
         raise ValueError(
-            f"{asked}: this chain's control within campaigns would have run that campaign otherwise"
+            f"{asked}: this chain's control within campaigns would have run it otherwise"
         )
 
 
