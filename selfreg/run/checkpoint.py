@@ -1,11 +1,11 @@
-"""Checkpoints of a campaign, by Orbax: the start, the peak and the latest, written behind the run.
+"""Saves a campaign's checkpoints with Orbax: the start, the peak and the latest step.
 
 A config may keep every nth step beside them.
 
-A save copies the arrays to the host and returns; a thread writes them. A folder is renamed into
-place only when it is whole, so that whatever moment a process dies at, what is there can be read. A
-peak that dies before it is on disk costs nothing: the run goes on from the latest checkpoint and,
-being deterministic, finds the same peak again.
+A save copies the arrays to the host and returns, and a thread writes them. A folder gets its name
+only when it is complete, so every checkpoint that has a name can be read, whenever a process dies.
+A peak that is lost before it reaches the disk costs nothing: the run goes on from the latest
+checkpoint and finds the same peak again, because it is deterministic.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ class Checkpoints:
     """The checkpoints of one campaign."""
 
     def __init__(self, folder: Path, campaign: int, keep_every_steps: int = 0):
-        """Open, or make, the folder of a campaign below a run's checkpoint folder.
+        """Open or make the folder of a campaign.
 
         Args:
           folder: The run's checkpoint folder.
           campaign: From 0.
-          keep_every_steps: Checkpoints of its multiples are kept too; 0: none.
+          keep_every_steps: Also keep the steps that are multiples of this; 0 for none.
         """
         policies = managers.preservation_policy
-        # Only peaks are saved with a metric, each above the last: the best is the latest peak.
+        # Only peaks have a metric, and each is above the last one: the best is the latest peak.
         best = policies.BestN(
             get_metric_fn=_peak_value, n=1, keep_checkpoints_without_metrics=False
         )
@@ -48,20 +48,20 @@ class Checkpoints:
         keep = policies.AnyPreservationPolicy(rules)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
-            best_fn=_peak_value,  # else metrics are not written, and a resumed run loses its peak
+            best_fn=_peak_value,  # without it no metric is saved: a resumed run would lose its peak
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(checkpoint_folder(folder, campaign), options=options)
 
     def save(self, step: int, trees: Mapping[str, Any], *, peak_value: float | None = None) -> None:
-        """Save the policy of `step`, unless it is there already.
+        """Save the policy of `step`, unless it is already there.
 
         Args:
-          step: Updates made in this campaign.
-          trees: Named trees of arrays (weights, moments), which may be donated once this returns;
-            None: there is none of that name.
-          peak_value: The metric, when this step is the highest so far.
+          step: The updates made in this campaign.
+          trees: Named trees of arrays (weights, moments). They may be donated once this returns. A
+            tree that is None is left out.
+          peak_value: The metric, if this step is a new peak.
         """
         if step in self._manager.all_steps():
             return
@@ -71,7 +71,7 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=metrics)
 
     def latest_step(self) -> int | None:
-        """The last step that is whole on disk."""
+        """Return the last step that is complete on disk."""
         return self._manager.latest_step()
 
     def wait(self) -> None:
@@ -79,7 +79,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, and close the manager."""
         self.wait()
         self._manager.close()
 
@@ -89,11 +89,11 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
 
     Args:
       folder: The run's checkpoint folder.
-      checkpoint: Which one.
-      like: The trees wanted, as arrays or shapes whose structure, types and shardings are taken.
+      checkpoint: The checkpoint to read.
+      like: Arrays or shapes that give the structure, types and shardings of each tree.
 
     Raises:
-      ValueError: It is not there or cannot be read; the message says what to do.
+      ValueError: The checkpoint is missing or cannot be read; the message says what to do.
     """
     place = checkpoint_folder(folder, checkpoint.campaign) / str(checkpoint.step)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
@@ -106,6 +106,6 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"checkpoint {place} cannot be read ({type(error).__name__}: {str(error)[:200]}); "
-            "remove that folder to go on from the checkpoint before it, or name another one where "
-            "it is config.init_checkpoint's"
+            "remove that folder to go on from the checkpoint before it; if config.init_checkpoint "
+            "names it, name another one"
         ) from error

@@ -1,6 +1,6 @@
-"""The records of one step: problems, the completions that answer them, and their grades.
+"""Defines the records of one step: problems, the completions that answer them, and their grades.
 
-selfreg.run.records is the door: import them from there.
+Import them from selfreg.run.records, which holds all records.
 """
 
 from dataclasses import dataclass
@@ -28,22 +28,22 @@ class StdioCase:
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """What a program must pass. Exactly one of `code` and `stdio` is not empty.
+    """The tests that a program must pass. Exactly one of `code` and `stdio` is not empty.
 
     Attributes:
-      setup: Source that runs before the program: imports and helpers that it may use.
-      code: Source that calls the program and runs to its end when that is right: statements in its
-        namespace (Python), or a `main` beside a function that stands for the program's (C++).
+      setup: Source that runs before the program: imports and helpers that the program may use.
+      code: Source that calls the program, and runs to its end if the program is right. In Python
+        these are statements in the program's namespace; in C++ a `main` that calls its function.
       stdio: Cases for a whole program that reads standard input and writes standard output.
-      tolerance: How far, absolutely or in proportion, a number in an output may be from one that
-        the case writes with a decimal point or an exponent.
+      tolerance: The most by which a number in an output may differ, absolutely or relatively, from
+        a number that the case writes with a decimal point or an exponent.
     """
 
     setup: str = ""
     code: str = ""
     stdio: tuple[StdioCase, ...] = ()
     tolerance: float = 0.0
-    __test__ = False  # pytest would take the name for its own
+    __test__ = False  # pytest would take the class for a test
 
     def __post_init__(self) -> None:
         if bool(self.code) == bool(self.stdio):
@@ -56,17 +56,17 @@ class Problem:
 
     Attributes:
       id: Unique in a data set, for example "HumanEval/0".
-      spec: What is asked, in words. For a signature-style problem the docstring is part of it.
-      tests: What the program must pass.
+      spec: The task, in words. For a signature-style problem the docstring is part of it.
+      tests: The tests that a program must pass.
       language: The language of the program.
-      entry_point: The function the tests call; None for a stdin/stdout program.
+      entry_point: The function that the tests call; None for a stdin/stdout program.
       starter: Source that the answer continues (a HumanEval prompt: imports, signature, docstring)
-        or must fit (an APPS starter); empty when the answer is a whole program. It declares the
-        function that C++ tests call, or the solution does.
-      solution: A canonical program that passes the tests; None where the data set has none.
-      time_limit_s: CPU seconds a program may use.
-      memory_limit_mb: Address space a program may use, in MiB.
-      split: "train", "main", "hard", "ood" or "cpp"; "" where the data set has no split.
+        or must fit (an APPS starter); empty if the answer is a whole program. For C++ tests the
+        starter or the solution declares the function that they call.
+      solution: A canonical program that passes the tests; None if the data set has none.
+      time_limit_s: The CPU seconds that a program may use.
+      memory_limit_mb: The address space that a program may use, in MiB.
+      split: "train", "main", "hard", "ood" or "cpp"; "" if the data set has no split.
       category: A free label, such as a difficulty or a C1..C5 category.
     """
 
@@ -88,7 +88,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn. `top_p=1` and `top_k=0` switch those filters off."""
+    """The sampling settings. `top_p=1` and `top_k=0` switch those filters off."""
 
     temperature: float
     top_p: float
@@ -99,7 +99,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and the seeds of the completions wanted for it, one completion a seed.
+    """A prompt, and one seed for each completion wanted.
 
     Attributes:
       prompt_ids: int32 [prompt length].
@@ -127,11 +127,11 @@ class Rollout:
       logprobs: float32 [length], log_softmax(logits / temperature) of each drawn token, before
         top-p and top-k renormalize (the convention of SGLang).
       text: The completion decoded without special tokens.
-      finish_reason: Why it ended.
+      finish_reason: The reason that it ended.
       alter_ids: int32 [length, A], the most likely tokens at each position, best first.
       alter_logprobs: float32 [length, A], their logprobs.
-      versions: The names of the weights that drew it, in order; more than one when they changed on
-        the way.
+      versions: The names of the weights that drew it, in order; more than one if the weights
+        changed meanwhile.
     """
 
     prompt_ids: np.ndarray
@@ -145,10 +145,11 @@ class Rollout:
 
 
 class Outcome(StrEnum):
-    """What became of one graded program. Only PASSED earns reward 1.
+    """The outcome of one graded program. Only PASSED earns reward 1.
 
-    TEST_ERROR and INFRA_ERROR are no verdicts on a program and never a reward of 0: the problem's
-    tests are broken whatever the program, or the grader itself failed after all its retries.
+    TEST_ERROR and INFRA_ERROR are no verdicts on a program, and never a reward of 0. TEST_ERROR
+    says that the problem's tests are broken for any program, and INFRA_ERROR that the grader itself
+    failed after all its retries.
     """
 
     PASSED = "passed"
@@ -168,10 +169,10 @@ class Grade:
     """The grader's verdict on one program.
 
     Attributes:
-      outcome: What became of it.
-      time_s: CPU seconds that it used, over all its cases, compilation left out.
-      detail: The last line of the error, for a person to read; never evidence.
-      peak_mb: The most memory that it held at a time, in MiB. The interpreter is part of it.
+      outcome: The outcome.
+      time_s: The CPU seconds over all its cases, without compilation.
+      detail: The last line of the error, for people to read; never evidence.
+      peak_mb: The most memory that it held at a time, with the interpreter, in MiB.
     """
 
     outcome: Outcome
@@ -181,12 +182,12 @@ class Grade:
 
     @property
     def is_verdict(self) -> bool:
-        """Whether this says something about the program."""
+        """Whether the grade says something about the program."""
         return self.outcome not in (Outcome.TEST_ERROR, Outcome.INFRA_ERROR)
 
     @property
     def reward(self) -> float:
-        """1.0 for a pass, 0.0 for a program that did not.
+        """The reward: 1.0 for a program that passed, and 0.0 for one that did not.
 
         Raises:
           ValueError: There is no verdict on the program.
@@ -198,12 +199,12 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """A completion that the grader could not judge: it has no reward, and nothing learns from it.
+    """A completion that the grader could not judge. It has no reward, and the policy ignores it.
 
     Attributes:
       rollout: The completion.
       program: Its program.
-      grade: TEST_ERROR or INFRA_ERROR, and why.
+      grade: TEST_ERROR or INFRA_ERROR, with the reason.
     """
 
     rollout: Rollout
@@ -216,10 +217,10 @@ class Group:
     """The completions of one problem in one step, and their programs and grades.
 
     Attributes:
-      problem: What they are to solve.
-      rollouts: The completions with a verdict; G where none is unjudged.
-      programs: One for each of them.
-      grades: One for each of them.
+      problem: The problem that they answer.
+      rollouts: The completions with a verdict; all G if none is unjudged.
+      programs: The program of each of these.
+      grades: The grade of each of these.
       unjudged: The other completions.
     """
 
@@ -231,15 +232,15 @@ class Group:
 
     @property
     def size(self) -> int:
-        """G, unjudged completions included."""
+        """G, including unjudged completions."""
         return len(self.rollouts) + len(self.unjudged)
 
     @property
     def rewards(self) -> np.ndarray:
-        """float32 [completions with a verdict], each 0 or 1."""
+        """The rewards, float32 [completions with a verdict], each 0 or 1."""
         return np.array([grade.reward for grade in self.grades], np.float32)
 
     @property
     def has_signal(self) -> bool:
-        """Whether rewards differ. Where they do not, rewards less their mean are all 0."""
+        """Whether rewards differ. If they do not, every reward equals the mean: no advantage."""
         return len({grade.reward for grade in self.grades}) > 1

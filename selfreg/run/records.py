@@ -1,10 +1,10 @@
-r"""The records that flow through selfreg, in the order in which they are made.
+r"""Defines the records that flow through selfreg, in the order in which they are made.
 
     Problem -> Rollout -> Grade -> Group -> Batch -> TrainState -> next step
                               \-> StepRecord -> Trace -> Verdict / Plan -> next campaign
 
-Every stage takes a record and returns a new one. Records are frozen; nothing here imports jax, so
-that a laptop can read a run. Shape letters, here and in every docstring of the package:
+Every stage takes a record and returns a new one. Records are frozen. Nothing here imports jax, so
+that a laptop can read a run. Docstrings of the package use these letters for shapes:
 
     P  problems a step          G  completions a problem (the group)    B = P * G  sequences
     T  tokens (padded)          V  vocabulary                           A  alternatives a token
@@ -71,8 +71,8 @@ class PanelScore:
 
     Attributes:
       problem_ids: The N problems, in a fixed order, so that two scores can be paired.
-      pass_rates: float64 [N], the fraction of each problem's judged completions that pass; NaN
-        where none was judged.
+      pass_rates: float64 [N], the fraction of each problem's judged completions that pass; NaN for
+        a problem without any.
       samples: n, completions a problem.
     """
 
@@ -82,30 +82,30 @@ class PanelScore:
 
     @property
     def pass_at_1(self) -> float:
-        """Mean over problems, those without a judged completion left out."""
+        """The mean over problems that have a judged completion."""
         return float(np.nanmean(self.pass_rates))
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
+        """The standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
         rates = self.pass_rates[~np.isnan(self.pass_rates)]
         return float(np.std(rates, ddof=1) / np.sqrt(len(rates)))
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What was measured at one step of a campaign, and the update made there.
+    """The measurements of one step of a campaign, and of the update made there.
 
-    Step s speaks of the policy after s updates: its samples, its panel score, then the update that
-    makes the policy of step s + 1. So `checkpoint s` is the very policy that record s measured. The
+    Step s is about the policy after s updates: its samples, its panel score, and then the update
+    that makes the policy of step s + 1. So `checkpoint s` is the policy that record s measured. The
     last record of a campaign holds measurements only.
 
     Attributes:
       campaign: From 0.
       step: From 0 in each campaign.
-      metrics: Named numbers; docs/metrics.md defines each. A metric that was not measured at this
+      metrics: Numbers by name; docs/metrics.md defines each. A metric that was not measured at this
         step is absent, never 0 or NaN.
-      rates: The panel's mean reward by problem, in the panel's order; empty where it was not
+      rates: The panel's mean reward by problem, in the panel's order; empty if the panel was not
         measured.
     """
 
@@ -159,9 +159,9 @@ class Trace:
 
     Attributes:
       campaign: From 0.
-      metric: The number that the controls read.
-      records: Every step.
-      capabilities: What was measured at the campaign's "start", "peak" and "end" on the panels of
+      metric: The metric that the controls read.
+      records: The record of every step.
+      capabilities: The scores at the campaign's "start", "peak" and "end" on the panels of
         config.evaluation.capabilities: place -> name -> pass@1.
     """
 
@@ -171,7 +171,7 @@ class Trace:
     capabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def series(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (int64 [n]) and values (float64 [n]) of `metric` where it was measured."""
+        """Return the steps (int64 [n]) and values (float64 [n]) at which `metric` was measured."""
         rows = [(r.step, r.metrics[self.metric]) for r in self.records if self.metric in r.metrics]
         if not rows:
             raise ValueError(f"campaign {self.campaign} has no measurement of {self.metric!r}")
@@ -180,7 +180,7 @@ class Trace:
 
     @property
     def peak_step(self) -> int:
-        """The first step at which `metric` is at its maximum."""
+        """The step of the peak of `metric`."""
         steps, values = self.series()
         return int(steps[peak_index(values)])
 
@@ -194,16 +194,16 @@ class Trace:
 
 
 class Verdict(StrEnum):
-    """What a within-campaign control says after a step."""
+    """The verdict of a control within a campaign after a step."""
 
     CONTINUE = "continue"
     STOP = "stop"
-    RESTORE_PEAK = "restore_peak"  # weights and moments of the peak; then go on
+    RESTORE_PEAK = "restore_peak"  # take the peak's weights and moments, and go on
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Names a saved policy: a step of a campaign of this chain."""
+    """The name of a saved policy: a step of a campaign of this chain."""
 
     campaign: int
     step: int
@@ -211,17 +211,17 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a between-campaign control orders for the next campaign.
+    """The plan of a control between campaigns for the next campaign.
 
     Attributes:
-      start: The policy it starts from; None for the chain's initial policy.
-      budget_steps: The most updates it may make.
-      lr: Peak learning rate.
-      kl_coef: Weight of the KL penalty.
+      start: The policy to start from; None for the chain's initial policy.
+      budget_steps: The most updates that the campaign may make.
+      lr: The peak learning rate.
+      kl_coef: The weight of the KL penalty.
       reason: One line for the log and the report.
-      temperature: Of training samples; None: the config's.
-      group_size: Completions a problem; None: the config's.
-      action: What a gate decided, such as "reuse" or "pilot"; "" where there is no gate.
+      temperature: The temperature of training samples; None for the config's.
+      group_size: Completions a problem; None for the config's.
+      action: The action of a gate, such as "reuse" or "pilot"; "" without a gate.
     """
 
     start: Checkpoint | None
@@ -236,16 +236,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a language model answered to a control's question, or why it did not.
+    """A language model's answer to a control's question, or the reason that there is none.
 
     Attributes:
-      text: The answer; "" when there is none.
-      error: Why there is none; "" when there is one.
-      question: What was asked.
-      model: Who was asked.
-      prompt_tokens: Read by the model, as it counts them.
-      completion_tokens: Written by it.
-      time_s: From asking to the answer.
+      text: The answer; "" without one.
+      error: The reason that there is no answer; "" if there is one.
+      question: The question.
+      model: The model that was asked.
+      prompt_tokens: The tokens that the model read, by its own count.
+      completion_tokens: The tokens that it wrote.
+      time_s: The seconds from the question to the answer.
     """
 
     text: str
@@ -258,9 +258,9 @@ class Answer:
 
 
 def to_json(value: Any) -> Any:
-    """A frozen record as plain JSON data: enums by value, tuples as lists, arrays as lists.
+    """Turn a frozen record into plain JSON data: enums by value, tuples and arrays as lists.
 
-    NaN in an array, which says that there is no number, becomes null.
+    NaN in an array stands for a missing number and becomes null.
     """
     if hasattr(value, "__dataclass_fields__"):
         return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
