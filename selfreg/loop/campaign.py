@@ -281,6 +281,6 @@ def _go_back(run: Campaign, now: Position) -> tuple[Position, TrainState]:
     """Read the policy of the peak, and forget what the policy that is given up has drawn."""
     run.ahead.drop()
     run.checkpoints.wait()  # the peak may be on its way to the disk
-    state = saved(run.stages, Checkpoint(now.peak.campaign, now.peak.step))
+    state = saved(run.stages, Checkpoint(run.number, now.peak.step))
     run.stages.progress.restored(now.peak.step, supervise.rates(now.supervision).lr)
     return replace(now, groups=()), state
