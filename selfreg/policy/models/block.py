@@ -1,6 +1,6 @@
-"""One layer of a decoder, and the products and norms that it is made of.
+"""Defines one layer of a decoder, with its norms and products.
 
-selfreg.policy.models.decoder says which shapes there are and in which types they compute.
+selfreg.policy.models.decoder lists the model families and the types that they compute in.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
-    """X / sqrt(mean(x^2) + eps) * scale over the last axis, in float32, returned in x's dtype.
+    """Return x / sqrt(mean(x^2) + eps) * scale over the last axis (Zhang & Sennrich 2019, eq. 4).
 
-    The scale is the weight, or 1 + weight where norms are centered (Zhang & Sennrich 2019,
-    arXiv:1910.07467, equation 4). The sum is made here: weights stay as they are stored.
+    arXiv:1910.07467. The scale is the weight, or 1 + weight if norms are centered; weights stay as
+    they are stored. Computes in float32 and returns x's dtype.
     """
     x32 = x.astype(jnp.float32)
     normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
@@ -36,19 +36,20 @@ def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
 
 
 def linear(x: Array, weight: Array) -> Array:
-    """X @ weight.T, the weight [out, in] cast to x's dtype."""
-    # Of matrices alone XLA's products read their transposes; a batch's gradient it would transpose
-    # on a CPU, inside of whatever computes it.
+    """Return x @ weight.T, with the weight [out, in] cast to x's dtype."""
+    # XLA's products of two matrices read transposed operands in place. With a batch axis XLA would
+    # transpose the gradient on a CPU, inside of the computation that makes it.
     rows = x.reshape(-1, x.shape[-1])
     y = jax.lax.dot_general(rows, weight.astype(x.dtype), (((1,), (1,)), ((), ())))
     return y.reshape(*x.shape[:-1], len(weight))
 
 
 def linear_of_few(x: Array, weight: Array) -> Array:
-    """`linear` for a few dozen rows on a CPU: weight @ x.T, so that the weight is not repacked.
+    """Return `linear` for a few dozen rows on a CPU, as weight @ x.T.
 
-    XLA's products on a CPU first bring their right side into tiles, which for few rows costs more
-    than to multiply them. The barrier keeps XLA from turning the product round again.
+    XLA's products on a CPU first pack their right side into tiles, which for few rows costs more
+    than the product. As the left side, the weight is not packed. The barrier keeps XLA from
+    swapping the sides again.
     """
     columns = x.reshape(-1, x.shape[-1]).T
     y = jax.lax.optimization_barrier(weight.astype(x.dtype) @ columns)
@@ -56,16 +57,16 @@ def linear_of_few(x: Array, weight: Array) -> Array:
 
 
 class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + ffn(norm(x)), of a gated FFN."""
+    """One layer: x + attention(norm(x)), then x + ffn(norm(x)) with a gated FFN."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.adapter_scale = 0.0  # selfreg.policy.models.lora puts adapters in, and their scale
-        self.linear = linear  # selfreg.policy.rollout.decode has few rows
+        self.adapter_scale = 0.0  # selfreg.policy.models.lora sets it with the adapters
+        self.linear = linear  # selfreg.policy.rollout.decode replaces it for few rows
         width, head_dim = config.width, config.head_dim
 
         def weight(outputs: int, inputs: int) -> nnx.Param:
-            # Normal(0, 0.02), as the families' own initializers.
+            # Normal(0, 0.02), as in the families' own initializers.
             return nnx.Param(0.02 * jax.random.normal(rngs.params(), (outputs, inputs)))
 
         def norm(size: int) -> nnx.Param:
@@ -92,7 +93,7 @@ class Block(nnx.Module):
             self.k_norm = norm(head_dim)
 
     def product(self, name: str, x: Array) -> Array:
-        """X times the matrix of this name, with its low-rank adapters where the block has them."""
+        """Multiply x by the matrix of this name, and by its low-rank adapters if there are any."""
         matrix = getattr(self, name)[...]
         y = self.linear(x, matrix)
         if not self.adapter_scale:
@@ -101,14 +102,14 @@ class Block(nnx.Module):
         return y + self.adapter_scale * linear(low, getattr(self, f"{name}_b")[...])
 
     def query_key_value(self, x: Array, rotation: Rotation) -> tuple[Array, KeyValue]:
-        """Rotated queries and this layer's own keys and values.
+        """Compute rotated queries, and this layer's own keys and values.
 
         Args:
           x: [B, T, D].
-          rotation: Of these tokens in a layer of this kind.
+          rotation: The rotation of these tokens in a layer of this kind.
 
         Returns:
-          [B, T, heads, head_dim], and [B, T, kv_heads, head_dim] each.
+          Queries [B, T, heads, head_dim]; keys and values [B, T, kv_heads, head_dim] each.
         """
         config = self.config
         h = rms_norm(config, x, self.attention_norm[...])
@@ -130,7 +131,7 @@ class Block(nnx.Module):
         return rotate(q, rotation), KeyValue(rotate(k, rotation), v)
 
     def finish(self, x: Array, attended: Array) -> Array:
-        """The rest of the layer, given what attention returned [B, T, heads * head_dim]."""
+        """Run the rest of the layer on the output of attention [B, T, heads * head_dim]."""
         config = self.config
         attended = self.product("o", attended)
         if config.sandwich_norms:

@@ -4,10 +4,10 @@ Pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron e
 arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v, optional norms of each
 head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. Gemma 3 (arXiv:2503.19786)
 adds norms behind attention and FFN, GeGLU, scaled embeddings, and sliding-window layers among the
-full ones. The layers are stacked along a leading axis and scanned, so that compile time does not
-grow with depth; what differs from layer to layer is scanned with them. Weights keep Hugging Face's
-[out, in] layout: loading, saving and syncing copy bytes and never transpose, and on a CPU
-`x @ w.T` is XLA's faster product.
+full ones. selfreg.policy.models.block is one layer. The layers are stacked along a leading axis and
+scanned, so that compile time does not grow with depth; anything that differs from layer to layer is
+scanned with them. Weights keep Hugging Face's [out, in] layout: loading, saving and syncing copy
+bytes and never transpose, and on a CPU `x @ w.T` is XLA's faster product.
 
 Weights are float32; `dtype` is what the layers compute in. Norms, rotary angles, attention weights
 and logits are always float32.
@@ -31,11 +31,11 @@ from selfreg.policy.models.sums import add_gradient
 
 Array = jax.Array
 
-# What the backward pass finds of a layer besides its input; None: everything.
+# The values of a layer that the backward pass finds besides its input; None for all of them.
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "layer": jax.checkpoint_policies.nothing_saveable,
-    # Not the scores of the plain attention, the one product that grows with the square of T.
+    # All products but the scores of plain attention, which grow with the square of T.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
@@ -70,13 +70,13 @@ LOGICAL_AXES |= {f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRIC
 
 
 def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) -> Array:
-    """Embeddings of tokens in `dtype`, scaled where the family scales them.
+    """Look up the embeddings of tokens in `dtype`, scaled if the family scales them.
 
     Args:
       config: The decoder's.
-      table: [V, D], or [copies, V, D]: each for its own part of the rows.
+      table: [V, D]; or [copies, V, D], with one copy for each part of the rows.
       tokens: int32 [B, T].
-      dtype: Of the result.
+      dtype: The type of the result.
     """
     look_up = partial(jnp.take, axis=0)
     if table.ndim == 2:
@@ -92,23 +92,23 @@ def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) 
 
 
 def pieces(config: DecoderConfig) -> dict[str, int]:
-    """How many pieces a logical axis has that devices must not share: whole heads."""
+    """Return the number of pieces of a logical axis that devices must not split: whole heads."""
     return {"heads": config.heads, "kv_heads": config.kv_heads}
 
 
 def layout(config: DecoderConfig, mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """The sharding of every leaf of a tree of a decoder's weights, adapters or moments."""
+    """Return the sharding of every leaf of a tree of weights, adapters or moments."""
     return weight_shardings(mesh, tree, LOGICAL_AXES, pieces(config))
 
 
 class Layer(NamedTuple):
-    """What `Decoder` scans over: one layer's, or with a leading [L] all layers'.
+    """The inputs of one layer in the scan; with a leading [L] those of all layers.
 
     Attributes:
-      weights: A Block's.
+      weights: The weights of a Block.
       prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
       slides: bool [], whether it is a sliding-window layer.
-      number: int32 [], which one it is.
+      number: int32 [], the layer's number.
     """
 
     weights: dict[str, Array]
@@ -118,12 +118,12 @@ class Layer(NamedTuple):
 
 
 class States(NamedTuple):
-    """What a decoder makes of tokens.
+    """The output of a decoder.
 
     Attributes:
       hidden: Final-normed [B, T, D] in the type that layers compute in.
       kv: All layers' keys and values [L, B, T, kv_heads, head_dim], of these tokens alone.
-      sums: What went in: see selfreg.policy.models.sums.
+      sums: The input of that name: see selfreg.policy.models.sums.
     """
 
     hidden: Array
@@ -132,7 +132,7 @@ class States(NamedTuple):
 
 
 class Decoder(nnx.Module):
-    """Tokens to hidden states; the head is applied by whoever needs logits, and only where."""
+    """Turns tokens into hidden states. Callers apply the head, only where they need logits."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Decoder(nnx.Module):
 
     @property
     def head_weight(self) -> Array:
-        """The head's weight [V, D]: the embedding when tied."""
+        """The head's weight [V, D]: the embedding if tied."""
         return self.embedding[...] if self.config.tied_head else self.head[...]
 
     def __call__(self, tokens: Array, lengths: Array, dtype: jnp.dtype, sums: Any = None) -> States:
@@ -187,13 +187,13 @@ class Decoder(nnx.Module):
 
         Args:
           tokens: int32 [B, T].
-          lengths: int32 [B], tokens that are not padding.
-          dtype: What the layers compute in.
-          sums: Of gradients of weights of the blocks, stacked as these and of the same names: see
-            selfreg.policy.models.sums. None: gradients go to the weights.
+          lengths: int32 [B], the tokens that are not padding.
+          dtype: The type that the layers compute in.
+          sums: Sums of gradients of the blocks' weights, stacked and named as these: see
+            selfreg.policy.models.sums. None if gradients go to the weights.
 
         Returns:
-          States, whose keys and values `extend` takes as its prefix.
+          States; `extend` takes their keys and values as its prefix.
         """
         steps = jnp.arange(tokens.shape[1])
         positions = jnp.broadcast_to(steps, tokens.shape)
@@ -214,19 +214,19 @@ class Decoder(nnx.Module):
         dtype: jnp.dtype,
         sums: Any = None,
     ) -> States:
-        """Run continuations of prefixes whose keys and values are known, side by side in rows.
+        """Run continuations of known prefixes, packed side by side into rows.
 
-        A token sees its row's prefix, and the tokens of its own segment that stand before it.
+        A token sees its row's prefix, and the earlier tokens of its own segment.
 
         Args:
           tokens: int32 [B, T].
-          segments: int32 [B, T], which continuation of its row a token belongs to.
-          positions: int32 [B, T], from the start of the prefix.
+          segments: int32 [B, T], the continuation of its row that a token belongs to.
+          positions: int32 [B, T], counted from the start of the prefix.
           prefix: [L, N, S, kv_heads, head_dim], shared by every row that names it.
           prefix_lengths: int32 [N], the prefix tokens that are not padding.
-          row_prefix: int32 [B], below N.
-          dtype: What the layers compute in.
-          sums: As for a call.
+          row_prefix: int32 [B], the prefix of each row, below N.
+          dtype: The type that the layers compute in.
+          sums: As in a call.
         """
         steps = jnp.arange(tokens.shape[1])
         own = (segments[:, :, None] == segments[:, None]) & (steps[:, None] >= steps)
@@ -271,7 +271,7 @@ class Decoder(nnx.Module):
             return constrain(block.finish(x, attended), "rows", None, None), own
 
         kept = REMAT[self.remat]
-        # A scan's body is compiled once: nothing outside could share what it computes again.
+        # A scan's body is compiled once: nothing outside could share the recomputed values.
         body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
         split = partial(constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(config))
 
@@ -287,8 +287,8 @@ class Decoder(nnx.Module):
         stacked, numbers = nnx.to_pure_dict(weights), jnp.arange(config.layers)
         layers = Layer(stacked, prefix, jnp.array(config.slides), numbers)
         x = embed(config, self.embedding[...], tokens, dtype)
-        # A device looks up the columns that it holds, for its neighbours' rows too; then the rows
-        # change hands. Far less moves than if the table did.
+        # A device looks up the columns that it holds, for its neighbours' rows too, and then the
+        # devices exchange rows. This moves far less than exchanging the table.
         x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
         (x, sums), kv = jax.lax.scan(step, (x, sums), layers)
         return States(rms_norm(config, x, self.final_norm[...]), kv, sums)
