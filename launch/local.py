@@ -32,7 +32,7 @@ def run_local(jobs: Sequence[Job], slots: int, show: Callable[[], None]) -> None
     shown = -_SHOW_S
     # If Ctrl-C raised an exception while a process is being started, that process would go on
     # running without being tracked.
-    interrupt.watch(at_once=False)
+    interrupt.install(at_once=False)
     try:
         while waiting or running:
             interrupt.check()

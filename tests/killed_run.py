@@ -80,9 +80,9 @@ def arm(point: str, nth: int) -> None:
     elif point == "grading":
         GraderPool.grade = before(GraderPool.grade, nth)
     elif point == "updated":
-        campaign._update = after(campaign._update, nth)
+        campaign.update = after(campaign.update, nth)
     elif point == "interrupted":  # Ctrl-C is pressed during the nth update
-        campaign._update = after(campaign._update, nth, lambda: os.kill(os.getpid(), signal.SIGINT))
+        campaign.update = after(campaign.update, nth, lambda: os.kill(os.getpid(), signal.SIGINT))
     elif point == "saving":  # the save has returned, and its thread is still writing
         Checkpoints.save = after(Checkpoints.save, nth)
     elif point == "recording":

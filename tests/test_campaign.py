@@ -72,7 +72,7 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
     assert learned[0]["ewc_penalty"] == 0 < learned[2]["ewc_penalty"]
     assert [m.get("control/restores", 0) for m in learned] == [0] * 4 + [1] * 4
 
-    update = campaign._update
+    update = campaign.update
 
     def killed_at(step):
         def until(*args):
@@ -84,10 +84,10 @@ def test_updates_of_one_draw_resume_to_the_bit(tmp_path, monkeypatch):
 
     # Kill between updates on the first draw, on the draw after the restore, and on the last draw.
     for step in (2, 5, 7):
-        monkeypatch.setattr(campaign, "_update", killed_at(step))
+        monkeypatch.setattr(campaign, "update", killed_at(step))
         with pytest.raises(Killed):
             chain.run_chain(config, tmp_path / "killed")
-    monkeypatch.setattr(campaign, "_update", update)
+    monkeypatch.setattr(campaign, "update", update)
     chain.run_chain(config, tmp_path / "killed")
     assert records(tmp_path / "killed") == whole
     ends = [weights(tmp_path / name, 8) for name in ("whole", "killed")]
@@ -143,7 +143,7 @@ def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_p
     counts = [m["updates_skipped"] for m in learned[:7]]
     assert counts == list(np.cumsum([m["update_skipped"] for m in learned[:7]]))
 
-    update = campaign._update
+    update = campaign.update
 
     def killed_at(nth):
         calls = 0
@@ -158,10 +158,10 @@ def test_what_follows_measurements_is_averaged_or_moves_resumes_to_the_bit(tmp_p
         return until
 
     for nth in (3, 5, 6, 5):
-        monkeypatch.setattr(campaign, "_update", killed_at(nth))
+        monkeypatch.setattr(campaign, "update", killed_at(nth))
         with pytest.raises(Killed):
             chain.run_chain(config, tmp_path / "killed")
-    monkeypatch.setattr(campaign, "_update", update)
+    monkeypatch.setattr(campaign, "update", update)
     chain.run_chain(config, tmp_path / "killed")
     assert records(tmp_path / "killed") == whole
     for name in ("params", "trained", "moments", "reference"):

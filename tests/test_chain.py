@@ -14,8 +14,8 @@ import pytest
 
 from selfreg.data.prompts import plain_text
 from selfreg.data.sets import load_sets
-from selfreg.loop import campaign, chain
-from selfreg.loop.campaign import MismatchError, NonFiniteLossError
+from selfreg.loop import chain, update
+from selfreg.loop.update import MismatchError, NonFiniteLossError
 from selfreg.policy.rollout import engines
 from selfreg.policy.rollout.scripted_engine import ScriptedEngine
 from selfreg.run import rundir
@@ -106,14 +106,14 @@ def test_a_finished_chain_runs_nothing_again(tmp_path, monkeypatch):
 def test_a_non_finite_loss_stops_the_run_with_its_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "JaxEngine", Scripted)
     monkeypatch.setattr(Scripted, "script", (0.5,))
-    collate = campaign.collate
+    collate = update.collate
 
     def poisoned(groups, **settings):
         batch = collate(groups, **settings)
         batch.token_weights[0, 0] = np.nan
         return batch
 
-    monkeypatch.setattr(campaign, "collate", poisoned)
+    monkeypatch.setattr(update, "collate", poisoned)
     with pytest.raises(NonFiniteLossError, match=r"step 0: loss nan.*failed_batch.npz"):
         chain.run_chain(small(), tmp_path)
     assert np.isnan(np.load(tmp_path / "failed_batch.npz")["token_weights"][0, 0])

@@ -24,7 +24,7 @@ def stages_of(passes, *, redraws, problems_per_step=3):
     train = [Problem(str(i), "", records.Tests(code="pass")) for i in range(len(passes))]
     calls = []
 
-    def groups(problems, seeds, watch, temperature, set_aside):
+    def groups(problems, seeds, stopwatch, temperature, set_aside):
         assert set_aside == frozenset()
         calls.append(([p.id for p in problems], [tuple(s) for s in seeds]))
         return [

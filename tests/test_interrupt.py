@@ -6,7 +6,7 @@ LOST = """
     import gc, os, signal
     from selfreg.run import interrupt
 
-    interrupt.watch()
+    interrupt.install()
     gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
     gc.collect()
     gc.callbacks.clear()
@@ -39,11 +39,11 @@ WAITED = """
     import os, signal
     from selfreg.run import interrupt
 
-    interrupt.watch(at_once=False)
+    interrupt.install(at_once=False)
     os.kill(os.getpid(), signal.SIGINT)
     print("loaded")
     try:
-        interrupt.watch()
+        interrupt.install()
     except KeyboardInterrupt:
         print("stopped")
 """

@@ -20,7 +20,7 @@ from selfreg.policy.learn.packing import make_packing
 from selfreg.policy.learn.weight_change import weight_change
 from selfreg.policy.mesh import AXES, device_in_force, in_force, make_mesh
 from selfreg.policy.models.attention import choose_attention
-from selfreg.policy.models.decoder import linear, linear_of_few
+from selfreg.policy.models.block import linear, linear_of_few
 from selfreg.policy.models.policy import abstract_params, count_parameters, load_policy, make_policy
 from selfreg.policy.models.presets import shape_of
 from selfreg.policy.rollout import decode

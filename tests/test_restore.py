@@ -90,13 +90,13 @@ def stops_at(tmp_path_factory):
 def states(monkeypatch):
     """Record the weights and moments with which each step began. Later runs overwrite them."""
     kept = {}
-    update = campaign._update
+    update = campaign.update
 
     def spy(stages, state, groups, plan, step, *others):
         kept[step] = jax.tree.map(np.array, state._asdict())
         return update(stages, state, groups, plan, step, *others)
 
-    monkeypatch.setattr(campaign, "_update", spy)
+    monkeypatch.setattr(campaign, "update", spy)
     return kept
 
 
@@ -210,8 +210,8 @@ def whole(stops_at, tmp_path_factory):
     [
         ("check", 5),  # step 4 is recorded, but its restore has not begun
         ("_read", 1),  # during the restore
-        ("_update", 6),  # in step 5, the first after the restore
-        ("_update", 8),  # in step 7; the checkpoint at 6 was made after the restore
+        ("update", 6),  # in step 5, the first after the restore
+        ("update", 8),  # in step 7; the checkpoint at 6 was made after the restore
         ("check", 9),  # step 8 is recorded, after the second restore
     ],
 )

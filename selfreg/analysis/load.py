@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from selfreg.run import rundir
+from selfreg.run.integrity import check_records
 from selfreg.run.records import Checkpoint, StepRecord, Trace
 from selfreg.run.rundir import CampaignSummary
 
@@ -91,7 +92,7 @@ def load_run(folder: Path) -> Run:
     try:
         records = rundir.read_records(folder)
         summaries = rundir.read_summaries(folder)
-        rundir.check_records(folder, records, summaries)
+        check_records(folder, records, summaries)
         for key in _NEEDED:
             config[key]
         traces = rundir.traces(records, config["control_metric"])

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.polynomial.hermite import hermgauss
 from scipy.special import ndtr
 
+from selfreg.run.records import peak_index
+
 _NODES, _WEIGHTS = hermgauss(64)
 
 
@@ -49,7 +51,7 @@ def selected_drop(panels: np.ndarray) -> SelectedDrop:
         raise ValueError(f"panels must hold at least 2 readings of 2 problems, not {panels.shape}")
     count, problems = panels.shape[-2:]
     means = panels.mean(axis=-1)
-    peak = means.argmax(axis=-1)
+    peak = peak_index(means)
     best = np.take_along_axis(panels, peak[..., None, None], axis=-2)[..., 0, :]
     differences = best - panels[..., -1, :]
     drop = differences.mean(axis=-1)

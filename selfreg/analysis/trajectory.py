@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfreg.run.records import Trace
+from selfreg.run.records import Trace, peak_index
 
 WINDOW = 5
 GAP_LEVELS = (0.2, 0.3, 0.5)
@@ -150,7 +150,7 @@ def shapes(values: np.ndarray, steps: np.ndarray | None = None) -> Shapes:
     values = np.take_along_axis(values, order, axis=-1)
     last = (~missing).sum(axis=-1) - 1
     defined = last >= 0
-    index = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1)
+    index = peak_index(values)
     peak, end = _at(values, index), _at(values, np.maximum(last, 0))
 
     after = np.arange(values.shape[-1]) >= index[..., None]

@@ -26,7 +26,7 @@ from selfreg.analysis.nullmodel import NullComparison, Reading
 from selfreg.analysis.selected import selected_drop
 from selfreg.analysis.stats import Difference, holm, panel_difference
 from selfreg.analysis.trajectory import WINDOW, Trajectory, of_trace
-from selfreg.run.records import Checkpoint, PanelScore
+from selfreg.run.records import Checkpoint, PanelScore, peak_index
 from selfreg.run.rundir import CampaignSummary, place_of
 
 
@@ -308,7 +308,7 @@ def _judge_chain(run: Run, margin: float) -> ChainVerdict:
     kept_at = checkpoint_of_origin(run, last.kept)
     end_at = checkpoint_of_origin(run, Checkpoint(last.campaign, last.end_step))
     peaks = [of_trace(run.traces[summary.campaign]).peak for summary in run.summaries]
-    best = run.summaries[int(np.argmax(peaks))]
+    best = run.summaries[int(peak_index(peaks))]
     best_score, best_at = best.scores["peak"], Checkpoint(best.campaign, best.peak_step)
     gain = None if kept_at is None else panel_difference(kept, start)
     same = checkpoint_of_origin(run, best_at) == kept_at

@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
     name = f"{config.name}/{config.condition}/seed_{config.seed}"
     workdir = Path(_WORKDIR.value or f"runs/{name}")
     # Ctrl-C in the middle of a library's own C code can end in any error.
-    interrupt.watch(at_once=False)
+    interrupt.install(at_once=False)
     # Only now: a mistake in a flag should not wait for jax to load.
     from jax.errors import JaxRuntimeError
 
@@ -86,14 +86,14 @@ def _run(config: Any, workdir: Path) -> None:
     leave_torch_out()
     from selfreg.analysis.report import write_report
     from selfreg.grading import GraderError
-    from selfreg.loop.campaign import MismatchError, NonFiniteLossError
     from selfreg.loop.chain import run_chain
+    from selfreg.loop.update import MismatchError, NonFiniteLossError
     from selfreg.policy import distributed, xla
     from selfreg.policy.rollout.engine import EngineError
 
     if _COORDINATOR.value:
         distributed.start(_COORDINATOR.value, _COUNT.value, _INDEX.value)
-    interrupt.watch(at_once=not _COORDINATOR.value)
+    interrupt.install(at_once=not _COORDINATOR.value)
     xla.set_up()
     try:
         run_chain(config, workdir)

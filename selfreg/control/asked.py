@@ -1,23 +1,23 @@
-"""What asking a language model has cost a chain, and how often it was of no use."""
+"""Counts a chain's questions to a language model: their cost, and the answers of no use."""
 
 from dataclasses import dataclass, replace
 
 from selfreg.control.protocol import Base
 from selfreg.run.records import Answer
 
-MOST_CHARACTERS = 300  # kept of a failure, which may quote the model
+MOST_CHARACTERS = 300  # of a failure, which may quote the model
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Counts over a chain; prompts and answers are in plans.jsonl.
+    """Counts over a chain; plans.jsonl holds the prompts and answers.
 
     Attributes:
-      questions: Asked.
-      failures: Why each of those without a usable answer had none.
-      prompt_tokens: Read by the model.
-      completion_tokens: Written by it.
-      time_s: Spent waiting.
+      questions: Questions asked.
+      failures: The reason for each question without a usable answer.
+      prompt_tokens: Tokens that the model read.
+      completion_tokens: Tokens that it wrote.
+      time_s: Seconds spent waiting.
     """
 
     questions: int = 0
@@ -28,7 +28,7 @@ class Asked:
 
 
 def count(asked: Asked, answer: Answer, failure: str = "") -> Asked:
-    """One question more; `failure` says why its answer was of no use."""
+    """Count one more question; `failure` says why its answer was of no use, if it was."""
     return replace(
         asked,
         questions=asked.questions + 1,
@@ -40,7 +40,7 @@ def count(asked: Asked, answer: Answer, failure: str = "") -> Asked:
 
 
 def check_endpoint(base: Base, control: str) -> None:
-    """Refuse a control that asks a language model where none is named.
+    """Refuse a control that asks a language model when the config names none.
 
     Raises:
       ValueError: config.control.llm_url is empty.

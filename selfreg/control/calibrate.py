@@ -1,21 +1,21 @@
-r"""How high the predictor's score climbs when nothing happens, and the threshold that follows.
+r"""Calibrates the predictor: how high its score climbs when nothing happens, and its threshold.
 
-A *stationary* campaign is one whose policy does not move. Its steps are exchangeable: problems and
-seeds are drawn anew at each, and nothing carries over. So whole steps of a few long runs at a
-learning rate of about 0, drawn again one by one in any order, are as good as new campaigns. (Adam's
-moments do carry over: the size of an update shrinks over a campaign's first steps. Drawn from all
-steps it rises more often than it really does, so this errs on the side of fewer false alarms.)
+A *stationary* campaign is one whose policy does not move. Its steps are exchangeable: each step
+draws new problems and seeds, and nothing carries over. So a campaign made of steps of a few long
+runs at a learning rate of about 0, resampled in any order, is as good as a new one. (Adam's moments
+do carry over: updates shrink over a campaign's first steps. A resampled series rises more often
+than a real one, which only makes false alarms rarer.)
 
-The panel is the exception. It asks the same questions with the same seeds at every step, so that on
-a frozen policy it does not vary at all, and any policy that moves would alarm. Its scores are
-drawn instead as if each measurement had seeds of its own: a pass rate for each problem from its
+The panel is the exception. It asks the same questions with the same seeds at every step. On a
+frozen policy it does not vary at all, and any policy that moves would alarm. Its scores are
+therefore drawn as if each measurement had its own seeds: a pass rate for each problem from its
 Beta(passed + 1/2, failed + 1/2) posterior, then a binomial count at each measurement. A policy that
-moves without getting better or worse varies by something between nothing and this, so the false
-alarms of the panel are at most those that are promised.
+moves without getting better or worse varies by less than this, so the panel raises no more false
+alarms than promised.
 
-The threshold is split-conformal (Vovk et al. 2005; Lei et al. 2018, section 2.2): with the maxima
-of n stationary campaigns sorted, the ceil((n + 1)(1 - rate))-th. The maximum of one more exceeds it
-with a probability of at most `rate`.
+The threshold is split-conformal (Vovk et al. 2005; Lei et al. 2018, section 2.2): of the sorted
+maxima of n stationary campaigns, the ceil((n + 1)(1 - rate))-th. The maximum of one more campaign
+exceeds it with a probability of at most `rate`.
 """
 
 import math
@@ -26,31 +26,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selfreg.control.protocol import Base
-from selfreg.run.records import StepRecord, Trace
+from selfreg.run.records import StepRecord, Trace, find_peak
 
 HOW = (
     "run a few seeds that do not learn, --config.optimizer.lr=1e-12 --config.within=fixed, then "
     "python -m selfreg.calibrate --runs=THEIR_FOLDER --out=FILE.json, and set "
     "--config.control.predictor_calibration=FILE.json"
 )
-# What an indicator exceeds in this share of stationary campaigns is its unit, 1 at least.
+# An indicator's unit is the value that it exceeds in this share of stationary campaigns, or 1.
 PANEL_UNIT_RATE, UNIT_RATE = 0.05, 0.005
 
 PANEL, PANEL_SE = "panel_pass_at_1", "panel_pass_at_1_se"
 
-# The z of every indicator after each step: what a predictor makes of a campaign.
+# A predictor: the z of every indicator after each step of a campaign.
 Judge = Callable[[Sequence[StepRecord]], Iterator[Mapping[str, float]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What stationary runs left, to draw from.
+    """The steps and panels of stationary runs, to resample from.
 
     Attributes:
-      steps: Those that made an update.
-      passed: int64 [N], of each panel problem's completions by independent seeds.
-      drawn: int64 [N], those completions.
-      panel_samples: Completions a panel problem at one measurement.
+      steps: The steps that made an update.
+      passed: int64 [N], the passed completions of each panel problem, by independent seeds.
+      drawn: int64 [N], all completions of each panel problem.
+      panel_samples: Completions of each panel problem at one measurement.
       panel_every: Steps between two measurements.
     """
 
@@ -62,7 +62,7 @@ class Pool:
 
 
 def stationary(pool: Pool, steps: int, rng: np.random.Generator) -> list[StepRecord]:
-    """A campaign in which nothing happens: steps of the pool, and panels drawn anew."""
+    """Draw a campaign in which nothing happens: steps of the pool, and new panels."""
     rates = rng.beta(pool.passed + 0.5, pool.drawn - pool.passed + 0.5)
     drawn = [pool.steps[i] for i in rng.integers(len(pool.steps), size=steps)]
     return [
@@ -91,22 +91,22 @@ def calibrate(
     seed: int,
     indicators: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The units of the indicators, and the sorted maxima of the score.
+    """Compute the units of the indicators, and the sorted maxima of the score.
 
     Args:
-      pool: Of stationary runs.
+      pool: The stationary runs.
       judge: The predictor.
-      budgets: Steps of the campaigns that thresholds are wanted for.
-      traces: Stationary campaigns to draw, for units and for maxima each.
-      seed: Of what is drawn.
-      indicators: Those that are to be read; empty: all that the pool's steps have.
+      budgets: The lengths of the campaigns that need thresholds, in steps.
+      traces: How many stationary campaigns to draw for the units, and as many for the maxima.
+      seed: The seed of the draws.
+      indicators: The indicators to read; empty for all that the pool's steps have.
 
     Returns:
-      By budget the `units` of the indicators and the sorted `maxima`, as a calibration file holds
-      them. Each budget has its own units: heavy tails gain more from more steps than a panel does.
+      For each budget the `units` of the indicators and the sorted `maxima`, as a calibration file
+      holds them. Units depend on the budget: more steps stretch a heavy tail further than a panel.
     """
     rng = np.random.default_rng(seed)
-    # Maxima are of other campaigns than units: a unit fits those that it was taken from.
+    # Units and maxima come from different campaigns: a unit fits its own campaigns too well.
     for_units, for_maxima = (
         [[*judge(stationary(pool, max(budgets), rng))] for _ in range(traces)] for _ in range(2)
     )
@@ -126,20 +126,20 @@ def _unit(name: str, campaigns: Sequence[Sequence[Mapping[str, float]]]) -> floa
 
 
 def score(z: Mapping[str, float], units: Mapping[str, float]) -> float:
-    """The largest z in units; 0 where no indicator that has a unit is on its bad side."""
+    """Return the largest z in units; 0 where no indicator with a unit is on its bad side."""
     return max([0.0, *(z[name] / unit for name, unit in units.items() if name in z)])
 
 
 def least_traces(rate: float) -> int:
-    """How many maxima a false-alarm rate needs: the least n with ceil((n + 1)(1 - rate)) <= n."""
+    """Return the maxima that a false-alarm rate needs: the least n >= ceil((n + 1)(1 - rate))."""
     return math.ceil(round((1 - rate) / rate, 9))
 
 
 def order_statistic(maxima: Sequence[float], rate: float) -> float:
-    """The ceil((n + 1)(1 - rate))-th smallest of n maxima: the next exceeds it with at most `rate`.
+    """Return the ceil((n + 1)(1 - rate))-th smallest of n maxima; `rate` bounds how often it errs.
 
     Raises:
-      ValueError: There are too few for this rate.
+      ValueError: There are too few maxima for this rate.
     """
     count = len(maxima)
     if count < least_traces(rate):
@@ -152,20 +152,20 @@ def order_statistic(maxima: Sequence[float], rate: float) -> float:
 
 
 class Fit(NamedTuple):
-    """What a calibration says of a budget: the indicators' units, and the score that alarms."""
+    """A calibration for one budget: the indicators' units, and the score above which it alarms."""
 
     units: Mapping[str, float]
     threshold: float
 
 
 def fit_to(base: Base, budget_steps: int) -> Fit:
-    """The units, and the score that a stationary campaign exceeds with the user's probability.
+    """Look up the units, and the score that a stationary campaign exceeds at the user's rate.
 
-    Where the calibration does not hold this very budget, the next longer one's: a maximum over
-    more steps is no smaller.
+    If the calibration lacks this budget, the next longer one applies: a maximum over more steps is
+    no smaller.
 
     Raises:
-      ValueError: The calibration is of another model, or too short, or of too few campaigns.
+      ValueError: The calibration is for another model, or its campaigns are too short or too few.
     """
     calibration, key = base.calibration, "config.control.predictor_calibration"
     if not calibration:
@@ -186,12 +186,12 @@ def fit_to(base: Base, budget_steps: int) -> Fit:
 
 
 class Fall(NamedTuple):
-    """The steps of a campaign's panel: its peak, and the first drops from the running peak.
+    """The steps at which a campaign's panel peaked and first dropped from its running peak.
 
     Attributes:
-      peak: Of the whole campaign, the first.
-      beyond_noise: Where peak - now > 2 sqrt(se_peak^2 + se_now^2); None: nowhere.
-      below_half: Where now < peak / 2; None: nowhere.
+      peak: The peak of the whole campaign.
+      beyond_noise: The first step with peak - now > 2 sqrt(se_peak^2 + se_now^2), or None.
+      below_half: The first step with now < peak / 2, or None.
     """
 
     peak: int
@@ -200,16 +200,16 @@ class Fall(NamedTuple):
 
 
 def fall_of(trace: Trace) -> Fall:
-    """How a campaign's panel fell."""
+    """Find how a campaign's panel fell."""
     rows = [(r.step, r.metrics) for r in trace.records if PANEL in r.metrics]
     best, error = -math.inf, 0.0
-    peak, beyond_noise, below_half = 0, None, None
+    beyond_noise, below_half = None, None
     for step, metrics in rows:
         value, its_error = metrics[PANEL], metrics[PANEL_SE]
         if value > best:
-            best, error, peak = value, its_error, step
+            best, error = value, its_error
         if beyond_noise is None and best - value > 2 * math.hypot(error, its_error):
             beyond_noise = step
         if below_half is None and value < best / 2:
             below_half = step
-    return Fall(peak, beyond_noise, below_half)
+    return Fall(find_peak(trace.records, PANEL).step, beyond_noise, below_half)

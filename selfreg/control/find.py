@@ -1,4 +1,4 @@
-"""Controls by name: a module of this package, or a file of the user's own."""
+"""Finds a control by name: a module of this package, or a file of the user's own."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from selfreg.run.find import find
 
 
 def find_within(name: str) -> Within:
-    """The control within campaigns that config.within names.
+    """Find the control within campaigns that config.within names.
 
     Args:
       name: A module of selfreg.control.within, or the path of a Python file; both define CONTROL.
@@ -22,12 +22,12 @@ def find_within(name: str) -> Within:
 
 
 def find_between(name: str) -> Between:
-    """The control between campaigns that config.between names; see find_within."""
+    """Find the control between campaigns that config.between names; see find_within."""
     return find(name, between, "CONTROL", Between, "config.between")
 
 
 def find_calibration(name: str) -> dict[str, Any]:
-    """The calibration of the predictor that config.control.predictor_calibration names.
+    """Read the predictor's calibration that config.control.predictor_calibration names.
 
     Args:
       name: "tiny", which ships with the package, or a file that `python -m selfreg.calibrate` made.

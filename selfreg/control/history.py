@@ -1,6 +1,6 @@
-"""What controls between campaigns remember of each campaign, and where they read it.
+"""Reads the entry of each campaign that controls between campaigns remember.
 
-memory.json holds {"control": the control's name, "entries": one a campaign, ...}: a person can read
+memory.json holds {"control": the control's name, "entries": one a campaign, ...}. People can read
 it, and a control of the same name can begin with it.
 """
 
@@ -9,30 +9,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfreg.control.protocol import Base
-from selfreg.run.records import Checkpoint, Plan, Trace, to_json
+from selfreg.run.records import Checkpoint, Plan, Trace, peak_index, to_json
 
 MAIN = "main"  # the capability that a campaign trains for
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished campaign: what was ordered, and what came of it.
+    """One finished campaign: its plan, and its result.
 
     Attributes:
-      campaign: Of its own chain, from 0.
-      action: What a gate decided; "" where none did.
-      reason: Why it was ordered.
-      budget_steps: The most updates it might make.
-      lr: Peak learning rate.
-      kl_coef: Weight of the KL penalty.
-      peak_step: Where the control's metric peaked first.
-      end_step: How many updates were made.
-      start: The metric, where it was measured first.
-      peak: Its maximum.
-      end: Where it was measured last.
-      ratio: r = end / peak; 1 when the peak is 0, as nothing was there to lose.
-      predicted: What r was expected to be; None where nothing predicts it.
-      revision: What a wrong prediction changed; "": nothing.
+      campaign: Its number in its own chain, from 0.
+      action: A gate's action; "" without a gate.
+      reason: The reason in the plan.
+      budget_steps: The most updates that the plan allowed.
+      lr: The peak learning rate.
+      kl_coef: The weight of the KL penalty.
+      peak_step: The step of the peak of the control's metric.
+      end_step: The updates that were made.
+      start: The first value of the metric.
+      peak: Its value at the peak.
+      end: Its last value.
+      ratio: r = end / peak; 1 when the peak is 0, because there was nothing to lose.
+      predicted: The predicted r; None without a prediction.
+      revision: The revision after a wrong prediction; "" where there was none.
     """
 
     campaign: int
@@ -52,9 +52,9 @@ class Entry:
 
 
 def entry_of(order: Plan, trace: Trace) -> Entry:
-    """The entry of a campaign that ran by this order."""
+    """Make the entry of a campaign that ran by this plan."""
     _, values = trace.series()
-    peak, end = float(values.max()), float(values[-1])
+    peak, end = float(values[peak_index(values)]), float(values[-1])
     return Entry(
         campaign=trace.campaign,
         action=order.action,
@@ -72,24 +72,24 @@ def entry_of(order: Plan, trace: Trace) -> Entry:
 
 
 def peak_of(trace: Trace) -> Checkpoint:
-    """The checkpoint of the campaign's peak."""
+    """Return the checkpoint of the campaign's peak."""
     return Checkpoint(trace.campaign, trace.peak_step)
 
 
 def end_of(trace: Trace) -> Checkpoint:
-    """The checkpoint of the campaign's end."""
+    """Return the checkpoint of the campaign's end."""
     return Checkpoint(trace.campaign, trace.end_step)
 
 
 def capability(trace: Trace, place: str, name: str) -> float:
-    """A capability of the policy at a campaign's "start", "peak" or "end", as pass@1.
+    """Return a capability at a campaign's "start", "peak" or "end", as pass@1.
 
-    "main" is what the trace measured under that name; where it did not, the control's own metric:
-    its first value, its maximum, its last value. A maximum of noisy values is biased upward, and
-    so is a rise of "main" that is taken from it.
+    "main" is the panel of that name if there is one, and else the control's own metric: its first
+    value, its peak or its last value. A maximum of noisy values is biased upward, and so is a rise
+    of "main" to it.
 
     Raises:
-      ValueError: It was not measured.
+      ValueError: The capability was not measured.
     """
     measured = trace.capabilities.get(place, {})
     if name in measured:
@@ -100,21 +100,21 @@ def capability(trace: Trace, place: str, name: str) -> float:
             f"name it in config.evaluation.capabilities, as '{name}=SOURCE'"
         )
     _, values = trace.series()
-    return float({"start": values[0], "peak": values.max(), "end": values[-1]}[place])
+    return float({"start": values[0], "peak": values[peak_index(values)], "end": values[-1]}[place])
 
 
 def remembered(control: str, entries: tuple[Any, ...], **more: Any) -> dict[str, Any]:
-    """What memory.json keeps of a control."""
+    """Return the content of memory.json for a control."""
     return {"control": control, **to_json(more), "entries": to_json(entries)}
 
 
 def without_memory(base: Base) -> Base:
-    """The base that a state keeps: its memory has been read, and is saved with the run once."""
+    """Return the base that a state keeps: without the memory, which the run saves only once."""
     return replace(base, memory={})
 
 
 def check_memory(base: Base, control: str) -> Mapping[str, Any]:
-    """The memory that a chain begins with; empty: none.
+    """Return the memory that a chain begins with; empty where there is none.
 
     Raises:
       ValueError: Another control wrote it.
@@ -128,10 +128,10 @@ def check_memory(base: Base, control: str) -> Mapping[str, Any]:
 
 
 def inherited(base: Base, control: str) -> tuple[Entry, ...]:
-    """The entries that a chain begins with.
+    """Return the entries that a chain begins with.
 
     Raises:
-      ValueError: Another control wrote them, or they are not as this one writes them.
+      ValueError: Another control wrote them, or they lack the fields of this one.
     """
     memory = check_memory(base, control)
     try:
@@ -143,10 +143,10 @@ def inherited(base: Base, control: str) -> tuple[Entry, ...]:
 
 
 def refuse_memory(base: Base, control: str) -> Base:
-    """The base of a control that remembers nothing.
+    """Return the base of a control that remembers nothing.
 
     Raises:
-      ValueError: It is given a memory.
+      ValueError: The config gives it a memory.
     """
     if base.memory:
         raise ValueError(f"config.control.memory: {control!r} remembers nothing; leave it ''")

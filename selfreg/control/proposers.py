@@ -1,7 +1,7 @@
-"""Who proposes the next strategy: rules, chance, chance near the Pareto front, a language model.
+"""Proposes the next strategy: by rules, at random, near the Pareto front, or by a language model.
 
-A proposer is pure: the same situation gives the same proposals, draws included, which come from
-(seed, campaign) alone.
+A proposer is pure: the same situation gives the same proposals. Random draws depend on (seed,
+campaign) alone.
 """
 
 import json
@@ -25,8 +25,8 @@ from selfreg.control.strategy import (
 from selfreg.run import seeds
 from selfreg.run.records import Answer
 
-COLLAPSED_RATIO = 0.5  # below it the rules become gentler
-FRONT_CHANCE = 0.5  # of a draw near the Pareto front rather than anywhere
+COLLAPSED_RATIO = 0.5  # below this ratio the rules become gentler
+FRONT_CHANCE = 0.5  # the probability of a draw near the Pareto front rather than anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Tried:
     """A strategy that a campaign ran.
 
     Attributes:
-      strategy: What it changed.
-      outcome: Numbers by name; more is better.
+      strategy: The strategy.
+      outcome: Its results by name; more is better.
       ratio: r = end / peak of the control's metric.
     """
 
@@ -45,15 +45,15 @@ class Tried:
 
 
 class Situation(NamedTuple):
-    """What a proposer sees.
+    """The input of a proposer.
 
     Attributes:
       base: The config's hyperparameters.
-      campaign: The one to propose for.
-      space: What may be proposed.
-      tried: What was, in order; other chains' that are remembered come first.
-      outcome: What the numbers of an outcome are, in words.
-      wanted: How many proposals; fewer may come.
+      campaign: The campaign to propose for.
+      space: The allowed values.
+      tried: The strategies tried so far, in order; those remembered from other chains come first.
+      outcome: A description of the results, in words.
+      wanted: How many proposals are wanted; there may be fewer.
     """
 
     base: Base
@@ -68,8 +68,9 @@ class Proposer(NamedTuple):
     """Proposes strategies.
 
     Attributes:
-      propose: What it proposes without help, best first; at least one.
-      ask: What to ask a language model, whose strategy comes in their place; None: nothing.
+      propose: Situation -> at least one strategy, best first, without a language model.
+      ask: Situation -> the question to a language model, whose strategy replaces these; None where
+        the proposer asks nobody.
     """
 
     propose: Callable[[Situation], tuple[Strategy, ...]]
@@ -77,13 +78,13 @@ class Proposer(NamedTuple):
 
 
 def by_rules(situation: Situation) -> tuple[Strategy, ...]:
-    """One proposal from the last campaign.
+    """Propose one strategy from the last campaign.
 
-    * It collapsed (r < 0.5), or a capability fell by more than control.epsilon: gentler, which is
-      one value down in learning rate and budget and one up in KL.
-    * "main" rose by less than control.epsilon: bolder, which is one value up in learning rate and
+    * If it collapsed (r < 0.5), or a capability fell by more than control.epsilon, be gentler: one
+      value down in learning rate and budget, and one up in KL.
+    * If "main" rose by less than control.epsilon, be bolder: one value up in learning rate and
       temperature.
-    * Else the same again.
+    * Else propose the same strategy again.
     """
     if not situation.tried:
         return (base_strategy(situation.base),)
@@ -98,13 +99,13 @@ def by_rules(situation: Situation) -> tuple[Strategy, ...]:
 
 
 def by_chance(situation: Situation) -> tuple[Strategy, ...]:
-    """Uniform draws from the space."""
+    """Draw uniformly from the space."""
     rng = _rng(situation)
     return tuple(draw(situation.space, rng) for _ in range(situation.wanted))
 
 
 def by_front(situation: Situation) -> tuple[Strategy, ...]:
-    """Draws of which half are neighbours of a strategy on the Pareto front, the others uniform."""
+    """Draw neighbours of the Pareto front with probability 1/2, and uniformly otherwise."""
     rng = _rng(situation)
     names = sorted({name for tried in situation.tried for name in tried.outcome})
     outcomes = np.array([[t.outcome[name] for name in names] for t in situation.tried])
@@ -119,7 +120,7 @@ def by_front(situation: Situation) -> tuple[Strategy, ...]:
 
 
 def pareto_front(outcomes: np.ndarray) -> list[int]:
-    """The rows that no other row dominates: is as good in every column, and better in one.
+    """Return the rows that no row dominates, by being as good in all columns and better in one.
 
     Args:
       outcomes: float [n, objectives], more is better.
@@ -132,7 +133,7 @@ def pareto_front(outcomes: np.ndarray) -> list[int]:
 
 
 def question(situation: Situation) -> str:
-    """The prompt: what may be set, what was tried, and the one JSON object that is wanted."""
+    """Write the prompt: the allowed settings, those tried so far, and the form of the answer."""
     base = situation.base
     tried = [
         f"{number}. {words(t.strategy)} -> "
@@ -158,7 +159,7 @@ def question(situation: Situation) -> str:
 
 
 def read_answer(answer: Answer, space: Space) -> Strategy:
-    """The strategy in an answer.
+    """Read the strategy in an answer.
 
     Raises:
       ValueError: There is no answer, or it is of no use; see read_strategy.
@@ -169,14 +170,14 @@ def read_answer(answer: Answer, space: Space) -> Strategy:
 
 
 def read_strategy(text: str, space: Space) -> Strategy:
-    """The strategy that a language model answered.
+    """Read the strategy that a language model chose.
 
     Args:
       text: One JSON object with every key of the space, each with one of its values.
-      space: What is allowed.
+      space: The allowed values.
 
     Raises:
-      ValueError: It is anything else; the message says what.
+      ValueError: The text is anything else; the message says what.
     """
     try:
         answer = json.loads(text, object_pairs_hook=_no_key_twice)
@@ -194,7 +195,7 @@ def read_strategy(text: str, space: Space) -> Strategy:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON leaves open which of two equal keys counts."""
+    """Refuse a repeated key: JSON does not say which of the two counts."""
     if len({key for key, _ in pairs}) < len(pairs):
         raise ValueError("a key twice")
     return dict(pairs)
@@ -206,7 +207,7 @@ def _rng(situation: Situation) -> np.random.Generator:
 
 RULES, RANDOM, PARETO = Proposer(by_rules), Proposer(by_chance), Proposer(by_front)
 
-# By the name in config.control.proposer. Where the model gives no answer of use, the rules decide.
+# By the name in config.control.proposer. If the model gives no usable answer, the rules decide.
 PROPOSERS = {
     "rules": RULES,
     "random": RANDOM,

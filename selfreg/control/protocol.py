@@ -1,4 +1,4 @@
-"""What a control is, at each of the two levels above the update."""
+"""Defines controls, at each of the two levels above the update."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from selfreg.run.records import Answer, Checkpoint, Plan, StepRecord, Trace, Ver
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a config gives the controls of a chain; a control may depart from it.
+    """The config's values for the controls of a chain; a control may depart from them.
 
     Attributes:
-      budget_steps: Updates a campaign may make.
-      lr: Peak learning rate.
-      kl_coefs: Weight of the KL penalty by campaign; the last one stays.
-      temperature: Of training samples.
+      budget_steps: The most updates of a campaign.
+      lr: The peak learning rate.
+      kl_coefs: The weight of the KL penalty by campaign; the last one stays.
+      temperature: The temperature of training samples.
       group_size: Completions a problem.
-      seed: Of whatever a control draws.
-      metric: The number that it reads.
+      seed: The seed of a control's random draws.
+      metric: The metric that controls read.
       capabilities: The names in config.evaluation.capabilities.
-      memory: What another chain's memory file holds; empty: nothing.
+      memory: The content of another chain's memory file; empty where none is named.
       options: The config's section `control`.
       model: The config's model.path.
-      calibration: What config.control.predictor_calibration holds; empty: nothing.
-      match_updates: Updates of each campaign of the run config.control.match_updates_of.
-      panel_every_steps: How often the panel is measured.
+      calibration: The content of config.control.predictor_calibration; empty where there is none.
+      match_updates: The updates of each campaign of the run config.control.match_updates_of.
+      panel_every_steps: The steps between two measurements of the panel.
     """
 
     budget_steps: int
@@ -45,7 +45,7 @@ class Base:
     panel_every_steps: int = 1
 
     def plan(self, campaign: int, start: Checkpoint | None, reason: str, **changes: Any) -> Plan:
-        """The plan of a campaign, with the config's hyperparameters but for `changes`."""
+        """Make the plan of a campaign: the config's hyperparameters, except for `changes`."""
         kl_coef = self.kl_coefs[min(campaign, len(self.kl_coefs) - 1)]
         return Plan(
             **{
@@ -64,8 +64,8 @@ class Within(NamedTuple):
 
     Attributes:
       start: (Base, Plan) -> state, at the first step.
-      observe: (state, record) -> (state, verdict), after each update: CONTINUE, or STOP before the
-        plan's budget is used up. See selfreg.control.watch for what becomes of it.
+      observe: (state, record) -> (state, verdict), after each update. The verdict is CONTINUE, or
+        STOP to end early; selfreg.control.supervise may turn a STOP into RESTORE_PEAK.
     """
 
     start: Callable[[Base, Plan], Any]
@@ -75,15 +75,15 @@ class Within(NamedTuple):
 class Between(NamedTuple):
     """A control between campaigns.
 
-    States are frozen dataclasses of plain data, saved as JSON with the run: the chain's memory.
+    States are frozen dataclasses of plain data. The run folder keeps them as JSON.
 
     Attributes:
       start: Base -> state, before the first campaign.
       plan: state -> the next campaign's plan.
       observe: (state, trace of the finished campaign) -> state.
-      ask: state -> what to ask a language model before the next plan; None: nothing.
-      hear: (state, its answer) -> state. The answer is kept with the run: replaying asks nobody.
-      remember: state -> what memory.json keeps of the chain, for people and for other chains.
+      ask: state -> a question to a language model before the next plan, or None.
+      hear: (state, its answer) -> state. The run folder keeps the answer, so a replay asks nobody.
+      remember: state -> the content of memory.json, for people and for other chains.
     """
 
     start: Callable[[Base], Any]
@@ -100,13 +100,13 @@ def base_of(
     calibration: Mapping[str, Any] = MappingProxyType({}),
     match_updates: tuple[int, ...] = (),
 ) -> Base:
-    """What a resolved config gives its controls.
+    """Read the values for controls from a resolved config.
 
     Args:
-      config: As config.json holds it.
-      memory: What config.control.memory holds; empty: nothing.
-      calibration: What config.control.predictor_calibration holds; empty: nothing.
-      match_updates: Updates of each campaign of the run config.control.match_updates_of.
+      config: The config as config.json holds it.
+      memory: The content of config.control.memory; empty where none is named.
+      calibration: The content of config.control.predictor_calibration; empty where there is none.
+      match_updates: The updates of each campaign of the run config.control.match_updates_of.
     """
     learn, rollout = config["learn"], config["rollout"]
     panels = config["evaluation"]["capabilities"]

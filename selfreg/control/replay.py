@@ -1,15 +1,15 @@
-"""What controls would have decided on a stored chain. Nothing is run, and nobody is asked.
+"""Replays controls on a stored chain, to see what they would have decided. Nothing is run.
 
-Each level is asked on its own: a control between campaigns sees every campaign as it was stored, a
-control within a campaign sees its steps under the plan that it had. What would have become of other
-decisions nobody knows: the next stored campaign started from where the run's own control let it.
+Each level is replayed on its own. A control between campaigns sees every campaign as it was stored.
+A control within a campaign sees the stored steps under the stored plan. A replay cannot tell where
+other decisions would have led: each stored campaign started where the run's own control put it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from selfreg.control import watch
+from selfreg.control import supervise
 from selfreg.control.protocol import Base, Between, Within
 from selfreg.run.records import Answer, Plan, Trace, Verdict
 
@@ -19,7 +19,7 @@ RESTORES = "control/restores"
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A finished campaign as it was stored: its plan, what happened, and the answer before it."""
+    """A finished campaign as it was stored: its plan, its trace, and the answer before it."""
 
     plan: Plan
     trace: Trace
@@ -28,7 +28,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a control within a campaign says after the update of a step, unless it is to go on."""
+    """The verdict of a control within a campaign after a step, where it is not CONTINUE."""
 
     step: int
     verdict: Verdict
@@ -40,10 +40,10 @@ class Decided:
 
     Attributes:
       campaign: From 0.
-      plan: What the control between campaigns orders before it.
-      decisions: What the control within it says. Empty: the campaign uses its budget up. The list
-        ends with the first decision that the run did not make itself: what is stored after that
-        is another campaign's.
+      plan: The plan of the control between campaigns.
+      decisions: The decisions of the control within it; empty where it uses up its budget. The list
+        ends with the first decision that the run did not make itself, because the stored steps
+        after that belong to another campaign.
     """
 
     campaign: int
@@ -52,18 +52,18 @@ class Decided:
 
 
 def replay_campaign(within: Within, base: Base, played: Played) -> tuple[Decision, ...]:
-    """What a control within campaigns says of one."""
-    watched = watch.begin(within, base, played.plan)
+    """Replay a control within campaigns on one campaign."""
+    supervision = supervise.begin(within, base, played.plan)
     made = []
     records = played.trace.records
     for record, after in pairwise(records):  # the last one has no update
-        watched = watch.observe(watched, record)
+        supervision = supervise.observe(supervision, record)
         used_up = record.step + 1 >= played.plan.budget_steps
-        if watched.verdict is Verdict.CONTINUE or used_up:
+        if supervision.verdict is Verdict.CONTINUE or used_up:
             continue
-        made.append(Decision(record.step, watched.verdict))
+        made.append(Decision(record.step, supervision.verdict))
         restored = after.metrics.get(RESTORES, 0) > record.metrics.get(RESTORES, 0)
-        if watched.verdict is Verdict.STOP or not restored:
+        if supervision.verdict is Verdict.STOP or not restored:
             break
     return tuple(made)
 
@@ -71,13 +71,13 @@ def replay_campaign(within: Within, base: Base, played: Played) -> tuple[Decisio
 def replay_chain(
     within: Within, between: Between, base: Base, campaigns: Sequence[Played]
 ) -> tuple[tuple[Decided, ...], Plan]:
-    """What a pair of controls says of a chain.
+    """Replay a pair of controls on a chain.
 
     Args:
-      within: Of the two.
-      between: The other.
-      base: What the config gives them.
-      campaigns: Those that are finished, in order.
+      within: The control within campaigns.
+      between: The control between campaigns.
+      base: The config's values for both.
+      campaigns: The finished campaigns, in order.
 
     Returns:
       The decisions by campaign, and the plan of the campaign that would come next.

@@ -1,8 +1,8 @@
-"""Search over (lr, KL): what B2, B3, M1 and M2 share. Each differs in its proposer alone.
+"""Searches over (lr, KL). B2, B3, M1 and M2 share this code; they differ only in their proposers.
 
-The end rolls forward. The paper sets B2 and B3 (section 5.5) and M1 (appendix I.2) apart from naive
-chaining by their hyperparameters alone, and keeps "peak ckpt" for B1. The first campaign
-has nothing to go by and runs the config's own, so that it is the same in every condition.
+The end rolls forward. In the paper B2 and B3 (section 5.5) and M1 (appendix I.2) differ from naive
+chaining only in their hyperparameters, and only B1 has "peak ckpt". The first campaign runs the
+config's own hyperparameters, so that it is the same in every condition.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class State:
 
 
 def search(control: str, proposer: Proposer) -> Between:
-    """The control of that name which takes the proposer's first strategy, unseen by any gate."""
+    """Make a control of this name that runs the proposer's first strategy, without a gate."""
 
     def start(base: Base) -> State:
         if proposer.ask:
@@ -56,7 +56,7 @@ def search(control: str, proposer: Proposer) -> Between:
 
 
 def situation_of(state: State) -> Situation:
-    """What the proposer sees: scalar history only, the metric at each campaign's end and peak."""
+    """Return the proposer's input: the metric at each campaign's end and peak, and nothing else."""
     tried = tuple(
         Tried(
             Strategy(lr_factor=entry.lr / state.base.lr, kl_coef=entry.kl_coef),
@@ -69,7 +69,7 @@ def situation_of(state: State) -> Situation:
 
 
 def hear(state: State, answer: Answer) -> State:
-    """Order what the model answered; keep what was ordered without it where that is of no use."""
+    """Order the model's strategy; keep the order made without it if the answer is of no use."""
     try:
         strategy = read_answer(answer, SEARCH)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Strategies: what a search, or CARE, may change of the config's hyperparameters."""
+"""Defines strategies: the changes of hyperparameters that a search or CARE may make."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Space = Mapping[str, tuple[float, ...]]
 # multiples of the config's, 1e-6 in the paper, so that the grid fits a tiny policy as well.
 SEARCH: Space = {"lr_factor": (0.5, 1.0, 2.0), "kl_coef": (0.0, 0.01, 0.05)}
 
-# Groups only shrink: what a larger one needs of the machine was not measured at the start.
+# Groups only shrink: the start of a run does not check whether a larger group fits in memory.
 FULL: Space = {
     **SEARCH,
     "budget_factor": (0.5, 1.0),
@@ -30,11 +30,11 @@ class Strategy:
     """Changes of the hyperparameters; factors multiply the config's.
 
     Attributes:
-      lr_factor: Of the learning rate.
-      kl_coef: The weight of the KL penalty itself, in place of the config's.
-      budget_factor: Of the budget.
-      temperature_factor: Of the temperature of training samples.
-      group_factor: Of the completions a problem.
+      lr_factor: Multiplies the learning rate.
+      kl_coef: Replaces the weight of the KL penalty; it is no factor.
+      budget_factor: Multiplies the budget.
+      temperature_factor: Multiplies the temperature of training samples.
+      group_factor: Multiplies the completions a problem.
     """
 
     lr_factor: float = 1.0
@@ -45,7 +45,7 @@ class Strategy:
 
 
 def base_strategy(base: Base) -> Strategy:
-    """No change: the hyperparameters of the first campaign."""
+    """Return the strategy that changes nothing: the hyperparameters of the first campaign."""
     return Strategy(kl_coef=base.kl_coefs[0])
 
 
@@ -59,16 +59,16 @@ def order(
     action: str = "",
     most_steps: int | None = None,
 ) -> Plan:
-    """The plan that applies a strategy.
+    """Make the plan that applies a strategy.
 
     Args:
-      base: What the strategy changes.
+      base: The config's hyperparameters.
       campaign: From 0.
       start: The policy that the campaign starts from.
-      strategy: What to change.
-      reason: One line.
-      action: A gate's.
-      most_steps: Of a pilot; None: as many as the strategy says.
+      strategy: The changes.
+      reason: One line for people.
+      action: The action of a gate; "" without one.
+      most_steps: The limit of a pilot; None for as many steps as the strategy says.
     """
     steps = max(1, round(base.budget_steps * strategy.budget_factor))
     heat, group = strategy.temperature_factor, round(base.group_size * strategy.group_factor)
@@ -80,22 +80,22 @@ def order(
         kl_coef=strategy.kl_coef,
         budget_steps=steps if most_steps is None else min(steps, most_steps),
         temperature=None if heat == 1 else base.temperature * heat,
-        # A group of one has nothing to be compared with.
+        # Two at least: a group of one has nothing to compare with.
         group_size=None if strategy.group_factor == 1 else max(min(2, base.group_size), group),
         action=action,
     )
 
 
 def draw(space: Space, rng: np.random.Generator) -> Strategy:
-    """A strategy of the space, each equally likely."""
+    """Draw a strategy of the space; all are equally likely."""
     return Strategy(**{name: float(rng.choice(values)) for name, values in space.items()})
 
 
 def shift(strategy: Strategy, space: Space, **steps: int) -> Strategy:
     """Move coordinates along their values, and no further than the first and the last.
 
-    A value that is not of the space counts as the nearest one that is. Coordinates that the space
-    lacks stay.
+    A value outside of the space counts as the nearest value in it. Coordinates that the space lacks
+    stay as they are.
     """
     moved: dict[str, Any] = {}
     for name in steps.keys() & space.keys():
@@ -106,19 +106,19 @@ def shift(strategy: Strategy, space: Space, **steps: int) -> Strategy:
 
 
 def neighbour(strategy: Strategy, space: Space, rng: np.random.Generator) -> Strategy:
-    """Each coordinate one value down, where it is, or one up, with equal chances."""
+    """Move each coordinate one value down, not at all, or one value up, with equal chances."""
     return shift(strategy, space, **{name: int(rng.integers(-1, 2)) for name in space})
 
 
 def halfway(strategy: Strategy, to: Strategy) -> Strategy:
-    """The strategy in the middle: the learning rate by its geometric mean, all else by its mean."""
+    """Average two strategies: geometrically in the learning rate, arithmetically in the rest."""
     a, b = asdict(strategy), asdict(to)
     middle = {name: (a[name] + b[name]) / 2 for name in a}
     return Strategy(**{**middle, "lr_factor": math.sqrt(strategy.lr_factor * to.lr_factor)})
 
 
 def words(strategy: Strategy) -> str:
-    """For a reason or a prompt, such as "lr x0.5, KL 0.01"."""
+    """Describe a strategy for a reason or a prompt, such as "lr x0.5, KL 0.01"."""
     changed = [f"lr x{strategy.lr_factor:g}", f"KL {strategy.kl_coef:g}"]
     for name in ("budget", "temperature", "group"):
         factor = getattr(strategy, f"{name}_factor")

@@ -1,23 +1,23 @@
-"""CARE's transfer gate: what to do with a strategy in a context, and which strategy to apply.
+"""CARE's transfer gate chooses a strategy for a context, and the action to apply it with.
 
-The paper's appendix D.2. Slips that are mended here:
+The paper's appendix D.2. This module corrects three slips:
 
-* Its four cases overlap and leave gaps. Here they are asked in one order, and the last takes what
-  is left (p_max against alpha, gamma against two levels, d the distance to the nearest context that
-  the strategy is known in):
+* The paper's four cases overlap and leave gaps. Here they are checked in order, and the last takes
+  the rest. p_max is compared with alpha, gamma with two levels; d is the distance to the nearest
+  context in which the strategy is known:
 
       reject   p_max > alpha
       reuse    inside the boundary, gamma > gamma_high
       adapt    inside the boundary, gamma > gamma_low, d > context_distance
-      pilot    all else: little confidence, or beyond the boundary
+      pilot    all else: little confidence, or outside the boundary
 
-  A context beyond the boundary is both reuse and pilot in the paper; here it is a pilot, as
-  otherwise nothing would ever read the boundary.
-* Equation 2 maximizes over the action, on which the posterior does not depend. Here the cases
-  choose the action, and the target's predicted mean the strategy.
-* The posterior of a strategy that was never tried has mean 0, so that by the mean alone one that
-  ever gained would be chosen for ever. Appendix G says how the prototype went about it: past
-  strategies are evaluated for transfer, and a new one is proposed when no transfer fires.
+  In the paper a context outside the boundary leads to both reuse and pilot. Here it is a pilot;
+  otherwise nothing would read the boundary.
+* Equation 2 maximizes over the action, but the posterior does not depend on it. Here the cases
+  choose the action, and the predicted mean of the target chooses the strategy.
+* The posterior of an untried strategy has mean 0. By the mean alone, a strategy that gained once
+  would be chosen for ever. Appendix G describes the prototype, which this code follows: evaluate
+  past strategies for transfer, and propose a new one when none transfers.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ REUSE, ADAPT, PILOT, REJECT = "reuse", "adapt", "pilot", "reject"
 
 
 class Levels(NamedTuple):
-    """What the gate compares with."""
+    """The levels that the gate compares with."""
 
     alpha: float
     gamma_low: float
@@ -41,13 +41,13 @@ class Candidate(NamedTuple):
     """A strategy as the gate sees it.
 
     Attributes:
-      strategy: What it would change.
-      target_mean: The predicted delta of "main".
+      strategy: The strategy.
+      target_mean: The predicted change of "main".
       p_max: The largest probability that a protected capability regresses.
-      confidence: gamma; 0 where it was never tried.
-      distance: To the nearest context that it was tried in; inf where none.
-      inside: The boundary predicate.
-      is_new: It is proposed, and not taken from the memory.
+      confidence: gamma; 0 for a strategy that was never tried.
+      distance: The distance to the nearest context in which it was tried; inf without one.
+      inside: Whether the context is inside the strategy's boundary.
+      is_new: Whether it is a new proposal, and not from the memory.
     """
 
     strategy: Strategy
@@ -60,7 +60,7 @@ class Candidate(NamedTuple):
 
 
 def route(candidate: Candidate, levels: Levels) -> str:
-    """The action: exactly one for whatever there is."""
+    """Return the action; every candidate has exactly one."""
     if candidate.p_max > levels.alpha:
         return REJECT
     if candidate.inside and candidate.confidence > levels.gamma_high:
@@ -75,10 +75,10 @@ def route(candidate: Candidate, levels: Levels) -> str:
 
 
 def choose(candidates: Sequence[Candidate], levels: Levels) -> tuple[Candidate, str] | None:
-    """The best candidate that is not rejected, and its action; None where all are rejected.
+    """Return the best candidate and its action; None where all candidates are rejected.
 
-    A transfer (reuse, adapt) goes before a pilot, a pilot of a new strategy before one of an old;
-    then the larger predicted gain; then the earlier candidate.
+    A transfer (reuse, adapt) comes before a pilot, and a pilot of a new strategy before one of an
+    old strategy. Then the larger predicted gain decides, and then the order of the candidates.
     """
     routed = [(candidate, route(candidate, levels)) for candidate in candidates]
     allowed = [(candidate, action) for candidate, action in routed if action != REJECT]

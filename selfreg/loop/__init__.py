@@ -1,1 +1,1 @@
-"""Campaigns in a row: sample, grade, learn, measure, observe, decide."""
+"""Runs campaigns in a row: each one samples, grades, learns, measures and observes."""

@@ -1,4 +1,4 @@
-"""The samples that a step learns from: drawn, graded, and drawn anew where they teach nothing."""
+"""Draws and grades the samples that a step learns from, and replaces those that teach nothing."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ class Drawn(NamedTuple):
     """The graded groups of one step.
 
     Attributes:
-      first: The groups that were drawn first, one a problem: an unbiased sample of the policy.
-      redrawn: Groups drawn in place of others, in order; none without config.rollout.redraws.
+      first: The first groups, one a problem. They are an unbiased sample of the policy.
+      redrawn: The groups that replaced others, in order; none without config.rollout.redraws.
       learned: The groups to learn from, as many as `first`.
     """
 
@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
 
     @property
     def cost(self) -> dict[str, float]:
-        """What the step's samples cost and what is left of them, as metrics."""
+        """The number of samples that the step drew and of groups that have signal, as metrics."""
         return {
             "rollout/drawn_completions": float(
                 sum(group.size for group in (*self.first, *self.redrawn))
@@ -34,18 +34,19 @@ class Drawn(NamedTuple):
         }
 
 
-def draw(stages: Stages, plan: Plan, campaign: int, step: int, watch: Stopwatch) -> Drawn:
-    """This step's problems, sampled and graded.
+def draw(stages: Stages, plan: Plan, campaign: int, step: int, stopwatch: Stopwatch) -> Drawn:
+    """Sample and grade this step's problems.
 
-    Dynamic sampling (DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2): a group whose rewards
-    are all alike gives way to a group of another problem, up to config.rollout.redraws times a
-    step. What has no signal after that stays. A round draws as many problems as groups are to be
-    replaced, none of them twice in a step; it ends early where the training set has no more.
+    Dynamic sampling (DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2) replaces a group whose
+    rewards are all alike by a group of another problem. A step does so in up to
+    config.rollout.redraws rounds. A round draws one new problem for each group to be replaced, and
+    no problem twice in a step. It ends early when the training set has no more problems. Groups
+    without signal after the last round stay.
     """
     rollout, train = stages.config.rollout, stages.sets.of_campaign(campaign)
     chosen = _choose(stages, campaign, step, range(len(train)), rollout.problems_per_step)
     problems = [train[i] for i in chosen]
-    first = _sample(stages, problems, plan, campaign, step, "train", watch)
+    first = _sample(stages, problems, plan, campaign, step, "train", stopwatch)
     learned, redrawn, seen = list(first), [], set(chosen)
     for attempt in range(1, rollout.redraws + 1):
         places = [i for i, group in enumerate(learned) if not group.has_signal]
@@ -56,7 +57,7 @@ def draw(stages: Stages, plan: Plan, campaign: int, step: int, watch: Stopwatch)
         chosen = _choose(stages, campaign, step, unseen, len(places), attempt)
         seen.update(chosen)
         problems = [train[i] for i in chosen]
-        anew = _sample(stages, problems, plan, campaign, step, "redrawn", watch)
+        anew = _sample(stages, problems, plan, campaign, step, "redrawn", stopwatch)
         redrawn += anew
         for place, group in zip(places, anew, strict=True):
             learned[place] = group
@@ -77,7 +78,7 @@ def _sample(
     campaign: int,
     step: int,
     stream: str,
-    watch: Stopwatch,
+    stopwatch: Stopwatch,
 ) -> list[Group]:
     size = plan.group_size or stages.config.rollout.group_size
     drawn = [
@@ -85,4 +86,4 @@ def _sample(
         for p in problems
     ]
     set_aside = stages.log.set_aside(campaign, step, stream)
-    return stages.sampler.groups(problems, drawn, watch, plan.temperature, set_aside)
+    return stages.sampler.groups(problems, drawn, stopwatch, plan.temperature, set_aside)

@@ -1,4 +1,4 @@
-"""What a chain takes over from another run: its initial policy, or its whole first campaign."""
+"""Takes over another run's policy, or its whole first campaign, for a new chain."""
 
 import json
 import os
@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfreg.control import watch
+from selfreg.control import supervise
 from selfreg.control.protocol import Base, Within
 from selfreg.policy import distributed
 from selfreg.run import rundir
 from selfreg.run.config import completed
-from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict
+from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict, find_peak
 from selfreg.run.rundir import CampaignSummary, checkpoint_folder
 from selfreg.run.runlog import RunLog
 
-# Of the model, what a checkpoint means nothing without.
+# The keys of the model that a checkpoint depends on.
 _MODEL = ("model.path", "model.lora_rank", "model.lora_alpha")
-# What has no say in a first campaign, or only through its plan, which is compared by itself.
+# Keys that do not change a first campaign, or change it only through its plan, which is compared
+# separately.
 _NO_MATTER = (
     "name",
     "condition",
@@ -35,15 +36,15 @@ _ORDERS = ("start", "budget_steps", "lr", "kl_coef", "temperature", "group_size"
 
 
 def find_checkpoint(config: Any) -> tuple[Path, Checkpoint]:
-    """The run folder and the checkpoint that config.init_checkpoint names.
+    """Find the run folder and the checkpoint that config.init_checkpoint names.
 
     Args:
       config: A resolved config whose init_checkpoint is RUN_FOLDER:CAMPAIGN.STEP, or
         RUN_FOLDER:peak: where the metric of that finished run's control was highest.
 
     Raises:
-      ValueError: It has another form, or names no run, one of another model, one whose peak may
-        still move, or a step that is not kept.
+      ValueError: The text has another form; or it names no run, a run of another model, a run
+        whose peak may still move, or a step that is not kept.
     """
     text = config.init_checkpoint
     asked = f"config.init_checkpoint={text!r}"
@@ -74,18 +75,19 @@ def take_first_campaign(
 ) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
     """Take campaign 0 from the run that config.share_first_campaign_of names.
 
-    Checkpoints and completions become hard links where the file system has them, so that either
-    run may be deleted. Until the caller keeps the campaign's summary, all of it may be done again.
+    Checkpoints and completions become hard links, or copies where the file system has no links, so
+    that either run may be deleted. All of this may be done again until the caller keeps the
+    campaign's summary.
 
     Args:
       config: The chain's resolved config.
       log: Its run folder.
-      within: Its control within campaigns, which must let that campaign go on as it went.
-      base: What the config gives it.
-      plan: What its control between campaigns orders for campaign 0.
+      within: Its control within campaigns, which must reach the verdicts of the other run.
+      base: The config's values for controls.
+      plan: Its plan of campaign 0.
 
     Returns:
-      As run_campaign.
+      The trace and the scores, as run_campaign returns them.
 
     Raises:
       ValueError: The other run's first campaign has not ended, or this chain's own would differ.
@@ -105,17 +107,17 @@ def take_first_campaign(
 
 
 def _config_of(run: Path, asked: str) -> dict[str, Any]:
-    """The flat config of a run folder."""
+    """Read the config of a run folder, by dotted keys."""
     file = run / rundir.CONFIG
     if not file.is_file():
-        raise ValueError(f"{asked}: {run} is no run folder, it has no {rundir.CONFIG}")
+        raise ValueError(f"{asked}: {run} is no run folder: it has no {rundir.CONFIG}")
     return completed(rundir.flatten(json.loads(file.read_text())))
 
 
 def _refuse_differences(
     what: str, theirs: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[str]
 ) -> None:
-    own = json.loads(json.dumps(own))  # as theirs: tuples are lists
+    own = json.loads(json.dumps(own))  # tuples become lists, as in their file
     differing = [key for key in keys if theirs.get(key) != own.get(key)]
     if differing:
         shown = ", ".join(f"{k}: {theirs.get(k)!r} there, {own.get(k)!r} here" for k in differing)
@@ -123,21 +125,19 @@ def _refuse_differences(
 
 
 def _peak_of(run: Path, config: Mapping[str, Any], asked: str) -> Checkpoint:
-    """Where the control's metric was first at its highest over all campaigns of a finished run."""
+    """Find the peak of the control's metric over all campaigns of a finished run."""
     done = len(rundir.read_summaries(run))
     if done < config["campaigns"]:
         raise ValueError(
             f"{asked}: {done} of its {config['campaigns']} campaigns have ended and its peak may "
             "still move; finish it, or name a CAMPAIGN.STEP"
         )
-    metric = config["control_metric"]
-    measured = [r for r in rundir.read_records(run) if metric in r.metrics]
-    best = max(measured, key=lambda record: record.metrics[metric])
-    return Checkpoint(best.campaign, best.step)
+    peak = find_peak(rundir.read_records(run), config["control_metric"])
+    return Checkpoint(peak.campaign, peak.step)
 
 
 def _first_summary(source: Path, config: Any) -> CampaignSummary:
-    """The summary of the other run's first campaign, once its config is seen to fit."""
+    """Check the other run's config, and read the summary of its first campaign."""
     asked = f"config.share_first_campaign_of={str(source)!r}"
     theirs = _config_of(source, asked)
     own = rundir.flatten(config.to_dict())
@@ -162,12 +162,12 @@ def _check_same_plan(asked: str, theirs: Plan, own: Plan) -> None:
 def _check_same_verdicts(
     asked: str, records: Sequence[StepRecord], within: Within, base: Base, plan: Plan
 ) -> None:
-    """Refuse a control within the campaign that would not have let it go on, or end, as it did."""
-    watched = watch.begin(within, base, plan)
-    verdicts = [watched.verdict]
+    """Refuse a control within campaigns that would have ended or restored this one otherwise."""
+    supervision = supervise.begin(within, base, plan)
+    verdicts = [supervision.verdict]
     for record in records[:-1]:
-        watched = watch.observe(watched, record)
-        verdicts.append(watched.verdict)
+        supervision = supervise.observe(supervision, record)
+        verdicts.append(supervision.verdict)
     went_back = any("control/restores" in record.metrics for record in records)
     as_it_went = [*[Verdict.CONTINUE] * (len(records) - 1), Verdict.STOP]
     if went_back or verdicts != as_it_went:
@@ -177,7 +177,7 @@ def _check_same_verdicts(
 
 
 def _link(source: Path, folder: Path) -> None:
-    """Link the checkpoints, whole or not at all, and the completions of campaign 0."""
+    """Link the completions of campaign 0, and its checkpoints: all of them or none."""
     theirs, own = (checkpoint_folder(run / rundir.CHECKPOINTS, 0) for run in (source, folder))
     if not own.exists():
         part = own.with_suffix(".part")
@@ -195,7 +195,7 @@ def _link(source: Path, folder: Path) -> None:
 
 
 def _link_file(source: str, place: str) -> str:
-    """A hard link, or a copy where the two are on different file systems."""
+    """Make a hard link, or a copy where the two are on different file systems."""
     try:
         os.link(source, place)
     except OSError:

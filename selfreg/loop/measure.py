@@ -1,34 +1,50 @@
-"""Measuring policies on panels: one at a step, and a campaign's start, peak and end."""
+"""Measures policies on panels: at one step, or at a campaign's start, peak and end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from selfreg.loop.panel import Panel, score
 from selfreg.loop.sample import Stopwatch
 from selfreg.loop.stages import Stages
 from selfreg.run.checkpoint import restore
 from selfreg.run.records import Checkpoint, PanelScore, Plan, Trace
-from selfreg.run.rundir import CHECKPOINTS, place_of
+from selfreg.run.rundir import CHECKPOINTS, capabilities_by_place, place_of
 
 REPORT = "report"
 
 
 def measure(stages: Stages, panel: Panel, stream: str, campaign: int, step: int) -> PanelScore:
-    """Score the engine's weights on a panel, and keep the completions."""
+    """Score the engine's weights on a panel, and write the completions to the run folder."""
     set_aside = stages.log.set_aside(campaign, step, stream)
     groups = stages.sampler.groups(panel.problems, panel.seeds(), Stopwatch(), set_aside=set_aside)
     stages.log.completions(campaign, step, stream, groups)
     return score(groups)
 
 
+def finish(
+    stages: Stages, campaign: int, plan: Plan
+) -> tuple[Trace, dict[str, Mapping[str, PanelScore]]]:
+    """Make the trace of a campaign that has ended, and measure its start, peak and end.
+
+    Returns:
+      The trace, with the capabilities that controls see, and the scores of measure_campaign.
+    """
+    own = tuple(record for record in stages.log.records if record.campaign == campaign)
+    trace = Trace(campaign, stages.config.control_metric, own)
+    measured = measure_campaign(stages, trace, plan)
+    capabilities = {name: scores for name, scores in measured.items() if name != REPORT}
+    return replace(trace, capabilities=capabilities_by_place(capabilities)), measured
+
+
 def measure_campaign(
     stages: Stages, trace: Trace, plan: Plan
 ) -> dict[str, Mapping[str, PanelScore]]:
-    """The scores of start, peak and end on the report panel and on every capability's.
+    """Score the start, the peak and the end on the report panel and on every capability's panel.
 
-    Each policy is measured once: the one that rolled forward was, by the campaign before.
+    Each policy is measured once. The start was measured by the campaign that it comes from.
 
     Returns:
-      By panel ("report", or a capability's name), then by place.
+      The scores by panel ("report", or a capability's name), then by place.
     """
     panels = {REPORT: stages.report, **stages.capabilities}
     wanted = {"start": 0, "peak": trace.peak_step, "end": trace.end_step}
@@ -42,8 +58,7 @@ def measure_campaign(
         folder = stages.log.folder / CHECKPOINTS
         like = {"params": stages.learner.like.params}
         trained = restore(folder, Checkpoint(trace.campaign, step), like)["params"]
-        weights = stages.learner.merged(trained)
-        stages.sampler.engine.load_params(weights, f"{trace.campaign}.{step}")
+        stages.load(trained, trace.campaign, step)
         for name, panel in panels.items():
             scores[name][step] = measure(stages, panel, name, trace.campaign, step)
     return {

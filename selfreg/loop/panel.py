@@ -1,4 +1,4 @@
-"""A fixed panel of held-out problems: the same problems and sampling seeds at every step."""
+"""Defines a panel: held-out problems with the same sampling seeds at every step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from selfreg.run.seeds import completion_seeds
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """N problems, n completions each, and the stream that their seeds come from."""
+    """N problems with n completions each, and the stream that their seeds come from."""
 
     problems: tuple[Problem, ...]
     samples: int
@@ -19,12 +19,12 @@ class Panel:
     stream: int
 
     def seeds(self) -> list[np.ndarray]:
-        """uint32 [n] for each problem; no step enters them, so that differences are paired."""
+        """Return uint32 [n] for each problem: the same at every step, so that scores are paired."""
         return [completion_seeds(self.seed, self.stream, p.id, self.samples) for p in self.problems]
 
 
 def score(groups: Sequence[Group]) -> PanelScore:
-    """pass@1 of graded groups, one a problem; unjudged completions are left out."""
+    """Score graded groups, one a problem; unjudged completions are left out."""
     return PanelScore(
         problem_ids=tuple(group.problem.id for group in groups),
         pass_rates=np.array(

@@ -1,4 +1,4 @@
-"""From problems to graded groups: the part that training and evaluation share."""
+"""Turns problems into graded groups, for training and for evaluation."""
 
 import time
 from collections import defaultdict
@@ -24,14 +24,14 @@ from selfreg.run.records import (
 
 
 class Stopwatch:
-    """Seconds by stage, under the names that metrics give them."""
+    """Measures the seconds of each stage, by the name of their metric."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Add what happens inside to `time/<stage>_s`."""
+        """Add the seconds of the block to `time/<stage>_s`."""
         begun = time.perf_counter()
         yield
         self.seconds[f"time/{stage}_s"] += time.perf_counter() - begun
@@ -42,12 +42,12 @@ class Sampler:
     """Draws completions and grades them.
 
     Attributes:
-      engine: Draws, from the weights it was last given.
-      pool: Grades; None in processes but the first, which take its grades.
-      sampling: How completions are drawn.
-      prompts: int32 token ids of every problem by its id.
-      max_unjudged_share: The largest share of one call's completions that may stay without a
-        verdict. One always may, unless this is 0.
+      engine: Draws completions from the weights that it was last given.
+      pool: Grades them; None in every process but the first, which grades for all.
+      sampling: The sampling settings.
+      prompts: int32 token ids of every problem, by the problem's id.
+      max_unjudged_share: The largest share of one call's completions that may have no verdict. One
+        completion always may, unless this is 0.
     """
 
     engine: Engine
@@ -60,33 +60,33 @@ class Sampler:
         self,
         problems: Sequence[Problem],
         seeds: Sequence[np.ndarray],
-        watch: Stopwatch,
+        stopwatch: Stopwatch,
         temperature: float | None = None,
         set_aside: frozenset[tuple[str, str]] = frozenset(),
     ) -> list[Group]:
-        """One group a problem, one graded completion a seed.
+        """Draw and grade one group a problem, with one completion a seed.
 
         Args:
-          problems: What to solve.
+          problems: The problems to solve.
           seeds: uint32 [G] for each problem.
-          watch: Takes the seconds of "sample" and "grade".
-          temperature: Of the softmax; None: that of `sampling`.
-          set_aside: Problems' ids and programs that are not graded, and stay without a verdict.
+          stopwatch: Takes the seconds of "sample" and "grade".
+          temperature: The temperature of the softmax; None for that of `sampling`.
+          set_aside: Problem ids and programs that get no verdict and are not graded.
 
         Returns:
           The groups, in the order of the problems.
 
         Raises:
-          GraderError: The grader failed: more completions than may be have no verdict.
+          GraderError: The grader failed: too many completions have no verdict.
         """
         wanted = zip(problems, seeds, strict=True)
         sampling = self.sampling
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
-        with watch("sample"):
+        with stopwatch("sample"):
             requests = [Request(self.prompts[problem.id], own) for problem, own in wanted]
             drawn = self.engine.generate(requests, sampling)
-        with watch("grade"):
+        with stopwatch("grade"):
             programs = [
                 tuple(extract_program(rollout.text, problem) for rollout in rollouts)
                 for problem, rollouts in zip(problems, drawn, strict=True)
@@ -116,7 +116,7 @@ class Sampler:
 def _check(
     jobs: Sequence[tuple[Problem, str | None]], grades: Sequence[Grade], most_share: float
 ) -> None:
-    """Raise GraderError where too many completions have no verdict."""
+    """Raise GraderError when too many completions have no verdict."""
     pairs = zip(jobs, grades, strict=True)
     without = [(problem, grade) for (problem, _), grade in pairs if not grade.is_verdict]
     most = max(1, int(most_share * len(jobs))) if most_share else 0

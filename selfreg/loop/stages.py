@@ -1,4 +1,4 @@
-"""The stages of a run, built from its config: policy, problems, engine, grader, learner, log."""
+"""Builds the stages of a run from its config: policy, problems, engine, grader, learner, log."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -48,23 +48,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stages:
-    """Everything that a campaign runs on.
+    """The parts that a campaign runs on.
 
     Attributes:
       config: The resolved config.
-      sets: The problems to learn from, and those of the panels.
-      panel: Measured through a campaign.
-      report: Measured at its start, peak and end.
-      capabilities: Panels by name, measured when the report is.
+      sets: The training problems, and those of the panels.
+      panel: The panel that is measured throughout a campaign.
+      report: The panel that is measured at a campaign's start, peak and end.
+      capabilities: Further panels by name, measured with `report`.
       sampler: Draws and grades completions.
-      prompt_width: Tokens of the longest training prompt.
+      prompt_width: The tokens of the longest training prompt.
       packing: The rows that the learner is compiled for.
-      algorithm: What the update descends, with the config's settings.
+      algorithm: The update rule, with the config's settings.
       learner: Updates weights.
-      initial: Makes what the chain starts to train: its policy's weights, read from disk onto the
-        mesh, float32; or adapters; or either as config.init_checkpoint left it.
+      initial: Makes the float32 weights on the mesh that the chain starts with: the policy's own,
+        new adapters, or those of config.init_checkpoint.
       log: The run folder.
-      progress: What a person sees.
+      progress: The progress line.
       ask: Asks a language model a control's question.
     """
 
@@ -83,12 +83,16 @@ class Stages:
     progress: ProgressLine
     ask: Callable[[str], Answer]
 
+    def load(self, params: Any, campaign: int, step: int) -> None:
+        """Hand the weights of a step, or the adapters that make them, to the engine."""
+        self.sampler.engine.load_params(self.learner.merged(params), f"{campaign}.{step}")
+
 
 @contextmanager
 def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     """Build the stages of a run, warm them up, and close them at the end.
 
-    Everything that can be refused is refused here, before hours are spent.
+    Bad input is refused here, before hours are spent.
 
     Raises:
       ValueError: The problems, the policy, the mesh or the run folder cannot be used.
@@ -147,7 +151,10 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
 
 
 def _open_in_first(opened: ExitStack, make: Callable[[], AbstractContextManager[T]]) -> T | None:
-    """What the first process alone holds open; None in the others. All raise what it raises."""
+    """Open a context in the first process alone, and return None in the others.
+
+    If it fails, every process raises the error.
+    """
     held: list[T] = []
     distributed.from_first(lambda: held.append(opened.enter_context(make())))
     return held[0] if held else None
@@ -172,7 +179,7 @@ def _grader(config: Any, sets: ProblemSets) -> Iterator[GraderPool]:
 def _facts(
     config: Any, mesh: jax.sharding.Mesh, pool: GraderPool | None, sets: ProblemSets
 ) -> dict[str, Any]:
-    """What the manifest says of a start beside the config."""
+    """Return the facts about this start that the manifest keeps beside the config."""
     layers = pool.layers if pool else ()
     return {
         "seed": config.seed,
@@ -190,7 +197,7 @@ def _facts(
 
 
 def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.ndarray]:
-    """Every problem's prompt, none of them too long."""
+    """Render every problem's prompt, and refuse one that is too long."""
     prompts = {p.id: render(p, config.model.prompt, policy.tokenizer) for p in sets.all}
     longest = max(prompts, key=lambda name: len(prompts[name]))
     if len(prompts[longest]) > config.rollout.max_prompt_tokens:
@@ -203,7 +210,7 @@ def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.nda
 
 
 def _validate(pool: GraderPool, sets: ProblemSets) -> None:
-    """Refuse problems that their own solutions do not solve: they would reward noise."""
+    """Refuse problems whose own solutions fail: they would reward noise."""
     broken = pool.validate(sets.all)
     if broken:
         named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
@@ -215,7 +222,7 @@ def _validate(pool: GraderPool, sets: ProblemSets) -> None:
 
 
 def sampling_of(config: Any) -> Sampling:
-    """How a run draws completions."""
+    """Return the sampling settings of a run."""
     rollout = config.rollout
     return Sampling(
         rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_new_tokens,
@@ -224,7 +231,7 @@ def sampling_of(config: Any) -> Sampling:
 
 
 def packing_of(config: Any, mesh: jax.sharding.Mesh) -> Packing:
-    """The rows that a run's update is compiled for."""
+    """Return the rows that a run's update is compiled for."""
     learn, rollout = config.learn, config.rollout
     return make_packing(
         learn.row_tokens,
@@ -238,15 +245,15 @@ def packing_of(config: Any, mesh: jax.sharding.Mesh) -> Packing:
 def learner_of(
     config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, base: Any
 ) -> Learner:
-    """The learner of a run.
+    """Make the learner of a run.
 
     Args:
       config: The resolved config.
-      policy: What learns.
+      policy: The policy that learns.
       mesh: The devices.
       packing: See `packing_of`.
-      base: The weights that LoRA's adapters are for; None without LoRA, or as long as only shapes
-        matter.
+      base: The weights that LoRA's adapters are for; None without LoRA, or where only shapes are
+        needed.
     """
     learn, optimizer, rank = config.learn, config.optimizer, config.model.lora_rank
     settings = LearnSettings(
@@ -279,11 +286,11 @@ def learner_of(
 def _learner(
     config: Any, policy: Policy, mesh: jax.sharding.Mesh, packing: Packing, weights: Any
 ) -> tuple[Learner, Callable[[], Any]]:
-    """The learner, and what makes its start: weights, adapters beside them, or a checkpoint's."""
+    """Make the learner, and the function that makes the weights it starts with."""
     read = partial(place, weights, layout(policy.config, mesh, weights))
     rank = config.model.lora_rank
     base = None
-    if rank:  # in float32 the base may not fit, even for the moment before it is frozen
+    if rank:  # read in its frozen type: in float32 it may not fit, even for a moment
         base = read(frozen_types(weights, jnp.dtype(config.model.dtype)))
     learner = learner_of(config, policy, mesh, packing, base)
 
@@ -303,14 +310,14 @@ def _learner(
 
 
 def _warm_up(stages: Stages, engine: Engine) -> None:
-    """Compile every decoding program that the run can need, before its first step."""
+    """Compile every decoding program that the run may need, before its first step."""
     config = stages.config
     engine.load_params(stages.learner.merged(stages.initial()), "initial")
     lengths = {name: len(prompt) for name, prompt in stages.sampler.prompts.items()}
     sampling, rollout = stages.sampler.sampling, config.rollout
-    # Any problems may be drawn together; the longest prompt of a call says what it costs.
+    # Any problems may be drawn together; the longest prompt decides which program a call needs.
     any_of_train = {lengths[problem.id] for problem in stages.sets.train}
-    # A group that is drawn anew may be alone, or with any number of others.
+    # A round of redraws may draw any number of groups.
     counts = range(
         1 if rollout.redraws else rollout.problems_per_step, rollout.problems_per_step + 1
     )

@@ -1,1 +1,1 @@
-"""What describes and holds a run: its config, records, folder, checkpoints and progress."""
+"""Describes and stores a run: its config, records, folder, checkpoints and progress."""

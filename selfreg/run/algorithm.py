@@ -1,4 +1,4 @@
-"""The algorithm that a config names, and its settings as keys of config.learn."""
+"""Finds the algorithm that a config names, with its settings as keys of config.learn."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from selfreg.run.find import find, known
 
 
 def names() -> tuple[str, ...]:
-    """The algorithms that come with selfreg."""
+    """Return the names of the algorithms that come with selfreg."""
     return known(algorithms)
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """The algorithm that config.learn.algorithm names, with the settings that are its own.
+    """Find the algorithm that config.learn.algorithm names, with its default settings.
 
     Args:
       name: A module of selfreg.algorithms, or the path of a Python file; both define ALGORITHM.
 
     Raises:
-      ValueError: There is none of that name, its file defines no Algorithm, or no program can be
-        compiled for what it defines.
+      ValueError: There is no algorithm of that name, its file defines no Algorithm, or its settings
+        cannot be a key of compiled programs.
     """
     key = "config.learn.algorithm"
     found: Algorithm = find(name, algorithms, "ALGORITHM", Algorithm, key)
@@ -48,7 +48,7 @@ def find_algorithm(name: str) -> Algorithm:
 
 @cache
 def setting_keys() -> Mapping[str, Key]:
-    """The settings of all algorithms that come with selfreg, as keys of config.learn."""
+    """Return the settings of all algorithms that come with selfreg, as keys of config.learn."""
     keys = keys_of(Settings)
     for name in names():
         keys = {**keys_of(find_algorithm(name).settings), **keys}
@@ -56,9 +56,9 @@ def setting_keys() -> Mapping[str, Key]:
 
 
 def defaults(algorithm: Algorithm) -> dict[str, Any]:
-    """What an algorithm sets of config.learn where a config leaves it open.
+    """Return the values that an algorithm gives the keys of config.learn left open.
 
-    A setting that it does not read has the value at which it changes nothing.
+    A setting that the algorithm does not read gets the value that changes nothing.
     """
     read = keys_of(algorithm.settings)
     return {
@@ -68,14 +68,14 @@ def defaults(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def configure(algorithm: Algorithm, learn: Any) -> Algorithm:
-    """The algorithm with its settings as a config's section `learn` has them.
+    """Return the algorithm with the settings of a config's section `learn`.
 
     Args:
       algorithm: From `find_algorithm`.
       learn: The section, with nothing left open.
 
     Raises:
-      ValueError: One of learn.options is no setting of the algorithm, or not of its type.
+      ValueError: One of learn.options is no setting of the algorithm, or has another type.
     """
     options = _options(algorithm, learn.options)
     shared = {name: learn[name] for name in keys_of(algorithm.settings) if name in setting_keys()}
@@ -83,7 +83,7 @@ def configure(algorithm: Algorithm, learn: Any) -> Algorithm:
 
 
 def rules(algorithm: Algorithm, learn: Any) -> dict[str, Rule]:
-    """What an algorithm allows a config's keys to be, by dotted name.
+    """Return the rules that an algorithm sets for a config's keys, by dotted name.
 
     Args:
       algorithm: From `find_algorithm`.
@@ -107,7 +107,7 @@ def rules(algorithm: Algorithm, learn: Any) -> dict[str, Rule]:
 
 
 def _options(algorithm: Algorithm, options: Sequence[str]) -> dict[str, Any]:
-    """The values of settings that are no keys of the config, from NAME=VALUE."""
+    """Parse NAME=VALUE for the settings that are no keys of the config."""
     own = {n: k for n, k in keys_of(algorithm.settings).items() if n not in setting_keys()}
     values = {}
     for option in options:

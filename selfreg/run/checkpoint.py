@@ -1,11 +1,11 @@
-"""Checkpoints of a campaign, by Orbax: the start, the peak and the latest, written behind the run.
+"""Saves a campaign's checkpoints with Orbax: the start, the peak and the latest step.
 
 A config may keep every nth step beside them.
 
-A save copies the arrays to the host and returns; a thread writes them. A folder is renamed into
-place only when it is whole, so that whatever moment a process dies at, what is there can be read. A
-peak that dies before it is on disk costs nothing: the run goes on from the latest checkpoint and,
-being deterministic, finds the same peak again.
+A save copies the arrays to the host and returns, and a thread writes them. A folder gets its name
+only when it is complete, so every checkpoint that has a name can be read, whenever a process dies.
+A peak that is lost before it reaches the disk costs nothing: the run goes on from the latest
+checkpoint and finds the same peak again, because it is deterministic.
 """
 
 import time
@@ -36,15 +36,15 @@ class Checkpoints:
     """The checkpoints of one campaign."""
 
     def __init__(self, folder: Path, campaign: int, keep_every_steps: int = 0):
-        """Open, or make, the folder of a campaign below a run's checkpoint folder.
+        """Open or make the folder of a campaign.
 
         Args:
           folder: The run's checkpoint folder.
           campaign: From 0.
-          keep_every_steps: Checkpoints of its multiples are kept too; 0: none.
+          keep_every_steps: Also keep the steps that are multiples of this; 0 for none.
         """
         policies = managers.preservation_policy
-        # Only peaks are saved with a metric, each above the last: the best is the latest peak.
+        # Only peaks have a metric, and each is above the last one: the best is the latest peak.
         best = policies.BestN(
             get_metric_fn=_peak_value, n=1, keep_checkpoints_without_metrics=False
         )
@@ -54,7 +54,7 @@ class Checkpoints:
         keep = policies.AnyPreservationPolicy(rules)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
-            best_fn=_peak_value,  # else metrics are not written, and a resumed run loses its peak
+            best_fn=_peak_value,  # without it no metric is saved: a resumed run would lose its peak
             cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
         )
@@ -69,14 +69,14 @@ class Checkpoints:
         peak_value: float | None = None,
         rests_on: str = "",
     ) -> None:
-        """Save the policy of `step`, unless it is there already.
+        """Save the policy of `step`, unless it is already there.
 
         Args:
-          step: Updates made in this campaign.
-          trees: Named trees of arrays (weights, moments), which may be donated once this returns;
-            None: there is none of that name.
-          peak_value: The metric, when this step is the highest so far.
-          rests_on: A digest of the records before this step, kept for `rests_on`.
+          step: The updates made in this campaign.
+          trees: Named trees of arrays (weights, moments). They may be donated once this returns. A
+            tree that is None is left out.
+          peak_value: The metric, if this step is a new peak.
+          rests_on: A digest of the records before this step, which `rests_on` returns again.
         """
         if step in self._manager.all_steps():
             return
@@ -88,27 +88,26 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def latest_step(self) -> int | None:
-        """The last step that is whole on disk."""
+        """Return the last step that is complete on disk."""
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """The steps that are whole on disk, in order."""
+        """Return the steps that are complete on disk, in order."""
         return sorted(self._manager.all_steps())
 
     def set_aside(self, step: int) -> Path:
         """Rename the folder of a damaged checkpoint, so that nothing reads it any more.
 
         Returns:
-          Its new place.
+          The new path.
         """
-        place = self._folder / str(step)
         aside = self._folder / f"damaged_{step}_{time.time_ns()}"
-        place.rename(aside)
+        (self._folder / str(step)).rename(aside)
         self._manager.reload()
         return aside
 
     def rests_on(self, step: int) -> str:
-        """The digest that `save` was given for a step; "" where a version without them wrote it."""
+        """Return the digest that `save` was given for a step; "" if an older version wrote it."""
         saved = _saved_checksums(self._folder / str(step))
         return saved.get(RECORDS, "") if saved else ""
 
@@ -117,7 +116,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, and close the manager."""
         self.wait()
         self._manager.close()
 
@@ -127,12 +126,12 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
 
     Args:
       folder: The run's checkpoint folder.
-      checkpoint: Which one.
-      like: The trees wanted, as arrays or shapes whose structure, types and shardings are taken.
+      checkpoint: The checkpoint to read.
+      like: Arrays or shapes that give the structure, types and shardings of each tree.
 
     Raises:
-      DamagedError: It is not there, cannot be read, or does not have the checksums that were saved
-        with it; the message says what to do.
+      DamagedError: The checkpoint is missing, cannot be read, or does not have the checksums that
+        were saved with it. The message says what to do.
     """
     place = checkpoint_folder(folder, checkpoint.campaign) / str(checkpoint.step)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
@@ -144,9 +143,8 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
             }
         sums = _saved_checksums(place)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(
-            place, f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
-        ) from error
+        what = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        raise _damaged(place, what) from error
     for name, tree in trees.items():
         if sums is not None and tree is not None and checksums(tree) != sums.get(name):
             raise _damaged(place, f"is damaged: the checksums of its {name!r} are not those saved")
@@ -154,7 +152,7 @@ def restore(folder: Path, checkpoint: Checkpoint, like: Mapping[str, Any]) -> di
 
 
 def _saved_checksums(place: Path) -> dict[str, Any] | None:
-    """The checksums of a checkpoint; None where a version without them wrote it."""
+    """Read the checksums of a checkpoint; None if an older version wrote it."""
     if not (place / CHECKSUMS).exists():
         return None
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
@@ -164,5 +162,5 @@ def _saved_checksums(place: Path) -> dict[str, Any] | None:
 def _damaged(place: Path, what: str) -> DamagedError:
     return DamagedError(
         f"checkpoint {place} {what}. Remove that folder and those of later steps: a resumed run "
-        "makes these steps again. Where config.init_checkpoint names it, name another one"
+        "makes these steps again. If config.init_checkpoint names it, name another one"
     )

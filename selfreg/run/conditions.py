@@ -1,22 +1,22 @@
-"""The conditions: what each name sets of a config, and where its control sits.
+"""Defines the conditions: the keys that each name sets, and the level at which its control acts.
 
-A condition is a named triple: what the update does, the control within a campaign, the control
-between campaigns. The config sets whatever a condition leaves alone; a key that the config sets
-itself is never overridden.
+A condition is a named triple: the update rule, the control within a campaign, and the control
+between campaigns. A condition sets only keys that the config leaves open. A key that the config
+sets itself is never overridden.
 """
 
 from typing import Any
 
-# Of each level: learn.* is the update, `within` and `between` name files of selfreg/control.
+# learn.* is the update rule; `within` and `between` name files of selfreg/control.
 CONDITIONS: dict[str, dict[str, Any]] = {
     # Between campaigns.
     "A0": {},  # naive: the end rolls forward
     "A1": {"between": "memory"},  # records, and never acts
     "A2": {"between": "gate"},  # CARE v2's gate: reuse, pilot or reject by end / peak
-    "A3": {"between": "care_v2"},  # its threshold learns from wrong predictions
-    "A4": {"between": "care_kdim"},  # and cpp overrides it
+    "A3": {"between": "care_v2"},  # A2, whose threshold learns from wrong predictions
+    "A4": {"between": "care_kdim"},  # A3, which a fall of cpp overrides
     "A2v1": {"between": "gate_v1"},  # CARE v1: a collapse halves the learning rate
-    "A3v1": {"between": "care_v1"},  # and a wrong prediction takes 0.7 of it
+    "A3v1": {"between": "care_v1"},  # A2v1; a wrong prediction multiplies it by 0.7
     "CARE": {"between": "care"},  # appendix D: K capabilities, posterior, gate, revision
     "ES": {"between": "early_stop"},  # the peak rolls forward, and sets the next budget
     # Between campaigns, to compare with.
@@ -39,7 +39,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "GRPO+A3": {"learn.algorithm": "grpo", "between": "care_v2"},
 }
 
-# What a config sets where neither it nor its condition says otherwise.
+# The values of keys that neither the config nor its condition sets.
 DEFAULTS: dict[str, Any] = {
     "within": "fixed",
     "between": "naive",

@@ -1,4 +1,4 @@
-"""Every key of a config, once: its default, what it means with its unit, and what it may be.
+"""Defines every key of a config, once: its default, its meaning with the unit, and its rule.
 
 A config file under configs/ starts from `default()` and sets what its question needs. absl flags
 override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
@@ -27,7 +27,7 @@ ALGORITHM = Rule(
     lambda name: name.endswith(".py") or name in names(),
     "a .py file, or one of " + ", ".join(names()),
 )
-# What an algorithm decides where a config leaves it open.
+# The keys that the algorithm decides if a config leaves them open.
 SETTINGS = {
     f"learn.{name}": Key(Open(type(key.default), "(by algorithm)"), key.meaning, key.rule)
     for name, key in setting_keys().items()
@@ -299,13 +299,13 @@ KEYS: dict[str, Key] = {
 
 
 def default() -> ConfigDict:
-    """A new config that holds every key."""
+    """Make a config that holds every key."""
     config = ConfigDict()
     for name, key in KEYS.items():
         section, _, last = name.rpartition(".")
         if section and section not in config:
             config[section] = ConfigDict()
-        # A placeholder each: one that two keys shared would tie their values together.
+        # One placeholder each: a shared one would tie the values of two keys together.
         is_open = isinstance(key.default, Open)
         value = config_dict.placeholder(key.default.kind) if is_open else key.default
         (config[section] if section else config)[last] = value
@@ -313,23 +313,23 @@ def default() -> ConfigDict:
 
 
 def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """A dotted config with the keys that it lacks, at what changes nothing.
+    """Add the keys that a dotted config lacks, with the values that change nothing.
 
     Args:
-      flat: As a run folder keeps it, which an older version may have made: JSON data.
+      flat: The config in a run folder, perhaps of an older version, as JSON data.
 
     Returns:
-      JSON data: tuples are lists.
+      JSON data, with lists for tuples.
     """
     neutral = {name: key.default for name, key in KEYS.items()}
     neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
-    # What a condition decides, every version has written.
+    # Every version has written the keys that a condition decides.
     known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}
 
 
 def describe() -> str:
-    """Every key with its default and its meaning, for --help."""
+    """Describe every key with its default and its meaning, for --help."""
     lines = []
     for name, key in KEYS.items():
         value = key.default.words if isinstance(key.default, Open) else key.default

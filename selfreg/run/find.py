@@ -1,4 +1,4 @@
-"""Parts of a run that a config names: a module of a package, or a file of the user's own."""
+"""Finds the part of a run that a config names: a module of a package, or a user's file."""
 
 import importlib
 import importlib.util
@@ -8,23 +8,23 @@ from typing import Any
 
 
 def known(package: ModuleType) -> tuple[str, ...]:
-    """The names that `find` takes for a package: its modules, in alphabetical order."""
+    """Return the names that `find` accepts for a package: its modules, in alphabetical order."""
     files = Path(package.__path__[0]).glob("*.py")
     return tuple(sorted(file.stem for file in files if file.stem != "__init__"))
 
 
 def find(name: str, package: ModuleType, attribute: str, kind: type, key: str) -> Any:
-    """The object that a config's key names.
+    """Find the object that a config's key names.
 
     Args:
       name: A module of the package, or the path of a Python file.
-      package: Where the modules lie.
-      attribute: What the module or file calls the object.
-      kind: What the object must be.
+      package: The package of the modules.
+      attribute: The name of the object in the module or file.
+      kind: The type that the object must have.
       key: The config's key, for messages.
 
     Raises:
-      ValueError: There is none of that name, or its file defines no such object.
+      ValueError: There is no module or file of that name, or it defines no such object.
     """
     if name.endswith(".py"):
         module = _load(Path(name), key)

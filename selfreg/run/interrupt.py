@@ -1,7 +1,7 @@
-"""Ctrl-C that cannot get lost.
+"""Makes sure that no Ctrl-C is lost.
 
-Python drops an exception that is raised inside a gc callback, and jax has such a callback: now and
-then a KeyboardInterrupt falls there, and the run would go on as if nobody had asked.
+Python drops an exception that is raised inside a gc callback. jax has such a callback, and now and
+then a KeyboardInterrupt is raised there: the run would go on as if nobody had pressed Ctrl-C.
 """
 
 import signal
@@ -11,15 +11,16 @@ from types import FrameType
 _asked, _at_once = False, True
 
 
-def watch(*, at_once: bool = True) -> None:
-    """From here on Ctrl-C raises KeyboardInterrupt, and `check` raises it again if it got lost.
+def install(*, at_once: bool = True) -> None:
+    """Install the handler of Ctrl-C: it raises KeyboardInterrupt, and `check` repeats a lost one.
 
     Args:
-      at_once: False: the first Ctrl-C waits for `check`, and only a second one does not. So several
-        processes can end together; one that broke off would leave the others waiting for it.
+      at_once: Whether the first Ctrl-C raises immediately. If not, it waits for `check`, and only
+        the second one raises immediately. Several processes can then end together; a process that
+        ended alone would leave the others waiting for it.
 
     Raises:
-      KeyboardInterrupt: One has waited, and `at_once` asks for no more waiting.
+      KeyboardInterrupt: A Ctrl-C was waiting, and `at_once` is true.
     """
     global _at_once
     _at_once = at_once
@@ -29,10 +30,10 @@ def watch(*, at_once: bool = True) -> None:
 
 
 def check(agree: Callable[[bool], bool] = bool) -> None:
-    """Call now and then.
+    """Raise the KeyboardInterrupt of a Ctrl-C that is still waiting; call this once a step.
 
     Args:
-      agree: From whether this process was asked, whether any was.
+      agree: Whether this process got a Ctrl-C -> whether any process did.
 
     Raises:
       KeyboardInterrupt: Somebody has pressed Ctrl-C.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one line a step, and how long it will take."""
+"""Shows the progress of a run: one line a step, and the time left."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from selfreg.run.records import Plan
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left, as the line itself computes it."""
+    """The time left, as ProgressLine computes it."""
 
     def render(self, task: Task) -> Text:
         return Text(task.fields["left"])
@@ -21,13 +21,13 @@ class ProgressLine:
     """A live bar on a terminal; elsewhere a plain line at each panel measurement."""
 
     def __init__(self, label: str, campaigns: int, first_budget_steps: int, *, shown: bool = True):
-        """A line that starts at once.
+        """Start the line.
 
         Args:
-          label: What to call the run.
-          campaigns: How many it has.
-          first_budget_steps: The first one's budget.
-          shown: False: say nothing, as another process does.
+          label: The name of the run.
+          campaigns: The number of its campaigns.
+          first_budget_steps: The budget of the first campaign.
+          shown: Whether to show anything; only the first of several processes does.
         """
         self._console = Console(quiet=not shown)
         self._campaigns = campaigns
@@ -47,7 +47,7 @@ class ProgressLine:
         self._bar.start()
 
     def begin_campaign(self, campaign: int, plan: Plan, step: int) -> None:
-        """Say what the control ordered."""
+        """Show the plan of a campaign."""
         self._campaign, self._budget = campaign, plan.budget_steps
         resumed = f", resumed at step {step}" if step else ""
         self._console.print(
@@ -57,7 +57,7 @@ class ProgressLine:
         )
 
     def restored(self, peak_step: int, lr: float) -> None:
-        """Say that the campaign goes on from its peak."""
+        """Show that the campaign goes on from its peak."""
         words = f"back to the peak at step {peak_step}; from there at lr {lr:g}"
         self._console.print(f"{self._label} campaign {self._campaign + 1}: {words}", soft_wrap=True)
 
@@ -89,12 +89,12 @@ class ProgressLine:
             )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def _time_left(self, step: int) -> str:
-        """At the mean pace so far; campaigns to come are taken to be as long as this one."""
-        if not self._since:  # the first step compiles, and says nothing of the others
+        """Estimate it at the mean pace so far; later campaigns count as long as this one."""
+        if not self._since:  # the first step compiles, so its time predicts nothing
             self._since = time.monotonic()
             return "?"
         self._timed_steps += 1
@@ -104,7 +104,7 @@ class ProgressLine:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
+    """Format seconds as minutes and seconds, with hours if there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,10 +1,10 @@
-r"""The records that flow through selfreg, in the order in which they are made.
+r"""Defines the records that flow through selfreg, in the order in which they are made.
 
     Problem -> Rollout -> Grade -> Group -> Batch -> TrainState -> next step
                               \-> StepRecord -> Trace -> Verdict / Plan -> next campaign
 
-Every stage takes a record and returns a new one. Records are frozen; nothing here imports jax, so
-that a laptop can read a run. Shape letters, here and in every docstring of the package:
+Every stage takes a record and returns a new one. Records are frozen. Nothing here imports jax, so
+that a laptop can read a run. Docstrings of the package use these letters for shapes:
 
     P  problems a step          G  completions a problem (the group)    B = P * G  sequences
     T  tokens (padded)          V  vocabulary                           A  alternatives a token
@@ -12,249 +12,55 @@ that a laptop can read a run. Shape letters, here and in every docstring of the 
 Rates are fractions in [0, 1]; times are seconds; logprobs are natural logarithms.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-# --- Problems -------------------------------------------------------------------------------------
+from selfreg.run.graded import (
+    FinishReason,
+    Grade,
+    Group,
+    Language,
+    Outcome,
+    Problem,
+    Request,
+    Rollout,
+    Sampling,
+    StdioCase,
+    Tests,
+    Unjudged,
+)
 
-
-class Language(StrEnum):
-    """The programming languages that the grader runs."""
-
-    PYTHON = "python"
-    CPP = "cpp"
-
-
-@dataclass(frozen=True, slots=True)
-class StdioCase:
-    """One case of a stdin/stdout problem."""
-
-    stdin: str
-    stdout: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tests:
-    """What a program must pass. Exactly one of `code` and `stdio` is not empty.
-
-    Attributes:
-      setup: Source that runs before the program: imports and helpers that it may use.
-      code: Source that calls the program and runs to its end when that is right: statements in its
-        namespace (Python), or a `main` beside a function that stands for the program's (C++).
-      stdio: Cases for a whole program that reads standard input and writes standard output.
-      tolerance: How far, absolutely or in proportion, a number in an output may be from one that
-        the case writes with a decimal point or an exponent.
-    """
-
-    setup: str = ""
-    code: str = ""
-    stdio: tuple[StdioCase, ...] = ()
-    tolerance: float = 0.0
-    __test__ = False  # pytest would take the name for its own
-
-    def __post_init__(self) -> None:
-        if bool(self.code) == bool(self.stdio):
-            raise ValueError("Tests need either code or stdio cases, and not both")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One programming problem, whatever data set it comes from.
-
-    Attributes:
-      id: Unique in a data set, for example "HumanEval/0".
-      spec: What is asked, in words. For a signature-style problem the docstring is part of it.
-      tests: What the program must pass.
-      language: The language of the program.
-      entry_point: The function the tests call; None for a stdin/stdout program.
-      starter: Source that the answer continues (a HumanEval prompt: imports, signature, docstring)
-        or must fit (an APPS starter); empty when the answer is a whole program. It declares the
-        function that C++ tests call, or the solution does.
-      solution: A canonical program that passes the tests; None where the data set has none.
-      time_limit_s: CPU seconds a program may use.
-      memory_limit_mb: Address space a program may use, in MiB.
-      split: "train", "main", "hard", "ood" or "cpp"; "" where the data set has no split.
-      category: A free label, such as a difficulty or a C1..C5 category.
-    """
-
-    id: str
-    spec: str
-    tests: Tests
-    language: Language = Language.PYTHON
-    entry_point: str | None = None
-    starter: str = ""
-    solution: str | None = None
-    time_limit_s: float = 3.0
-    memory_limit_mb: int = 1024
-    split: str = ""
-    category: str = ""
-
-
-# --- Rollouts and grades --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn. `top_p=1` and `top_k=0` switch those filters off."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    max_new_tokens: int
-    num_alter_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt and the seeds of the completions wanted for it, one completion a seed.
-
-    Attributes:
-      prompt_ids: int32 [prompt length].
-      seeds: uint32 [G]; a completion is a pure function of (weights, prompt, seed, sampling).
-    """
-
-    prompt_ids: np.ndarray
-    seeds: np.ndarray
-
-
-class FinishReason(StrEnum):
-    """Why a completion ended: at a stop token, or cut at `max_new_tokens`."""
-
-    STOP = "stop"
-    LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled completion.
-
-    Attributes:
-      prompt_ids: int32 [prompt length].
-      completion_ids: int32 [length], the stop token included when there is one.
-      logprobs: float32 [length], log_softmax(logits / temperature) of each drawn token, before
-        top-p and top-k renormalize (the convention of SGLang).
-      text: The completion decoded without special tokens.
-      finish_reason: Why it ended.
-      alter_ids: int32 [length, A], the most likely tokens at each position, best first.
-      alter_logprobs: float32 [length, A], their logprobs.
-      versions: The names of the weights that drew it, in order; more than one when they changed on
-        the way.
-    """
-
-    prompt_ids: np.ndarray
-    completion_ids: np.ndarray
-    logprobs: np.ndarray
-    text: str
-    finish_reason: FinishReason
-    alter_ids: np.ndarray | None = None
-    alter_logprobs: np.ndarray | None = None
-    versions: tuple[str, ...] = ()
-
-
-class Outcome(StrEnum):
-    """What became of one graded program. Only PASSED earns reward 1.
-
-    TEST_ERROR and INFRA_ERROR are no verdicts on a program and never a reward of 0: the problem's
-    tests are broken whatever the program, or the grader itself failed after all its retries.
-    """
-
-    PASSED = "passed"
-    FAILED = "failed"  # an assertion of the tests did not hold
-    WRONG_OUTPUT = "wrong_output"  # stdout differs
-    EXCEPTION = "exception"
-    TIMEOUT = "timeout"
-    MEMORY = "memory"
-    COMPILE_ERROR = "compile_error"  # C++ that does not compile, Python that does not parse
-    NO_CODE = "no_code"  # the completion holds no program
-    TEST_ERROR = "test_error"
-    INFRA_ERROR = "infra_error"
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """The grader's verdict on one program.
-
-    Attributes:
-      outcome: What became of it.
-      time_s: CPU seconds that it used, over all its cases, compilation left out.
-      detail: The last line of the error, for a person to read; never evidence.
-      peak_mb: The most memory that it held at a time, in MiB. The interpreter is part of it.
-    """
-
-    outcome: Outcome
-    time_s: float = 0.0
-    detail: str = ""
-    peak_mb: float = 0.0
-
-    @property
-    def is_verdict(self) -> bool:
-        """Whether this says something about the program."""
-        return self.outcome not in (Outcome.TEST_ERROR, Outcome.INFRA_ERROR)
-
-    @property
-    def reward(self) -> float:
-        """1.0 for a pass, 0.0 for a program that did not.
-
-        Raises:
-          ValueError: There is no verdict on the program.
-        """
-        if not self.is_verdict:
-            raise ValueError(f"{self.outcome.value} is no verdict: {self.detail}")
-        return float(self.outcome is Outcome.PASSED)
-
-
-@dataclass(frozen=True, slots=True)
-class Unjudged:
-    """A completion that the grader could not judge: it has no reward, and nothing learns from it.
-
-    Attributes:
-      rollout: The completion.
-      program: Its program.
-      grade: TEST_ERROR or INFRA_ERROR, and why.
-    """
-
-    rollout: Rollout
-    program: str
-    grade: Grade
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The completions of one problem in one step, and their programs and grades.
-
-    Attributes:
-      problem: What they are to solve.
-      rollouts: The completions with a verdict; G where none is unjudged.
-      programs: One for each of them.
-      grades: One for each of them.
-      unjudged: The other completions.
-    """
-
-    problem: Problem
-    rollouts: tuple[Rollout, ...]
-    programs: tuple[str, ...]
-    grades: tuple[Grade, ...]
-    unjudged: tuple[Unjudged, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """G, unjudged completions included."""
-        return len(self.rollouts) + len(self.unjudged)
-
-    @property
-    def rewards(self) -> np.ndarray:
-        """float32 [completions with a verdict], each 0 or 1."""
-        return np.array([grade.reward for grade in self.grades], np.float32)
-
-    @property
-    def has_signal(self) -> bool:
-        """Whether rewards differ. Where they do not, rewards less their mean are all 0."""
-        return len({grade.reward for grade in self.grades}) > 1
-
+__all__ = [
+    "Answer",
+    "Checkpoint",
+    "FinishReason",
+    "Grade",
+    "Group",
+    "Language",
+    "Outcome",
+    "PanelScore",
+    "Peak",
+    "Plan",
+    "Problem",
+    "Request",
+    "Rollout",
+    "Sampling",
+    "StdioCase",
+    "StepRecord",
+    "Tests",
+    "Trace",
+    "Unjudged",
+    "Verdict",
+    "find_peak",
+    "peak_index",
+    "to_json",
+]
 
 # --- What a run leaves behind ---------------------------------------------------------------------
 
@@ -265,8 +71,8 @@ class PanelScore:
 
     Attributes:
       problem_ids: The N problems, in a fixed order, so that two scores can be paired.
-      pass_rates: float64 [N], the fraction of each problem's judged completions that pass; NaN
-        where none was judged.
+      pass_rates: float64 [N], the fraction of each problem's judged completions that pass; NaN for
+        a problem without any.
       samples: n, completions a problem.
     """
 
@@ -276,30 +82,30 @@ class PanelScore:
 
     @property
     def pass_at_1(self) -> float:
-        """Mean over problems, those without a judged completion left out."""
+        """The mean over problems that have a judged completion."""
         return float(np.nanmean(self.pass_rates))
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
+        """The standard error of the mean, clustered by problem: sd(pass_rates) / sqrt(N)."""
         rates = self.pass_rates[~np.isnan(self.pass_rates)]
         return float(np.std(rates, ddof=1) / np.sqrt(len(rates)))
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What was measured at one step of a campaign, and the update made there.
+    """The measurements of one step of a campaign, and of the update made there.
 
-    Step s speaks of the policy after s updates: its samples, its panel score, then the update that
-    makes the policy of step s + 1. So `checkpoint s` is the very policy that record s measured. The
+    Step s is about the policy after s updates: its samples, its panel score, and then the update
+    that makes the policy of step s + 1. So `checkpoint s` is the policy that record s measured. The
     last record of a campaign holds measurements only.
 
     Attributes:
       campaign: From 0.
       step: From 0 in each campaign.
-      metrics: Named numbers; docs/metrics.md defines each. A metric that was not measured at this
+      metrics: Numbers by name; docs/metrics.md defines each. A metric that was not measured at this
         step is absent, never 0 or NaN.
-      rates: The panel's mean reward by problem, in the panel's order; empty where it was not
+      rates: The panel's mean reward by problem, in the panel's order; empty if the panel was not
         measured.
     """
 
@@ -309,15 +115,53 @@ class StepRecord:
     rates: tuple[float, ...] = ()
 
 
+def peak_index(values: ArrayLike) -> np.ndarray:
+    """Find the peak of series: the first of the highest values. The package has no other rule.
+
+    Args:
+      values: float [..., n], NaN where nothing was measured.
+
+    Returns:
+      int64 [...]; 0 where a series holds NaN alone.
+    """
+    series = np.asarray(values, np.float64)
+    return np.where(np.isnan(series), -np.inf, series).argmax(axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest value of a metric over some records, and the first checkpoint that has it.
+
+    Before anything is measured the value is -inf, and the checkpoint is where the chain starts.
+    """
+
+    value: float = -math.inf
+    campaign: int = 0
+    step: int = 0
+
+
+def find_peak(records: Iterable[StepRecord], metric: str, so_far: Peak = Peak()) -> Peak:
+    """Find the peak of a metric over records.
+
+    Args:
+      records: In order; those without the metric do not count.
+      metric: The metric's name.
+      so_far: The peak of the records before these.
+    """
+    own = [Peak(r.metrics[metric], r.campaign, r.step) for r in records if metric in r.metrics]
+    peaks = [so_far, *own]
+    return peaks[peak_index([peak.value for peak in peaks])]
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """One finished campaign, as the controls and the analysis see it.
 
     Attributes:
       campaign: From 0.
-      metric: The number that the controls read.
-      records: Every step.
-      capabilities: What was measured at the campaign's "start", "peak" and "end" on the panels of
+      metric: The metric that the controls read.
+      records: The record of every step.
+      capabilities: The scores at the campaign's "start", "peak" and "end" on the panels of
         config.evaluation.capabilities: place -> name -> pass@1.
     """
 
@@ -327,7 +171,7 @@ class Trace:
     capabilities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def series(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps (int64 [n]) and values (float64 [n]) of `metric` where it was measured."""
+        """Return the steps (int64 [n]) and values (float64 [n]) at which `metric` was measured."""
         rows = [(r.step, r.metrics[self.metric]) for r in self.records if self.metric in r.metrics]
         if not rows:
             raise ValueError(f"campaign {self.campaign} has no measurement of {self.metric!r}")
@@ -336,9 +180,9 @@ class Trace:
 
     @property
     def peak_step(self) -> int:
-        """The first step at which `metric` is at its maximum."""
+        """The step of the peak of `metric`."""
         steps, values = self.series()
-        return int(steps[np.argmax(values)])
+        return int(steps[peak_index(values)])
 
     @property
     def end_step(self) -> int:
@@ -350,16 +194,16 @@ class Trace:
 
 
 class Verdict(StrEnum):
-    """What a within-campaign control says after a step."""
+    """The verdict of a control within a campaign after a step."""
 
     CONTINUE = "continue"
     STOP = "stop"
-    RESTORE_PEAK = "restore_peak"  # weights and moments of the peak; then go on
+    RESTORE_PEAK = "restore_peak"  # take the peak's weights and moments, and go on
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Names a saved policy: a step of a campaign of this chain."""
+    """The name of a saved policy: a step of a campaign of this chain."""
 
     campaign: int
     step: int
@@ -367,17 +211,17 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a between-campaign control orders for the next campaign.
+    """The plan of a control between campaigns for the next campaign.
 
     Attributes:
-      start: The policy it starts from; None for the chain's initial policy.
-      budget_steps: The most updates it may make.
-      lr: Peak learning rate.
-      kl_coef: Weight of the KL penalty.
+      start: The policy to start from; None for the chain's initial policy.
+      budget_steps: The most updates that the campaign may make.
+      lr: The peak learning rate.
+      kl_coef: The weight of the KL penalty.
       reason: One line for the log and the report.
-      temperature: Of training samples; None: the config's.
-      group_size: Completions a problem; None: the config's.
-      action: What a gate decided, such as "reuse" or "pilot"; "" where there is no gate.
+      temperature: The temperature of training samples; None for the config's.
+      group_size: Completions a problem; None for the config's.
+      action: The action of a gate, such as "reuse" or "pilot"; "" without a gate.
     """
 
     start: Checkpoint | None
@@ -392,16 +236,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a language model answered to a control's question, or why it did not.
+    """A language model's answer to a control's question, or the reason that there is none.
 
     Attributes:
-      text: The answer; "" when there is none.
-      error: Why there is none; "" when there is one.
-      question: What was asked.
-      model: Who was asked.
-      prompt_tokens: Read by the model, as it counts them.
-      completion_tokens: Written by it.
-      time_s: From asking to the answer.
+      text: The answer; "" without one.
+      error: The reason that there is no answer; "" if there is one.
+      question: The question.
+      model: The model that was asked.
+      prompt_tokens: The tokens that the model read, by its own count.
+      completion_tokens: The tokens that it wrote.
+      time_s: The seconds from the question to the answer.
     """
 
     text: str
@@ -414,9 +258,9 @@ class Answer:
 
 
 def to_json(value: Any) -> Any:
-    """A frozen record as plain JSON data: enums by value, tuples as lists, arrays as lists.
+    """Turn a frozen record into plain JSON data: enums by value, tuples and arrays as lists.
 
-    NaN in an array, which says that there is no number, becomes null.
+    NaN in an array stands for a missing number and becomes null.
     """
     if hasattr(value, "__dataclass_fields__"):
         return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}

@@ -1,20 +1,19 @@
-"""The run folder: what its files are called and how they are written and read. No jax.
+"""Names, writes and reads the files of a run folder. Imports no jax.
 
     config.json        the resolved config
     manifest.json      versions, git state, devices, seeds, grader layers
     metrics.jsonl      one StepRecord a line
     plans.jsonl        one Planned a line, before a campaign begins
     campaigns.jsonl    one CampaignSummary a line, when a campaign has ended
-    memory.json        what the control between campaigns remembers
+    memory.json        the memory of the control between campaigns
     completions/       one parquet file a step and stream: prompts, programs, rewards, outcomes
-    unjudged.jsonl     one SetAside a line: completions that the grader could not judge
+    unjudged.jsonl     one SetAside a line: a completion that the grader could not judge
     checkpoints/       Orbax, one folder a campaign
     tensorboard/       the metrics again, for TensorBoard
     trajectory.png, report.html, verdict.json
-    chain.log          its output, where a launcher ran it: see selfreg.run.standing
+    chain.log          the output of the run, if a launcher ran it: see selfreg.run.standing
 
-A line is written whole or, if the process dies in the middle, is the last one and is dropped when
-the file is read.
+If the process dies while it writes a line, that line is the last one, and readers drop it.
 """
 
 import json
@@ -49,7 +48,7 @@ COMPLETIONS, CHECKPOINTS, TENSORBOARD = "completions", "checkpoints", "tensorboa
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a campaign was ordered to do, and what a language model said of it before."""
+    """The plan of a campaign, and the language model's answer that it rests on, if there is one."""
 
     campaign: int
     plan: Plan
@@ -58,17 +57,17 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A completion without a verdict. The run went on without it, and does again when resumed.
+    """A completion without a verdict. The run ignored it, and ignores it again when resumed.
 
     Attributes:
       campaign: From 0.
-      step: Where it was drawn.
-      stream: "train", or what was measured.
-      problem_id: What it was to solve.
+      step: The step that drew it.
+      stream: "train", "redrawn", or the name of a panel.
+      problem_id: The problem that it answers.
       text: The completion.
       program: Its program.
       outcome: "test_error" or "infra_error".
-      detail: Why.
+      detail: The reason.
     """
 
     campaign: int
@@ -83,17 +82,17 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class CampaignSummary:
-    """What is kept of a finished campaign beside its step records.
+    """The summary of a finished campaign, which the run keeps beside its step records.
 
     Attributes:
       campaign: From 0.
-      plan: What the control ordered.
-      peak_step: Where the control's metric peaked first.
-      end_step: The last step, which is also how many updates were made.
+      plan: The plan of the control between campaigns.
+      peak_step: The step of the peak of the control's metric.
+      end_step: The last step, which is also the number of updates.
       scores: The report panel's scores of the policy at "start", "peak" and "end".
-      kept: What the control hands on, from where the next campaign starts or would start; None for
-        the chain's initial policy.
-      control_state: The between-campaign control's state after this campaign, as JSON data.
+      kept: The checkpoint from which the next campaign starts or would start; None for the chain's
+        initial policy.
+      control_state: The state of the control between campaigns after this one, as JSON data.
       capabilities: The scores on each panel of config.evaluation.capabilities, by its name and
         place.
     """
@@ -109,12 +108,12 @@ class CampaignSummary:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Replace the file at once: a reader sees the old text or the new one, never a part."""
+    """Replace a JSON file atomically: a reader sees the old text or the new text, never a part."""
     _replace(file, json.dumps(to_json(value), indent=2) + "\n")
 
 
 def append_line(file: Path, value: Any) -> None:
-    """Add one JSON line, in the place of one that is torn. Non-finite numbers are refused."""
+    """Append one JSON line, and remove a torn line before it. Refuse non-finite numbers."""
     line = json.dumps(to_json(value), allow_nan=False).encode() + b"\n"
     with file.open("a+b") as opened:
         end = opened.seek(0, os.SEEK_END)
@@ -125,10 +124,10 @@ def append_line(file: Path, value: Any) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSONL file; a torn last line is dropped. No file: no lines.
+    """Read the complete lines of a JSONL file, without a torn last line; none without a file.
 
     Raises:
-      ValueError: A line that is whole does not parse.
+      ValueError: A complete line does not parse.
     """
     if not file.exists():
         return []
@@ -153,12 +152,12 @@ def _refuse_constant(word: str) -> None:
 
 
 def keep_lines(file: Path, rows: Iterable[Any]) -> None:
-    """Replace a JSONL file by these rows at once."""
+    """Replace a JSONL file by these rows, atomically."""
     _replace(file, "".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
 
 
 def _replace(file: Path, text: str) -> None:
-    """Put a new text in a file's place. It is on the disk before it has the file's name."""
+    """Replace a file's text. The new text is on the disk before it takes the file's name."""
     part = file.with_suffix(".part")
     part.write_text(text)
     to_disk(part)
@@ -166,9 +165,9 @@ def _replace(file: Path, text: str) -> None:
     to_disk(file.parent)
 
 
-def to_disk(place: Path) -> None:
-    """Wait until what a file or a folder's list holds would survive a power loss."""
-    descriptor = os.open(place, os.O_RDONLY)
+def to_disk(path: Path) -> None:
+    """Wait until the contents of a file, or the names in a folder, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -184,55 +183,17 @@ def read_records(folder: Path) -> list[StepRecord]:
     file, records = folder / METRICS, []
     for number, row in enumerate(read_lines(file), 1):
         try:
-            place, metrics = (row["campaign"], row["step"]), row["metrics"]
-            records.append(StepRecord(*place, metrics, tuple(row.get("rates", ()))))
+            rates = tuple(row.get("rates", ()))
+            records.append(StepRecord(row["campaign"], row["step"], row["metrics"], rates))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file}, line {number} is no step's record: {error!r}") from None
     return records
 
 
-def check_records(
-    folder: Path, records: Sequence[StepRecord], summaries: Sequence[CampaignSummary]
-) -> None:
-    """Refuse records that were lost, doubled or moved: a run writes every step once, in order.
-
-    Args:
-      folder: The run's, for the message.
-      records: As `read_records` returned them.
-      summaries: As `read_summaries` did.
-
-    Raises:
-      ValueError: A step does not follow the one before it, a finished campaign lacks steps, or an
-        earlier campaign lacks its summary.
-    """
-    last = -1, 0
-    for number, record in enumerate(records, 1):
-        place = record.campaign, record.step
-        if place not in ((last[0], last[1] + 1), (last[0] + 1, 0)):
-            raise ValueError(
-                f"{folder / METRICS}, line {number} is step {place[1]} of campaign {place[0]}, "
-                f"after step {last[1]} of campaign {last[0]}: lines were lost, doubled or moved. "
-                f"{RESTORE_FILE}"
-            )
-        last = place
-    ends = {record.campaign: record.step for record in records}
-    for number, summary in enumerate(summaries):
-        if ends.get(number) != summary.end_step:
-            raise ValueError(
-                f"{folder / METRICS} ends at step {ends.get(number, 'none')} of campaign {number}, "
-                f"which {CAMPAIGNS} says ended at step {summary.end_step}. {RESTORE_FILE}"
-            )
-    if last[0] > len(summaries):
-        raise ValueError(
-            f"{folder / CAMPAIGNS} has {len(summaries)} campaigns, but {METRICS} has steps of "
-            f"campaign {last[0]}. {RESTORE_FILE}"
-        )
-
-
 def with_rates(folder: Path, record: StepRecord) -> StepRecord:
-    """A record with the panel's rates by problem, from the panel's completions where it lacks them.
+    """Add the panel's rates by problem to a record without them, from the panel's completions.
 
-    Runs were once recorded without. Problems are in the order in which they were sampled.
+    Older versions recorded no rates. Problems are in the order in which they were sampled.
     """
     file = completions_file(folder, record.campaign, record.step, "panel")
     if record.rates or not file.is_file():
@@ -261,7 +222,7 @@ def read_summaries(folder: Path) -> list[CampaignSummary]:
 
 
 def read_plans(folder: Path) -> list[Planned]:
-    """The plans of a run's campaigns, in order; none where an older version wrote the run."""
+    """Read the plans of a run's campaigns, in order; none if an older version wrote the run."""
     return [
         Planned(row["campaign"], _plan(row["plan"]), row["answer"] and Answer(**row["answer"]))
         for row in read_lines(folder / PLANS)
@@ -269,10 +230,10 @@ def read_plans(folder: Path) -> list[Planned]:
 
 
 def read_memory(file: str) -> dict[str, Any]:
-    """What a chain's memory.json holds; nothing where no file is named.
+    """Read a chain's memory.json; empty if no file is named.
 
     Raises:
-      ValueError: It cannot be read, or is no JSON object.
+      ValueError: The file cannot be read, or is no JSON object.
     """
     if not file:
         return {}
@@ -286,7 +247,7 @@ def read_memory(file: str) -> dict[str, Any]:
 
 
 def read_updates(folder: str) -> tuple[int, ...]:
-    """How many updates each campaign of a finished run made; none where no folder is named.
+    """Read the updates that each campaign of a finished run made; none if no folder is named.
 
     Raises:
       ValueError: There is no such run, or it has not finished.
@@ -304,7 +265,7 @@ def read_updates(folder: str) -> tuple[int, ...]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config by its dotted keys."""
+    """Flatten a nested config to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -313,10 +274,10 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def place_of(summary: CampaignSummary, step: int) -> str:
-    """Under which name a step of a campaign has its report score: "end" or "peak".
+    """Return the name under which a step has its report score: "end" or "peak".
 
     Raises:
-      ValueError: That step was neither.
+      ValueError: The step is neither.
     """
     if step == summary.end_step:
         return "end"
@@ -326,13 +287,13 @@ def place_of(summary: CampaignSummary, step: int) -> str:
 
 
 def traces(records: Sequence[StepRecord], metric: str) -> list[Trace]:
-    """Records grouped into campaigns."""
+    """Group records into the traces of campaigns."""
     numbers = sorted({record.campaign for record in records})
     return [Trace(n, metric, tuple(r for r in records if r.campaign == n)) for n in numbers]
 
 
 def trace_of(records: Iterable[StepRecord], metric: str, summary: CampaignSummary) -> Trace:
-    """The trace of a finished campaign, capabilities included, as its control saw it."""
+    """Make the trace of a finished campaign as its control saw it, with capabilities."""
     own = tuple(record for record in records if record.campaign == summary.campaign)
     return Trace(summary.campaign, metric, own, capabilities_by_place(summary.capabilities))
 
@@ -340,7 +301,7 @@ def trace_of(records: Iterable[StepRecord], metric: str, summary: CampaignSummar
 def capabilities_by_place(
     capabilities: Mapping[str, Mapping[str, PanelScore]],
 ) -> dict[str, dict[str, float]]:
-    """The scores that a control sees: place -> name -> pass@1."""
+    """Return the scores that a control sees: place -> name -> pass@1."""
     places = {place: None for scores in capabilities.values() for place in scores}
     return {
         place: {name: scores[place].pass_at_1 for name, scores in capabilities.items()}
@@ -377,34 +338,34 @@ def _checkpoint(row: dict[str, int] | None) -> Checkpoint | None:
 
 
 def checkpoint_folder(checkpoints: Path, campaign: int) -> Path:
-    """Where the checkpoints of a campaign lie, one folder a step, below a run's `checkpoints`."""
+    """Return the folder of a campaign's checkpoints, which has one folder a step."""
     return checkpoints.absolute() / f"campaign_{campaign:02d}"
 
 
 def saved_steps(checkpoints: Path, campaign: int) -> list[int]:
-    """The steps of a campaign whose checkpoints are whole on disk, in order."""
+    """Return the steps of a campaign whose checkpoints are complete on disk, in order."""
     places = checkpoint_folder(checkpoints, campaign).glob("*")
-    # Orbax names one so only when it is whole.
+    # Orbax gives a folder this name only when it is complete.
     return sorted(int(place.name) for place in places if place.name.isdigit())
 
 
 def completions_file(folder: Path, campaign: int, step: int, stream: str) -> Path:
-    """Where the completions of one step and stream (train, panel, report) lie."""
+    """Return the file of one step and stream (train, redrawn, or a panel's name)."""
     return folder / COMPLETIONS / f"campaign_{campaign:02d}_step_{step:04d}_{stream}.parquet"
 
 
 def completions_of(folder: Path, campaign: int) -> list[Path]:
-    """The completions of a campaign that are there, one file a step and stream."""
+    """Return the completions' files of a campaign that exist, one a step and stream."""
     return sorted((folder / COMPLETIONS).glob(f"campaign_{campaign:02d}_step_*.parquet"))
 
 
 def read_unjudged(folder: Path) -> list[SetAside]:
-    """The completions that the grader could not judge, in the order in which they were drawn."""
+    """Read the completions that the grader could not judge, in the order of their draws."""
     return [SetAside(**row) for row in read_lines(folder / UNJUDGED)]
 
 
 def write_completions(file: Path, groups: Sequence[Group]) -> None:
-    """One row a judged completion: problem, sample, token ids, text, program, outcome."""
+    """Write one row a judged completion: problem, sample, token ids, text, program, outcome."""
     columns: dict[str, list[Any]] = {}
     for group in groups:
         rows = zip(group.rollouts, group.programs, group.grades, strict=True)

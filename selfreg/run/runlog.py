@@ -1,4 +1,4 @@
-"""What a run writes as it goes: the lock, the manifest, records, completions and TensorBoard."""
+"""Writes a run folder as the run goes on: lock, manifest, records, completions, TensorBoard."""
 
 import fcntl
 import hashlib
@@ -19,6 +19,7 @@ from tensorboardX import SummaryWriter
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.run import rundir
 from selfreg.run.config import completed
+from selfreg.run.integrity import check_records
 from selfreg.run.records import Group, StepRecord, to_json
 from selfreg.run.rundir import CampaignSummary, Planned
 
@@ -35,29 +36,29 @@ PACKAGES = (
 
 
 class RunLog:
-    """The open run folder of one chain. What was written before it was opened is kept."""
+    """The open run folder of one chain, which keeps everything that was written before."""
 
     def __init__(self, folder: Path, *, writes: bool = True):
-        """Read what is there; `open_run` is the way in for the one process that writes.
+        """Read a run folder. The process that writes must use `open_run` instead.
 
         Args:
           folder: The run folder.
-          writes: False: keep everything in memory alone, as the other processes of a run do.
+          writes: Whether to write. All processes of a run but the first keep everything in memory.
         """
         self.folder = folder
         self._writes = writes
         self.records = rundir.read_records(folder)
         self.planned = {planned.campaign: planned for planned in rundir.read_plans(folder)}
         self.summaries = rundir.read_summaries(folder)
-        rundir.check_records(folder, self.records, self.summaries)
+        check_records(folder, self.records, self.summaries)
         self._unjudged = rundir.read_unjudged(folder)
         self._board: SummaryWriter | None = None
         self._unsafe: set[Path] = set()  # written, and perhaps not on the disk yet
 
     def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
-        """Go on at this step: forget the records at or after it, and return this campaign's others.
+        """Return the campaign's records before this step, and forget all later records.
 
-        The step is made again, and being deterministic gives the same records again.
+        The run makes the step again. It is deterministic, so the same records follow.
         """
         before = [r for r in self.records if (r.campaign, r.step) < (campaign, step)]
         if self._writes:
@@ -117,7 +118,7 @@ class RunLog:
                         yield rundir.completions_file(self.folder, *place)
 
     def append(self, record: StepRecord) -> None:
-        """Keep one step's record."""
+        """Write one step's record."""
         if self._writes:
             self._line(rundir.METRICS, record)
         if self._board is not None:
@@ -126,7 +127,7 @@ class RunLog:
         self.records.append(record)
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:
-        """Keep one step's completions of one stream."""
+        """Write one step's completions of one stream."""
         known = self.set_aside(campaign, step, stream)
         for group in groups:
             for u in group.unjudged:
@@ -140,9 +141,9 @@ class RunLog:
             self._unsafe |= {file, file.parent}
 
     def set_aside(self, campaign: int, step: int, stream: str) -> frozenset[tuple[str, str]]:
-        """What was set aside of one step's completions: problems' ids and programs.
+        """Return the problem ids and programs that one step has set aside.
 
-        A step that is made again leaves out the same ones, whatever the grader says of them now.
+        A step that is made again leaves these out too, whatever the grader would say now.
         """
         place = campaign, step, stream
         return frozenset(
@@ -157,20 +158,20 @@ class RunLog:
         self._unjudged.append(unjudged)
 
     def keep_plan(self, planned: Planned) -> None:
-        """Keep what a campaign is ordered to do, before it begins."""
+        """Write the plan of a campaign, before it begins."""
         if self._writes:
             self._line(rundir.PLANS, planned)
         self.planned[planned.campaign] = planned
 
     def finish_campaign(self, summary: CampaignSummary, memory: Mapping[str, Any]) -> None:
-        """Keep a finished campaign's summary: from here on it is never run again.
+        """Write a finished campaign's summary. From here on the campaign is never run again.
 
         Args:
-          summary: What is kept.
-          memory: What the control between campaigns remembers; empty: nothing.
+          summary: The summary.
+          memory: The memory of the control between campaigns; empty if it has none.
         """
         if self._writes:
-            if memory:  # first: a run that dies in between writes it again
+            if memory:  # written first: a run that dies in between writes it again
                 rundir.write_json(self.folder / rundir.MEMORY, memory)
             self._line(rundir.CAMPAIGNS, summary)
             rundir.to_disk(self.folder / rundir.CAMPAIGNS)
@@ -181,7 +182,7 @@ class RunLog:
         self._unsafe.add(self.folder / name)
 
     def save_batch(self, batch: Batch) -> Path:
-        """Keep the batch whose update failed, for a person to look at."""
+        """Write the batch whose update failed, for a person to look at."""
         file = self.folder / "failed_batch.npz"
         arrays: dict[str, Any] = {name: getattr(batch, name) for name in Batch.__slots__}
         if self._writes:
@@ -189,19 +190,19 @@ class RunLog:
         return file
 
     def close(self) -> None:
-        """Flush."""
+        """Flush the TensorBoard file."""
         if self._board is not None:
             self._board.close()
 
 
 @contextmanager
 def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[RunLog]:
-    """Open a run folder for writing, new or to be resumed.
+    """Open a new run folder, or one to resume, for writing.
 
     Args:
-      folder: Made if it is not there.
+      folder: The run folder; made if it does not exist.
       config: The resolved config, as JSON data.
-      facts: What else the manifest should say (devices, grader layers).
+      facts: Further facts for the manifest (devices, grader layers).
 
     Raises:
       ValueError: Another process is writing to it, or it holds a run of another config.
@@ -212,7 +213,7 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) 
         check_same_config(folder, config)
         if not (folder / rundir.CONFIG).exists():
             rundir.write_json(folder / rundir.CONFIG, config)
-        # A resumed run adds to the history: each start of it may be on another machine.
+        # The manifest keeps every start of the run: each may be on another machine.
         file = folder / rundir.MANIFEST
         starts = json.loads(file.read_text())["starts"] if file.exists() else []
         rundir.write_json(file, {"starts": [*starts, {**_environment(), **facts}]})
@@ -224,7 +225,7 @@ def open_run(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) 
 
 
 def _take(lock: IO[str], folder: Path) -> None:
-    # Who only looks whether it is held (selfreg.status) holds it for an instant.
+    # selfreg.status takes the lock for an instant, to see whether it is held.
     for last in (False, False, True):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -239,11 +240,11 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a run folder of another config.
 
     Args:
-      folder: Whose config.json is read, if there is one.
+      folder: The run folder; it may have no config.json yet.
       config: The resolved config, as JSON data.
 
     Raises:
-      ValueError: They differ; the message says where.
+      ValueError: The configs differ; the message says where.
     """
     file = folder / rundir.CONFIG
     if not file.exists():
@@ -259,7 +260,7 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a run folder holds all campaigns of a config.
+    """Return whether a run folder holds all campaigns of a config.
 
     Raises:
       ValueError: It holds a run of another config.
@@ -287,7 +288,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit, and whether files differ from it; None outside a checkout."""
+    """Return the commit, and whether files differ from it; None outside a checkout."""
     where = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""How a chain stands, read from its run folder alone: its files, its lock and its launch log.
+"""Reads where a chain stands from its run folder alone: its files, its lock and its launch log.
 
 A launcher keeps a chain's output in chain.log: a line `$ COMMAND` at each start, and a line
 `= exit CODE after S s` at each end that it saw.
@@ -20,19 +20,19 @@ from selfreg.run.records import StepRecord
 
 LOG = "chain.log"
 BEGUN, ENDED = "$ ", "= exit "
-INTERRUPTED = (130, -2)  # Ctrl-C, and Ctrl-C before selfreg.main could catch it
+INTERRUPTED = (130, -2)  # exit codes of Ctrl-C, the second before selfreg.main can catch it
 _ENDING = re.compile(rf"^{ENDED}(-?\d+) after (\d+) s$", re.MULTILINE)
 _LOG_TAIL_BYTES = 20_000
 _FILE_COLUMNS = 160
 
 
 class State(StrEnum):
-    """Whether a chain goes on."""
+    """The state of a chain."""
 
     NOT_BEGUN = "not begun"
     RUNNING = "running"
     FINISHED = "finished"
-    STOPPED = "stopped"  # by a person, or with its machine
+    STOPPED = "stopped"  # by a person, or because its machine stopped
     FAILED = "failed"
 
 
@@ -42,17 +42,17 @@ class Standing:
 
     Attributes:
       folder: Its run folder.
-      name: config.name; "?" where it has no config yet.
-      condition: config.condition; ditto.
-      seed: config.seed; -1 where it has no config yet.
-      state: Whether it goes on.
-      done: Campaigns that have ended.
-      campaigns: In the chain; 0 where it has no config yet.
-      step: The last one that is recorded, of its last campaign.
-      budget_steps: Updates that this campaign may make.
-      panel: pass@1 on the panel and its standard error, when last measured.
-      left_s: Seconds that it still takes at the mean pace of its steps; None: nobody knows.
-      error: The last line of what went wrong; "" where nothing did.
+      name: config.name; "?" if it has no config yet.
+      condition: config.condition; "?" if it has no config yet.
+      seed: config.seed; -1 if it has no config yet.
+      state: The state of the chain.
+      done: The number of campaigns that have ended.
+      campaigns: The number of campaigns in the chain; 0 if it has no config yet.
+      step: The last recorded step of its last campaign.
+      budget_steps: The most updates that this campaign may make.
+      panel: The last measured pass@1 on the panel, and its standard error.
+      left_s: The seconds left at the mean pace of its steps; None if unknown.
+      error: The last line of the error; "" without one.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Standing:
 
 
 def find_chains(runs: Path) -> list[Path]:
-    """The run folders at or below a folder, those included that failed before their first step.
+    """Find the run folders at or below a folder, including runs that failed before a first step.
 
     Raises:
       ValueError: There is no such folder, or no run in it.
@@ -82,7 +82,7 @@ def find_chains(runs: Path) -> list[Path]:
 
 
 def read_standing(folder: Path) -> Standing:
-    """How the chain of a run folder stands; there may be nothing in it."""
+    """Read where the chain of a run folder stands; the folder may be empty."""
     running, code, error = is_running(folder), *_last_end(folder)
     failed = not running and code not in (None, 0, *INTERRUPTED)
     file = folder / rundir.CONFIG
@@ -118,19 +118,19 @@ def read_standing(folder: Path) -> Standing:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process holds the run folder's lock, or its launch log's while it still loads."""
+    """Return whether a process holds the lock of the run folder, or of its launch log at first."""
     return _is_held(folder / ".lock") or _is_held(folder / LOG)
 
 
 def measured_s(folder: Path) -> float | None:
-    """Seconds that a chain took over all its starts, as its launch log has them; None: no log."""
+    """Return the seconds of all starts of a chain, from its launch log; None without a log."""
     file = folder / LOG
     found = _ENDING.findall(file.read_text(errors="replace")) if file.is_file() else []
     return float(sum(int(seconds) for _, seconds in found)) if found else None
 
 
 def table(standings: list[Standing]) -> Table:
-    """One line a chain."""
+    """Make a table with one line a chain."""
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("name", "condition", "seed", "campaign", "step", "pass@1", "state", "left"):
         left = column in ("name", "condition", "state")
@@ -151,7 +151,7 @@ def table(standings: list[Standing]) -> Table:
 
 
 def wide_console() -> Console:
-    """The terminal; elsewhere wide enough for a chain's whole line."""
+    """Return the terminal's console, or one that is wide enough for a chain's line."""
     console = Console()
     return console if console.is_terminal else Console(width=_FILE_COLUMNS)
 
@@ -168,7 +168,7 @@ def _is_held(file: Path) -> bool:
 
 
 def _last_end(folder: Path) -> tuple[int | None, str]:
-    """How the last start ended: its exit code, None if nobody saw it, and its last error line."""
+    """Return the exit code of the last start, None if nobody saw it, and its last error line."""
     file = folder / LOG
     if not file.is_file():
         return None, ""
@@ -182,7 +182,7 @@ def _last_end(folder: Path) -> tuple[int | None, str]:
     code = int(ending[1])
     said = [line.strip() for line in last[: ending.start()].splitlines()[1:] if line.strip()]
     errors = [line for line in said if line.startswith("error: ")]
-    if said and said[-1] == "KeyboardInterrupt":  # so early that Python itself ended with 1
+    if said and said[-1] == "KeyboardInterrupt":  # so early that Python itself exited with 1
         code = INTERRUPTED[0]
     signal = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     line = errors[-1] if errors else said[-1] if said and code > 0 else signal
@@ -192,7 +192,10 @@ def _last_end(folder: Path) -> tuple[int | None, str]:
 def _left_s(
     records: list[StepRecord], steps: int, campaigns_after: int, budget: int
 ) -> float | None:
-    """At the mean pace of the steps that compiled nothing; later campaigns as long as this one."""
+    """Estimate the seconds left at the mean pace of steps that compiled nothing.
+
+    Later campaigns count as long as this one.
+    """
     paces = [
         r.metrics["time/step_s"]
         for r in records

@@ -1,4 +1,4 @@
-"""A config checked and filled in: unknown keys and impossible values are refused at once."""
+"""Checks a config and fills it in; refuses unknown keys and impossible values at once."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ def check_names(names: Iterable[str]) -> None:
     """Refuse keys that no config has.
 
     Args:
-      names: Such as "optimizer.lr"; sections may be named too.
+      names: Dotted keys such as "optimizer.lr", or sections.
 
     Raises:
-      ValueError: Names the key and those that may have been meant.
+      ValueError: A key does not exist; the message suggests others.
     """
     known = [*KEYS, *{name.rpartition(".")[0] for name in KEYS}]
     for name in names:
@@ -33,18 +33,18 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def resolve(config: ConfigDict) -> FrozenConfigDict:
-    """Check every value, fill in the flags that the algorithm decides, and freeze.
+    """Check every value, fill in the keys that are left open, and freeze the config.
 
     Args:
-      config: As a config file and the command line left it.
+      config: The config of a config file and the command line.
 
     Returns:
       The config of the run, frozen.
 
     Raises:
-      ValueError: A value is impossible; the message names the key, the value and what is allowed.
+      ValueError: A value is impossible; the message names the key, the value and the rule.
     """
-    # A plain copy would share its open keys: filling them in would write to the caller's.
+    # A plain copy would share its open keys, and filling them in would change the caller's config.
     config = config.copy_and_resolve_references()
     _check(config, {name: key.rule for name, key in KEYS.items()})
     _fill_open(config, {**DEFAULTS, **CONDITIONS[config.condition]})
@@ -56,7 +56,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
 
 
 def skips_updates(config: Any) -> bool:
-    """Whether a run can skip an update: by its gradient's norm, or as no token is left."""
+    """Return whether a run can skip an update: by the gradient's norm, or without a token left."""
     drops = config.learn.drop_without_signal or config.learn.mask_truncated
     return drops or config.optimizer.skip_norm_factor > 0
 
@@ -71,7 +71,7 @@ def _check(config: ConfigDict, rules: dict[str, Rule]) -> None:
 
 
 def _fill_open(config: ConfigDict, decided: dict[str, Any]) -> None:
-    """Set those of these keys that the config leaves open."""
+    """Set these keys where the config leaves them open."""
     for name, value in decided.items():
         section, _, last = name.rpartition(".")
         holder = config[section] if section else config
@@ -80,7 +80,7 @@ def _fill_open(config: ConfigDict, decided: dict[str, Any]) -> None:
 
 
 def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
-    """What one key allows another to be."""
+    """Return the rules in which one key limits another."""
     group, new_tokens = config.rollout.group_size, config.rollout.max_new_tokens
 
     def holds_every_completion(widths: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What a wave is made of: its chains, and what each needs of another."""
+"""Describes the chains of a wave, and what each of them takes from another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of a wave: what it sets of its config file's config.
+    """One chain of a wave: the keys that it sets in the config of the wave's file.
 
     Attributes:
       name: config.name.
       condition: config.condition.
       seed: config.seed.
-      variant: What follows the config file's name and a colon; "": nothing.
-      changes: Other keys.
-      shares: The place of the chain whose first campaign it takes; "": none.
-      matches: The place of the chain whose numbers of updates it makes (EQ); "": none.
-      starts_from: The checkpoint that it starts from, as PLACE:peak or PLACE:CAMPAIGN.STEP; "":
+      variant: The text after the config file's name and a colon; "" for none.
+      changes: Other keys and their values.
+      shares: The place of the chain whose first campaign it takes; "" for none.
+      matches: The place of the chain whose numbers of updates it makes (EQ); "" for none.
+      starts_from: The checkpoint that it starts from, as PLACE:peak or PLACE:CAMPAIGN.STEP; "" for
         the model's weights.
     """
 
@@ -32,10 +32,10 @@ class Chain:
 
     @property
     def place(self) -> str:
-        """Its folder below the folder of all runs."""
+        """The chain's folder below the folder of all runs."""
         return place_of(self.name, self.condition, self.seed)
 
 
 def place_of(name: str, condition: str, seed: int) -> str:
-    """Where a chain lies below the folder of all runs."""
+    """Return the folder of a chain below the folder of all runs."""
     return f"{name}/{condition}/seed_{seed}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfreg.control import watch
+from selfreg.control import supervise
 from selfreg.control.between import early_stop
 from selfreg.control.find import find_between, find_within
 from selfreg.control.protocol import Base
@@ -67,11 +67,11 @@ def test_unmeasured_steps_are_no_peaks():
 
 
 def test_a_budget_stops_after_exactly_that_many_updates():
-    watched = watch.begin(find_within("fixed"), BASE, Plan(None, 3, 1e-6, 0.0))
+    supervision = supervise.begin(find_within("fixed"), BASE, Plan(None, 3, 1e-6, 0.0))
     verdicts = []
     for record in trace([0.5, 0.1, 0.1]).records:  # a collapse does not stop it
-        watched = watch.observe(watched, record)
-        verdicts.append(watched.verdict)
+        supervision = supervise.observe(supervision, record)
+        verdicts.append(supervision.verdict)
     assert verdicts == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfreg.control import calibrate, watch
+from selfreg.control import calibrate, supervise
 from selfreg.control.find import find_within
 from selfreg.control.protocol import Base
 from selfreg.control.within import early_stop, guard, predictor
@@ -271,16 +271,16 @@ def test_each_episode_of_the_guard_has_its_share_of_alpha():
 def test_the_guard_restores_the_peak_halves_the_rate_and_watches_on():
     options = {"restore_lr_factor": 0.5, "restore_kl_coef": 0.0, "max_restores": 1}
     base = replace(GUARDED, options=GUARDED.options | options)
-    watched = watch.begin(guard.CONTROL, base, PLAN)
+    supervision = supervise.begin(guard.CONTROL, base, PLAN)
     said = []
     for record in looks(*[0.7] * 8, *[0.2] * 2, *[0.7] * 8, *[0.2] * 4):
-        watched = watch.observe(watched, record)
-        said.append(watched.verdict)
-        if watched.verdict is Verdict.STOP:
+        supervision = supervise.observe(supervision, record)
+        said.append(supervision.verdict)
+        if supervision.verdict is Verdict.STOP:
             break
-        if watched.verdict is Verdict.RESTORE_PEAK:
-            assert watch.rates(watched).lr == PLAN.lr / 2
-            assert watched.state.decision is None
+        if supervision.verdict is Verdict.RESTORE_PEAK:
+            assert supervise.rates(supervision).lr == PLAN.lr / 2
+            assert supervision.state.decision is None
     assert said.index(Verdict.RESTORE_PEAK) == 8
     # The second episode begins with the look of step 9, which is low, and falls again at 18.
     assert (len(said) - 1, said[-1]) == (18, Verdict.STOP)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from selfreg.policy.models.decoder import linear, linear_of_few
+from selfreg.policy.models.block import linear, linear_of_few
 from selfreg.policy.models.policy import load_policy
 from selfreg.policy.rollout import decode
 from selfreg.run.records import Sampling

@@ -38,6 +38,7 @@ from selfreg.analysis.paper.tables_runs import (
 )
 from selfreg.analysis.trajectory import COLLAPSE_RATIO, exceeds
 from selfreg.analysis.verdict import judge_run
+from selfreg.run.records import peak_index
 
 _NONE = "–"
 _COLLAPSE_NOTE = "Collapse rate: share of chains whose last campaign ends below 30% of its peak."
@@ -144,7 +145,7 @@ def table_9(runs: PaperRuns) -> Table:
         steps = estimate(chain.total_steps if is_es else chain.trace_oracle_steps, 0)
         kept = _NONE if is_es else percent(chain.trace_oracle)
         # The control's metric selects the campaign, so the report panel's score is unbiased.
-        best = chain.campaigns.peak.argmax(axis=1)
+        best = peak_index(chain.campaigns.peak)
         hindsight = panel(own, "peak")[np.arange(len(own)), best]
         cells = {
             metric_of(own): [percent(chain.end), kept, steps, percent(chain.hindsight_oracle)],

@@ -1,1 +1,1 @@
-"""Controls between campaigns: where the next one starts, and with what."""
+"""Controls between campaigns: each decides where the next campaign starts, and with what."""

@@ -1,9 +1,10 @@
-"""M2, multi-objective Bayesian search: the loop that the paper's M1 stands in for.
+"""M2, multi-objective Bayesian search: the method that the paper's M1 approximates.
 
-qLogNEHVI (Daulton et al., 2021; Ament et al., 2023) by BoTorch, with one Gaussian process an
-objective, over log lr in [0.5, 2] times the config's and KL in [0, 0.05]; the objectives are the
-metric at a campaign's end and its peak, the reference point is 0 for both. The first campaigns are
-draws of B2. Needs the extra `botorch`. See selfreg.control.search for what rolls forward.
+It maximizes BoTorch's qLogNEHVI (Daulton et al., 2021; Ament et al., 2023), with one Gaussian
+process an objective, over log lr in [0.5, 2] times the config's and KL in [0, 0.05]. The objectives
+are the metric at a campaign's end and its peak, and the reference point is 0 for both. The first
+campaigns are draws of B2. It needs the extra `botorch`. The end rolls forward: see
+selfreg.control.search.
 """
 
 import importlib.util
@@ -18,14 +19,14 @@ from selfreg.control.search import search
 from selfreg.control.strategy import SEARCH, Strategy
 from selfreg.run import seeds
 
-DRAWN_FIRST = 3  # campaigns remembered before a process is fitted to them
+DRAWN_FIRST = 3  # remembered campaigns before the first fit
 RESTARTS, RAW_SAMPLES, MC_SAMPLES = 4, 64, 64
 
 _LR, _KL = (np.array([SEARCH[name][0], SEARCH[name][-1]]) for name in ("lr_factor", "kl_coef"))
 
 
 def propose(situation: Situation) -> tuple[Strategy, ...]:
-    """The point that promises the largest gain in hypervolume."""
+    """Propose the point with the largest expected gain in hypervolume."""
     if len(situation.tried) < DRAWN_FIRST:
         return RANDOM.propose(situation)
     seen = tuple(
@@ -35,14 +36,14 @@ def propose(situation: Situation) -> tuple[Strategy, ...]:
     rng = seeds.generator(situation.base.seed, seeds.CONTROL, situation.campaign)
     lr, kl = _best_point(seen, int(rng.integers(2**31)))
     span = np.log(_LR[1] / _LR[0])
-    # Rounded, so that a plan reads well and the last bits of a fit decide nothing.
+    # Rounded, so that plans are readable and do not depend on the last bits of a fit.
     factor = round(float(_LR[0] * np.exp(lr * span)), 4)
     return (Strategy(lr_factor=factor, kl_coef=round(float(kl * _KL[1]), 5)),)
 
 
 @lru_cache(maxsize=4)
 def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, float]:
-    """Where the acquisition function is largest, in the unit square of (log lr, KL)."""
+    """Find the maximum of the acquisition function, in the unit square of (log lr, KL)."""
     # Imported here: torch takes seconds, and only this control needs it.
     import torch
     from botorch.acquisition.multi_objective import logei
@@ -53,8 +54,8 @@ def _best_point(seen: tuple[tuple[float, ...], ...], seed: int) -> tuple[float, 
     from botorch.utils.sampling import manual_seed
     from gpytorch.mlls import SumMarginalLogLikelihood
 
-    # BoTorch would compile a kernel with the machine's own C++ compiler, for half a minute and in a
-    # folder whose lock outlives a process that is killed: the next one then waits for ever.
+    # BoTorch would compile a kernel with the machine's own C++ compiler. That takes half a minute,
+    # and a killed process leaves a lock behind for which the next process waits for ever.
     logei._load_attempted = True
     rows = np.array(seen)
     x = np.stack([np.log(rows[:, 0] / _LR[0]) / np.log(_LR[1] / _LR[0]), rows[:, 1] / _KL[1]], 1)
@@ -86,7 +87,7 @@ _SEARCH = search("bayesian_search", Proposer(propose))
 
 
 def start(base: Base) -> Any:
-    """As every search starts.
+    """Start as every search does.
 
     Raises:
       ValueError: BoTorch is not installed.

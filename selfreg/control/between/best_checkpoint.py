@@ -20,12 +20,12 @@ class State:
 
 
 def start(base: Base) -> State:
-    """Nothing has run: the chain starts from its initial policy."""
+    """Start the chain from its initial policy."""
     return State(refuse_memory(base, "best_checkpoint"))
 
 
 def plan(state: State) -> Plan:
-    """Go on from the last peak."""
+    """Start from the last peak."""
     reason = "the peak rolls forward" if state.peak else "first campaign"
     return state.base.plan(state.campaign, state.peak, reason)
 

@@ -2,20 +2,20 @@
 
 Capabilities are "main" and those of config.evaluation.capabilities. After each campaign:
 
-1. Its delta (peak - start) is compared with the prediction made for its strategy and context.
-2. It is revised (Definition 7) where the squared Mahalanobis distance is above the beta quantile
-   of chi-square_K: the boundary loses a cone where a strategy that seemed safe regressed, the
-   posterior takes the observation with inflated noise, and
+1. Compare its delta (peak - start) with the prediction for its strategy and context.
+2. Revise (Definition 7) if the squared Mahalanobis distance exceeds the beta quantile of
+   chi-square_K: the boundary loses a cone if a strategy that seemed safe regressed, the posterior
+   takes the observation with inflated noise, and
    alpha <- alpha exp(-lambda * number of protected regressions).
-3. It is stored, with the strategy's new confidence.
-4. Past strategies and new proposals are gated in the context of now; the best runs next.
+3. Store it, with the strategy's new confidence.
+4. Gate past strategies and new proposals in the current context; run the best one next.
 
 The mathematics is in selfreg.control.posterior, the memory in .effects, the gate in .transfer and
-the proposals in .proposers; each names the slips of the paper that it mends. As everywhere in CARE
-the peak rolls forward, so that "main", read from the control's metric, cannot fall within a
-campaign: the peak is at least the start. A pilot is 10 steps, an adapted strategy the one halfway
-to the base's, and when everything is rejected the base hyperparameters are piloted. The first
-campaign has no memory and runs them in full (the paper's "cold start").
+the proposals in .proposers. Each of them names the slips of the paper that it corrects. The peak
+rolls forward, as everywhere in CARE. So "main", read from the control's metric, cannot fall within
+a campaign: the peak is at least the start. A pilot has 10 steps. An adapted strategy is halfway
+between itself and the base hyperparameters. If everything is rejected, the base hyperparameters are
+piloted. The first campaign has no memory and runs them in full (the paper's "cold start").
 """
 
 import math
@@ -47,18 +47,18 @@ PILOT_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the chain stands.
+    """The control's state between two campaigns.
 
     Attributes:
       base: The config's hyperparameters.
-      order: Of the next campaign.
-      strategy: What that order applies.
-      alpha: The most regression probability that the gate lets pass now.
-      campaign: The next one.
-      peak: Where it starts; None for the chain's initial policy.
+      order: The plan of the next campaign.
+      strategy: The strategy that this plan applies.
+      alpha: The largest regression probability that the gate lets pass now.
+      campaign: The number of the next campaign.
+      peak: The checkpoint that it starts from; None for the chain's initial policy.
       context: The capabilities there; empty before the first campaign.
       effects: The memory, in order.
-      asked: Of a language model.
+      asked: The questions to a language model so far.
     """
 
     base: Base
@@ -73,12 +73,12 @@ class State:
 
 
 def names_of(base: Base) -> tuple[str, ...]:
-    """The K capabilities."""
+    """Return the names of the K capabilities."""
     return tuple(dict.fromkeys((MAIN, *base.capabilities)))
 
 
 def protected_of(base: Base) -> tuple[str, ...]:
-    """Those that must not fall: control.protected; all where it is empty."""
+    """Return the capabilities that must not fall: control.protected, or all if it is empty."""
     return tuple(base.options["protected"]) or names_of(base)
 
 
@@ -86,7 +86,7 @@ def start(base: Base) -> State:
     """Begin with another chain's memory, or none.
 
     Raises:
-      ValueError: An option is impossible, or the memory is another control's.
+      ValueError: An option is impossible, or another control wrote the memory.
     """
     _check_options(base)
     known, alpha = _read_memory(base)
@@ -132,12 +132,12 @@ def _read_memory(base: Base) -> tuple[tuple[Effect, ...], float]:
 
 
 def plan(state: State) -> Plan:
-    """What the gate decided."""
+    """Return the gate's plan."""
     return state.order
 
 
 def observe(state: State, trace: Trace) -> State:
-    """Learn from the campaign, then decide the next."""
+    """Learn from the campaign, then decide the next one."""
     effect, alpha = learn(state, trace)
     state = replace(
         state,
@@ -151,7 +151,7 @@ def observe(state: State, trace: Trace) -> State:
 
 
 def learn(state: State, trace: Trace) -> tuple[Effect, float]:
-    """The campaign's entry in the memory, and alpha after it."""
+    """Return the campaign's entry in the memory, and alpha after it."""
     base, names = state.base, names_of(state.base)
     options = base.options
     context = {n: capability(trace, "start", n) for n in names}
@@ -184,7 +184,7 @@ def learn(state: State, trace: Trace) -> tuple[Effect, float]:
 
 
 def revise(state: State, effect: Effect, own: list[Effect]) -> tuple[Effect, float]:
-    """The three updates of a surprise: the boundary, the posterior's noise, and alpha."""
+    """Make the three updates after a surprise: the boundary, the posterior's noise, and alpha."""
     options, protected = state.base.options, protected_of(state.base)
     epsilon = options["epsilon"]
     fallen = [n for n in protected if effect.delta[n] < -epsilon]
@@ -204,13 +204,13 @@ def revise(state: State, effect: Effect, own: list[Effect]) -> tuple[Effect, flo
 
 
 def _risk(prediction: posterior.Prediction, base: Base) -> float:
-    """p_max: the largest regression probability of the protected capabilities."""
+    """Return p_max, the largest regression probability of the protected capabilities."""
     each = posterior.regression_probability(prediction, base.options["epsilon"])
     return max(effects.named(names_of(base), each)[name] for name in protected_of(base))
 
 
 def decide(state: State, proposals: tuple[Strategy, ...]) -> State:
-    """Gate the memory's strategies and these, and order the best."""
+    """Gate the memory's strategies and these proposals, and order the best one."""
     base, options = state.base, state.base.options
     levels = Levels(
         state.alpha, options["gamma_low"], options["gamma_high"], options["context_distance"]
@@ -237,7 +237,7 @@ def decide(state: State, proposals: tuple[Strategy, ...]) -> State:
 
 
 def evaluate(state: State, strategy: Strategy) -> Candidate:
-    """A strategy in the context of now."""
+    """Evaluate a strategy in the current context."""
     options, context = state.base.options, state.context
     own = effects.of_strategy(state.effects, strategy)
     predicted = effects.predict(own, context, options["noise_sd"], options["prior_sd"])
@@ -264,7 +264,7 @@ def _proposer(state: State) -> Proposer:
 
 
 def situation_of(state: State) -> Situation:
-    """What a proposer sees."""
+    """Return the proposer's input."""
     tried = tuple(Tried(e.strategy, e.delta, e.ratio) for e in state.effects)
     outcome = "the change of each capability from its start to its peak"
     wanted = state.base.options["candidates"]
@@ -272,7 +272,7 @@ def situation_of(state: State) -> Situation:
 
 
 def ask(state: State) -> str | None:
-    """A question where no strategy of the memory transfers, and none for the first campaign."""
+    """Ask a question if no strategy of the memory transfers, but not before the first campaign."""
     proposer = _proposer(state)
     if proposer.ask is None or not state.campaign or state.order.action not in (PILOT, REJECT):
         return None
@@ -280,7 +280,7 @@ def ask(state: State) -> str | None:
 
 
 def hear(state: State, answer: Answer) -> State:
-    """Decide again with what the model proposes; without it where that is of no use."""
+    """Decide again with the model's proposal; keep the plan if the proposal is of no use."""
     try:
         proposal = read_answer(answer, FULL)
     except ValueError as error:
@@ -290,7 +290,7 @@ def hear(state: State, answer: Answer) -> State:
 
 
 def remember(state: State) -> dict[str, Any]:
-    """Alpha, what asking cost, and every campaign's effect."""
+    """Remember alpha, the cost of asking, and every campaign's effect."""
     return remembered("care", state.effects, alpha=state.alpha, asked=state.asked)
 
 

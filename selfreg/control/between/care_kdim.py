@@ -1,9 +1,9 @@
-"""A4, K-dim CARE: A3, overridden where a second capability falls.
+"""A4, K-dim CARE: A3, overridden when a second capability falls.
 
-The paper (arXiv:2606.21090, appendix I.3) adds this second capability. When `cpp` of the policy
-that rolls forward (the peak) is below the chain's first value, the action is a reject, whatever r
-says: the answer of the appendix D gate to a protected capability that regressed. Both values are
-noisy and the rule has no margin, so an unchanged policy is rejected about every other time.
+Appendix I.3 of the paper (arXiv:2606.21090): when `cpp` of the policy that rolls forward (the peak) is below the
+chain's first value, the action is a reject, whatever r is. This is how the gate of appendix D
+treats a protected capability that regressed. Both values are noisy and the rule has no margin, so
+an unchanged policy is rejected about every other time.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ CAPABILITY = "cpp"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A3's state, the next campaign's order, and the capability: first and at every peak."""
+    """A3's state, the next campaign's plan, and the capability: first and at every peak."""
 
     scalar: gate.State
     order: Plan
@@ -28,7 +28,7 @@ class State:
 
 
 def start(base: Base) -> State:
-    """As A3 starts.
+    """Start as A3 does.
 
     Raises:
       ValueError: The capability is not measured.
@@ -43,16 +43,16 @@ def start(base: Base) -> State:
 
 
 def plan(state: State) -> Plan:
-    """What the gate decided, or the override."""
+    """Return the plan of the gate or of the override."""
     return state.order
 
 
 def observe(state: State, trace: Trace) -> State:
-    """Gate the next campaign as A3 does, and override that where the capability fell."""
+    """Gate the next campaign as A3 does, and override it if the capability fell."""
     first, peak = state.first, capability(trace, "peak", CAPABILITY)
     if first is None:
         first = capability(trace, "start", CAPABILITY)
-    # A3 learns from what was really ordered, not from what it would have ordered.
+    # A3 learns from the plan that ran, not from the plan that it would have made.
     scalar = care_v2.observe(replace(state.scalar, order=state.order), trace)
     order = scalar.order
     if peak < first:
@@ -63,7 +63,7 @@ def observe(state: State, trace: Trace) -> State:
 
 
 def remember(state: State) -> dict[str, Any]:
-    """A3's memory, and the capability."""
+    """Remember what A3 does, and the capability."""
     measured = {"first": state.first, "peaks": list(state.peaks)}
     return {**gate.remember(state.scalar, "care_kdim"), CAPABILITY: measured}
 

@@ -1,8 +1,8 @@
-"""A3v1 and B4, CARE v1: the gate of A2v1, and lr <- 0.7 lr on each wrong prediction.
+"""A3v1 and B4, CARE v1: the gate of A2v1, and lr <- 0.7 lr after each wrong prediction.
 
-The paper's appendix A. What v2 calls a revision (see care_v2) moves the learning rate here, in
-whichever direction the prediction failed; the threshold stays. A collapse that nothing foretold
-costs both factors: 1e-6 -> 3.5e-7, the appendix's number.
+The paper's appendix A. A revision (see care_v2) shrinks the learning rate here, in whichever
+direction the prediction failed; the threshold stays. A collapse that was not predicted applies both
+factors: 1e-6 -> 3.5e-7, the appendix's number.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ REVISION_FACTOR = 0.7
 
 
 def observe(state: gate.State, trace: Trace) -> gate.State:
-    """Shrink the learning rate where the prediction failed, then as A2v1."""
+    """Shrink the learning rate if the prediction failed, then act as A2v1."""
     entry, surprise = care_v2.error(state, trace)
     lr = state.order.lr
     if surprise:

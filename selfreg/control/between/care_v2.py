@@ -1,14 +1,14 @@
 """A3, CARE v2: the gate of A2, with a threshold that learns from wrong predictions.
 
-The paper (arXiv:2606.21090, section 5.4) names the threshold and its bounds, [0.3, 0.7], and leaves
-the rest open. Here r is predicted by the mean of the remembered r's of campaigns that ran under the
-same action; the first campaign, which runs in full, counts as a reuse. When the observed r is
-further from that than control.revision_margin, tau moves by control.tau_step:
+Section 5.4 of the paper (arXiv:2606.21090) names the threshold and its bounds, [0.3, 0.7], and leaves the rest open.
+Here the prediction of r is the mean over the remembered campaigns with the same action. The first
+campaign, which runs in full, counts as a reuse. If the observed r differs from the prediction by
+more than control.revision_margin, tau moves by control.tau_step:
 
     observed < predicted - margin    a collapse was missed   tau goes up: the gate acts sooner
     observed > predicted + margin    a false alarm           tau goes down
 
-The revision comes before the gate, so that the surprise counts for the very next campaign.
+The revision comes before the gate, so that it affects the very next campaign.
 """
 
 from dataclasses import replace
@@ -24,10 +24,10 @@ TAU_LOW, TAU_HIGH = 0.3, 0.7
 
 
 def begin(base: Base, control: str) -> gate.State:
-    """As the gate begins, with the threshold that the memory has learned.
+    """Begin as the gate does, with the threshold that the memory has learned.
 
     Raises:
-      ValueError: The memory's threshold is none.
+      ValueError: The memory's threshold is out of bounds.
     """
     tau = check_memory(base, control).get("tau", gate.TAU)
     if not (isinstance(tau, float) and TAU_LOW <= tau <= TAU_HIGH):
@@ -36,15 +36,15 @@ def begin(base: Base, control: str) -> gate.State:
 
 
 def predict(entries: tuple[Entry, ...], action: str) -> float | None:
-    """Mean r of the remembered campaigns of an action; None where there are none."""
+    """Return the mean r of the remembered campaigns of an action; None without any."""
     ratios = [entry.ratio for entry in entries if (entry.action or gate.REUSE) == action]
     return fmean(ratios) if ratios else None
 
 
 def error(state: gate.State, trace: Trace) -> tuple[Entry, float]:
-    """The campaign's entry with its prediction, and observed - predicted r.
+    """Return the campaign's entry with its prediction, and observed - predicted r.
 
-    The difference is 0 where it is within the margin, and where nothing was predicted.
+    The difference is 0 if it is within the margin, or if nothing was predicted.
     """
     entry = entry_of(state.order, trace)
     predicted = predict(state.entries, entry.action or gate.REUSE)
@@ -56,7 +56,7 @@ def error(state: gate.State, trace: Trace) -> tuple[Entry, float]:
 
 
 def observe(state: gate.State, trace: Trace) -> gate.State:
-    """Revise the threshold where the prediction failed, then gate the next campaign."""
+    """Revise the threshold if the prediction failed, then gate the next campaign."""
     entry, surprise = error(state, trace)
     if surprise:
         step = state.base.options["tau_step"]

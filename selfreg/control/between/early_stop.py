@@ -23,17 +23,17 @@ class State:
 
 
 def start(base: Base) -> State:
-    """Nothing has run: the chain starts from its initial policy."""
+    """Start the chain from its initial policy."""
     return State(refuse_memory(base, "early_stop"))
 
 
 def budget_after(peak_step: int) -> int:
-    """clamp(peak_step + 3, 8, 20) updates."""
+    """Return clamp(peak_step + 3, 8, 20) updates."""
     return min(max(peak_step + SLACK_STEPS, LEAST_STEPS), MOST_STEPS)
 
 
 def plan(state: State) -> Plan:
-    """Go on from the last peak, for a little longer than that peak took."""
+    """Start from the last peak, for slightly more steps than that peak took."""
     if state.peak is None:
         return state.base.plan(state.campaign, None, "first campaign")
     reason = f"the peak at step {state.peak.step} rolls forward"

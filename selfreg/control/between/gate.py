@@ -1,13 +1,13 @@
 """A2, the transfer gate of CARE v2: a rule over r, the last campaign's end / peak.
 
-After the paper (arXiv:2606.21090, section 5.4), with tau = 0.5:
+Section 5.4 of the paper (arXiv:2606.21090), with tau = 0.5:
 
     r >= tau          reuse   the full budget
     0.3 <= r < tau    pilot   10 steps at the same learning rate
     r < 0.3           reject  a pilot from the base hyperparameters: those of the first campaign
 
-The peak always rolls forward and the learning rate is never shrunk. So a reject differs from a
-pilot only where config.learn.kl_schedule has moved the KL weight since the first campaign.
+The peak always rolls forward, and the learning rate never shrinks. So a reject differs from a pilot
+only if config.learn.kl_schedule has changed the KL weight since the first campaign.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ REUSE, PILOT, REJECT = "reuse", "pilot", "reject"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The config's hyperparameters, the next campaign's order, the threshold, and the past."""
+    """The config's hyperparameters, the next campaign's plan, the threshold, and the past."""
 
     base: Base
     order: Plan
@@ -40,25 +40,25 @@ class State:
 
 
 def begin(base: Base, control: str) -> State:
-    """The chain starts from its initial policy; there is nothing to gate yet."""
+    """Start the chain from its initial policy; there is nothing to gate yet."""
     order = base.plan(0, None, "first campaign")
     return State(without_memory(base), order, entries=inherited(base, control))
 
 
 def plan(state: State) -> Plan:
-    """What the gate decided."""
+    """Return the gate's plan."""
     return state.order
 
 
 def route(ratio: float, tau: float) -> str:
-    """The gate's action."""
+    """Return the gate's action."""
     if ratio >= tau:
         return REUSE
     return PILOT if ratio >= COLLAPSE_RATIO else REJECT
 
 
 def order_of(base: Base, action: str, campaign: int, start: Checkpoint, reason: str) -> Plan:
-    """The plan that an action stands for."""
+    """Make the plan that an action stands for."""
     changes: dict[str, Any] = {"action": action}
     if action != REUSE:
         changes["budget_steps"] = min(PILOT_STEPS, base.budget_steps)
@@ -68,7 +68,7 @@ def order_of(base: Base, action: str, campaign: int, start: Checkpoint, reason: 
 
 
 def follow(state: State, trace: Trace, entry: Entry) -> State:
-    """Keep the entry, and gate the next campaign by its r and the threshold of now."""
+    """Keep the entry, and gate the next campaign by its r and the current threshold."""
     action = route(entry.ratio, state.tau)
     reason = f"r = {entry.ratio:.3f}, tau = {state.tau:.3f}: {action} from the peak"
     order = order_of(state.base, action, trace.campaign + 1, peak_of(trace), reason)
@@ -81,7 +81,7 @@ def observe(state: State, trace: Trace) -> State:
 
 
 def remember(state: State, control: str) -> dict[str, Any]:
-    """The threshold, and every campaign."""
+    """Remember the threshold, and every campaign."""
     return remembered(control, state.entries, tau=state.tau)
 
 

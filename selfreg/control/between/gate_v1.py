@@ -1,8 +1,8 @@
-"""A2v1, the gate of CARE v1: on a collapse the learning rate is halved, for good.
+"""A2v1, the gate of CARE v1: a collapse halves the learning rate, for good.
 
-The paper's appendix A. A collapse is r < tau = 0.5, the same threshold as in v2; v1 answers it by
-the learning rate (adapt), v2 by the budget instead, so that v1's budget is always the full one. As
-in v2 the peak rolls forward. The paper found v1 counter-productive and kept it for two tables.
+The paper's appendix A. A collapse is r < tau = 0.5, the same threshold as in v2. It changes the
+learning rate in v1 (adapt), and the budget in v2, so that v1 always has the full budget. As in v2
+the peak rolls forward. The paper found v1 counter-productive and kept it for two tables.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ COLLAPSE_FACTOR = 0.5
 
 
 def follow(state: gate.State, trace: Trace, entry: Entry, lr: float) -> gate.State:
-    """Keep the entry, and order the next campaign from this learning rate."""
+    """Keep the entry, and plan the next campaign from this learning rate."""
     collapsed = entry.ratio < state.tau
     action = ADAPT if collapsed else gate.REUSE
     lr = lr * COLLAPSE_FACTOR if collapsed else lr
@@ -28,7 +28,7 @@ def follow(state: gate.State, trace: Trace, entry: Entry, lr: float) -> gate.Sta
 
 
 def observe(state: gate.State, trace: Trace) -> gate.State:
-    """Halve the learning rate where the campaign collapsed."""
+    """Halve the learning rate if the campaign collapsed."""
     return follow(state, trace, entry_of(state.order, trace), state.order.lr)
 
 

@@ -1,7 +1,7 @@
-"""B3, LLM-agent search: a language model picks from B2's grid, seeing scalar history only.
+"""B3, LLM-agent search: a language model picks from B2's grid, and sees scalar history only.
 
-The paper, section 5.5. Where its answer is of no use, the draw that B2 makes for this campaign
-decides, and the failure is kept. See selfreg.control.search for what rolls forward.
+The paper, section 5.5. If the answer is of no use, B2's draw for this campaign decides, and the
+failure is recorded. The end rolls forward: see selfreg.control.search.
 """
 
 from selfreg.control.proposers import RANDOM, question

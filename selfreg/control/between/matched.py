@@ -1,9 +1,9 @@
 """EQ, equal updates: naive chaining that makes as many updates as another run made.
 
-A stopping rule also trains less. This control stands beside it: the end rolls forward, and campaign
-c makes exactly as many updates as campaign c of the run config.control.match_updates_of, and as its
-last one where it had fewer campaigns. What the rule gains over this one is not owed to fewer
-updates.
+A stopping rule also trains less. This control shows how much of its gain that explains: the end
+rolls forward, and campaign c makes exactly as many updates as campaign c of the run
+config.control.match_updates_of, or as its last campaign if that run had fewer. The rule's gain over
+this control is not due to fewer updates.
 """
 
 from dataclasses import dataclass, replace
@@ -23,10 +23,10 @@ class State:
 
 
 def start(base: Base) -> State:
-    """Nothing has run: the chain starts from its initial policy.
+    """Start the chain from its initial policy.
 
     Raises:
-      ValueError: There is no run to match.
+      ValueError: The config names no run to match.
     """
     if not base.match_updates:
         raise ValueError(
@@ -36,7 +36,7 @@ def start(base: Base) -> State:
 
 
 def plan(state: State) -> Plan:
-    """Go on from the last end, for as many updates as the other run's campaign made."""
+    """Start from the last end, for as many updates as the other run's campaign made."""
     updates = state.base.match_updates
     budget = updates[min(state.campaign, len(updates) - 1)]
     reason = f"{budget} updates, as in the run to match"

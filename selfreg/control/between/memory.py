@@ -1,4 +1,4 @@
-"""A1, memory only: it records every campaign and never acts. The end rolls forward, as in A0."""
+"""A1, memory only: records every campaign and never acts. The end rolls forward, as in A0."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +11,7 @@ from selfreg.run.records import Plan, Trace
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The config's hyperparameters, the next campaign's order, and what came before it."""
+    """The config's hyperparameters, the next campaign's plan, and the campaigns before it."""
 
     base: Base
     order: Plan
@@ -19,13 +19,13 @@ class State:
 
 
 def begin(base: Base, control: str) -> State:
-    """The chain starts from its initial policy, with whatever another chain remembers."""
+    """Start the chain from its initial policy, with the memory of another chain if there is one."""
     order = base.plan(0, None, "first campaign")
     return State(without_memory(base), order, inherited(base, control))
 
 
 def plan(state: State) -> Plan:
-    """Go on from the last end."""
+    """Start from the last end."""
     return state.order
 
 
@@ -37,7 +37,7 @@ def observe(state: State, trace: Trace) -> State:
 
 
 def remember(state: State, control: str) -> dict[str, Any]:
-    """Every campaign."""
+    """Remember every campaign."""
     return remembered(control, state.entries)
 
 

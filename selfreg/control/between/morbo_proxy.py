@@ -1,7 +1,7 @@
 """M1, the MORBO proxy: random search over B2's grid, biased to the Pareto front of (end, peak).
 
-The paper, appendix I.2, which leaves the bias open. Here every second draw, by chance, is a
-neighbour on the grid of a campaign on the front. See selfreg.control.search for what rolls forward.
+The paper's appendix I.2 does not specify the bias. Here a draw is, with probability 1/2, a
+neighbour on the grid of a campaign on the front. The end rolls forward: see selfreg.control.search.
 """
 
 from selfreg.control.proposers import PARETO

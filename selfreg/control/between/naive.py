@@ -17,12 +17,12 @@ class State:
 
 
 def start(base: Base) -> State:
-    """Nothing has run: the chain starts from its initial policy."""
+    """Start the chain from its initial policy."""
     return State(refuse_memory(base, "naive"))
 
 
 def plan(state: State) -> Plan:
-    """Go on from the last end."""
+    """Start from the last end."""
     reason = "the end rolls forward" if state.end else "first campaign"
     return state.base.plan(state.campaign, state.end, reason)
 

@@ -1,6 +1,6 @@
 """B2, random search over lr {0.5, 1, 2} times the config's and KL {0, 0.01, 0.05}.
 
-The paper, section 5.5; see selfreg.control.search for what rolls forward.
+The paper, section 5.5. The end rolls forward: see selfreg.control.search.
 """
 
 from selfreg.control.proposers import RANDOM

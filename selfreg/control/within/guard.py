@@ -1,9 +1,9 @@
-"""The guard: alarm when the panel is worse than its best was, falsely in few campaigns.
+"""The guard: alarms when the panel is worse than its best was, and rarely without cause.
 
-In at most `control.guard_alpha` of campaigns whose panel never falls by more than
-`control.guard_margin` below its best, however often it is measured: see selfreg.guard for the test
-and what it assumes. The alpha is shared out among 1 + `control.max_restores` episodes. Each begins
-with nothing measured, as `start` leaves it, so that a restore needs to tell the guard nothing.
+A campaign whose panel never falls by more than `control.guard_margin` below its best raises a false
+alarm with a probability of at most `control.guard_alpha`, however often it is measured. See
+selfreg.guard for the test and its assumptions. Alpha is divided among 1 + `control.max_restores`
+episodes, one from each restore to the next. Each episode starts with nothing measured.
 """
 
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from selfreg.run.records import Plan, StepRecord, Verdict
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the guard remembers, and what it said last; None before the panel is measured."""
+    """The guard's memory, and its last decision; None before the panel is measured."""
 
     memory: guard.State
     decision: guard.Decision | None = None
 
 
 def start(base: Base, plan: Plan) -> State:
-    """An episode with its share of alpha. The last step's panel comes too late to stop."""
+    """Start an episode with its share of alpha. The last step's panel comes too late to stop."""
     options = base.options
     settings = guard.Settings(
         alpha=options["guard_alpha"] / (1 + options["max_restores"]),
@@ -34,10 +34,10 @@ def start(base: Base, plan: Plan) -> State:
 
 
 def observe(state: State, record: StepRecord) -> tuple[State, Verdict]:
-    """Take in a panel, where this step has one.
+    """Read the panel, if this step measured it.
 
     Raises:
-      ValueError: The panel's rates by problem are missing, or are too few ever to alarm.
+      ValueError: The panel's rates by problem are missing, or too few for an alarm ever.
     """
     if not record.rates:
         if PANEL in record.metrics:

@@ -1,7 +1,7 @@
-"""An online collapse predictor: stop when a leading indicator leaves what noise explains.
+"""An online collapse predictor: stops when a leading indicator exceeds what noise explains.
 
-Every indicator is a metric of the step records and is judged against the campaign's own first
-steps, so that policies, problems and scales differ as they like:
+Every indicator is a metric of the step records. It is compared with the campaign's own first steps,
+so that policies, problems and scales may differ:
 
     z = (mean of the last W - median of the first B) / (spread sqrt(1 / W + pi / 2 B))
 
@@ -10,15 +10,15 @@ deviation, if they are normal), and pi / 2 B the variance of a median of B. The 
 against its own running peak, z = (peak - now) / sqrt(se_peak^2 + se_now^2), with the standard
 errors over problems.
 
-How far noise carries an indicator depends on it: heavy tails carry entropy further than a panel.
-So each z is divided by its *unit*, what it exceeds in few stationary campaigns: one of 20 for the
-panel, one of 200 for each other. The score is the largest of these: how surprising the most
-surprising indicator is. The panel has most of the false alarms because it leads, where that was
-measured; the others catch what it does not see, or sees late because it is seldom measured.
-The alarm's threshold is what the score of a stationary campaign exceeds with a probability of
-`control.false_alarm_rate`. Units and thresholds come from a calibration:
-see selfreg.control.calibrate. An indicator that the calibration does not know is not read. Nothing
-is judged in the first B steps, so a campaign of 8 steps or fewer is never stopped.
+Noise carries some indicators further than others: entropy has heavier tails than a panel. So each z
+is divided by its *unit*, the value that it exceeds in few stationary campaigns: one in 20 for the
+panel, one in 200 for each other indicator. The score is the largest quotient. The panel gets most
+of the false alarms because it gave the earliest warnings in our measurements; the other indicators
+catch falls that the panel misses, or sees late because it is measured seldom. The threshold is the
+score that a stationary campaign exceeds with a probability of `control.false_alarm_rate`. Units and
+thresholds come from a calibration: see selfreg.control.calibrate. Indicators that the calibration
+lacks are not read. Nothing is judged in the first B steps, so a campaign of 8 steps or fewer is
+never stopped.
 """
 
 import math
@@ -33,24 +33,24 @@ from selfreg.run.records import Plan, StepRecord, Verdict
 
 BASELINE_STEPS, WINDOW_STEPS = 8, 4
 MAD_TO_SD = 1.4826
-PANEL_RESOLUTION = 0.01  # as an indicator's: a policy may pass, or fail, every problem
+PANEL_RESOLUTION = 0.01  # the panel's spread is 0 when every problem passes, or none does
 
 
 class Indicator(NamedTuple):
-    """A metric whose rise is a bad sign, and how it is read.
+    """A metric whose rise is a bad sign, and how to read it.
 
     Attributes:
-      resolution: The least spread that counts, in the metric's unit, or in nats of its logarithm:
-        where the first steps are all alike, what is no difference at all would be endless evidence.
-      log: Whether its logarithm is read: for what is positive and has no scale of its own.
+      resolution: The least spread, in the metric's unit or in nats of its logarithm. Without it,
+        the least change after equal first steps would be infinite evidence.
+      log: Whether to read the logarithm, for a positive metric without a natural scale.
     """
 
     resolution: float
     log: bool = False
 
 
-# Falls of entropy and of distinct completions are left out: a policy that gets better on few
-# problems sharpens as well, and they stopped runs that only rose (docs/log.md).
+# Falls of entropy and of distinct completions are left out: a policy that improves on few problems
+# sharpens as well, and these indicators stopped runs that only rose (docs/log.md).
 INDICATORS: Mapping[str, Indicator] = {
     "entropy": Indicator(0.05, log=True),
     "distinct_completions": Indicator(0.1),
@@ -66,16 +66,16 @@ INDICATORS: Mapping[str, Indicator] = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the predictor stands.
+    """The state of the predictor.
 
     Attributes:
-      units: Each indicator's, in standard errors; those missing are not read.
-      threshold: The score above which it alarms.
-      seen: Steps observed.
-      first: Of each indicator the first B values.
+      units: Each indicator's unit, in standard errors; indicators without one are not read.
+      threshold: The score above which the predictor alarms.
+      seen: The number of steps observed.
+      first: The first B values of each indicator.
       last: The last W values after those.
       peak: The highest panel score, and its standard error.
-      z: Each indicator that has been judged, in standard errors, positive on its bad side.
+      z: The z of each indicator judged so far, positive on its bad side.
     """
 
     units: Mapping[str, float]
@@ -88,12 +88,12 @@ class State:
 
 
 def leading(state: State) -> str:
-    """The indicator whose z is largest in units; "" where none was judged."""
+    """Return the indicator whose z is largest in units; "" where none was judged."""
     return max(state.z, key=lambda name: state.z[name] / state.units[name], default="")
 
 
 def read(state: State, record: StepRecord) -> State:
-    """Take in one step; nothing is judged before B of them."""
+    """Read one step; nothing is judged before there are B steps."""
     first, last, z = dict(state.first), dict(state.last), dict(state.z)
     for name, indicator in INDICATORS.items():
         if name not in state.units or name not in record.metrics:
@@ -116,7 +116,7 @@ def read(state: State, record: StepRecord) -> State:
 
 
 def judge(records: Iterable[StepRecord]) -> Iterator[Mapping[str, float]]:
-    """The z of every indicator after each step: what a calibration is made of."""
+    """Yield the z of every indicator after each step, for a calibration."""
     state = State(dict.fromkeys((*INDICATORS, PANEL), 1.0), math.inf)
     for record in records:
         state = read(state, record)
@@ -136,32 +136,31 @@ def _z(indicator: Indicator, first: tuple[float, ...], last: tuple[float, ...]) 
 
 
 def start(base: Base, plan: Plan) -> State:
-    """Nothing has been seen.
+    """Start with nothing observed.
 
     Raises:
-      ValueError: The calibration is of another model, or holds no threshold for this budget and
+      ValueError: The calibration is for another model, or has no threshold for this budget and
         false-alarm rate; the message says how to make one.
     """
     return State(*fit_to(base, plan.budget_steps))
 
 
 def observe(state: State, record: StepRecord) -> tuple[State, Verdict]:
-    """Stop when the score is above the threshold."""
+    """Stop when the score exceeds the threshold."""
     state = read(state, record)
-    return state, Verdict.STOP if score(
-        state.z, state.units
-    ) > state.threshold else Verdict.CONTINUE
+    alarms = score(state.z, state.units) > state.threshold
+    return state, Verdict.STOP if alarms else Verdict.CONTINUE
 
 
 class Alarm(NamedTuple):
-    """The step after whose update the predictor alarms, and the indicator that makes it."""
+    """The step after which the predictor alarms, and the indicator that causes the alarm."""
 
     step: int
     indicator: str
 
 
 def first_alarm(base: Base, budget_steps: int, records: Iterable[StepRecord]) -> Alarm | None:
-    """When a predictor that is calibrated for this budget would have stopped these steps."""
+    """Find where a predictor calibrated for this budget would have stopped these steps."""
     state = start(base, base.plan(0, None, "", budget_steps=budget_steps))
     for record in records:
         state, verdict = observe(state, record)

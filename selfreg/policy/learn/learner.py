@@ -1,14 +1,12 @@
-"""The train step jitted over a mesh, and what else a run computes with weights that learn.
+"""Compiles the train step over a mesh, and everything else a run computes with weights that learn.
 
-For a small model on a single CPU device both halves of a batch's rows run beside each other, and
-the step by their gradients after them; else an update is one program.
+selfreg.policy.learn.halves chooses whether an update is one program or runs by halves.
 """
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,10 @@ from jax.sharding import Mesh
 
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.policy.learn.ewc import Anchor, fisher
+from selfreg.policy.learn.halves import Execution, Lowerings, in_one, in_two
 from selfreg.policy.learn.microbatch import score_all
 from selfreg.policy.learn.moments import in_host_memory
-from selfreg.policy.learn.packing import halve, in_halves
+from selfreg.policy.learn.packing import in_halves
 from selfreg.policy.learn.train_step import (
     LearnSettings,
     Numbers,
@@ -35,8 +34,6 @@ from selfreg.policy.models.lora import Lora, abstract_adapters, adapt, bind, fre
 from selfreg.policy.models.policy import Policy, abstract_params, count_parameters
 
 Array = jax.Array
-T = TypeVar("T")
-U = TypeVar("U")
 
 # XLA orders operations for a CPU so that many could run at once, and has several weights' steps in
 # memory together: up to a quarter more of it. YNN, which computes its products, is up to 8% slower
@@ -64,23 +61,23 @@ CONVERTING_ON_CPU: Any = {"xla_disable_hlo_passes": "while-loop-invariant-code-m
 class Learner(NamedTuple):
     """The compiled functions of one run.
 
+    With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
+
     Attributes:
       like: The shapes, types and shardings of a TrainState, to restore one by.
       init: Weights, on the host or the mesh -> TrainState on the mesh, moments at zero.
       update: (state, batch, reference logprobs, lr, kl_coef, temperature, anchor, entropy_coef,
-        most_norm, marks) -> (state, metrics). The state that goes in is donated.
-        `reference logprobs` is None where there is no KL penalty. What comes after `temperature`
-        may be left out: `anchor` is None where there is no EWC penalty, entropy_coef and most_norm
-        are read only where the settings say so, and `marks` are those of the algorithm.
+        most_norm, marks) -> (state, metrics). The state that goes in is donated. The reference
+        logprobs are None without a KL penalty. The arguments after `temperature` may be left out:
+        `anchor` is None without an EWC penalty, the settings say whether `entropy_coef` and
+        `most_norm` are read, and `marks` are those of the algorithm.
       logprobs: (weights, batch, temperature) -> float32 [B, T]: how a reference policy scores the
         completions.
-      anchor: (weights, batch, temperature) -> what EWC holds on to: the weights, copied, and their
-        Fisher information on the batch.
-      merged: What is trained -> the policy's full weights, for an engine: the very same arrays, or
-        with LoRA an `Adapted`, which is merged layer by layer where it is read.
+      anchor: (weights, batch, temperature) -> EWC's anchor: the weights, copied, and their Fisher
+        information on the batch.
+      merged: Weights that learn -> the policy's full weights, for an engine: the very same arrays,
+        or with LoRA an `Adapted`, which is merged layer by layer where it is read.
       lower: See `Lower`.
-
-    With LoRA the weights that go in and out are adapters, everywhere but in `merged`.
     """
 
     like: TrainState
@@ -101,8 +98,8 @@ class Lower(Protocol):
 
     def __call__(
         self, batch: Batch, *, reference: bool = False, anchored: bool = False
-    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        """The programs by name, each lowered when it is called.
+    ) -> Lowerings:
+        """Return the programs by name; each is lowered when it is called.
 
         Args:
           batch: Arrays, or their shapes and types alone.
@@ -110,38 +107,30 @@ class Lower(Protocol):
           anchored: With EWC's penalty.
 
         Returns:
-          `update`, or where a batch is halved `gradient` and `step`, which run in this order;
-          `moments` (the optimizer's zeros), `logprobs`, and `anchor`.
+          `update`, or by halves `gradient` and `step`, which run in this order; `moments` (the
+          optimizer's zeros), `logprobs`, and `anchor`.
         """
 
 
 class _Programs(NamedTuple):
-    """What a Learner's functions run: jitted, and none holds any weights.
+    """The jitted functions of a Learner. None of them holds any weights.
 
     Attributes:
       like: As in Learner.
       base: The shapes, types and shardings of a LoRA base; None without LoRA.
       copy: Weights -> a copy of them on the mesh.
       zero_moments: Weights -> moments at zero.
-      halved: Both halves of a batch run beside each other, and an update is `gradient` of each and
-        then `step`, not `update`.
-      update: (state, base, batch, reference logprobs, anchor, numbers) -> (state, metrics).
-      gradient: (weights, base, batch, reference logprobs, numbers) -> Gradient.
-      step: (state, gradients, base, mask of the batch's tokens, anchor, numbers) -> (state,
-        metrics).
-      logprobs: (weights, base, batch, temperature) -> float32 [B, T].
+      execution: Runs updates and scores completions.
+      logprobs: (weights, base, batch, temperature) -> float32 [B, T], as one program.
       anchor: (weights, base, batch, temperature) -> Anchor.
-      freeze: Weights -> a LoRA base; what has its type already is not copied.
+      freeze: Weights -> a LoRA base; weights that have its type already are not copied.
     """
 
     like: TrainState
     base: Any
     copy: Callable[[Any], Any]
     zero_moments: Any
-    halved: bool
-    update: Any
-    gradient: Any
-    step: Any
+    execution: Execution
     logprobs: Any
     anchor: Any
     freeze: Callable[[Any], Any]
@@ -154,7 +143,7 @@ def make_learner(
     settings: LearnSettings,
     lora: Lora | None = None,
 ) -> Learner:
-    """Compile-ready functions for one policy on one mesh.
+    """Make the functions of one policy on one mesh; each compiles at its first call.
 
     Learners of equal arguments share their programs: the second run in a process compiles nothing.
 
@@ -167,15 +156,6 @@ def make_learner(
     base = programs.base
     if lora is not None and lora.base is not None:
         base = programs.freeze(lora.base)
-
-    def on_mesh(batch: Batch, marks: Any = None) -> dict[str, Array]:
-        arrays = {name: getattr(batch, name) for name in Batch.__slots__}
-        arrays |= {} if marks is None else {"marks": marks}
-        return {name: place(array, replicated(mesh)) for name, array in arrays.items()}
-
-    def in_two(batch: Batch, marks: Any = None) -> list[dict[str, Array]]:
-        whole, halves = on_mesh(batch, marks), halve(batch.slots, settings.packing)
-        return [whole | {"slots": place(half, replicated(mesh))} for half in halves]
 
     def init(params: Any) -> TrainState:
         placed = programs.copy(params)
@@ -196,77 +176,102 @@ def make_learner(
     ) -> tuple[TrainState, dict[str, Array]]:
         given = lr, kl_coef, temperature, entropy_coef, most_norm
         numbers = Numbers(*map(jnp.float32, given))
-        if not programs.halved:
-            return programs.update(state, base, on_mesh(batch, marks), reference, anchor, numbers)
-        halves = in_two(batch, marks)
-        gradients = _beside(
-            lambda half: programs.gradient(state.params, base, half, reference, numbers), *halves
+        fields = _fields(batch) | ({} if marks is None else {"marks": marks})
+        updated: tuple[TrainState, dict[str, Array]] = programs.execution.update(
+            state, base, fields, reference, anchor, numbers
         )
-        mask = halves[0]["completion_mask"]
-        return programs.step(state, gradients, base, mask, anchor, numbers)
+        return updated
 
     def logprobs(params: Any, batch: Batch, temperature: float) -> Array:
-        at = jnp.float32(temperature)
-        if not programs.halved:
-            return programs.logprobs(params, base, on_mesh(batch), at)
-        first, second = _beside(
-            lambda half: programs.logprobs(params, base, half, at), *in_two(batch)
-        )
-        return first + second  # each 0 where the other has tokens
+        return programs.execution.logprobs(params, base, _fields(batch), jnp.float32(temperature))
 
     def anchor(params: Any, batch: Batch, temperature: float) -> Anchor:
-        return programs.anchor(params, base, on_mesh(batch), jnp.float32(temperature))
+        placed = {name: place(array, replicated(mesh)) for name, array in _fields(batch).items()}
+        return programs.anchor(params, base, placed, jnp.float32(temperature))
 
     def merged(params: Any) -> Any:
         return Adapted(base, params, alpha) if lora else params
 
-    def lower(
-        batch: Batch, *, reference: bool = False, anchored: bool = False
-    ) -> dict[str, Callable[[], jax.stages.Lowered]]:
-        def shaped(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
-
-        like, base = programs.like, programs.base
-        fields = {name: getattr(batch, name) for name in Batch.__slots__}
-        arrays = {name: shaped(array.shape, array.dtype) for name, array in fields.items()}
-        mask: Any = arrays["completion_mask"]
-        number: Any = shaped(())
-        marked = {"marks": shaped(mask.shape)} if settings.objective.algorithm.mark else {}
-        scores = shaped(mask.shape) if reference else None
-        held = Anchor(like.params, like.params) if anchored else None
-        of_rows = (
-            like.params,
-            base,
-            arrays | marked,
-            scores,
-            Numbers(*[number] * len(Numbers._fields)),
-        )
-
-        def step() -> jax.stages.Lowered:
-            halves = (jax.eval_shape(programs.gradient, *of_rows),) * 2
-            return programs.step.lower(like, halves, base, mask, held, of_rows[-1])
-
-        learns: dict[str, Callable[[], jax.stages.Lowered]] = {
-            "update": partial(programs.update.lower, like, *of_rows[1:4], held, of_rows[-1])
-        }
-        if programs.halved:
-            learns = {"gradient": partial(programs.gradient.lower, *of_rows), "step": step}
-        return {
-            **learns,
-            "moments": partial(programs.zero_moments.lower, like.params),
-            "logprobs": partial(programs.logprobs.lower, like.params, base, arrays, number),
-            "anchor": partial(programs.anchor.lower, like.params, base, arrays, number),
-        }
-
+    lower = partial(_lower, programs, mesh, marks=settings.objective.algorithm.mark is not None)
     return Learner(programs.like, init, update, logprobs, anchor, merged, lower)
 
 
-def _beside(program: Callable[[U], T], first: U, second: U) -> tuple[T, T]:
-    """What a program makes of either, both at work at the same time."""
-    # What one thread asks for XLA runs one after the other, and what two ask for side by side. The
-    # second asks when the first has asked, and finds the program compiled.
-    with ThreadPoolExecutor(1) as other:
-        return other.submit(program, first).result(), program(second)
+def _fields(batch: Batch) -> dict[str, Any]:
+    return {name: getattr(batch, name) for name in Batch.__slots__}
+
+
+def _lower(
+    programs: _Programs,
+    mesh: Mesh,
+    batch: Batch,
+    *,
+    marks: bool,
+    reference: bool = False,
+    anchored: bool = False,
+) -> Lowerings:
+    """See Lower; `marks` says whether the algorithm marks tokens."""
+
+    def shaped(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
+
+    like, base = programs.like, programs.base
+    arrays = {name: shaped(array.shape, array.dtype) for name, array in _fields(batch).items()}
+    tokens, number = shaped(arrays["completion_mask"].shape), shaped(())
+    marked = {"marks": tokens} if marks else {}
+    scores = tokens if reference else None
+    held = Anchor(like.params, like.params) if anchored else None
+    numbers = Numbers(*[number] * len(Numbers._fields))
+    return {
+        **programs.execution.lower(like, base, arrays | marked, scores, held, numbers),
+        "moments": partial(programs.zero_moments.lower, like.params),
+        "logprobs": partial(programs.logprobs.lower, like.params, base, arrays, number),
+        "anchor": partial(programs.anchor.lower, like.params, base, arrays, number),
+    }
+
+
+class _Shapes(NamedTuple):
+    """The policy that learns, and where its weights lie.
+
+    Attributes:
+      policy: With LoRA's adapters in it, if there are any.
+      like: The shapes, types and shardings of a TrainState.
+      base: Those of a LoRA base; None without LoRA.
+      full: The shardings of the full weights.
+      parameters: How many weights the policy has, adapters left out.
+    """
+
+    policy: Policy
+    like: TrainState
+    base: Any
+    full: Any
+    parameters: int
+
+
+def _shapes(
+    policy: Policy,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    settings: LearnSettings,
+    rank: int,
+    alpha: float,
+) -> _Shapes:
+    def shardings(tree: Any) -> Any:
+        return layout(policy.config, mesh, tree)
+
+    weights = abstract_params(policy)
+    full, base, parameters = shardings(weights), None, count_parameters(weights)
+    if rank:
+        frozen = partial(freeze, dtype=jnp.dtype(settings.dtype))
+        base = with_shardings(jax.eval_shape(frozen, weights), full)
+        policy = adapt(policy, rank, alpha)
+        weights = abstract_adapters(policy, rank)
+    moments = jax.eval_shape(optimizer.init, weights)
+    averaged = weights if settings.average_decay else None
+    placed_as = TrainState(shardings(weights), shardings(moments), averaged and shardings(weights))
+    if settings.offload:
+        placed_as = placed_as._replace(moments=in_host_memory(placed_as.moments, moments))
+    like = with_shardings(TrainState(weights, moments, averaged), placed_as)
+    return _Shapes(policy, like, base, full, parameters)
 
 
 @lru_cache(maxsize=16)
@@ -278,32 +283,13 @@ def _programs(
     rank: int,
     alpha: float,
 ) -> _Programs:
-    """The programs of a learner; with LoRA where the rank is above 0."""
-
-    def shardings(tree: Any) -> Any:
-        return layout(policy.config, mesh, tree)
-
-    weights = abstract_params(policy)
-    full, base = shardings(weights), None
+    """Make the programs of a learner, with LoRA where the rank is above 0."""
+    policy, like, base, full, parameters = _shapes(policy, mesh, optimizer, settings, rank, alpha)
+    placed_as = jax.tree.map(lambda leaf: leaf.sharding, like)
     platform = mesh.devices.flat[0].platform
     on_cpu = platform == "cpu"
     # Only a frozen base lies in what layers compute in.
     converting = CONVERTING_ON_CPU if on_cpu and rank and settings.dtype != "float32" else {}
-    halved = in_halves(platform, mesh.size, count_parameters(weights))
-
-    def frozen(params: Any) -> Any:
-        return freeze(params, jnp.dtype(settings.dtype))
-
-    if rank:
-        base = with_shardings(jax.eval_shape(frozen, weights), full)
-        policy = adapt(policy, rank, alpha)
-        weights = abstract_adapters(policy, rank)
-    moments = jax.eval_shape(optimizer.init, weights)
-    averaged = weights if settings.average_decay else None
-    placed_as = TrainState(shardings(weights), shardings(moments), averaged and shardings(weights))
-    if settings.offload:
-        placed_as = placed_as._replace(moments=in_host_memory(placed_as.moments, moments))
-
     of_rows = in_force(mesh)(partial(gradient, policy, settings, mesh))
     stepped = in_force(mesh)(partial(step, policy, optimizer, settings))
 
@@ -340,17 +326,18 @@ def _programs(
     jit = partial(jax.jit, compiler_options=(ON_CPU | converting) if on_cpu else None)
     # The output keeps the layout of the input: nothing drifts from step to step.
     as_state = partial(jit, donate_argnums=0, out_shardings=(placed_as, replicated(mesh)))
+    if in_halves(platform, mesh.size, parameters):
+        execution = in_two(mesh, settings.packing, jit(of_rows), as_state(stepped), logprobs)
+    else:
+        execution = in_one(mesh, as_state(update), logprobs)
     return _Programs(
-        like=with_shardings(TrainState(weights, moments, averaged), placed_as),
+        like=like,
         base=base,
         # A copy always: the update donates it, and the caller keeps its own.
         copy=jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=placed_as.params),
         zero_moments=jax.jit(optimizer.init, out_shardings=placed_as.moments),
-        halved=halved,
-        update=as_state(update),
-        gradient=jit(of_rows),
-        step=as_state(stepped),
+        execution=execution,
         logprobs=logprobs,
         anchor=anchor,
-        freeze=lambda params: jax.device_put(frozen(params), full),
+        freeze=lambda params: jax.device_put(freeze(params, jnp.dtype(settings.dtype)), full),
     )

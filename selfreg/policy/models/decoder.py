@@ -1,18 +1,16 @@
-"""A decoder-only transformer in Flax (nnx) with the Llama, Qwen2, Qwen3 and Gemma 3 architectures.
+"""A decoder-only transformer in Flax (nnx): the Llama, Qwen2, Qwen3 and Gemma 3 shapes by config.
 
-It has pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron et al. 2023,
-arXiv:2302.13971; Qwen2: arXiv:2407.10671). A config may add biases on q, k and v, norms of each
-head's query and key (Qwen3: arXiv:2505.09388), and tie the head to the embedding. Gemma 3
-(arXiv:2503.19786) adds norms after attention and FFN, GeGLU, scaled embeddings, and sliding-window
-layers among the full ones.
+Pre-norm blocks of RMSNorm, rotary grouped-query attention and SwiGLU (Touvron et al. 2023,
+arXiv:2302.13971; Qwen2: arXiv:2407.10671), with optional biases on q, k, v, optional norms of each
+head's query and key (Qwen3: arXiv:2505.09388) and a tied or untied head. Gemma 3 (arXiv:2503.19786)
+adds norms behind attention and FFN, GeGLU, scaled embeddings, and sliding-window layers among the
+full ones. selfreg.policy.models.block is one layer. The layers are stacked along a leading axis and
+scanned, so that compile time does not grow with depth; anything that differs from layer to layer is
+scanned with them. Weights keep Hugging Face's [out, in] layout: loading, saving and syncing copy
+bytes and never transpose, and on a CPU `x @ w.T` is XLA's faster product.
 
-The layers are stacked along a leading axis and scanned, so compile time does not grow with depth.
-Per-layer differences are scanned with them. Weights keep Hugging Face's [out, in] layout. So
-loading, saving and syncing copy bytes and never transpose, and `x @ w.T` is the faster product in
-XLA on a CPU.
-
-Weights are float32. `dtype` is the dtype that the layers compute in. Norms, rotary angles, the
-attention's softmax and logits are always float32.
+Weights are float32; `dtype` is what the layers compute in. Norms, rotary angles, attention weights
+and logits are always float32.
 """
 
 from collections.abc import Callable
@@ -26,27 +24,24 @@ from jax.sharding import AbstractMesh, Mesh
 
 from selfreg.policy.mesh import constrain, constrain_weights, weight_shardings
 from selfreg.policy.models.attention import KeyValue, Masks, attend, choose_attention, make_masks
-from selfreg.policy.models.rope import Rotation, make_rotations, rotate
+from selfreg.policy.models.block import Block, rms_norm
+from selfreg.policy.models.rope import make_rotations
 from selfreg.policy.models.shape import DecoderConfig
 from selfreg.policy.models.sums import add_gradient
 
 Array = jax.Array
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": jax.nn.silu,
-    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
-}
-# What is saved of a layer for the backward pass besides its input. None saves everything.
+# The values of a layer that the backward pass finds besides its input; None for all of them.
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
     "layer": jax.checkpoint_policies.nothing_saveable,
-    # This recomputes the scores of the plain attention, whose size grows with the square of T.
+    # All products but the scores of plain attention, which grow with the square of T.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
-# Logical axes of every weight by its name, without the leading layer axis of stacked blocks.
-# selfreg.policy.mesh maps them to mesh axes.
+# Logical axes of every weight by its name, without the leading layer axis of stacked blocks;
+# selfreg.policy.mesh maps them to the mesh.
 LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "embedding": ("vocab", "embed"),
     "head": ("vocab", "embed"),
@@ -68,20 +63,20 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
     "post_ffn_norm": ("embed",),
     "final_norm": ("embed",),
 }
-# The matrices of a block that LoRA adapts. An adapter is split like its matrix, but never by rank.
+# Matrices of a block, which LoRA adapts. An adapter is split as its matrix, and whole by its rank.
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 LOGICAL_AXES |= {f"{name}_a": ("rank", LOGICAL_AXES[name][1]) for name in MATRICES}
 LOGICAL_AXES |= {f"{name}_b": (LOGICAL_AXES[name][0], "rank") for name in MATRICES}
 
 
 def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) -> Array:
-    """Return the embeddings of tokens [B, T, D] in `dtype`, scaled if the config says so.
+    """Look up the embeddings of tokens in `dtype`, scaled if the family scales them.
 
     Args:
-      config: The decoder's shape.
-      table: [V, D], or [copies, V, D] with one copy for each part of the rows.
+      config: The decoder's.
+      table: [V, D]; or [copies, V, D], with one copy for each part of the rows.
       tokens: int32 [B, T].
-      dtype: The dtype of the result.
+      dtype: The type of the result.
     """
     look_up = partial(jnp.take, axis=0)
     if table.ndim == 2:
@@ -92,150 +87,28 @@ def embed(config: DecoderConfig, table: Array, tokens: Array, dtype: jnp.dtype) 
         x = constrain(jax.vmap(look_up)(table, parts), "copies", None, None, "embed")
         x = x.reshape(*tokens.shape, -1)
     x = x.astype(dtype)
-    # Like transformers, round the scale before multiplying: 55.4 becomes 55.5 in bfloat16.
+    # The scale is rounded first, as transformers does: 55.4 is 55.5 in bfloat16.
     return x * jnp.asarray(config.width**0.5, dtype) if config.scaled_embedding else x
 
 
 def pieces(config: DecoderConfig) -> dict[str, int]:
-    """Return the number of indivisible pieces (heads) in each logical axis that has them."""
+    """Return the number of pieces of a logical axis that devices must not split: whole heads."""
     return {"heads": config.heads, "kv_heads": config.kv_heads}
 
 
 def layout(config: DecoderConfig, mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """Return the sharding of every leaf of a tree of a decoder's weights, adapters or moments."""
+    """Return the sharding of every leaf of a tree of weights, adapters or moments."""
     return weight_shardings(mesh, tree, LOGICAL_AXES, pieces(config))
 
 
-def rms_norm(config: DecoderConfig, x: Array, weight: Array) -> Array:
-    """Return x / sqrt(mean(x^2) + eps) * scale over the last axis, in x's dtype.
-
-    It computes in float32 (Zhang & Sennrich 2019, arXiv:1910.07467, equation 4). The scale is the
-    weight, or 1 + weight if the config has centered norms. The 1 is added here, so weights stay as
-    they are stored.
-    """
-    x32 = x.astype(jnp.float32)
-    normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
-    scale = 1.0 + weight.astype(jnp.float32) if config.centered_norms else weight
-    return (normed * scale).astype(x.dtype)
-
-
-def linear(x: Array, weight: Array) -> Array:
-    """Return x @ weight.T, with the weight [out, in] cast to x's dtype."""
-    # The reshape makes this a product of two matrices, whose transposes XLA reads in place. With a
-    # batch axis, XLA on a CPU would transpose the gradient inside the operation that computes it.
-    rows = x.reshape(-1, x.shape[-1])
-    y = jax.lax.dot_general(rows, weight.astype(x.dtype), (((1,), (1,)), ((), ())))
-    return y.reshape(*x.shape[:-1], len(weight))
-
-
-def linear_of_few(x: Array, weight: Array) -> Array:
-    """Compute `linear` as weight @ x.T, which is faster for a few dozen rows on a CPU.
-
-    XLA's CPU matrix product first packs its right operand into tiles. For few rows, packing the
-    weight costs more than multiplying. The barrier keeps XLA from swapping the operands back.
-    """
-    columns = x.reshape(-1, x.shape[-1]).T
-    y = jax.lax.optimization_barrier(weight.astype(x.dtype) @ columns)
-    return y.T.reshape(*x.shape[:-1], len(weight))
-
-
-class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + ffn(norm(x)) with a gated FFN."""
-
-    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        self.adapter_scale = 0.0  # selfreg.policy.models.lora sets it and adds adapters
-        self.linear = linear  # selfreg.policy.rollout.decode replaces it, because it has few rows
-        width, head_dim = config.width, config.head_dim
-
-        def weight(outputs: int, inputs: int) -> nnx.Param:
-            # Normal(0, 0.02), like the families' own initializers.
-            return nnx.Param(0.02 * jax.random.normal(rngs.params(), (outputs, inputs)))
-
-        def norm(size: int) -> nnx.Param:
-            return nnx.Param(jnp.zeros(size) if config.centered_norms else jnp.ones(size))
-
-        self.q = weight(config.heads * head_dim, width)
-        self.k = weight(config.kv_heads * head_dim, width)
-        self.v = weight(config.kv_heads * head_dim, width)
-        self.o = weight(width, config.heads * head_dim)
-        self.gate = weight(config.ffn_width, width)
-        self.up = weight(config.ffn_width, width)
-        self.down = weight(width, config.ffn_width)
-        self.attention_norm = norm(width)
-        self.ffn_norm = norm(width)
-        if config.sandwich_norms:
-            self.post_attention_norm = norm(width)
-            self.post_ffn_norm = norm(width)
-        if config.qkv_bias:
-            self.q_bias = nnx.Param(jnp.zeros(config.heads * head_dim))
-            self.k_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
-            self.v_bias = nnx.Param(jnp.zeros(config.kv_heads * head_dim))
-        if config.qk_norm:
-            self.q_norm = norm(head_dim)
-            self.k_norm = norm(head_dim)
-
-    def product(self, name: str, x: Array) -> Array:
-        """Multiply x by the matrix of this name, and add its adapter's product if it has one."""
-        matrix = getattr(self, name)[...]
-        y = self.linear(x, matrix)
-        if not self.adapter_scale:
-            return y
-        low = linear(x, getattr(self, f"{name}_a")[...])
-        return y + self.adapter_scale * linear(low, getattr(self, f"{name}_b")[...])
-
-    def query_key_value(self, x: Array, rotation: Rotation) -> tuple[Array, KeyValue]:
-        """Return the rotated queries, and these tokens' rotated keys and values.
-
-        Args:
-          x: [B, T, D].
-          rotation: The rotation of these tokens in a layer of this kind.
-
-        Returns:
-          Queries [B, T, heads, head_dim], and keys and values [B, T, kv_heads, head_dim].
-        """
-        config = self.config
-        h = rms_norm(config, x, self.attention_norm[...])
-
-        def project(name: str) -> Array:
-            y = self.product(name, h)
-            if config.qkv_bias:
-                y = y + getattr(self, f"{name}_bias")[...].astype(y.dtype)
-            name = "heads" if name == "q" else "kv_heads"
-            y = y.reshape(*y.shape[:-1], pieces(config)[name], config.head_dim)
-            return constrain(y, "rows", None, name, None)
-
-        q = project("q")
-        k = project("k")
-        v = project("v")
-        if config.qk_norm:
-            q = rms_norm(config, q, self.q_norm[...])
-            k = rms_norm(config, k, self.k_norm[...])
-        return rotate(q, rotation), KeyValue(rotate(k, rotation), v)
-
-    def finish(self, x: Array, attended: Array) -> Array:
-        """Compute the rest of the layer from attention's output [B, T, heads * head_dim]."""
-        config = self.config
-        attended = self.product("o", attended)
-        if config.sandwich_norms:
-            attended = rms_norm(config, attended, self.post_attention_norm[...])
-        x = x + attended
-        h = rms_norm(config, x, self.ffn_norm[...])
-        gated = ACTIVATIONS[config.activation](self.product("gate", h)) * self.product("up", h)
-        fed = self.product("down", gated)
-        if config.sandwich_norms:
-            fed = rms_norm(config, fed, self.post_ffn_norm[...])
-        return x + fed
-
-
 class Layer(NamedTuple):
-    """The inputs that `Decoder` scans over: those of one layer, or of all with a leading [L].
+    """The inputs of one layer in the scan; with a leading [L] those of all layers.
 
     Attributes:
       weights: The weights of a Block.
       prefix: Keys and values [N, P, kv_heads, head_dim] before the sequence, or None.
-      slides: bool [], whether the layer has a sliding window.
-      number: int32 [], the layer's index.
+      slides: bool [], whether it is a sliding-window layer.
+      number: int32 [], the layer's number.
     """
 
     weights: dict[str, Array]
@@ -245,12 +118,12 @@ class Layer(NamedTuple):
 
 
 class States(NamedTuple):
-    """A decoder's output.
+    """The output of a decoder.
 
     Attributes:
-      hidden: Final-normed hidden states [B, T, D], in the dtype that the layers compute in.
-      kv: All layers' keys and values [L, B, T, kv_heads, head_dim], of these tokens only.
-      sums: The sums to pass on. See selfreg.policy.models.sums.
+      hidden: Final-normed [B, T, D] in the type that layers compute in.
+      kv: All layers' keys and values [L, B, T, kv_heads, head_dim], of these tokens alone.
+      sums: The input of that name: see selfreg.policy.models.sums.
     """
 
     hidden: Array
@@ -259,7 +132,7 @@ class States(NamedTuple):
 
 
 class Decoder(nnx.Module):
-    """A decoder from tokens to hidden states. Callers apply the head where they need logits."""
+    """Turns tokens into hidden states. Callers apply the head, only where they need logits."""
 
     def __init__(
         self,
@@ -269,17 +142,17 @@ class Decoder(nnx.Module):
         remat: str = "none",
         attention: str = "auto",
     ):
-        """Initialize random weights.
+        """Random weights.
 
         Args:
           config: The shape.
-          rngs: The `params` stream seeds the weights.
-          remat: What the backward pass recomputes: `none`, nothing; `layer`, everything except a
-            layer's input; `dots`, everything except the products with weights.
+          rngs: Its `params` stream seeds the weights.
+          remat: What the backward pass computes again: `none`; `layer`, all of a layer but its
+            input; `dots`, all but the products with weights.
           attention: As in `choose_attention`.
 
         Raises:
-          ValueError: `remat` is not one of these.
+          ValueError: There is no such remat.
         """
         if remat not in REMAT:
             raise ValueError(f"remat={remat!r} is not one of {', '.join(REMAT)}")
@@ -306,7 +179,7 @@ class Decoder(nnx.Module):
 
     @property
     def head_weight(self) -> Array:
-        """The head's weight [V, D], which is the embedding if the head is tied."""
+        """The head's weight [V, D]: the embedding if tied."""
         return self.embedding[...] if self.config.tied_head else self.head[...]
 
     def __call__(self, tokens: Array, lengths: Array, dtype: jnp.dtype, sums: Any = None) -> States:
@@ -314,18 +187,18 @@ class Decoder(nnx.Module):
 
         Args:
           tokens: int32 [B, T].
-          lengths: int32 [B], the number of tokens without padding.
-          dtype: The dtype that the layers compute in.
-          sums: Sums of gradients of the blocks' weights, with the same names and stacking. See
-            selfreg.policy.models.sums. None: gradients go to the weights.
+          lengths: int32 [B], the tokens that are not padding.
+          dtype: The type that the layers compute in.
+          sums: Sums of gradients of the blocks' weights, stacked and named as these: see
+            selfreg.policy.models.sums. None if gradients go to the weights.
 
         Returns:
-          States. `extend` takes their keys and values as its prefix.
+          States; `extend` takes their keys and values as its prefix.
         """
         steps = jnp.arange(tokens.shape[1])
         positions = jnp.broadcast_to(steps, tokens.shape)
         causal = steps[:, None] >= steps[None, :]
-        # A padded query sees itself, because a softmax over no keys is undefined.
+        # A padded query sees itself, so that no softmax is empty.
         seen = causal & ((steps < lengths[:, None])[:, None, :] | jnp.eye(len(steps), dtype=bool))
         masks = make_masks(seen, positions, positions, self.config.window)
         return self._scan(tokens, positions, masks, None, None, dtype, sums)
@@ -341,19 +214,19 @@ class Decoder(nnx.Module):
         dtype: jnp.dtype,
         sums: Any = None,
     ) -> States:
-        """Run continuations, packed in rows, of prefixes whose keys and values are known.
+        """Run continuations of known prefixes, packed side by side into rows.
 
-        A token sees its row's prefix, its own segment's earlier tokens, and itself.
+        A token sees its row's prefix, and the earlier tokens of its own segment.
 
         Args:
           tokens: int32 [B, T].
-          segments: int32 [B, T], the continuation in its row that each token belongs to.
+          segments: int32 [B, T], the continuation of its row that a token belongs to.
           positions: int32 [B, T], counted from the start of the prefix.
-          prefix: [L, N, S, kv_heads, head_dim]. Rows may share a prefix.
-          prefix_lengths: int32 [N], the number of prefix tokens without padding.
-          row_prefix: int32 [B], the index of each row's prefix.
-          dtype: The dtype that the layers compute in.
-          sums: As in `__call__`.
+          prefix: [L, N, S, kv_heads, head_dim], shared by every row that names it.
+          prefix_lengths: int32 [N], the prefix tokens that are not padding.
+          row_prefix: int32 [B], the prefix of each row, below N.
+          dtype: The type that the layers compute in.
+          sums: As in a call.
         """
         steps = jnp.arange(tokens.shape[1])
         own = (segments[:, :, None] == segments[:, None]) & (steps[:, None] >= steps)
@@ -398,8 +271,7 @@ class Decoder(nnx.Module):
             return constrain(block.finish(x, attended), "rows", None, None), own
 
         kept = REMAT[self.remat]
-        # prevent_cse is not needed in a scan. Code outside of its body cannot share the
-        # recomputation.
+        # A scan's body is compiled once: nothing outside could share the recomputed values.
         body = layer if kept is None else jax.checkpoint(layer, policy=kept, prevent_cse=False)
         split = partial(constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(config))
 
@@ -415,8 +287,8 @@ class Decoder(nnx.Module):
         stacked, numbers = nnx.to_pure_dict(weights), jnp.arange(config.layers)
         layers = Layer(stacked, prefix, jnp.array(config.slides), numbers)
         x = embed(config, self.embedding[...], tokens, dtype)
-        # Each device looks up its own columns of the table, for its neighbours' rows too, and then
-        # they exchange rows. This moves far less data than gathering the table.
+        # A device looks up the columns that it holds, for its neighbours' rows too, and then the
+        # devices exchange rows. This moves far less than exchanging the table.
         x = constrain(constrain(x, "copies", None, "embed"), "rows", None, None)
         (x, sums), kv = jax.lax.scan(step, (x, sums), layers)
         return States(rms_norm(config, x, self.final_norm[...]), kv, sums)

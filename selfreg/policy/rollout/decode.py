@@ -26,15 +26,8 @@ from selfreg.policy.models.attention import (
     choose_attention,
     make_masks,
 )
-from selfreg.policy.models.decoder import (
-    LOGICAL_AXES,
-    Block,
-    embed,
-    linear,
-    linear_of_few,
-    pieces,
-    rms_norm,
-)
+from selfreg.policy.models.block import Block, linear, linear_of_few, rms_norm
+from selfreg.policy.models.decoder import LOGICAL_AXES, embed, pieces
 from selfreg.policy.models.policy import Policy
 from selfreg.policy.models.rope import make_rotations
 from selfreg.policy.models.shape import DecoderConfig
