@@ -1,9 +1,9 @@
 """A4, K-dim CARE: A3, overridden when a second capability falls.
 
-Appendix I.3 of the paper (arXiv:2606.21090): when `cpp` of the policy that rolls forward (the peak) is below the
-chain's first value, the action is a reject, whatever r is. This is how the gate of appendix D
-treats a protected capability that regressed. Both values are noisy and the rule has no margin, so
-an unchanged policy is rejected about every other time.
+Appendix I.3 of the paper (arXiv:2606.21090): when `cpp` of the policy that rolls forward (the peak)
+is below the chain's first value, the action is a reject, whatever r is. This is how the gate of
+appendix D treats a protected capability that regressed. Both values are noisy and the rule has no
+margin, so an unchanged policy is rejected about every other time.
 """
 
 from dataclasses import dataclass, replace

@@ -1,9 +1,9 @@
 """A3, CARE v2: the gate of A2, with a threshold that learns from wrong predictions.
 
-Section 5.4 of the paper (arXiv:2606.21090) names the threshold and its bounds, [0.3, 0.7], and leaves the rest open.
-Here the prediction of r is the mean over the remembered campaigns with the same action. The first
-campaign, which runs in full, counts as a reuse. If the observed r differs from the prediction by
-more than control.revision_margin, tau moves by control.tau_step:
+Section 5.4 of the paper (arXiv:2606.21090) names the threshold and its bounds, [0.3, 0.7], and
+leaves the rest open. Here the prediction of r is the mean over the remembered campaigns with the
+same action. The first campaign, which runs in full, counts as a reuse. If the observed r differs
+from the prediction by more than control.revision_margin, tau moves by control.tau_step:
 
     observed < predicted - margin    a collapse was missed   tau goes up: the gate acts sooner
     observed > predicted + margin    a false alarm           tau goes down
