@@ -56,9 +56,9 @@ def resume(
             raise damaged[max(damaged)]
         return 0, _first_state(stages, plan), Held()
     stages.log.check_rests(campaign, step, checkpoints.rests_on(step))
-    for number, error in damaged.items():
+    for number, why in damaged.items():
         aside = checkpoints.set_aside(number)
-        print(f"{error}. It is now {aside}; going on from step {step}", file=sys.stderr)
+        print(f"{why}. It is now {aside}; going on from step {step}", file=sys.stderr)
     return step, state, held
 
 
