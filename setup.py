@@ -1,15 +1,22 @@
 """Packaging. `constraints.txt` pins what the Makefile installs; ranges here are what must hold."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+_VERSION = re.search('__version__ = "(.+)"', Path("selfreg/__init__.py").read_text())
+assert _VERSION
 
 setup(
     name="selfreg",
-    version="0.1.0",
+    version=_VERSION[1],
     description="Study, detect and prevent rise-and-collapse in LLM self-training.",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["selfreg", "selfreg.*"]),
+    # configs has no __init__.py: a user's own folder of that name is found beside it.
+    packages=[*find_packages(include=["selfreg", "selfreg.*", "launch"]), "configs"],
     package_data={
         "selfreg.policy.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
@@ -75,5 +82,5 @@ setup(
             "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],
     },
-    entry_points={"console_scripts": ["selfreg = selfreg.cli.main:run"]},
+    entry_points={"console_scripts": ["selfreg = selfreg.cli.verbs:run"]},
 )

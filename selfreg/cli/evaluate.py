@@ -5,10 +5,9 @@ python -m selfreg.evaluate --model=smollm2 --prompt=chat --problems=easy:main,hu
 """
 
 import os
-import sys
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +25,8 @@ from selfreg.policy.models.policy import open_policy
 from selfreg.policy.models.weights import place
 from selfreg.policy.rollout.jax_engine import JaxEngine
 from selfreg.run import seeds
+from selfreg.run.command import Command, Exit, fail
+from selfreg.run.command import run as run_command
 from selfreg.run.records import Sampling
 
 _MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a .gguf file or a folder.")
@@ -90,11 +91,15 @@ def main(_: list[str]) -> None:
     xla.set_up()
     try:
         Console().print(evaluate())
-    except (ValueError, ImportError, FileNotFoundError, GraderError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except GraderError as error:
+        fail(error, Exit.FAILED)
+
+
+def run() -> None:
+    """Run the command."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    run_command(main, Command("evaluate", "selfreg.evaluate", "--model=MODEL"))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    app.run(main)
+    run()

@@ -14,12 +14,13 @@ the tokenizer are read from where the run began, its config.model.path.
 
 import json
 import os
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 from selfreg.run.records import Checkpoint
 from selfreg.run.rundir import CHECKPOINTS, CONFIG, read_summaries, saved_steps
 
@@ -39,25 +40,6 @@ _DTYPE = flags.DEFINE_enum(
     "What the weights are stored in; by default the run's config.model.dtype, in which its "
     "completions were drawn. float32 keeps every bit of the trained weights.",
 )
-
-
-def _parse(arguments: list[str]) -> list[str]:
-    """Parse flags; a user's mistake ends in one line, not in a traceback."""
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
-        sys.exit(0)
-    try:
-        left = flags.FLAGS(arguments)
-        if len(left) > 1:
-            raise ValueError(f"{left[1]!r} is no flag: --help lists them")
-        return left
-    except (flags.Error, ValueError) as error:
-        return _fail(error)
-
-
-def _fail(error: BaseException) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 def _config(run: Path) -> dict[str, Any]:
@@ -152,18 +134,20 @@ def main(_: list[str]) -> None:
     """Export one checkpoint."""
     if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
         logging.set_verbosity(logging.ERROR)
-    try:
-        if _RUN.value is None or _OUT.value is None:
-            raise ValueError("--run and --out are needed: a run folder, and the folder to make")
-        out = Path(_OUT.value)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"--out={out} holds something already: name another folder")
-        _export(Path(_RUN.value), out)
-    except (ValueError, ImportError, OSError) as error:
-        _fail(error)
+    if _RUN.value is None or _OUT.value is None:
+        raise ValueError("--run and --out are needed: a run folder, and the folder to make")
+    out = Path(_OUT.value)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out={out} holds something already: name another folder")
+    _export(Path(_RUN.value), out)
+
+
+def run() -> None:
+    """Run the command."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
+    run_command(main, Command("export", "selfreg.export", "--run=RUN --out=FOLDER"))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
-    app.run(main, flags_parser=_parse)
+    run()

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -29,6 +29,8 @@ from selfreg.data.prompts import plain_text
 from selfreg.policy.models.hf import save_folder
 from selfreg.policy.models.policy import Policy, count_parameters, make_policy, random_params
 from selfreg.policy.models.shape import DecoderConfig
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
 _OUT = flags.DEFINE_string("out", None, "Folder for config, weights and tokenizer.", required=True)
 _EXAMPLES = flags.DEFINE_integer("examples", 40_000, "Corpus size.", lower_bound=1)
@@ -133,5 +135,10 @@ def main(_: list[str]) -> None:
     print(f"saved to {_OUT.value}")
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("pretrain", "selfreg.pretrain", "--out=FOLDER"))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

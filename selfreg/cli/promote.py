@@ -18,16 +18,17 @@ small to say; 2: a mistake in the question.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 
 from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.guard.compare import lowest, p_above
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 from selfreg.run.records import PanelScore, to_json
 from selfreg.run.rundir import CampaignSummary, place_of, read_summaries
 
@@ -156,17 +157,11 @@ def find_place(text: str) -> Place:
     return _place(run, summaries, campaign, which)
 
 
-def main(arguments: list[str]) -> None:
-    """Decide, print, and exit with the decision."""
-    try:
-        if len(arguments) > 1:
-            raise ValueError(f"{arguments[1]!r} is no flag: --help lists them")
-        decision = _decision()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(_: list[str]) -> int:
+    """Decide and print; returns the exit code."""
+    decision = _decision()
     print(json.dumps(to_json(decision), indent=2))
-    sys.exit(0 if decision.promote else 1)
+    return Exit.OK if decision.promote else Exit.FAILED
 
 
 def _decision() -> Decision:
@@ -233,5 +228,12 @@ def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: f
     )
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(
+        main, Command("promote", "selfreg.promote", "--candidate=RUN:peak --incumbent=RUN:end")
+    )
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

@@ -16,12 +16,11 @@ stationary campaigns, and on stored runs that learn.
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from selfreg.cli.calibrate.check import false_alarms, lead_times, predictor_base
@@ -29,6 +28,8 @@ from selfreg.cli.calibrate.pool import read_pool
 from selfreg.control import calibrate
 from selfreg.control.find import find_calibration
 from selfreg.control.within import predictor
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
 _RUNS = flags.DEFINE_string("runs", None, "Stationary runs: every run at or below this folder.")
 _OUT = flags.DEFINE_string("out", None, "The calibration file to write.")
@@ -83,31 +84,32 @@ def _panel_drop(fit: Mapping[str, Any]) -> float:
 
 
 def main(_: list[str]) -> None:
-    """Calibrate or check; a user's mistake ends in one line, not in a traceback."""
+    """Make a calibration, or check one."""
     console = Console()
-    try:
-        if bool(_OUT.value) == bool(_CHECK.value):
-            raise ValueError("name either --out=FILE.json to calibrate, or --check=tiny or a file")
-        budgets = sorted(int(budget) for budget in _BUDGETS.value)
-        if _OUT.value:
-            if not _RUNS.value:
-                raise ValueError("--runs is missing: name a folder of stationary runs")
-            console.print(make(Path(_RUNS.value), Path(_OUT.value), budgets), soft_wrap=True)
-        if _CHECK.value:
-            if not (_RUNS.value or _LEARNING.value):
-                raise ValueError("--check needs --runs of stationary runs, --learning, or both")
-            base = predictor_base(find_calibration(_CHECK.value), _RATE.value)
-            if _RUNS.value:
-                pool = read_pool(Path(_RUNS.value), _PANEL_EVERY.value)[0]
-                console.print(false_alarms(base, pool, budgets, _SEED.value))
-            if _LEARNING.value:
-                table, tallies = lead_times(base, Path(_LEARNING.value))
-                console.print(table)
-                console.print(*tallies, sep="\n", soft_wrap=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    if bool(_OUT.value) == bool(_CHECK.value):
+        raise ValueError("name either --out=FILE.json to calibrate, or --check=tiny or a file")
+    budgets = sorted(int(budget) for budget in _BUDGETS.value)
+    if _OUT.value:
+        if not _RUNS.value:
+            raise ValueError("--runs is missing: name a folder of stationary runs")
+        console.print(make(Path(_RUNS.value), Path(_OUT.value), budgets), soft_wrap=True)
+    if _CHECK.value:
+        if not (_RUNS.value or _LEARNING.value):
+            raise ValueError("--check needs --runs of stationary runs, --learning, or both")
+        base = predictor_base(find_calibration(_CHECK.value), _RATE.value)
+        if _RUNS.value:
+            pool = read_pool(Path(_RUNS.value), _PANEL_EVERY.value)[0]
+            console.print(false_alarms(base, pool, budgets, _SEED.value))
+        if _LEARNING.value:
+            table, tallies = lead_times(base, Path(_LEARNING.value))
+            console.print(table)
+            console.print(*tallies, sep="\n", soft_wrap=True)
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("calibrate", "selfreg.calibrate", "--runs=FOLDER --out=FILE.json"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

@@ -7,15 +7,16 @@ Without any of --condition, --within and --between, the run's own controls. Opti
 are the run's; a condition's update rule is left out, since the samples are there already.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from selfreg.analysis.load import load_run
 from selfreg.cli.replay.stored import decisions, table_of, with_controls
 from selfreg.run import rundir
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
 _CONDITION = flags.DEFINE_string("condition", None, "Whose controls to ask.")
@@ -30,7 +31,7 @@ NOTE = (
 
 
 def main(_: list[str]) -> None:
-    """Replay; a user's mistake ends in one line, not in a traceback."""
+    """Print what the controls would have decided, and write it to --out."""
     console = Console()
     try:
         if _RUN.value is None:
@@ -56,12 +57,13 @@ def main(_: list[str]) -> None:
                 },
             )
     except KeyError as error:
-        print(f"error: another version of selfreg wrote this run: no {error}", file=sys.stderr)
-        sys.exit(2)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise ValueError(f"another version of selfreg wrote this run: no {error}") from None
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("replay", "selfreg.replay", "--run=RUN --condition=CONDITION"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

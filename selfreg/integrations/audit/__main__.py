@@ -13,10 +13,12 @@ not be judged.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
+
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 
 _COLUMN = flags.DEFINE_string("column", None, "The metric; by default the trainer's mean reward.")
 _STEP_COLUMN = flags.DEFINE_string("step_column", None, "Where the step stands.")
@@ -41,13 +43,13 @@ _OUT = flags.DEFINE_string("out", ".", "The folder for the pictures, the JSON an
 _HTML = flags.DEFINE_bool("html", False, "Write a page a run, and one that compares several.")
 
 
-def main(arguments: list[str]) -> None:
-    """Audit each file; a user's mistake ends in one line, not in a traceback."""
-    paths = [Path(name) for name in arguments[1:]]
+def main(arguments: list[str]) -> int:
+    """Audit each file."""
+    paths = [Path(name) for name in arguments]
     if not paths:
-        _fail(["name at least one log: python -m selfreg.audit FILE..."])
+        raise ValueError("name at least one log: selfreg audit FILE...")
     if _LOW.value is not None and _HIGH.value is not None and not _LOW.value < _HIGH.value:
-        _fail([f"--low={_LOW.value} must be less than --high={_HIGH.value}"])
+        raise ValueError(f"--low={_LOW.value} must be less than --high={_HIGH.value}")
     # Only now: a mistake in a flag should not wait for NumPy and Matplotlib.
     from selfreg.integrations.audit.batch import Options, audit_all
 
@@ -55,23 +57,15 @@ def main(arguments: list[str]) -> None:
         _COLUMN.value, _STEP_COLUMN.value, _SAMPLES.value, _PROBLEMS.value, _WINDOW.value,
         _MARGIN.value, _LOW.value, _HIGH.value, Path(_OUT.value), _HTML.value,
     )  # fmt: skip
-    try:
-        errors = audit_all(paths, options, print)
-    except OSError as error:
-        errors = [str(error)]
-    if errors:
-        _fail(errors)
-
-
-def _fail(errors: Sequence[str]) -> None:
+    errors = audit_all(paths, options, print)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    return Exit.MISTAKE if errors else Exit.OK
 
 
 def run() -> None:
-    """The entry point."""
-    app.run(main)
+    """Run the command."""
+    run_command(main, Command("audit", "selfreg.audit", "FILE...", "FILE..."))
 
 
 if __name__ == "__main__":

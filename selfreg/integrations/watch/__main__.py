@@ -12,12 +12,11 @@ has lines {"step": 10, "rates": [0.25, 1.0]}, or is a parquet of step, problem a
 docs/guard.md says under which assumptions. Exit codes: 0 no alarm, 2 a mistake, 3 an alarm.
 """
 
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -26,6 +25,8 @@ from selfreg import guard
 from selfreg.integrations.watch import act, plan
 from selfreg.integrations.watch.follow import Followed, alone, take, words
 from selfreg.integrations.watch.source import Source, Stamp, is_panel_file, read, stamp
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 from selfreg.run.rundir import write_json
 
 _ALPHA = flags.DEFINE_float("alpha", 0.05, "Most runs that may ever alarm falsely.")
@@ -49,7 +50,6 @@ _PLAN = flags.DEFINE_bool("plan", False, "Say what could be detected, and end.")
 _PROBLEMS = flags.DEFINE_integer("problems", 96, "For --plan: in the panel, or a training step.")
 _SAMPLES = flags.DEFINE_integer("samples", 4, "For --plan: of each problem.")
 _LOG_PLAN = flags.DEFINE_bool("log", False, "For --plan: of a log, not a panel.")
-ALARM_CODE = 3
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,17 @@ class Watched:
     problem: str = ""
 
 
-def main(arguments: list[str]) -> None:
-    """Watch; a user's mistake ends in one line, not in a traceback."""
-    try:
-        if _PLAN.value:
-            print(plan.words(_settings(_plan_source()), _PROBLEMS.value, _SAMPLES.value))
-            return
-        every = [_watched(Path(name)) for name in arguments[1:]]
-        if not every:
-            raise ValueError("name at least one log: python -m selfreg.watch LOG...")
-        if _PANEL.value and len(every) > 1:
-            raise ValueError("--panel goes with one log")
-        sys.exit(_once(every) if _ONCE.value else _follow(every))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        pass
+def main(arguments: list[str]) -> int:
+    """Watch the logs; returns the exit code."""
+    if _PLAN.value:
+        print(plan.words(_settings(_plan_source()), _PROBLEMS.value, _SAMPLES.value))
+        return Exit.OK
+    every = [_watched(Path(name)) for name in arguments]
+    if not every:
+        raise ValueError("name at least one log: selfreg watch LOG...")
+    if _PANEL.value and len(every) > 1:
+        raise ValueError("--panel goes with one log")
+    return _once(every) if _ONCE.value else _follow(every)
 
 
 def _plan_source() -> guard.Source:
@@ -117,7 +111,7 @@ def _once(every: list[Watched]) -> int:
         if watched.problem:
             raise ValueError(watched.problem)
         _finish(watched)
-    return ALARM_CODE if any(w.run.alarm_step is not None for w in every) else 0
+    return Exit.ALARM if any(w.run.alarm_step is not None for w in every) else Exit.OK
 
 
 def _follow(every: list[Watched]) -> int:
@@ -138,7 +132,7 @@ def _follow(every: list[Watched]) -> int:
             time.sleep(_EVERY_S.value)
     for watched in alarms or every:
         _finish(watched)
-    return ALARM_CODE if alarms else 0
+    return Exit.ALARM if alarms else Exit.OK
 
 
 def _read(watched: Watched, *, is_final: bool) -> Watched:
@@ -210,5 +204,10 @@ def _table(every: list[Watched]) -> Table:
     return table
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("watch", "selfreg.watch", "LOG...", "LOG..."))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()
