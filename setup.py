@@ -41,7 +41,6 @@ setup(
         "rich>=13",  # progress and tables
         "safetensors>=0.8",  # reads bfloat16 into NumPy, and writes without copying
         "scipy>=1.14",
-        "tensorboardX>=2.6",  # event files without TensorFlow
         "tokenizers>=0.21",
         "transformers>=5.0",
     ],
@@ -78,6 +77,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "submitit>=1.5",
+            "tensorboardX>=2.6",  # the peer that event files are read from and written beside
             "torch>=2.6",  # the peer that parity tests and benchmarks run beside
             "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],

@@ -98,7 +98,10 @@ def test_what_the_control_kept_is_exported_unless_another_is_named(run, tmp_path
         ),
         (["--run=RUN", "--out=OUT", "--campaign=0", "--step=9"], "step 9: only steps 0"),
         (["--run=RUN", "--out=OUT", "--which=best"], "one of <kept|peak|end>"),
-        (["--run=RUN", "--out=OUT", "--whcih=end"], "there is no flag --whcih; did you mean --which?"),
+        (
+            ["--run=RUN", "--out=OUT", "--whcih=end"],
+            "no flag --whcih; did you mean --which?",
+        ),
         (["RUN"], "is no flag"),
     ],
 )

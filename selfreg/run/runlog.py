@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.run import rundir
 from selfreg.run.config import completed
+from selfreg.run.events import EventFile
 from selfreg.run.records import Group, StepRecord
 from selfreg.run.rundir import CampaignSummary, Planned
 
@@ -49,7 +49,7 @@ class RunLog:
         self.planned = {planned.campaign: planned for planned in rundir.read_plans(folder)}
         self.summaries = rundir.read_summaries(folder)
         self._unjudged = rundir.read_unjudged(folder)
-        self._board: SummaryWriter | None = None
+        self._board: EventFile | None = None
 
     def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
         """Go on at this step: forget the records at or after it, and return this campaign's others.
@@ -61,8 +61,7 @@ class RunLog:
             if len(before) < len(self.records) or not (self.folder / rundir.METRICS).exists():
                 rundir.keep_lines(self.folder / rundir.METRICS, before)
             self.close()
-            board = str(self.folder / rundir.TENSORBOARD)
-            self._board = SummaryWriter(board, purge_step=len(before))
+            self._board = EventFile(self.folder / rundir.TENSORBOARD, purge_step=len(before))
         self.records = before
         return [record for record in before if record.campaign == campaign]
 
@@ -71,8 +70,7 @@ class RunLog:
         if self._writes:
             rundir.append_line(self.folder / rundir.METRICS, record)
         if self._board is not None:
-            for name, value in record.metrics.items():
-                self._board.add_scalar(name, value, len(self.records))
+            self._board.scalars(record.metrics, len(self.records))
         self.records.append(record)
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:

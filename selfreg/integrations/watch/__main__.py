@@ -23,6 +23,7 @@ from rich.table import Table
 
 from selfreg import guard
 from selfreg.integrations.watch import act, plan
+from selfreg.integrations.watch.evidence import write
 from selfreg.integrations.watch.follow import Followed, alone, take, words
 from selfreg.integrations.watch.source import Source, Stamp, is_panel_file, read, stamp
 from selfreg.run.command import Command, Exit
@@ -169,10 +170,6 @@ def _finish(watched: Watched) -> None:
         "alpha": run.settings.alpha,
     }
     if _TENSORBOARD.value:
-        from selfreg.integrations.watch.evidence import (
-            write,  # its library loads torch where there is one
-        )
-
         write(Path(_TENSORBOARD.value) / watched.name, run)
     if _OUT.value:
         from selfreg.integrations.watch.page import page  # Matplotlib takes seconds to load
