@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import FrozenConfigDict, config_flags
 
 from selfreg.cli.command import prepare
-from selfreg.run import rundir, shipped
+from selfreg.run import address, rundir, shipped
 from selfreg.run.runlog import check_same_config
 from selfreg.run.standing import State, read_standing
 from selfreg.run.validate import check_names, resolve
@@ -137,13 +137,13 @@ def _job(chain: Chain, name: str, settings: Sequence[str], runs: Path) -> Job:
     set_by_chain = {
         "name": chain.name, "condition": chain.condition, "seed": chain.seed, **chain.changes,
     }  # fmt: skip
-    source, _, checkpoint = chain.starts_from.rpartition(":")
+    source = str(address.parse(chain.starts_from).run) if chain.starts_from else ""
     if chain.shares:
         set_by_chain["share_first_campaign_of"] = runs / chain.shares
     if chain.matches:
         set_by_chain["control.match_updates_of"] = runs / chain.matches
     if chain.starts_from:
-        set_by_chain["init_checkpoint"] = f"{runs / source}:{checkpoint}"
+        set_by_chain["init_checkpoint"] = f"{runs / chain.starts_from}"
     arguments = (
         f"--config={name}:{chain.variant}" if chain.variant else f"--config={name}",
         *(f"--config.{key}={value}" for key, value in set_by_chain.items()),

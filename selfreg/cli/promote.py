@@ -20,17 +20,17 @@ small to say; 2: a mistake in the question.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
 from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.guard.compare import lowest, p_above
+from selfreg.run import address
 from selfreg.run.command import Command, Exit
 from selfreg.run.command import run as run_command
 from selfreg.run.records import PanelScore, to_json
-from selfreg.run.rundir import CampaignSummary, place_of, read_summaries
+from selfreg.run.rundir import place_of, read_summaries
 
 _RUN = flags.DEFINE_string("run", None, "A run folder: what it keeps, over where it began.")
 _CANDIDATE = flags.DEFINE_string("candidate", None, "RUN:PLACE or RUN:CAMPAIGN:PLACE.")
@@ -43,7 +43,6 @@ _BOUNDS = flags.DEFINE_list("bounds", [], "NAME=BOUND where it differs; report i
 _LEVEL = flags.DEFINE_float("level", 0.05, "Of each test.")
 
 REPORT = "report"
-PLACES = ("start", "peak", "end", "kept")
 
 
 class Place(NamedTuple):
@@ -132,29 +131,26 @@ def decide(
 
 
 def find_place(text: str) -> Place:
-    """The policy that RUN:PLACE or RUN:CAMPAIGN:PLACE names.
+    """The policy that an address names, with its scores.
 
     Raises:
-      ValueError: There is no such run, finished campaign or place.
+      ValueError: There is no such run, finished campaign or place, or it was not measured.
     """
-    run, _, which = text.rpartition(":")
-    head, _, number = run.rpartition(":")
-    if head and number.isdecimal():
-        run = head
-    if not run or which not in PLACES:
-        raise ValueError(f"{text!r}: name RUN:PLACE or RUN:CAMPAIGN:PLACE, of {', '.join(PLACES)}")
-    if not Path(run).is_dir():
-        raise ValueError(f"{text!r}: there is no folder {run}")
+    named = address.parse(text)
+    found = address.find(named)
     try:
-        summaries = read_summaries(Path(run))
+        summaries = read_summaries(named.run)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{run} was written by another version of selfreg: {error}") from None
-    if not summaries:
-        raise ValueError(f"{run} has no finished campaign, and so no scores to compare")
-    campaign = int(number) if head and number.isdecimal() else len(summaries) - 1
-    if campaign >= len(summaries):
-        raise ValueError(f"{text!r}: campaigns 0 to {len(summaries) - 1} have finished")
-    return _place(run, summaries, campaign, which)
+        raise ValueError(f"{named.run} was written by another version: {error}") from None
+    if found.campaign >= len(summaries):
+        raise ValueError(f"{text!r}: campaign {found.campaign} has not finished, and has no scores")
+    summary = summaries[found.campaign]
+    place = str(named.where)
+    if place not in ("start", "peak", "end"):
+        place = "start" if found.step == 0 else place_of(summary, found.step)
+    scores = {REPORT: summary.scores} | dict(summary.capabilities)
+    measured = {name: by_place[place] for name, by_place in scores.items() if place in by_place}
+    return Place(f"{named.run}:{found.campaign}:{place}", measured)
 
 
 def main(_: list[str]) -> int:
@@ -169,7 +165,7 @@ def _decision() -> Decision:
     if (run is None) == (candidate is None and incumbent is None):
         raise ValueError("name either --run, or --candidate and --incumbent")
     if run is not None:
-        candidate, incumbent = f"{run}:kept", f"{run}:0:start"
+        candidate, incumbent = f"{run}:kept", f"{run}:start"
     if candidate is None or incumbent is None:
         raise ValueError("--candidate and --incumbent are needed together")
     if not 0 < _LEVEL.value < 0.5:
@@ -191,20 +187,6 @@ def _bound(item: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise ValueError(f"--bounds={item!r} must be NAME=BOUND, such as cpp=-0.02") from None
-
-
-def _place(run: str, summaries: list[CampaignSummary], campaign: int, which: str) -> Place:
-    """A place's scores; what a control keeps is the start, peak or end of some campaign."""
-    where = which
-    if which == "kept":
-        kept = summaries[campaign].kept
-        campaign, where = (0, "start") if kept is None else (kept.campaign, "")
-        if kept is not None:
-            where = "start" if kept.step == 0 else place_of(summaries[campaign], kept.step)
-    summary = summaries[campaign]
-    scores = {REPORT: summary.scores} | dict(summary.capabilities)
-    measured = {name: by_place[where] for name, by_place in scores.items() if where in by_place}
-    return Place(f"{run}:{campaign}:{where}", measured)
 
 
 def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: float) -> Test:

@@ -44,7 +44,8 @@ KEYS: dict[str, Key] = {
         Open(str, "(by condition)"), "control between them: selfreg/control/between, or a file"
     ),
     "init_checkpoint": Key(
-        "", "what to start from instead of model.path's weights: RUN_FOLDER:peak or :CAMPAIGN.STEP"
+        "",
+        "a checkpoint to start from, not model.path's weights: RUN:peak or RUN:CAMPAIGN.STEP",
     ),
     "share_first_campaign_of": Key("", "a run folder whose campaign 0 is taken, not run again"),
     "control_metric": Key(
