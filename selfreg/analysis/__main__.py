@@ -1,6 +1,6 @@
-"""The command line: every run below a folder, judged and compared.
+"""Judge and compare all runs in a folder.
 
-    python -m selfreg.analysis --runs=runs/tiny
+    selfreg analyze --runs=runs/tiny
 
 Writes each run's report where it is missing or older than the run, and into --out the combined
 trajectory.png, comparison.md and report.html, and every statistic of every campaign and chain as

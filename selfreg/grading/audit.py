@@ -1,6 +1,6 @@
-"""The command line: how noisy, and how hackable, was the reward of a run?
+"""Measure how noisy the reward of a run was, and how open to shortcuts.
 
-    python -m selfreg.grading.audit --run=runs/tiny/A0/seed_7
+    selfreg regrade --run=runs/tiny/A0/seed_7
 
 Grades a random sample of the run's stored programs again, several times over, and compares verdicts
 with each other and with the stored one; and searches every program that passed for shortcuts.

@@ -1,9 +1,9 @@
-"""The command line: what keeps programs in on this machine, what tests may use, and how fast it is.
+"""Test what isolates programs on this machine, what tests may use, and how fast grading is.
 
-    python -m selfreg.grading.doctor
+    selfreg doctor
 
-Every layer is proven by attempting in a child what it forbids. Exits with 1 where no isolation of
-the ladder works.
+For each layer of isolation, a child process attempts what the layer forbids. The exit code is 1
+where no isolation works.
 """
 
 import time

@@ -1,10 +1,11 @@
-"""What other controls would have decided on a stored chain. Nothing is run, and nobody is asked.
+"""Print what other controls would have decided on a stored chain. Nothing is trained.
 
-    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
-    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
+    selfreg replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
+    selfreg replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
 
-Without any of --condition, --within and --between, the run's own controls. Options of the controls
-are the run's; a condition's update rule is left out, since the samples are there already.
+Without --condition, --within and --between it replays the run's own controls. The controls get the
+options of the run's config. The update rule of a condition plays no part, as the samples were drawn
+already, and no language model is asked.
 """
 
 from pathlib import Path
@@ -19,10 +20,10 @@ from selfreg.run.command import Command
 from selfreg.run.command import run as run_command
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
-_CONDITION = flags.DEFINE_string("condition", None, "Whose controls to ask.")
-_WITHIN = flags.DEFINE_string("within", None, "A control within campaigns: its name, or a file.")
-_BETWEEN = flags.DEFINE_string("between", None, "A control between them: its name, or a file.")
-_OUT = flags.DEFINE_string("out", None, "A JSON file for the decisions.")
+_CONDITION = flags.DEFINE_string("condition", None, "The condition whose controls to replay.")
+_WITHIN = flags.DEFINE_string("within", None, "A control within campaigns: a name or a file.")
+_BETWEEN = flags.DEFINE_string("between", None, "A control between campaigns: a name or a file.")
+_OUT = flags.DEFINE_string("out", None, "A JSON file to write.")
 
 NOTE = (
     "A replay says what the controls would have decided on these traces, not what would have "

@@ -1,9 +1,9 @@
-"""The command line: did somebody else's run collapse, or is that noise?
+"""Decide if a logged run of any trainer collapsed, or if that is noise.
 
-    python -m selfreg.audit out/checkpoint-500
-    python -m selfreg.audit --html --out=pages runs/
-    python -m selfreg.audit wandb_export.csv --column="run-1 - train/reward"
-    python -m selfreg.audit metrics.jsonl --column=eval/acc --samples_per_step=256
+    selfreg audit out/checkpoint-500
+    selfreg audit --html --out=pages runs/
+    selfreg audit wandb_export.csv --column="run-1 - train/reward"
+    selfreg audit metrics.jsonl --column=eval/acc --samples_per_step=256
 
 Reads trainer states, JSON, JSON lines, CSV, Parquet, TensorBoard and W&B files, dumps of samples,
 and what trainers print; compressed or not; folders of them. docs/audit.md lists the trainers. Every

@@ -1,10 +1,10 @@
 """Follow a trainer's log, and alarm when its policy is worse than its best was.
 
-    python -m selfreg.watch out/train.log                        # until it alarms: exit code 3
-    python -m selfreg.watch out/ --stop_file=out/STOP --on_alarm='scancel 1234'
-    python -m selfreg.watch trainer_state.json --once            # 3 or 0, for cron and CI
-    python -m selfreg.watch out/train.log --panel=panel.jsonl    # rates by problem: far sooner
-    python -m selfreg.watch --plan --problems=96 --samples=4     # what could be found, how late?
+    selfreg watch out/train.log                        # until it alarms: exit code 3
+    selfreg watch out/ --stop_file=out/STOP --on_alarm='scancel 1234'
+    selfreg watch trainer_state.json --once            # 3 or 0, for cron and CI
+    selfreg watch out/train.log --panel=panel.jsonl    # rates by problem: far sooner
+    selfreg watch --plan --problems=96 --samples=4     # what could be found, how late?
 
 Logs are those that the audit reads: TRL, verl, OpenRLHF, TensorBoard, JSON lines, CSV. A panel file
 has lines {"step": 10, "rates": [0.25, 1.0]}, or is a parquet of step, problem and reward. At most
