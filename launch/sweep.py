@@ -29,7 +29,7 @@ from launch.cost import costs, words
 from launch.jobs import Job, make_jobs
 from launch.local import run_local
 from launch.slurm import submit
-from selfreg.cli.command import config_flags
+from selfreg.cli.command import config_flags, find_keys
 from selfreg.run.command import Command, Exit, fail, not_a_flag
 from selfreg.run.command import run as run_command
 from selfreg.run.progress import clock
@@ -178,6 +178,7 @@ def run() -> None:
             arguments="--config.KEY=VALUE",
             prepare=_set_aside,
             names=config_flags,
+            details=find_keys,
         ),
     )
 

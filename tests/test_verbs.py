@@ -121,9 +121,10 @@ def test_each_verb_explains_itself(call):
 
 
 def test_help_about_a_word(call):
-    optimizer, learned, flag, upper, strange, no_value = call(
+    optimizer, learned, flag, upper, strange, no_value, none = call(
         "train --help optimizer", "train --help=moment", "promote --help LEVEL",
         "plan --help mesh.TENSOR", "train --help optimiser_lr", "export --help dtype",
+        "promote --help levle",
     )  # fmt: skip
     names = re.findall(r"--config\.([\w.]+)=", optimizer[1])
     assert set(names) >= {key for key in KEYS if key.startswith("optimizer.")}
@@ -135,9 +136,19 @@ def test_help_about_a_word(call):
     assert "--level=0.05" in flag[1]
     assert "--run" not in flag[1]
     assert "--config.mesh.tensor=1" in upper[1]
-    assert strange[0] == 2
+    assert strange[0] == none[0] == 2
     assert "did you mean" in strange[2]
+    assert "did you mean level?" in none[2]
     assert [answer[0] for answer in (optimizer, learned, flag, upper, no_value)] == [0] * 5
+
+
+def test_help_may_be_read_in_part():
+    command = f"set -o pipefail; {sys.executable} -m selfreg train --help | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: selfreg train")
 
 
 def test_no_command_ignores_what_it_was_given(call):

@@ -31,20 +31,20 @@ def run(
       lists_keys: Whether --help lists every key, and not only the keys that hold a given word.
     """
 
-    def details(word: str) -> str:
-        if word or lists_keys:
-            return describe(word)
-        return "selfreg train --help lists the keys of a config."
-
     command.run(
         main,
-        command.Command(verb, module, usage, prepare=prepare, names=config_flags, details=details),
+        command.Command(verb, module, usage, prepare=prepare, names=config_flags, details=describe if lists_keys else find_keys),
     )
 
 
 def config_flags() -> tuple[str, ...]:
     """The names of the flags that set single keys."""
     return tuple(f"config.{name}" for name in KEYS)
+
+
+def find_keys(word: str) -> str:
+    """The keys of a config that hold a word, for --help; without a word, where to find them."""
+    return describe(word) if word else "selfreg train --help lists the keys of a config."
 
 
 def prepare(arguments: list[str]) -> list[str]:

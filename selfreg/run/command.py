@@ -5,6 +5,7 @@ are global, so this module declares none.
 """
 
 import difflib
+import os
 import shutil
 import sys
 import textwrap
@@ -64,7 +65,7 @@ class Command:
     arguments: str = ""
     prepare: Callable[[list[str]], list[str]] = list
     names: Callable[[], Iterable[str]] = tuple
-    details: Callable[[str], str] = str
+    details: Callable[[str], str] = lambda word: ""
 
 
 def run(main: Callable[[list[str]], int | None], command: Command) -> NoReturn:
@@ -174,14 +175,17 @@ def _print_help(command: Command, doc: str, names: Sequence[str], word: str) -> 
         parts.append(doc.strip())
     if shown:
         parts.append("\n".join(["Flags:", *shown]))
-    print("\n\n".join([*parts, *([details] if details else [])]))
+    try:
+        print("\n\n".join([*parts, *([details] if details else [])]), flush=True)
+    except BrokenPipeError:  # as `--help | head` closes it; Python would flush once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(Exit.OK)
 
 
 def _flag_entry(flag: flags.Flag) -> str:
     """A flag with its default and its meaning."""
     kind = flag.flag_type()
-    meaning = str(flag.help)
+    meaning = str(flag.help).partition(";\n    repeat this option")[0]  # absl's addition
     if isinstance(flag, flags.EnumFlag):
         meaning = meaning.rpartition(">: ")[2]
         meaning += f" One of {', '.join(flag.parser.enum_values)}."
