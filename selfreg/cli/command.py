@@ -30,10 +30,16 @@ def run(
       usage: The flags that a usual call has.
       lists_keys: Whether --help lists every key, and not only the keys that hold a given word.
     """
-
     command.run(
         main,
-        command.Command(verb, module, usage, prepare=prepare, names=config_flags, details=describe if lists_keys else find_keys),
+        command.Command(
+            verb,
+            module,
+            usage,
+            prepare=prepare,
+            names=config_flags,
+            details=describe if lists_keys else find_keys,
+        ),
     )
 
 
