@@ -41,6 +41,8 @@ _WHICH = flags.DEFINE_enum(
     "which", None, ("kept", "peak", "end"), "With --run: a place in the campaign; by default kept."
 )
 
+_NEEDED = "--checkpoint=RUN:PLACE (or --run) and --out are needed"
+
 
 def _asked() -> Address:
     """The checkpoint that the flags name.
@@ -55,6 +57,8 @@ def _asked() -> Address:
             raise ValueError(f"--checkpoint and --{given[0]} both name a checkpoint: leave one out")
         return address.parse(_CHECKPOINT.value)
     run, campaign = _RUN.value, _CAMPAIGN.value
+    if run is None:
+        raise ValueError(_NEEDED)
     if _STEP.value is not None:
         if _WHICH.value is not None:
             raise ValueError("--step and --which both name a step: leave one out")
@@ -90,8 +94,8 @@ def main(_: list[str]) -> None:
     """Export one checkpoint."""
     if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
         logging.set_verbosity(logging.ERROR)
-    if _OUT.value is None or (_RUN.value is None and _CHECKPOINT.value is None):
-        raise ValueError("--checkpoint=RUN:PLACE (or --run) and --out are needed")
+    if _OUT.value is None:
+        raise ValueError(_NEEDED)
     out = Path(_OUT.value)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out={out} holds something already: name another folder")
