@@ -14,7 +14,7 @@ model that the run began with, its config.model.path.
 import os
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 
 from selfreg.run import address
 from selfreg.run.address import Address
@@ -92,8 +92,6 @@ def _find(named: Address) -> Checkpoint:
 
 def main(_: list[str]) -> None:
     """Export one checkpoint."""
-    if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
-        logging.set_verbosity(logging.ERROR)
     if _OUT.value is None:
         raise ValueError(_NEEDED)
     out = Path(_OUT.value)

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from selfreg.cli.command import read_config
@@ -59,8 +59,6 @@ _INDEX = flags.DEFINE_integer(
 
 def main(_: list[str]) -> None:
     """Run one chain and write its report."""
-    if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the run's
-        logging.set_verbosity(logging.ERROR)
     config = read_config(_CONFIG)
     name = f"{config.name}/{config.condition}/seed_{config.seed}"
     workdir = Path(_WORKDIR.value or f"runs/{name}")

@@ -5,6 +5,7 @@ are global, so this module declares none.
 """
 
 import difflib
+import logging
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 _HELP = ("help", "helpfull", "helpshort", "h", "?")
 # The operating system's errors that a user can mend by naming another file or folder.
@@ -100,6 +102,9 @@ def run(main: Callable[[list[str]], int | None], command: Command) -> NoReturn:
             return fail(str(error).strip().splitlines()[-1])
 
     def guarded(arguments: list[str]) -> int:
+        if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
+            absl_logging.set_verbosity(absl_logging.ERROR)
+            logging.getLogger("selfreg").setLevel(logging.WARNING)
         try:
             return main(arguments[1:]) or Exit.OK
         except (ValueError, ImportError, *_WRONG_FILE) as error:
