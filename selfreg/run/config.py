@@ -128,7 +128,7 @@ KEYS: dict[str, Key] = {
         Rule(lambda v: 0 < v < 1, "in (0, 1)"),
     ),
     "control.predictor_calibration": Key(
-        "tiny", "of that rate: tiny, or a file by python -m selfreg.calibrate"
+        "tiny", "of that rate: tiny, or a file by selfreg calibrate"
     ),
     "control.guard_alpha": Key(
         0.05,
