@@ -1,15 +1,22 @@
 """Packaging. These version ranges must hold. `constraints.txt` pins what the Makefile installs."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+_VERSION = re.search('__version__ = "(.+)"', Path("selfreg/__init__.py").read_text())
+assert _VERSION
 
 setup(
     name="selfreg",
-    version="0.1.0",
+    version=_VERSION[1],
     description="Study, detect and prevent rise-and-collapse in LLM self-training.",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["selfreg", "selfreg.*"]),
+    # configs has no __init__.py: a user's own folder of that name is found beside it.
+    packages=[*find_packages(include=["selfreg", "selfreg.*", "launch"]), "configs"],
     package_data={
         "selfreg.policy.models": ["tiny/*", "presets.json"],
         "selfreg.data": ["*.jsonl"],
@@ -34,7 +41,6 @@ setup(
         "rich>=13",  # progress and tables
         "safetensors>=0.8",  # reads bfloat16 into NumPy, and writes without copying
         "scipy>=1.14",
-        "tensorboardX>=2.6",  # event files without TensorFlow
         "tokenizers>=0.21",
         "transformers>=5.0",
     ],
@@ -73,9 +79,10 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "submitit>=1.5",
+            "tensorboardX>=2.6",  # event files are compared with what it writes
             "torch>=2.6",  # parity tests and benchmarks compare with it
             "trl>=1.0",  # the guard is tested inside a real GRPOTrainer
         ],
     },
-    entry_points={"console_scripts": ["selfreg = selfreg.cli.main:run"]},
+    entry_points={"console_scripts": ["selfreg = selfreg.cli.verbs:run"]},
 )

@@ -12,7 +12,8 @@ from typing import Any
 from absl import flags
 from ml_collections import FrozenConfigDict, config_flags
 
-from selfreg.run import rundir
+from selfreg.cli.command import prepare
+from selfreg.run import address, rundir, shipped
 from selfreg.run.runlog import check_same_config
 from selfreg.run.standing import State, read_standing
 from selfreg.run.validate import check_names, resolve
@@ -60,7 +61,7 @@ def make_jobs(
     """Return every chain of a config file, resolved and checked against existing run folders.
 
     Args:
-      config: FILE.py or FILE.py:VARIANT.
+      config: FILE.py or FILE.py:VARIANT, or a shipped config as NAME or NAME:VARIANT.
       sweeps: Each is KEY=VALUE,VALUE,... Their product over the config replaces the file's own
         sweep().
       settings: Each is --config.KEY=VALUE, for all chains.
@@ -70,7 +71,7 @@ def make_jobs(
       ValueError: The file, the variant or a key does not exist, a value is not allowed, or a run
         folder holds another config.
     """
-    file, _, variant = config.partition(":")
+    name, _, variant = config.partition(":")
     set_keys = [setting.partition("=")[0].removeprefix("--config.") for setting in settings]
     check_names(set_keys)
     fixed = sorted(set(set_keys) & set(_IDENTITY))
@@ -79,13 +80,13 @@ def make_jobs(
             f"--config.{fixed[0]} identifies chains, so it cannot be the same for all: use "
             f"--sweep={fixed[0]}=VALUE"
         )
-    module = _load(file)
+    module = _load(shipped.config_file(config).partition(":")[0])
     if sweeps or not hasattr(module, "sweep"):
         base = _resolved([f"--config={config}"])
         chains = tuple(_product(base, variant, sweeps))
     else:
         chains = module.sweep(*([variant] if variant else []))
-    jobs = tuple(_job(chain, file, settings, runs) for chain in chains)
+    jobs = tuple(_job(chain, name, settings, runs) for chain in chains)
     for job in jobs:
         check_same_config(job.folder, json.loads(json.dumps(job.config.to_dict())))
     return jobs
@@ -93,8 +94,8 @@ def make_jobs(
 
 def _load(file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if not Path(file).is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"--config={file}: no such config file")
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--config={file} is no Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -133,19 +134,19 @@ def _split(words: str) -> list[str]:
     return parts
 
 
-def _job(chain: Chain, file: str, settings: Sequence[str], runs: Path) -> Job:
+def _job(chain: Chain, name: str, settings: Sequence[str], runs: Path) -> Job:
     set_by_chain = {
         "name": chain.name, "condition": chain.condition, "seed": chain.seed, **chain.changes,
     }  # fmt: skip
-    source, _, checkpoint = chain.starts_from.rpartition(":")
+    source = str(address.parse(chain.starts_from).run) if chain.starts_from else ""
     if chain.shares:
         set_by_chain["share_first_campaign_of"] = runs / chain.shares
     if chain.matches:
         set_by_chain["control.match_updates_of"] = runs / chain.matches
     if chain.starts_from:
-        set_by_chain["init_checkpoint"] = f"{runs / source}:{checkpoint}"
+        set_by_chain["init_checkpoint"] = f"{runs / chain.starts_from}"
     arguments = (
-        f"--config={file}:{chain.variant}" if chain.variant else f"--config={file}",
+        f"--config={name}:{chain.variant}" if chain.variant else f"--config={name}",
         *(f"--config.{key}={value}" for key, value in set_by_chain.items()),
         *settings,
     )
@@ -168,7 +169,7 @@ def _resolved(arguments: Sequence[str]) -> FrozenConfigDict:
     """
     values = flags.FlagValues()
     # Without sys_argv, ml_collections would set the keys of this process's own command line.
-    words = ["selfreg.main", *arguments]
+    words = prepare(["selfreg.main", *arguments])
     holder = config_flags.DEFINE_config_file(
         "config", flag_values=values, lock_config=True, sys_argv=words
     )

@@ -1,18 +1,18 @@
-r"""Print what a wave costs, and run all its chains, or those of a sweep over any config.
+r"""Run every chain of a wave, or of a sweep over any config. It first prints what they cost.
 
-    python -m launch.sweep --config=configs/w17.py --dry_run              # chains, commands, cost
-    python -m launch.sweep --config=configs/w17.py:tiny --jobs=2
-    python -m launch.sweep --config=configs/tiny.py --sweep=seed=7,11,17 --sweep=condition=A0,ES
-    python -m launch.sweep --config=configs/w17.py:7b --config.model.path=FOLDER --devices=8xH100 \
+    selfreg sweep --config=w17 --dry_run              # only print chains, commands and cost
+    selfreg sweep --config=w17:tiny --jobs=2
+    selfreg sweep --config=tiny --sweep=seed=7,11,17 --sweep=condition=A0,ES
+    selfreg sweep --config=w17:7b --config.model.path=FOLDER --devices=8xH100 \
         --slurm --slurm_options=slurm_partition=gpu,gpus_per_node=8,timeout_min=720
 
-Running the same command again skips finished chains and resumes the others. A chain that takes its
+The same command skips chains that have finished, and resumes the others. A chain that takes its
 first campaign or its policy from another chain waits for it. Ctrl-C stops all chains.
---config.KEY=VALUE sets a key of every chain. Each chain writes its output to chain.log in its run
+--config.KEY=VALUE sets a key of every chain. The output of a chain goes to chain.log in its run
 folder.
 
-Under SLURM, chains are array jobs, which are queued again when preempted. With nodes=2, each chain
-is one run over two nodes. `python -m selfreg.status --runs=runs --live` shows their state.
+Under SLURM, chains are array jobs, which are queued again when they are preempted. With nodes=2,
+each chain is one run over two nodes. `selfreg status --runs=runs --live` shows how they stand.
 """
 
 import sys
@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -29,11 +29,13 @@ from launch.cost import costs, words
 from launch.jobs import Job, make_jobs
 from launch.local import run_local
 from launch.slurm import submit
-from selfreg.cli.command import fail
+from selfreg.cli.command import config_flags, find_keys
+from selfreg.run.command import Command, Exit, fail, not_a_flag
+from selfreg.run.command import run as run_command
 from selfreg.run.progress import clock
 from selfreg.run.standing import State, read_standing, table, wide_console
 
-_CONFIG = flags.DEFINE_string("config", None, "A config file, such as configs/w17.py:tiny.")
+_CONFIG = flags.DEFINE_string("config", None, "A config file, or a shipped one, such as w17:tiny.")
 _SWEEP = flags.DEFINE_multi_string(
     "sweep", [], "KEY=VALUE,VALUE. Several sweeps give the product of their values."
 )
@@ -46,24 +48,27 @@ _OPTIONS = flags.DEFINE_list("slurm_options", [], "NAME=VALUE options of submiti
 _SETTING = "--config."
 
 
-def main(arguments: list[str]) -> None:
-    """Print the chains, then run them."""
-    settings, console = arguments[1:], wide_console()
+def main(settings: list[str]) -> int:
+    """Print the chains, then run them; returns the exit code."""
+    console = wide_console()
     try:
+        for setting in settings:
+            if not setting.startswith(_SETTING):
+                raise ValueError(not_a_flag(setting, config_flags()))
         if _CONFIG.value is None:
-            raise ValueError("--config is missing: name a file, such as --config=configs/w17.py")
+            raise ValueError("--config is missing: name one, such as --config=w17:tiny")
         runs = Path(_RUNS.value)
         jobs = make_jobs(_CONFIG.value, _SWEEP.value, settings, runs)
         _announce(console, jobs, runs)
         if _DRY_RUN.value:
-            return
+            return Exit.OK
         if _SLURM.value:
             queued = submit(jobs, runs, _options(), _JOBS.value)
             print(
                 f"queued {len(queued)} chains. To follow them, run: "
-                f"python -m selfreg.status --runs={runs} --live"
+                f"selfreg status --runs={runs} --live"
             )
-            return
+            return Exit.OK
     except (ValueError, ImportError, FileNotFoundError) as error:
         fail(error)
     try:
@@ -72,8 +77,8 @@ def main(arguments: list[str]) -> None:
             run_local(jobs, _JOBS.value, show)
     except KeyboardInterrupt:
         print("stopped. Run the same command to resume the chains", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(_tell(console, jobs))
+        sys.exit(Exit.INTERRUPTED)
+    return _tell(console, jobs)
 
 
 def _announce(console: Console, jobs: Sequence[Job], runs: Path) -> None:
@@ -159,20 +164,27 @@ def _options() -> dict[str, int | str]:
     return named
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Parse flags, and leave --config.KEY=VALUE for the chains."""
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
-        sys.exit(0)
+def _set_aside(arguments: list[str]) -> list[str]:
+    """Put --config.KEY=VALUE behind the flags of this command: they are the chains' own."""
     settings = [argument for argument in arguments if argument.startswith(_SETTING)]
-    try:
-        left = flags.FLAGS([a for a in arguments if not a.startswith(_SETTING)])
-        if len(left) > 1:
-            raise ValueError(f"{left[1]!r} is not a flag: --help lists the flags")
-    except (flags.Error, ValueError) as error:
-        fail(error)
-    return [*left, *settings]
+    return [*(a for a in arguments if not a.startswith(_SETTING)), "--", *settings]
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(
+        main,
+        Command(
+            "sweep",
+            "launch.sweep",
+            "--config=NAME [--config.KEY=VALUE ...]",
+            arguments="--config.KEY=VALUE",
+            prepare=_set_aside,
+            names=config_flags,
+            details=find_keys,
+        ),
+    )
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    run()

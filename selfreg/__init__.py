@@ -4,6 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+__version__ = "0.1.0"
+
 # `python -m selfreg.main`, `python -m selfreg.audit` and their like find their modules here.
 __path__ += [str(Path(__file__).parent / room) for room in ("cli", "integrations")]
 

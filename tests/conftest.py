@@ -81,9 +81,7 @@ def on_eight_devices(eight_devices: dict[str, str]) -> Callable[..., str]:
     """Run a program in a process in which JAX sees eight devices, and return what it prints."""
 
     def run(program: str, *arguments: object, **environment: str) -> str:
-        # Like trainers, leave torch out, because it takes seconds to load.
-        start = "from selfreg.cli.command import leave_torch_out; leave_torch_out()\n"
-        command = [sys.executable, "-c", start + textwrap.dedent(program), *map(str, arguments)]
+        command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
         done = subprocess.run(
             command, env=eight_devices | environment, cwd=ROOT, capture_output=True, text=True,
             check=False,

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from selfreg.cli import main  # noqa: TID251 this is a command too
-from selfreg.cli.command import leave_torch_out
 from selfreg.data.problems import load_problems
 
 SOURCE = "procedural:main"  # faster to make than train; its panels are held out of itself
@@ -128,7 +127,6 @@ def run_forked(line: str) -> int:
 
 if __name__ == "__main__":
     sys.argv += [f"--config.problems.train={SOURCE}", "--config.problems.held_out="]
-    leave_torch_out()  # before anything imports transformers
     with open(os.dup(1), "w", buffering=1) as codes:
         os.dup2(2, 1)
         load()

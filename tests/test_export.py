@@ -87,18 +87,24 @@ def test_what_the_control_kept_is_exported_unless_another_is_named(run, tmp_path
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "--run and --out are needed"),
-        (["--run=nowhere", "--out=OUT"], "--run=nowhere is no run folder: it has no config.json"),
+        ([], "--checkpoint=RUN:PLACE (or --run) and --out are needed"),
+        (["--run=nowhere", "--out=OUT"], "nowhere is no run folder, it has no config.json"),
         (["--run=RUN", "--out=RUN"], "holds something already"),
-        (["--run=RUN", "--out=OUT", "--campaign=3"], "no campaign 3"),
+        (["--run=RUN", "--out=OUT", "--campaign=3"], "campaigns 0 to 0 have finished"),
         (["--run=RUN", "--out=OUT", "--step=1"], "--step=1 of which campaign? add --campaign"),
         (
             ["--run=RUN", "--out=OUT", "--campaign=0", "--step=1", "--which=end"],
             "--step and --which both name a step",
         ),
-        (["--run=RUN", "--out=OUT", "--campaign=0", "--step=9"], "step 9: only steps 0"),
+        (["--run=RUN", "--out=OUT", "--campaign=0", "--step=9"], "of campaign 0 it keeps 0.0, "),
         (["--run=RUN", "--out=OUT", "--which=best"], "one of <kept|peak|end>"),
-        (["--run=RUN", "--out=OUT", "--whcih=end"], "Unknown command line flag 'whcih'"),
+        (
+            ["--run=RUN", "--out=OUT", "--whcih=end"],
+            "no flag --whcih; did you mean --which?",
+        ),
+        (["--checkpoint=RUN:best", "--out=OUT"], "names no checkpoint: write RUN:PLACE"),
+        (["--checkpoint=RUN:1:end", "--out=OUT"], "campaigns 0 to 0 have finished"),
+        (["--checkpoint=RUN:end", "--run=RUN", "--out=OUT"], "both name a checkpoint"),
         (["RUN"], "is no flag"),
     ],
 )
@@ -126,5 +132,5 @@ def test_the_initial_policy_is_not_exported(run, tmp_path):
 def test_help_shows_how_to_call_it():
     done = export("--help")
     assert done.returncode == 0
-    for words in ("python -m selfreg.export --run=", "--which", "--dtype", "kept"):
+    for words in ("python -m selfreg.export --checkpoint=", "--which", "--dtype", "kept"):
         assert words in done.stdout

@@ -188,10 +188,12 @@ def test_the_peak_is_where_the_metric_was_highest(runs):
 @pytest.mark.parametrize(
     ("asked", "changes", "words"),
     [
-        ("{runs}/A0", {}, "must be RUN_FOLDER:peak or RUN_FOLDER:CAMPAIGN.STEP"),
-        ("{runs}/A0:0.x", {}, "must be RUN_FOLDER:peak"),
+        ("{runs}/A0", {}, "write RUN:PLACE, RUN:CAMPAIGN:PLACE or RUN:CAMPAIGN.STEP"),
+        ("{runs}/A0:0.x", {}, "0.x' names no checkpoint"),
+        ("{runs}/A0:peek", {}, "did you mean .*A0:peak?"),
+        ("{going}:latest", {}, "0 of its 1 campaigns have ended"),
         ("{runs}/none:peak", {}, "none is no run folder"),
-        ("{runs}/A0:0.1", {}, "of campaign 0 it keeps 0.0, 0.2, 0.3; "),
+        ("{runs}/A0:0.1", {}, "of campaign 0 it keeps 0.0, 0.2, 0.3, and not step 1; "),
         ("{runs}/A0:4.0", {}, "of campaign 4 it keeps no step"),
         ("{runs}/A0:0.3", {"model.lora_rank": 4}, "another model .model.lora_rank: 0 there, 4"),
         ("{going}:peak", {}, "0 of its 1 campaigns have ended"),

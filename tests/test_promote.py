@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 from selfreg.guard.compare import p_above
 from selfreg.run import rundir
-from selfreg.run.records import Checkpoint, PanelScore, Plan
+from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord
 
 PROBLEMS = 40
 
@@ -22,6 +22,12 @@ def panel(name: str, level: float) -> PanelScore:
 def write(folder, campaigns, kept, capabilities=()):
     """Write a run whose campaign c has campaigns[c] = {place: level} at steps 0, 3 and 5."""
     folder.mkdir()
+    config = {"campaigns": len(campaigns), "control_metric": "panel_pass_at_1"}
+    rundir.write_json(folder / rundir.CONFIG, config)
+    for number, levels in enumerate(campaigns):
+        for step, place in ((0, "start"), (3, "peak"), (5, "end")):
+            record = StepRecord(number, step, {"panel_pass_at_1": levels[place]})
+            rundir.append_line(folder / rundir.METRICS, record)
     for number, levels in enumerate(campaigns):
         scores = {place: panel("report", level) for place, level in levels.items()}
         others = {
@@ -115,6 +121,8 @@ def test_places_of_two_runs_and_of_earlier_campaigns(tmp_path):
     for candidate, incumbent, mean in (
         (f"{a}:peak", f"{b}:peak", 0.1),
         (f"{a}:0:end", f"{b}:start", -0.2),
+        (f"{a}:1.5", f"{a}:0.3", -0.3),
+        (f"{a}:start", f"{a}:1:start", -0.2),
         (f"{a}:kept", f"{b}:kept", 0.4),  # the second campaign kept the first one's peak
     ):
         _, said, _ = run(f"--candidate={candidate}", f"--incumbent={incumbent}")
@@ -127,7 +135,7 @@ def test_places_of_two_runs_and_of_earlier_campaigns(tmp_path):
         ([], "name either --run"),
         (["--run=RUN", "--candidate=RUN:peak"], "name either --run"),
         (["--candidate=RUN:peak"], "needed together"),
-        (["--candidate=RUN:best", "--incumbent=RUN:start"], "of start, peak, end, kept"),
+        (["--candidate=RUN:peek", "--incumbent=RUN:start"], "names no checkpoint: write RUN:PLACE"),
         (["--candidate=RUN:4:peak", "--incumbent=RUN:start"], "campaigns 0 to 0 have finished"),
         (["--run=nowhere"], "there is no folder nowhere"),
         (["--run=EMPTY"], "no finished campaign"),

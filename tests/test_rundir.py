@@ -1,12 +1,14 @@
 """The run folder: writing and reading, dropping torn lines, and refusing other configs."""
 
 import json
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from selfreg.run import rundir
+from selfreg.run.events import EventFile
 from selfreg.run.records import (
     Checkpoint,
     FinishReason,
@@ -175,6 +177,33 @@ def test_tensorboard_holds_the_metrics(tmp_path):
         data = data[16 + length :]
     assert found["loss"] == 0.5
     assert found["pass_rate"] == pytest.approx(0.1)
+
+
+def test_an_event_file_is_what_tensorboard_reads(tmp_path):
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c, u32
+
+    for step, values in ((300, {"a": 0.25, "ä/b": 1e300}), (2**40, {"a": float("nan")})):
+        with EventFile(tmp_path / str(step), purge_step=step) as file:
+            file.scalars(values, step)
+        (written,) = (tmp_path / str(step)).iterdir()
+        assert ".out.tfevents." in written.name
+        data, events = written.read_bytes(), []
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            event, rest = data[12 : 12 + length], data[12 + length :]
+            assert u32(masked_crc32c(data[:8])) == int.from_bytes(data[8:12], "little")
+            assert u32(masked_crc32c(event)) == int.from_bytes(rest[:4], "little")
+            events.append(event_pb2.Event.FromString(event))
+            data = rest[4:]
+        version, start, *scalars = events
+        assert version.file_version == "brain.Event:2"
+        assert (start.step, start.session_log.status) == (step, event_pb2.SessionLog.START)
+        assert all(abs(event.wall_time - time.time()) < 600 for event in events)
+        for event, (name, number) in zip(scalars, values.items(), strict=True):
+            (value,) = event.summary.value
+            assert (event.step, value.tag) == (step, name)
+            np.testing.assert_equal(np.float32(value.simple_value), np.array(number, "f4"))
 
 
 def test_failed_batches_are_kept(tmp_path):

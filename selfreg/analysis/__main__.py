@@ -1,6 +1,6 @@
-"""Judge and compare every run below a folder, from the command line.
+"""Judge and compare all runs in a folder.
 
-    python -m selfreg.analysis --runs=runs/tiny
+    selfreg analyze --runs=runs/tiny
 
 A run's own report is written if it is missing or older than the run. --out receives the combined
 trajectory.png, comparison.md and report.html, and every statistic of every campaign and chain as
@@ -9,14 +9,15 @@ OUT/paper holds the paper's tables and figures with our numbers beside the print
 a .csv and a .tex for each table, a .png and a .svg for each figure. Cells without a run say so.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from selfreg.analysis.overview import compare_folder, write_paper
 from selfreg.analysis.paper.tables_runs import collect
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 from selfreg.run.rundir import METRICS
 
 _PAPER = "paper"
@@ -31,22 +32,23 @@ _BASELINE = flags.DEFINE_string(
 
 
 def main(_: list[str]) -> None:
-    """Run the comparison; a user's mistake prints one line instead of a traceback."""
-    try:
-        if _RUNS.value is None:
-            raise ValueError("--runs is missing: name a folder, such as --runs=runs/tiny")
-        folder, console = Path(_RUNS.value), Console()
-        out = Path(_OUT.value or folder)
-        if _OUT.value and folder.is_dir() and not any(folder.rglob(METRICS)):
-            write_paper([], out / _PAPER, console)
-            return
-        runs = compare_folder(folder, out, console, _BASELINE.value)
-        if _OUT.value or collect(runs).chains:
-            write_paper(runs, out / _PAPER, console)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Compare the runs, and write what was found."""
+    if _RUNS.value is None:
+        raise ValueError("--runs is missing: name a folder, such as --runs=runs/tiny")
+    folder, console = Path(_RUNS.value), Console()
+    out = Path(_OUT.value or folder)
+    if _OUT.value and folder.is_dir() and not any(folder.rglob(METRICS)):
+        write_paper([], out / _PAPER, console)
+        return
+    runs = compare_folder(folder, out, console, _BASELINE.value)
+    if _OUT.value or collect(runs).chains:
+        write_paper(runs, out / _PAPER, console)
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("analyze", "selfreg.analysis", "--runs=FOLDER"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

@@ -1,1 +1,1 @@
-"""Commands: each module reads flags, calls a room, and prints."""
+"""Commands: each module reads flags, calls a room, and prints. docs/commands.md lists them."""

@@ -1,78 +1,89 @@
-"""What commands over a config share: flags parsed, a config read, a mistake told in one line.
+"""Start the commands that read a config: --config is found, and its keys are checked."""
 
-absl's flags are global, so nothing here declares one: a command does.
-"""
-
-import importlib
-import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn
 
 from absl import flags
-from ml_collections import FrozenConfigDict, config_flags
+from ml_collections import FrozenConfigDict
 
-from selfreg.run.config import describe
+from selfreg.run import command, shipped
+from selfreg.run.config import KEYS, describe
 from selfreg.run.validate import check_names, resolve
 
+_SETTING = "--config."
 
-def parse_flags(arguments: list[str], doc: str | None) -> list[str]:
-    """Parse flags for absl's `app.run`; a user's mistake ends in one line, not in a traceback.
+
+def run(
+    main: Callable[[list[str]], int | None],
+    verb: str,
+    module: str,
+    usage: str,
+    *,
+    lists_keys: bool = False,
+) -> NoReturn:
+    """Run a command whose flag --config is of `DEFINE_config_file`.
 
     Args:
-      arguments: The command line.
-      doc: The command's docstring, which --help prints before the keys.
-
-    Returns:
-      What is left of the arguments.
+      main: As in `selfreg.run.command.run`.
+      verb: The command's name after `selfreg`.
+      module: Its name after `python -m`.
+      usage: The flags that a usual call has.
+      lists_keys: Whether --help lists every key, and not only the keys that hold a given word.
     """
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(f"{doc}\nKeys, their defaults and what they mean:\n{describe()}")
-        sys.exit(0)
-    # Config files import what they share as configs.NAME; a console script does not look here.
-    sys.path.append(os.getcwd())
-    try:
-        # ml_collections would name an unknown key and nothing else.
-        check_names(
-            argument.partition("=")[0].removeprefix("--config.")
-            for argument in arguments
-            if argument.startswith("--config.")
-        )
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        # ml_collections puts a config file's whole traceback into its message.
-        return fail(ValueError(str(error).strip().splitlines()[-1]))
+    command.run(
+        main,
+        command.Command(
+            verb,
+            module,
+            usage,
+            prepare=prepare,
+            names=config_flags,
+            details=describe if lists_keys else find_keys,
+        ),
+    )
 
 
-def leave_torch_out() -> None:
-    """Have transformers and tensorboardX do without torch, which they would load if it is there.
+def config_flags() -> tuple[str, ...]:
+    """The names of the flags that set single keys."""
+    return tuple(f"config.{name}" for name in KEYS)
 
-    That takes two seconds, and nothing of theirs that a trainer uses needs it. What imports torch
-    itself still can.
+
+def find_keys(word: str) -> str:
+    """The keys of a config that hold a word, for --help; without a word, where to find them."""
+    return describe(word) if word else "selfreg train --help lists the keys of a config."
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Name the file that --config stands for, and refuse unknown keys.
+
+    ml_collections would name an unknown key and nothing else.
+
+    Raises:
+      ValueError: There is no such file or key, or keys are set without a --config.
     """
-    if "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
-    importlib.import_module("tensorboardX")
-    importlib.import_module("transformers.utils").is_torch_available()  # it remembers the answer
-    del sys.modules["torch"]
-
-
-def fail(error: BaseException) -> NoReturn:
-    """Say what is wrong and exit with code 2."""
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    done, is_value, is_named = [], False, False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if is_value or (equals and flag in ("--config", "-config")):
+            if not (argument if is_value else value):
+                raise ValueError("--config= is empty: name a config, such as --config=tiny")
+            found = shipped.config_file(argument if is_value else value)
+            argument, is_named = found if is_value else f"{flag}={found}", True
+        is_value = argument in ("--config", "-config")
+        done.append(argument)
+    settings = [a.partition("=")[0] for a in arguments if a.startswith(_SETTING)]
+    check_names(name.removeprefix(_SETTING) for name in settings)
+    if settings and not is_named:
+        raise ValueError(f"{settings[0]} sets a key of which config? name it first: --config=tiny")
+    return done
 
 
 def read_config(holder: flags.FlagHolder) -> FrozenConfigDict:
     """The resolved config that the flag `holder`, of `DEFINE_config_file`, names.
 
     Raises:
-      ValueError: There is no such file, or a value is impossible.
+      ValueError: There is no --config, or a value is impossible.
     """
     if holder.value is None:
-        raise ValueError("--config is missing: name a file, such as --config=configs/tiny.py")
-    file = config_flags.get_config_filename(flags.FLAGS[holder.name])
-    if not Path(file.partition(":")[0]).is_file():
-        raise ValueError(f"--config={file}: there is no such file")
+        raise ValueError("--config is missing: name one, such as --config=tiny, or a file")
     return resolve(holder.value)

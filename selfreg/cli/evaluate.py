@@ -1,17 +1,22 @@
-"""Zero-step inference: a policy's pass@1 on sets of problems, each with its standard error.
+"""Measure the pass@1 of a policy on sets of problems, with standard errors. Nothing is trained.
 
-python -m selfreg.evaluate --model=tiny
-python -m selfreg.evaluate --model=smollm2 --prompt=chat --problems=easy:main,humaneval
+    selfreg evaluate --model=tiny
+    selfreg evaluate --model=smollm2 --prompt=chat --problems=easy:main,humaneval
+    selfreg evaluate --checkpoint=runs/tiny/ES/seed_7:peak
+
+A checkpoint brings its model. The other settings are those of the flags, not those of its run.
 """
 
 import os
-import sys
+from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from selfreg.cli.checkpoint import open_checkpoint
 from selfreg.data.problems import load_problems
 from selfreg.data.prompts import STYLES, render
 from selfreg.data.splits import split_panels
@@ -22,44 +27,59 @@ from selfreg.loop.sample import Sampler, Stopwatch
 from selfreg.policy import xla
 from selfreg.policy.mesh import make_mesh
 from selfreg.policy.models.decoder import layout
-from selfreg.policy.models.policy import open_policy
+from selfreg.policy.models.policy import Policy, open_policy
 from selfreg.policy.models.weights import place
 from selfreg.policy.rollout.jax_engine import JaxEngine
-from selfreg.run import seeds
+from selfreg.run import address, seeds
+from selfreg.run.command import Command, Exit, fail
+from selfreg.run.command import run as run_command
 from selfreg.run.records import Sampling
 
-_MODEL = flags.DEFINE_string("model", "tiny", "tiny, smollm2, a .gguf file or a folder.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "tiny (the default), smollm2, a .gguf file or a Hugging Face folder."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, f"A checkpoint of a run, instead of --model: {address.FORMS}."
+)
 _PROBLEMS = flags.DEFINE_list(
     "problems",
     [f"procedural:{split}" for split in ("main", "hard", "ood", "cpp")],
-    "Sources, as in config.problems.",
+    "Sources of problems, as config.problems.train names them.",
 )
-_COUNT = flags.DEFINE_integer("count", 96, "Problems of each source; 0: all.", lower_bound=0)
-_SAMPLES = flags.DEFINE_integer("samples", 8, "Completions a problem.", lower_bound=1)
-_K = flags.DEFINE_integer("k", 4, "For pass@k; at most --samples.", lower_bound=1)
+_COUNT = flags.DEFINE_integer(
+    "count", 96, "Problems to draw from each source; 0: all.", lower_bound=0
+)
+_SAMPLES = flags.DEFINE_integer("samples", 8, "Completions of each problem.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 4, "The k of pass@k; at most --samples is used.", lower_bound=1)
 _PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style.")
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0: greedy.", lower_bound=0)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "1: off.", 0, 1)
-_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 96, "Of a completion.", lower_bound=1)
-_MAX_SEQUENCES = flags.DEFINE_integer("max_sequences", 384, "Decoded at once.", lower_bound=1)
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ("float32", "bfloat16", "float16"), "What layers compute in."
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", 0.7, "Of the softmax; 0: always the likeliest token.", lower_bound=0
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the completions.", lower_bound=0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus sampling; 1: off.", 0, 1)
+_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", 96, "Most tokens of a completion.", lower_bound=1
+)
+_MAX_SEQUENCES = flags.DEFINE_integer(
+    "max_sequences", 384, "Sequences that are decoded at once.", lower_bound=1
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ("float32", "bfloat16", "float16"), "The type that layers compute in."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", lower_bound=0)
 
 
 def evaluate() -> Table:
-    """Measure every source and lay the results out.
+    """Measure every source; returns the table of results.
 
     Raises:
       ValueError: A policy or a source cannot be used.
     """
-    policy, weights = open_policy(_MODEL.value)
     mesh = make_mesh(-1, 1, 1)
+    name, policy, params = _open(mesh)
     engine = JaxEngine(policy, mesh, dtype=_DTYPE.value, max_sequences=_MAX_SEQUENCES.value)
-    engine.load_params(place(weights, layout(policy.config, mesh, weights)))
+    engine.load_params(params)
     sampling = Sampling(_TEMPERATURE.value, _TOP_P.value, 0, _NEW_TOKENS.value)
-    table = Table(title=f"{_MODEL.value}, temperature {_TEMPERATURE.value:g}")
+    table = Table(title=f"{name}, temperature {_TEMPERATURE.value:g}")
     for name in ("problems", "n", "samples", "pass@1 ± s.e.", f"pass@{_K.value}", "truncated"):
         table.add_column(name, justify="left" if name == "problems" else "right")
     with GraderPool() as pool:
@@ -85,16 +105,36 @@ def evaluate() -> Table:
     return table
 
 
+def _open(mesh: Mesh) -> tuple[str, Policy, Any]:
+    """The name of the policy to measure, the policy, and its weights on the devices."""
+    if _CHECKPOINT.value is None:
+        name = _MODEL.value or "tiny"
+        policy, weights = open_policy(name)
+        return name, policy, place(weights, layout(policy.config, mesh, weights))
+    if _MODEL.value is not None:
+        raise ValueError("--model and --checkpoint both name a policy: leave one out")
+    named = address.parse(_CHECKPOINT.value)
+    checkpoint = address.find(named)
+    address.check_saved(named, checkpoint)
+    return named.text, *open_checkpoint(named.run, checkpoint, mesh)
+
+
 def main(_: list[str]) -> None:
     """Print the table."""
     xla.set_up()
     try:
         Console().print(evaluate())
-    except (ValueError, ImportError, FileNotFoundError, GraderError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except GraderError as error:
+        fail(error, Exit.FAILED)
+
+
+def run() -> None:
+    """Run the command."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    run_command(
+        main, Command("evaluate", "selfreg.evaluate", "--model=MODEL|--checkpoint=RUN:peak")
+    )
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    app.run(main)
+    run()

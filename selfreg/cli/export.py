@@ -1,169 +1,130 @@
-"""The command line: a checkpoint of a run as a Hugging Face folder.
+"""Write a checkpoint of a run as a Hugging Face folder, which transformers and SGLang open.
 
-    python -m selfreg.export --run=runs/tiny/ES/seed_7 --out=exports/tiny
-    python -m selfreg.export --run=runs/tiny/ES/seed_7 --out=exports/peak --campaign=0 --which=peak
-    python -m selfreg.export --run=runs/tiny/ES/seed_7 --out=exports/step --campaign=1 --step=12
+    selfreg export --checkpoint=runs/tiny/ES/seed_7:kept --out=exports/tiny
+    selfreg export --checkpoint=runs/tiny/ES/seed_7:0:peak --out=exports/peak
+    selfreg export --checkpoint=runs/tiny/ES/seed_7:1.12 --out=exports/step
 
-transformers and SGLang open the folder: config.json, generation_config.json with the run's stop
-tokens, sharded safetensors, tokenizer and chat template.
+The folder holds config.json, generation_config.json with the run's stop tokens, sharded
+safetensors, the tokenizer and the chat template. The shape and the tokenizer are those of the
+model that the run began with, its config.model.path.
 
-Which checkpoint: --which=kept (the default) is what the run's control hands on after a campaign,
-peak and end are those of that campaign, and --step names any other that is on disk. The shape and
-the tokenizer are read from where the run began, its config.model.path.
+--run with --campaign and --which or --step names a checkpoint too: --run=RUN alone is RUN:kept.
 """
 
-import json
 import os
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import flags
 
+from selfreg.run import address
+from selfreg.run.address import Address
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 from selfreg.run.records import Checkpoint
-from selfreg.run.rundir import CHECKPOINTS, CONFIG, read_summaries, saved_steps
+from selfreg.run.rundir import read_summaries
 
-_RUN = flags.DEFINE_string("run", None, "The run folder.")
-_OUT = flags.DEFINE_string("out", None, "The folder to make; must be empty or not there.")
-_CAMPAIGN = flags.DEFINE_integer(
-    "campaign", None, "From 0; the last finished one by default.", lower_bound=0
-)
-_STEP = flags.DEFINE_integer(
-    "step", None, "Updates made in --campaign; instead of --which.", lower_bound=0
-)
-_WHICH = flags.DEFINE_enum("which", None, ("kept", "peak", "end"), "Of a finished campaign.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, f"The checkpoint: {address.FORMS}.")
+_OUT = flags.DEFINE_string("out", None, "The folder to write; it must be empty or not exist yet.")
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     ("float32", "bfloat16", "float16"),
-    "What the weights are stored in; by default the run's config.model.dtype, in which its "
-    "completions were drawn. float32 keeps every bit of the trained weights.",
+    "The type that weights are stored in; by default the run's config.model.dtype, in which it "
+    "drew completions. float32 keeps every bit of the trained weights.",
+)
+_RUN = flags.DEFINE_string("run", None, "The run folder, instead of --checkpoint.")
+_CAMPAIGN = flags.DEFINE_integer(
+    "campaign", None, "With --run: from 0; by default the last finished one.", lower_bound=0
+)
+_STEP = flags.DEFINE_integer("step", None, "With --run: a step of --campaign.", lower_bound=0)
+_WHICH = flags.DEFINE_enum(
+    "which", None, ("kept", "peak", "end"), "With --run: a place in the campaign; by default kept."
 )
 
-
-def _parse(arguments: list[str]) -> list[str]:
-    """Parse flags; a user's mistake ends in one line, not in a traceback."""
-    if any(argument in ("--help", "-help", "-h") for argument in arguments):
-        print(f"{__doc__}\n{flags.FLAGS.module_help(__name__)}")
-        sys.exit(0)
-    try:
-        left = flags.FLAGS(arguments)
-        if len(left) > 1:
-            raise ValueError(f"{left[1]!r} is no flag: --help lists them")
-        return left
-    except (flags.Error, ValueError) as error:
-        return _fail(error)
+_NEEDED = "--checkpoint=RUN:PLACE (or --run) and --out are needed"
 
 
-def _fail(error: BaseException) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _config(run: Path) -> dict[str, Any]:
-    if not (run / CONFIG).is_file():
-        raise ValueError(f"--run={run} is no run folder: it has no {CONFIG}")
-    return json.loads((run / CONFIG).read_text())
-
-
-def _chosen(run: Path) -> Checkpoint:
+def _asked() -> Address:
     """The checkpoint that the flags name.
 
     Raises:
-      ValueError: They contradict each other, or that checkpoint is not there.
+      ValueError: They name none, or two.
     """
+    others = {"run": _RUN, "campaign": _CAMPAIGN, "step": _STEP, "which": _WHICH}
+    given = [name for name, flag in others.items() if flag.value is not None]
+    if _CHECKPOINT.value is not None:
+        if given:
+            raise ValueError(f"--checkpoint and --{given[0]} both name a checkpoint: leave one out")
+        return address.parse(_CHECKPOINT.value)
+    run, campaign = _RUN.value, _CAMPAIGN.value
+    if run is None:
+        raise ValueError(_NEEDED)
     if _STEP.value is not None:
         if _WHICH.value is not None:
             raise ValueError("--step and --which both name a step: leave one out")
-        if _CAMPAIGN.value is None:
+        if campaign is None:
             raise ValueError(f"--step={_STEP.value} of which campaign? add --campaign")
-        checkpoint = Checkpoint(_CAMPAIGN.value, _STEP.value)
-    else:
-        checkpoint = _of_summary(run, _WHICH.value or "kept")
-    steps = saved_steps(run / CHECKPOINTS, checkpoint.campaign)
-    if checkpoint.step not in steps:
-        there = f"only steps {', '.join(map(str, steps))}" if steps else "none of that campaign"
-        raise ValueError(
-            f"{run} has no checkpoint of campaign {checkpoint.campaign}, step {checkpoint.step}: "
-            f"{there} on disk"
-        )
-    return checkpoint
+        return address.parse(f"{run}:{campaign}.{_STEP.value}")
+    which = _WHICH.value or "kept"
+    if which == "peak" and campaign is None:  # the last campaign's: RUN:peak is the whole run's
+        campaign = max(0, len(read_summaries(Path(run))) - 1)
+    return address.parse(f"{run}:{which}" if campaign is None else f"{run}:{campaign}:{which}")
 
 
-def _of_summary(run: Path, which: str) -> Checkpoint:
-    summaries = read_summaries(run)
-    number = len(summaries) - 1 if _CAMPAIGN.value is None else _CAMPAIGN.value
-    if not 0 <= number < len(summaries):
-        wanted = "campaign" if _CAMPAIGN.value is None else f"campaign {number}"
-        raise ValueError(
-            f"no {wanted} of {run} has finished: of one that runs still, name a checkpoint by "
-            "--campaign and --step"
-        )
-    summary = summaries[number]
-    if which != "kept":
-        return Checkpoint(number, summary.peak_step if which == "peak" else summary.end_step)
-    if summary.kept is None:
+def _find(named: Address) -> Checkpoint:
+    """The checkpoint at an address.
+
+    Raises:
+      ValueError: It is not on disk, or is the policy that the run began with.
+    """
+    checkpoint = address.find(named)
+    if named.where == "kept" and checkpoint.step == 0:
+        number = named.campaign
+        if number is None:
+            number = len(read_summaries(named.run)) - 1
         raise ValueError(
             f"campaign {number} handed on the chain's initial policy, which is there already "
-            "(config.model.path): choose --which=peak or --which=end"
+            "(config.model.path): choose peak or end"
         )
-    return summary.kept
-
-
-def _export(run: Path, out: Path) -> None:
-    """Read the checkpoint onto all devices and write it, one file's weights at a time."""
-    config, chosen = _config(run), _chosen(run)
-    # Only now: a mistake in a flag should not wait for jax to load.
-    import jax
-
-    from selfreg.policy import xla
-    from selfreg.policy.mesh import make_mesh
-    from selfreg.policy.models.adapted import Adapted
-    from selfreg.policy.models.decoder import layout
-    from selfreg.policy.models.hf import save_folder
-    from selfreg.policy.models.lora import frozen_types, trained_shapes
-    from selfreg.policy.models.policy import open_policy
-    from selfreg.policy.models.weights import place
-    from selfreg.run.checkpoint import restore
-
-    xla.set_up()
-    model = config["model"]
-    policy, weights = open_policy(model["path"])
-    mesh = make_mesh(1, jax.device_count(), 1)
-    shapes = trained_shapes(policy, model["lora_rank"])
-    shardings = layout(policy.config, mesh, shapes)
-    like = jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
-    )
-    params = restore(run / CHECKPOINTS, chosen, {"params": like})["params"]
-    if model["lora_rank"]:  # as the learner merges them
-        types = frozen_types(weights, jax.numpy.dtype(model["dtype"]))
-        base = place(weights, layout(policy.config, mesh, weights), types)
-        params = Adapted(base, params, model["lora_alpha"])
-    dtype = _DTYPE.value or config["model"]["dtype"]
-    save_folder(
-        out, policy.config, params, policy.tokenizer,
-        dtype=dtype, stop_ids=policy.stop_ids,
-    )  # fmt: skip
-    print(f"{out}: campaign {chosen.campaign}, step {chosen.step}, {dtype}")
+    address.check_saved(named, checkpoint)
+    return checkpoint
 
 
 def main(_: list[str]) -> None:
     """Export one checkpoint."""
-    if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
-        logging.set_verbosity(logging.ERROR)
-    try:
-        if _RUN.value is None or _OUT.value is None:
-            raise ValueError("--run and --out are needed: a run folder, and the folder to make")
-        out = Path(_OUT.value)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"--out={out} holds something already: name another folder")
-        _export(Path(_RUN.value), out)
-    except (ValueError, ImportError, OSError) as error:
-        _fail(error)
+    if _OUT.value is None:
+        raise ValueError(_NEEDED)
+    out = Path(_OUT.value)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out={out} holds something already: name another folder")
+    named = _asked()
+    config = address.read_config(named.run)
+    checkpoint = _find(named)
+    # Only now: a mistake in a flag should not wait for jax to load.
+    import jax
+
+    from selfreg.cli.checkpoint import open_checkpoint
+    from selfreg.policy import xla
+    from selfreg.policy.mesh import make_mesh
+    from selfreg.policy.models.hf import save_folder
+
+    xla.set_up()
+    policy, params = open_checkpoint(named.run, checkpoint, make_mesh(1, jax.device_count(), 1))
+    dtype = _DTYPE.value or config["model.dtype"]
+    save_folder(
+        out, policy.config, params, policy.tokenizer,
+        dtype=dtype, stop_ids=policy.stop_ids,
+    )  # fmt: skip
+    print(f"{out}: campaign {checkpoint.campaign}, step {checkpoint.step}, {dtype}")
+
+
+def run() -> None:
+    """Run the command."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
+    usage = "--checkpoint=RUN:kept --out=FOLDER"
+    run_command(main, Command("export", "selfreg.export", usage))
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
-    app.run(main, flags_parser=_parse)
+    run()

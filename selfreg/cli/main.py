@@ -1,59 +1,65 @@
-"""The command line: one chain.
+"""Run one chain of campaigns, or resume it.
 
-    python -m selfreg.main --config=configs/tiny.py --config.condition=ES --workdir=runs/tiny/ES
+    selfreg train --config=tiny --config.condition=ES --workdir=runs/tiny/ES
+    selfreg train --help optimizer      # the keys that hold a word
 
-Run the same command again to resume: a finished chain only writes its report anew.
+The same command resumes a chain that was stopped. Of a finished chain it only rewrites the report.
 
-On several hosts or processes, start the same command in each, on a run folder that all of them
-see; config.mesh is over the devices of all. Under SLURM, Open MPI, Kubernetes or on a TPU pod:
+To use several hosts or processes, start the same command in each of them, with a run folder that
+all of them see. config.mesh counts the devices of all processes. Under SLURM, Open MPI, Kubernetes
+or on a TPU pod:
 
-    srun python -m selfreg.main --config=configs/tiny.py --coordinator=auto
+    srun selfreg train --config=tiny --coordinator=auto
 
-and elsewhere, with an address of the first process's host and the index from 0 in each:
+Elsewhere, give the address of the first process's host, and each process its index from 0:
 
-    python -m selfreg.main ... --coordinator=10.0.0.1:9911 --process_count=2 --process_index=0
+    selfreg train ... --coordinator=10.0.0.1:9911 --process_count=2 --process_index=0
 
-The first process grades, writes and shows progress; Ctrl-C in one ends all after their step.
+The first process grades, writes and shows progress. Ctrl-C in one process ends all of them after
+their current step.
 """
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
-from selfreg.cli.command import fail, leave_torch_out, parse_flags, read_config
+from selfreg.cli.command import read_config
+from selfreg.cli.command import run as run_command
 from selfreg.run import interrupt
+from selfreg.run.command import Exit
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "A config file, such as configs/tiny.py; single keys by --config.KEY=VALUE.",
+    "A config file, or the name of one that ships with selfreg, such as tiny. NAME:VARIANT picks a "
+    "variant. --config.KEY=VALUE sets a single key.",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "The run folder; runs/NAME/CONDITION/seed_SEED by default. A run that is there is resumed.",
+    "The run folder. By default runs/NAME/CONDITION/seed_SEED. A run that is in it is resumed.",
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of the first of several processes, or auto; none: one process."
+    "coordinator",
+    None,
+    "HOST:PORT of the first of several processes, or auto. Without it, one process runs.",
 )
-_COUNT = flags.DEFINE_integer("process_count", None, "Processes of the run.", lower_bound=1)
-_INDEX = flags.DEFINE_integer("process_index", None, "This process, from 0.", lower_bound=0)
+_COUNT = flags.DEFINE_integer(
+    "process_count", None, "How many processes the run has.", lower_bound=1
+)
+_INDEX = flags.DEFINE_integer(
+    "process_index", None, "The index of this process, from 0.", lower_bound=0
+)
 
 
 def main(_: list[str]) -> None:
     """Run one chain and write its report."""
-    if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the run's
-        logging.set_verbosity(logging.ERROR)
-    try:
-        config = read_config(_CONFIG)
-    except ValueError as error:
-        fail(error)
+    config = read_config(_CONFIG)
     name = f"{config.name}/{config.condition}/seed_{config.seed}"
     workdir = Path(_WORKDIR.value or f"runs/{name}")
     # Ctrl-C in the middle of a library's own C code can end in any error.
@@ -67,10 +73,10 @@ def main(_: list[str]) -> None:
         _run(config, workdir)
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
-        distributed.leave(2)
+        distributed.leave(Exit.MISTAKE)
     except KeyboardInterrupt:
         print(f"\nstopped; run the same command again to resume {workdir}", file=sys.stderr)
-        distributed.leave(130)
+        distributed.leave(Exit.INTERRUPTED)
     except JaxRuntimeError as error:
         if not _COORDINATOR.value:
             raise
@@ -79,11 +85,10 @@ def main(_: list[str]) -> None:
             "says why. Run the same command again in all of them to resume.",
             file=sys.stderr,
         )
-        distributed.leave(1)
+        distributed.leave(Exit.FAILED)
 
 
 def _run(config: Any, workdir: Path) -> None:
-    leave_torch_out()
     from selfreg.analysis.report import write_report
     from selfreg.grading import GraderError
     from selfreg.loop.chain import run_chain
@@ -99,17 +104,19 @@ def _run(config: Any, workdir: Path) -> None:
         run_chain(config, workdir)
     except (NonFiniteLossError, MismatchError, GraderError, EngineError) as error:
         print(f"error: {error}\nRun the same command again to resume.", file=sys.stderr)
-        distributed.leave(1)
+        distributed.leave(Exit.FAILED)
     report = distributed.from_first(lambda: write_report(workdir))
     if distributed.is_first():
         print(report)
 
 
 def run() -> None:
-    """The console entry point."""
+    """Run the command."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # torch is not needed here
-    app.run(main, flags_parser=partial(parse_flags, doc=__doc__))
+    run_command(
+        main, "train", "selfreg.main", "--config=NAME [--config.KEY=VALUE ...]", lists_keys=True
+    )
 
 
 if __name__ == "__main__":

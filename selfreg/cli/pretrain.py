@@ -1,12 +1,14 @@
 """Make the tiny policy: train a tokenizer and a 0.75M-parameter decoder on the procedural corpus.
 
-    python -m selfreg.pretrain --out=DIR
+    selfreg pretrain --out=FOLDER
 
-The defaults made the weights under selfreg/policy/models/tiny, in about 13 minutes on 2 cores;
-`python -m selfreg.evaluate --model=DIR` then gives their pass@1 within its error. The corpus is
-sloppy on purpose: over half of its programs carry a defect such as `print` for `return`, so that
-reinforcement learning has something to find. Say so beside every result: most of the fast rise is
-elicitation away from planted defects. `--sloppy_rate=0 --bug_rate=0` is the clean arm.
+With its defaults, this command made the weights in selfreg/policy/models/tiny, in about 13 minutes
+on 2 cores. `selfreg evaluate --model=FOLDER` then measures their pass@1, within its standard error.
+
+The corpus is sloppy on purpose. Over half of its programs have a defect, such as `print` instead of
+`return`, so that reinforcement learning has something to improve. Say so beside every result: most
+of the fast rise is the policy moving away from planted defects. `--sloppy_rate=0 --bug_rate=0`
+makes a clean corpus, to compare with.
 """
 
 import math
@@ -20,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -29,15 +31,17 @@ from selfreg.data.prompts import plain_text
 from selfreg.policy.models.hf import save_folder
 from selfreg.policy.models.policy import Policy, count_parameters, make_policy, random_params
 from selfreg.policy.models.shape import DecoderConfig
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
-_OUT = flags.DEFINE_string("out", None, "Folder for config, weights and tokenizer.", required=True)
-_EXAMPLES = flags.DEFINE_integer("examples", 40_000, "Corpus size.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "The folder to write config, weights and tokenizer to.")
+_EXAMPLES = flags.DEFINE_integer("examples", 40_000, "Size of the corpus.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 2000, "Updates.", lower_bound=1)
 _ROWS = flags.DEFINE_integer("rows", 24, "Examples an update.", lower_bound=1)
 _PEAK_LR = flags.DEFINE_float("peak_lr", 4e-3, "Peak learning rate; cosine to 0.", lower_bound=0)
-_SEED = flags.DEFINE_integer("seed", 0, "Seeds corpus, weights and order.", lower_bound=0)
-_BUG_RATE = flags.DEFINE_float("bug_rate", 0.10, "Fraction of wrong programs.", 0, 1)
-_SLOPPY_RATE = flags.DEFINE_float("sloppy_rate", 0.6, "Fraction of sloppy programs.", 0, 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of corpus, weights and order.", lower_bound=0)
+_BUG_RATE = flags.DEFINE_float("bug_rate", 0.10, "Share of wrong programs.", 0, 1)
+_SLOPPY_RATE = flags.DEFINE_float("sloppy_rate", 0.6, "Share of sloppy programs.", 0, 1)
 
 VOCABULARY = 512
 PAD, EOS = "<pad>", "<eos>"
@@ -48,7 +52,7 @@ TINY = DecoderConfig(
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of VOCABULARY tokens, with <pad> and <eos>."""
+    """Train a byte-level BPE of VOCABULARY tokens, with <pad> and <eos>."""
     tokenizer = Tokenizer(models.BPE())
     # Runs of spaces stay whole: an indent is then one token.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -71,7 +75,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 def batches(
     tokenizer: Any, examples: Sequence[tuple[str, str]], rows: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Endless shuffled batches of (tokens [B, T], lengths [B], completion mask [B, T])."""
+    """Yield shuffled batches without end: tokens [B, T], lengths [B], completion mask [B, T]."""
     prompts = tokenizer([prompt for prompt, _ in examples])["input_ids"]
     answers = tokenizer([answer for _, answer in examples])["input_ids"]
     pairs = zip(prompts, answers, strict=True)
@@ -122,6 +126,8 @@ def fit(policy: Policy, params: Any, data: Iterator[Any], steps: int, peak_lr: f
 
 def main(_: list[str]) -> None:
     """Make the corpus, the tokenizer and the weights, and save them."""
+    if _OUT.value is None:
+        raise ValueError("--out is missing: name a folder to write to")
     corpus = make_corpus(_EXAMPLES.value, _SEED.value, _BUG_RATE.value, _SLOPPY_RATE.value)
     examples = [(plain_text(problem), answer) for problem, answer in corpus]
     tokenizer = train_tokenizer([prompt + answer for prompt, answer in examples])
@@ -133,5 +139,10 @@ def main(_: list[str]) -> None:
     print(f"saved to {_OUT.value}")
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("pretrain", "selfreg.pretrain", "--out=FOLDER"))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

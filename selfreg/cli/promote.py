@@ -1,52 +1,53 @@
-"""The command line: is this checkpoint safe to promote over that one? For a pipeline to call.
+"""Decide if a checkpoint is safe to promote over another. Pipelines call this command.
 
-    python -m selfreg.promote --run=runs/tiny/ES/seed_7
-    python -m selfreg.promote --candidate=runs/b:peak --incumbent=runs/a:kept
-    python -m selfreg.promote --run=runs/b --bound=-0.05 --bounds=report=0,cpp=-0.02
+    selfreg promote --run=runs/tiny/ES/seed_7
+    selfreg promote --candidate=runs/b:peak --incumbent=runs/a:kept
+    selfreg promote --run=runs/b --bound=-0.05 --bounds=report=0,cpp=-0.02
 
-A place is RUN:start, RUN:peak, RUN:end or RUN:kept of the last finished campaign, or of another as
-RUN:CAMPAIGN:peak, campaigns from 0. --run=RUN asks for RUN:kept over the policy the chain began
-with. Both must have been measured on the same panels.
+Checkpoints are named as docs/commands.md says: RUN:start, RUN:peak, RUN:end, RUN:kept, and
+RUN:CAMPAIGN:peak of one campaign. --run=RUN compares RUN:kept with RUN:start. Both checkpoints must
+have been measured on the same panels.
 
-Candidate - incumbent, paired by problem, must lie above its bound beyond noise on the report panel
-and on every protected capability: by the guard's sign-flip test, one-sided, at --level. All must
-pass, so that together they let a worse checkpoint through no more often than --level: no correction
-is owed. A bound of 0 asks for a gain.
+The difference candidate - incumbent, paired by problem, must lie above its bound beyond noise. This
+is tested on the report panel and on every protected capability, by the guard's one-sided sign-flip
+test at --level. The candidate is promoted only if every test passes. So one whose true difference
+does not exceed a bound is promoted with a probability of at most --level, and the tests need no
+correction for their number. A bound of 0 asks for a gain.
 
-Prints JSON. Exit code 0: promote; 1: do not, because it is worse or because the panels are too
-small to say; 2: a mistake in the question.
+It prints JSON. The exit code is 0 to promote; 1 not to, as the candidate is worse or the panels are
+too small to tell; and 2 for a mistake in the question.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 
 from selfreg.analysis.stats import Difference, panel_difference
 from selfreg.guard.compare import lowest, p_above
+from selfreg.run import address
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 from selfreg.run.records import PanelScore, to_json
-from selfreg.run.rundir import CampaignSummary, place_of, read_summaries
+from selfreg.run.rundir import place_of, read_summaries
 
-_RUN = flags.DEFINE_string("run", None, "A run folder: what it keeps, over where it began.")
-_CANDIDATE = flags.DEFINE_string("candidate", None, "RUN:PLACE or RUN:CAMPAIGN:PLACE.")
-_INCUMBENT = flags.DEFINE_string("incumbent", None, "The same, of what is in use.")
+_RUN = flags.DEFINE_string("run", None, "A run folder: compare RUN:kept with RUN:start.")
+_CANDIDATE = flags.DEFINE_string("candidate", None, f"The checkpoint to promote: {address.FORMS}.")
+_INCUMBENT = flags.DEFINE_string("incumbent", None, "The checkpoint in use, in the same form.")
 _PROTECT = flags.DEFINE_list(
-    "protect", None, "Capabilities that must hold; by default all that both were measured on."
+    "protect", None, "Capabilities that must not fall; by default all that both were measured on."
 )
-_BOUND = flags.DEFINE_float("bound", -0.05, "The difference must lie above this.")
-_BOUNDS = flags.DEFINE_list("bounds", [], "NAME=BOUND where it differs; report is the main panel.")
-_LEVEL = flags.DEFINE_float("level", 0.05, "Of each test.")
+_BOUND = flags.DEFINE_float("bound", -0.05, "What candidate - incumbent must exceed.")
+_BOUNDS = flags.DEFINE_list("bounds", [], "NAME=BOUND,... of single panels; report: the main.")
+_LEVEL = flags.DEFINE_float("level", 0.05, "The level of each test.")
 
 REPORT = "report"
-PLACES = ("start", "peak", "end", "kept")
 
 
 class Place(NamedTuple):
-    """A measured policy: where it stands, and its score by panel."""
+    """A measured policy: its name, and its scores by panel."""
 
     name: str
     scores: Mapping[str, PanelScore]
@@ -54,19 +55,19 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """Whether the candidate holds up on one panel.
+    """The comparison on one panel.
 
     Attributes:
       panel: "report", or a capability's name.
       candidate: pass@1.
       incumbent: pass@1.
       difference: Candidate - incumbent, paired by problem.
-      lowest: Lower one-sided bound of the difference, at the level.
-      bound: What it must exceed.
-      p: Of the hypothesis that the true difference is at most the bound.
+      lowest: One-sided lower confidence bound of the difference, at the level.
+      bound: What the difference must exceed.
+      p: The p-value of the hypothesis that the true difference is at most the bound.
       passes: p <= level.
-      worse: The difference lies below the bound beyond noise too; a test that does not pass and is
-        not worse says that the panel is too small.
+      worse: The difference lies below the bound beyond noise. Where a test neither passes nor is
+        worse, the panel is too small to tell.
     """
 
     panel: str
@@ -83,15 +84,15 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the pipeline is told.
+    """The answer to the pipeline.
 
     Attributes:
       promote: Every test passes.
       reason: One line.
-      candidate: As it was named, its campaign and place resolved.
-      incumbent: Ditto.
-      level: Of each test.
-      tests: The report panel's, then the capabilities'.
+      candidate: The candidate, as RUN:CAMPAIGN:PLACE.
+      incumbent: The incumbent, as RUN:CAMPAIGN:PLACE.
+      level: The level of each test.
+      tests: The test on the report panel, then those on capabilities.
     """
 
     promote: bool
@@ -108,13 +109,13 @@ def decide(
     """Compare two policies on panels.
 
     Args:
-      candidate: What may be promoted.
-      incumbent: What is in use.
-      bounds: By panel, what candidate - incumbent must exceed; these panels are tested.
-      level: Of each test.
+      candidate: The policy that may be promoted.
+      incumbent: The policy in use.
+      bounds: What candidate - incumbent must exceed, by panel. These panels are tested.
+      level: The level of each test.
 
     Raises:
-      ValueError: One of them was not measured on such a panel, or the panels are not the same.
+      ValueError: A policy was not measured on one of these panels, or the problems differ.
     """
     tests = tuple(_test(candidate, incumbent, name, bounds[name], level) for name in bounds)
     failed = [test for test in tests if not test.passes]
@@ -131,42 +132,33 @@ def decide(
 
 
 def find_place(text: str) -> Place:
-    """The policy that RUN:PLACE or RUN:CAMPAIGN:PLACE names.
+    """Find the policy that an address names, with its scores.
 
     Raises:
-      ValueError: There is no such run, finished campaign or place.
+      ValueError: There is no such run, finished campaign or place, or it was not measured.
     """
-    run, _, which = text.rpartition(":")
-    head, _, number = run.rpartition(":")
-    if head and number.isdecimal():
-        run = head
-    if not run or which not in PLACES:
-        raise ValueError(f"{text!r}: name RUN:PLACE or RUN:CAMPAIGN:PLACE, of {', '.join(PLACES)}")
-    if not Path(run).is_dir():
-        raise ValueError(f"{text!r}: there is no folder {run}")
+    named = address.parse(text)
+    found = address.find(named)
     try:
-        summaries = read_summaries(Path(run))
+        summaries = read_summaries(named.run)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{run} was written by another version of selfreg: {error}") from None
-    if not summaries:
-        raise ValueError(f"{run} has no finished campaign, and so no scores to compare")
-    campaign = int(number) if head and number.isdecimal() else len(summaries) - 1
-    if campaign >= len(summaries):
-        raise ValueError(f"{text!r}: campaigns 0 to {len(summaries) - 1} have finished")
-    return _place(run, summaries, campaign, which)
+        raise ValueError(f"{named.run} was written by another version: {error}") from None
+    if found.campaign >= len(summaries):
+        raise ValueError(f"{text!r}: campaign {found.campaign} has not finished, and has no scores")
+    summary = summaries[found.campaign]
+    place = str(named.where)
+    if place not in ("start", "peak", "end"):
+        place = "start" if found.step == 0 else place_of(summary, found.step)
+    scores = {REPORT: summary.scores} | dict(summary.capabilities)
+    measured = {name: by_place[place] for name, by_place in scores.items() if place in by_place}
+    return Place(f"{named.run}:{found.campaign}:{place}", measured)
 
 
-def main(arguments: list[str]) -> None:
-    """Decide, print, and exit with the decision."""
-    try:
-        if len(arguments) > 1:
-            raise ValueError(f"{arguments[1]!r} is no flag: --help lists them")
-        decision = _decision()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(_: list[str]) -> int:
+    """Decide and print; returns the exit code."""
+    decision = _decision()
     print(json.dumps(to_json(decision), indent=2))
-    sys.exit(0 if decision.promote else 1)
+    return Exit.OK if decision.promote else Exit.FAILED
 
 
 def _decision() -> Decision:
@@ -174,7 +166,7 @@ def _decision() -> Decision:
     if (run is None) == (candidate is None and incumbent is None):
         raise ValueError("name either --run, or --candidate and --incumbent")
     if run is not None:
-        candidate, incumbent = f"{run}:kept", f"{run}:0:start"
+        candidate, incumbent = f"{run}:kept", f"{run}:start"
     if candidate is None or incumbent is None:
         raise ValueError("--candidate and --incumbent are needed together")
     if not 0 < _LEVEL.value < 0.5:
@@ -198,20 +190,6 @@ def _bound(item: str) -> tuple[str, float]:
         raise ValueError(f"--bounds={item!r} must be NAME=BOUND, such as cpp=-0.02") from None
 
 
-def _place(run: str, summaries: list[CampaignSummary], campaign: int, which: str) -> Place:
-    """A place's scores; what a control keeps is the start, peak or end of some campaign."""
-    where = which
-    if which == "kept":
-        kept = summaries[campaign].kept
-        campaign, where = (0, "start") if kept is None else (kept.campaign, "")
-        if kept is not None:
-            where = "start" if kept.step == 0 else place_of(summaries[campaign], kept.step)
-    summary = summaries[campaign]
-    scores = {REPORT: summary.scores} | dict(summary.capabilities)
-    measured = {name: by_place[where] for name, by_place in scores.items() if where in by_place}
-    return Place(f"{run}:{campaign}:{where}", measured)
-
-
 def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: float) -> Test:
     for place in (candidate, incumbent):
         if panel not in place.scores:
@@ -233,5 +211,12 @@ def _test(candidate: Place, incumbent: Place, panel: str, bound: float, level: f
     )
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(
+        main, Command("promote", "selfreg.promote", "--candidate=RUN:peak --incumbent=RUN:end")
+    )
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

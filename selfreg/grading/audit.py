@@ -1,6 +1,6 @@
-"""The command line: how noisy, and how hackable, was the reward of a run?
+"""Measure how noisy the reward of a run was, and how open to shortcuts.
 
-    python -m selfreg.grading.audit --run=runs/tiny/A0/seed_7
+    selfreg regrade --run=runs/tiny/A0/seed_7
 
 Grades a random sample of the run's stored programs again, several times over, and compares verdicts
 with each other and with the stored one; and searches every program that passed for shortcuts.
@@ -10,18 +10,19 @@ The problems are built anew from the run's config. A program that times out cost
 each time that it is graded.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
 from selfreg.grading.pool import GraderError
 from selfreg.grading.reliability import STREAMS, audit
 from selfreg.run import rundir
+from selfreg.run.command import Command, Exit, fail
+from selfreg.run.command import run as run_command
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
 _OUT = flags.DEFINE_string("out", None, "The file to write; audit.json in the run folder.")
@@ -121,14 +122,14 @@ def _lines_of_grades(result: Mapping[str, Any]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-    """Audit a run and print what was found; a user's mistake ends in one line."""
+    """Audit a run and print what was found."""
+    if _RUN.value is None:
+        raise ValueError("--run is missing: name a run folder, such as runs/tiny/A0/seed_7")
+    run = Path(_RUN.value)
+    out = Path(_OUT.value or run / AUDIT)
+    if run.is_dir() and not out.parent.is_dir():
+        raise ValueError(f"--out={out}: there is no folder {out.parent}")
     try:
-        if _RUN.value is None:
-            raise ValueError("--run is missing: name a run folder, such as runs/tiny/A0/seed_7")
-        run = Path(_RUN.value)
-        out = Path(_OUT.value or run / AUDIT)
-        if run.is_dir() and not out.parent.is_dir():
-            raise ValueError(f"--out={out}: there is no folder {out.parent}")
         result = audit(
             run,
             sample=_SAMPLE.value,
@@ -137,13 +138,17 @@ def main(_: list[str]) -> None:
             streams=_STREAMS.value,
             workers=_WORKERS.value,
         )
-        rundir.write_json(out, result)
-    except (ValueError, OSError, ImportError, GraderError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    except GraderError as error:
+        fail(error, Exit.FAILED)
+    rundir.write_json(out, result)
     show(result, Console())
     print(f"Every number and program: {out}")
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("regrade", "selfreg.grading.audit", "--run=RUN"))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

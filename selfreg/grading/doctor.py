@@ -1,21 +1,21 @@
-"""The command line: what keeps programs in on this machine, what tests may use, and how fast it is.
+"""Test what isolates programs on this machine, what tests may use, and how fast grading is.
 
-    python -m selfreg.grading.doctor
+    selfreg doctor
 
-Every layer is proven by attempting in a child what it forbids. Exits with 1 where no isolation of
-the ladder works.
+For each layer of isolation, a child process attempts what the layer forbids. The exit code is 1
+where no isolation works.
 """
 
-import sys
 import time
 
-from absl import app
 from rich.console import Console
 from rich.table import Table
 
 from selfreg.grading.ladder import LADDER, LAYERS, NEEDED
 from selfreg.grading.pool import GraderError, GraderPool
 from selfreg.grading.reach import REFUSED
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 from selfreg.run.records import Language, Outcome, Problem, Tests
 
 _PROGRAMS = 400
@@ -120,10 +120,15 @@ def _measure(console: Console) -> None:
         console.print(f"C++: {what}", markup=False, highlight=False)
 
 
-def main(_: list[str]) -> None:
-    """Examine this machine."""
-    sys.exit(0 if examine(Console()) else 1)
+def main(_: list[str]) -> int:
+    """Examine this machine; returns the exit code."""
+    return Exit.OK if examine(Console()) else Exit.FAILED
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("doctor", "selfreg.grading.doctor", ""))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

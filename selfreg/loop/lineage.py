@@ -10,9 +10,8 @@ from typing import Any
 from selfreg.control import supervise
 from selfreg.control.protocol import Base, Within
 from selfreg.policy import distributed
-from selfreg.run import rundir
-from selfreg.run.config import completed
-from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict, find_peak
+from selfreg.run import address, rundir
+from selfreg.run.records import Checkpoint, PanelScore, Plan, StepRecord, Trace, Verdict
 from selfreg.run.rundir import CampaignSummary, checkpoint_folder
 from selfreg.run.runlog import RunLog
 
@@ -39,35 +38,24 @@ def find_checkpoint(config: Any) -> tuple[Path, Checkpoint]:
     """Find the run folder and the checkpoint that config.init_checkpoint names.
 
     Args:
-      config: A resolved config whose init_checkpoint is RUN_FOLDER:CAMPAIGN.STEP, or
-        RUN_FOLDER:peak: where the metric of that finished run's control was highest.
+      config: A resolved config whose init_checkpoint has a form of `selfreg.run.address`.
 
     Raises:
-      ValueError: The text has another form; or it names no run, a run of another model, a run
-        whose peak may still move, or a step that is not kept.
+      ValueError: The text has another form; or it names no run, a run of another model, a place
+        that may still move, or a step that is not kept.
     """
-    text = config.init_checkpoint
-    asked = f"config.init_checkpoint={text!r}"
-    name, _, which = text.rpartition(":")
-    campaign, _, step = which.partition(".")
-    if not name or not (which == "peak" or (campaign.isdecimal() and step.isdecimal())):
-        raise ValueError(f"{asked} must be RUN_FOLDER:peak or RUN_FOLDER:CAMPAIGN.STEP")
-    run = Path(name)
-    theirs = _config_of(run, asked)
-    own = rundir.flatten(config.to_dict())
-    _refuse_differences(f"{asked} is of another model", theirs, own, _MODEL)
-    if which == "peak":
-        checkpoint = _peak_of(run, theirs, asked)
-    else:
-        checkpoint = Checkpoint(int(campaign), int(step))
-    kept = rundir.saved_steps(run / rundir.CHECKPOINTS, checkpoint.campaign)
-    if checkpoint.step not in kept:
-        there = ", ".join(f"{checkpoint.campaign}.{step}" for step in kept) or "no step"
-        raise ValueError(
-            f"{asked}: of campaign {checkpoint.campaign} it keeps {there}; a run with "
-            "config.checkpoint.keep_every_steps keeps more"
-        )
-    return run, checkpoint
+    try:
+        named = address.parse(config.init_checkpoint)
+        theirs = address.read_config(named.run)
+        own = rundir.flatten(config.to_dict())
+        _refuse_differences(f"{named.run} is of another model", theirs, own, _MODEL)
+        if not named.is_fixed:
+            _refuse_unfinished(named.run, theirs)
+        checkpoint = address.find(named)
+        address.check_saved(named, checkpoint)
+    except ValueError as error:
+        raise ValueError(f"config.init_checkpoint={config.init_checkpoint!r}: {error}") from None
+    return named.run, checkpoint
 
 
 def take_first_campaign(
@@ -106,14 +94,6 @@ def take_first_campaign(
     return trace, {"report": summary.scores, **summary.capabilities}
 
 
-def _config_of(run: Path, asked: str) -> dict[str, Any]:
-    """Read the config of a run folder, by dotted keys."""
-    file = run / rundir.CONFIG
-    if not file.is_file():
-        raise ValueError(f"{asked}: {run} is no run folder: it has no {rundir.CONFIG}")
-    return completed(rundir.flatten(json.loads(file.read_text())))
-
-
 def _refuse_differences(
     what: str, theirs: Mapping[str, Any], own: Mapping[str, Any], keys: Sequence[str]
 ) -> None:
@@ -124,22 +104,23 @@ def _refuse_differences(
         raise ValueError(f"{what} ({shown})")
 
 
-def _peak_of(run: Path, config: Mapping[str, Any], asked: str) -> Checkpoint:
-    """Find the peak of the control's metric over all campaigns of a finished run."""
+def _refuse_unfinished(run: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to start from what may be another checkpoint when this chain is resumed."""
     done = len(rundir.read_summaries(run))
     if done < config["campaigns"]:
         raise ValueError(
-            f"{asked}: {done} of its {config['campaigns']} campaigns have ended and its peak may "
-            "still move; finish it, or name a CAMPAIGN.STEP"
+            f"{done} of its {config['campaigns']} campaigns have ended, and this place may still "
+            "move; finish that run, or name a CAMPAIGN.STEP"
         )
-    peak = find_peak(rundir.read_records(run), config["control_metric"])
-    return Checkpoint(peak.campaign, peak.step)
 
 
 def _first_summary(source: Path, config: Any) -> CampaignSummary:
     """Check the other run's config, and read the summary of its first campaign."""
     asked = f"config.share_first_campaign_of={str(source)!r}"
-    theirs = _config_of(source, asked)
+    try:
+        theirs = address.read_config(source)
+    except ValueError as error:
+        raise ValueError(f"{asked}: {error}") from None
     own = rundir.flatten(config.to_dict())
     keys = sorted(theirs.keys() | own.keys())
     matter = [k for k in keys if k not in _NO_MATTER and not k.startswith("control.")]

@@ -34,7 +34,8 @@ def checksums(tree: Any) -> dict[str, int]:
 
 
 def _default_memory(leaf: jax.Array) -> str:
-    return next(iter(leaf.sharding.device_set)).default_memory().kind
+    device: Any = next(iter(leaf.sharding.device_set))
+    return device.default_memory().kind
 
 
 def _on_device(leaf: jax.Array) -> bool:

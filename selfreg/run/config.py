@@ -44,7 +44,8 @@ KEYS: dict[str, Key] = {
         Open(str, "(by condition)"), "control between them: selfreg/control/between, or a file"
     ),
     "init_checkpoint": Key(
-        "", "what to start from instead of model.path's weights: RUN_FOLDER:peak or :CAMPAIGN.STEP"
+        "",
+        "a checkpoint to start from, not model.path's weights: RUN:peak or RUN:CAMPAIGN.STEP",
     ),
     "share_first_campaign_of": Key("", "a run folder whose campaign 0 is taken, not run again"),
     "control_metric": Key(
@@ -127,7 +128,7 @@ KEYS: dict[str, Key] = {
         Rule(lambda v: 0 < v < 1, "in (0, 1)"),
     ),
     "control.predictor_calibration": Key(
-        "tiny", "of that rate: tiny, or a file by python -m selfreg.calibrate"
+        "tiny", "of that rate: tiny, or a file by selfreg calibrate"
     ),
     "control.guard_alpha": Key(
         0.05,
@@ -328,21 +329,36 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}
 
 
-def describe() -> str:
-    """Describe every key with its default and its meaning, for --help."""
-    lines = []
+def describe(word: str = "") -> str:
+    """Describe the keys by section with defaults and meanings, then the algorithms, for --help.
+
+    Args:
+      word: Describe only entries that contain this word, in any case.
+    """
+    sections: dict[str, list[str]] = {}
     for name, key in KEYS.items():
         value = key.default.words if isinstance(key.default, Open) else key.default
         allowed = f" ({key.rule.words})" if key.rule.words != ANYTHING.words else ""
-        lines.append(f"  --config.{name}={value}\n      {key.meaning}{allowed}")
-    lines.append("\nAlgorithms, and what each sets of what the config leaves open:")
-    for name in names():
-        algorithm = find_algorithm(name)
-        lines.append(f"  {name}: {algorithm.paper}")
-        unlike = [
-            f"{key}={value}"
-            for key, value in defaults(algorithm).items()
-            if value != setting_keys()[key].default
-        ]
-        lines += [f"      {', '.join(unlike)}"] if unlike else []
-    return "\n".join(lines)
+        if word.lower() in f"{name}={value} {key.meaning}{allowed}".lower():
+            section = name.rpartition(".")[0] or "the chain"
+            entry = f"  --config.{name}={value}\n      {key.meaning}{allowed}"
+            sections.setdefault(section, []).append(entry)
+    algorithms = [a for a in map(_describe_algorithm, names()) if word.lower() in a.lower()]
+    parts = ["\n".join([f"[{section}]", *entries]) for section, entries in sections.items()]
+    if parts:
+        parts.insert(0, "Keys of a config, with their defaults:")
+    if algorithms:
+        title = "Algorithms, and what each sets of what the config leaves open:"
+        parts.append("\n".join([title, *algorithms]))
+    return "\n\n".join(parts)
+
+
+def _describe_algorithm(name: str) -> str:
+    algorithm = find_algorithm(name)
+    unlike = [
+        f"{key}={value}"
+        for key, value in defaults(algorithm).items()
+        if value != setting_keys()[key].default
+    ]
+    settings = f"\n      {', '.join(unlike)}" if unlike else ""
+    return f"  {name}: {algorithm.paper}{settings}"

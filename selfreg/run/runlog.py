@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from selfreg.algorithms.parts.batch import Batch
 from selfreg.run import rundir
 from selfreg.run.config import completed
+from selfreg.run.events import EventFile
 from selfreg.run.integrity import check_records
 from selfreg.run.records import Group, StepRecord, to_json
 from selfreg.run.rundir import CampaignSummary, Planned
@@ -52,7 +52,7 @@ class RunLog:
         self.summaries = rundir.read_summaries(folder)
         check_records(folder, self.records, self.summaries)
         self._unjudged = rundir.read_unjudged(folder)
-        self._board: SummaryWriter | None = None
+        self._board: EventFile | None = None
         self._unsafe: set[Path] = set()  # written, and perhaps not on the disk yet
 
     def begin_campaign(self, campaign: int, step: int) -> list[StepRecord]:
@@ -65,8 +65,7 @@ class RunLog:
             if len(before) < len(self.records) or not (self.folder / rundir.METRICS).exists():
                 rundir.keep_lines(self.folder / rundir.METRICS, before)
             self.close()
-            board = str(self.folder / rundir.TENSORBOARD)
-            self._board = SummaryWriter(board, purge_step=len(before))
+            self._board = EventFile(self.folder / rundir.TENSORBOARD, purge_step=len(before))
         self.records = before
         return [record for record in before if record.campaign == campaign]
 
@@ -122,8 +121,7 @@ class RunLog:
         if self._writes:
             self._line(rundir.METRICS, record)
         if self._board is not None:
-            for name, value in record.metrics.items():
-                self._board.add_scalar(name, value, len(self.records))
+            self._board.scalars(record.metrics, len(self.records))
         self.records.append(record)
 
     def completions(self, campaign: int, step: int, stream: str, groups: Sequence[Group]) -> None:

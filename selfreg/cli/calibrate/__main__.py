@@ -1,27 +1,26 @@
-"""The collapse predictor's thresholds, from runs in which nothing happens; and what they are worth.
+"""Calibrate the collapse predictor on runs in which nothing happens, or check a calibration.
 
     for seed in 101 102 103 104 105; do
-      python -m selfreg.main --config=configs/tiny.py --config.optimizer.lr=1e-12 \
+      selfreg train --config=tiny --config.optimizer.lr=1e-12 \
         --config.seed=$seed --config.campaigns=4 --config.campaign_budget_steps=80 \
         --config.evaluation.every_steps=80 --workdir=runs/aa/seed_$seed
     done
-    python -m selfreg.calibrate --runs=runs/aa --panel_every=4 --out=predictor.json
-    python -m selfreg.main --config=... --config.control.predictor_calibration=predictor.json
+    selfreg calibrate --runs=runs/aa --panel_every=4 --out=predictor.json
+    selfreg train --config=... --config.control.predictor_calibration=predictor.json
 
-Several seeds, as each has panel samples of its own. `--check` tries a calibration: on new
-stationary campaigns, and on stored runs that learn.
+It takes several seeds, as each seed draws its own panel samples. `--check` measures how often a
+calibration alarms: falsely on new stationary campaigns, and in time on stored runs that learn.
 
-    python -m selfreg.calibrate --check=tiny --runs=runs/aa --panel_every=4 --learning=runs/tiny
+    selfreg calibrate --check=tiny --runs=runs/aa --panel_every=4 --learning=runs/tiny
 """
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from selfreg.cli.calibrate.check import false_alarms, lead_times, predictor_base
@@ -29,21 +28,25 @@ from selfreg.cli.calibrate.pool import read_pool
 from selfreg.control import calibrate
 from selfreg.control.find import find_calibration
 from selfreg.control.within import predictor
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
-_RUNS = flags.DEFINE_string("runs", None, "Stationary runs: every run at or below this folder.")
+_RUNS = flags.DEFINE_string("runs", None, "A folder of stationary runs; all below it are used.")
 _OUT = flags.DEFINE_string("out", None, "The calibration file to write.")
 _PANEL_EVERY = flags.DEFINE_integer(
-    "panel_every", None, "evaluation.every_steps of the runs to come; as in --runs by default."
+    "panel_every", None, "evaluation.every_steps of the runs to come; by default as in --runs."
 )
-_BUDGETS = flags.DEFINE_list("budgets", ["20", "40", "80", "200"], "Steps of campaigns to come.")
-_TRACES = flags.DEFINE_integer("traces", 499, "Campaigns to draw of each budget.", lower_bound=199)
-_SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.", lower_bound=0)
+_BUDGETS = flags.DEFINE_list(
+    "budgets", ["20", "40", "80", "200"], "Lengths of campaigns, in steps."
+)
+_TRACES = flags.DEFINE_integer("traces", 499, "Campaigns to draw a budget.", lower_bound=199)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of these draws.", lower_bound=0)
 _INDICATORS = flags.DEFINE_list(
-    "indicators", [], "Those that the predictor is to read; all that the runs have by default."
+    "indicators", [], "Indicators for the predictor to read; by default all that the runs have."
 )
-_CHECK = flags.DEFINE_string("check", None, "A calibration to try: tiny, or a file.")
-_RATE = flags.DEFINE_float("rate", 0.05, "The false-alarm rate to try it at.", 0, 1)
-_LEARNING = flags.DEFINE_string("learning", None, "Runs that learn, to try it on.")
+_CHECK = flags.DEFINE_string("check", None, "A calibration to check: tiny, or a file.")
+_RATE = flags.DEFINE_float("rate", 0.05, "The false-alarm rate to check.", 0, 1)
+_LEARNING = flags.DEFINE_string("learning", None, "A folder of runs that learn.")
 
 
 def make(runs: Path, out: Path, budgets: list[int]) -> str:
@@ -83,31 +86,32 @@ def _panel_drop(fit: Mapping[str, Any]) -> float:
 
 
 def main(_: list[str]) -> None:
-    """Calibrate or check; a user's mistake ends in one line, not in a traceback."""
+    """Make a calibration, or check one."""
     console = Console()
-    try:
-        if bool(_OUT.value) == bool(_CHECK.value):
-            raise ValueError("name either --out=FILE.json to calibrate, or --check=tiny or a file")
-        budgets = sorted(int(budget) for budget in _BUDGETS.value)
-        if _OUT.value:
-            if not _RUNS.value:
-                raise ValueError("--runs is missing: name a folder of stationary runs")
-            console.print(make(Path(_RUNS.value), Path(_OUT.value), budgets), soft_wrap=True)
-        if _CHECK.value:
-            if not (_RUNS.value or _LEARNING.value):
-                raise ValueError("--check needs --runs of stationary runs, --learning, or both")
-            base = predictor_base(find_calibration(_CHECK.value), _RATE.value)
-            if _RUNS.value:
-                pool = read_pool(Path(_RUNS.value), _PANEL_EVERY.value)[0]
-                console.print(false_alarms(base, pool, budgets, _SEED.value))
-            if _LEARNING.value:
-                table, tallies = lead_times(base, Path(_LEARNING.value))
-                console.print(table)
-                console.print(*tallies, sep="\n", soft_wrap=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    if bool(_OUT.value) == bool(_CHECK.value):
+        raise ValueError("name either --out=FILE.json to calibrate, or --check=tiny or a file")
+    budgets = sorted(int(budget) for budget in _BUDGETS.value)
+    if _OUT.value:
+        if not _RUNS.value:
+            raise ValueError("--runs is missing: name a folder of stationary runs")
+        console.print(make(Path(_RUNS.value), Path(_OUT.value), budgets), soft_wrap=True)
+    if _CHECK.value:
+        if not (_RUNS.value or _LEARNING.value):
+            raise ValueError("--check needs --runs of stationary runs, --learning, or both")
+        base = predictor_base(find_calibration(_CHECK.value), _RATE.value)
+        if _RUNS.value:
+            pool = read_pool(Path(_RUNS.value), _PANEL_EVERY.value)[0]
+            console.print(false_alarms(base, pool, budgets, _SEED.value))
+        if _LEARNING.value:
+            table, tallies = lead_times(base, Path(_LEARNING.value))
+            console.print(table)
+            console.print(*tallies, sep="\n", soft_wrap=True)
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("calibrate", "selfreg.calibrate", "--runs=FOLDER --out=FILE.json"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

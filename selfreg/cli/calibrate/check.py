@@ -1,4 +1,4 @@
-"""A calibration tried: where nothing happens, and on runs that learn."""
+"""Check a calibration on campaigns in which nothing happens, and on runs that learn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ FRESH_TRACES = 1000
 
 
 def predictor_base(calibration: Mapping[str, Any], rate: float) -> Base:
-    """What the default config gives its controls, with this calibration and false-alarm rate."""
+    """Return what controls get of the default config, with this calibration and alarm rate."""
     options = {**resolve(default()).control, "false_alarm_rate": rate}
     return Base(
         budget_steps=0, lr=0.0, metric="panel_pass_at_1", options=options,
@@ -32,7 +32,7 @@ def predictor_base(calibration: Mapping[str, Any], rate: float) -> Base:
 
 
 def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed: int) -> Table:
-    """How often the predictor alarms on new campaigns in which nothing happens.
+    """Count how often the predictor alarms on new campaigns in which nothing happens.
 
     Args:
       base: With its calibration.
@@ -63,7 +63,7 @@ def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed:
 
 
 class Case(NamedTuple):
-    """A campaign that learned: how its panel fell, and when each control would have stopped it."""
+    """A campaign that learned: how its panel fell, and when each control would stop it."""
 
     name: str
     fall: calibrate.Fall
@@ -72,7 +72,7 @@ class Case(NamedTuple):
 
 
 def lead_times(base: Base, folder: Path) -> tuple[Table, list[str]]:
-    """When the predictor alarms on stored campaigns that learn, beside the rule of early_stop.
+    """Compare when the predictor and early_stop alarm on stored campaigns that learn.
 
     Args:
       base: With its calibration.
@@ -111,7 +111,7 @@ def _case(base: Base, name: str, trace: Trace, plan: Plan) -> Case:
 
 
 def _tally(name: str, event: str, falls: Sequence[int | None], stops: Sequence[int | None]) -> str:
-    """How often a control fires, and how long before the event, where there is one."""
+    """Say how often a control alarms, and how long before the fall where there is one."""
     pairs = list(zip(falls, stops, strict=True))
     leads = [fall - stop for fall, stop in pairs if fall is not None and stop is not None]
     fell = sum(fall is not None for fall, _ in pairs)

@@ -1,4 +1,4 @@
-"""Stationary runs, read: what stationary campaigns are drawn from."""
+"""Read stationary runs, from which stationary campaigns are drawn."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MOST_MOVED = 1e-4
 
 
 def read_pool(folder: Path, panel_every: int | None) -> tuple[calibrate.Pool, str]:
-    """The steps and panels of stationary runs, and their model.path.
+    """Read the steps and panels of stationary runs, and their model.path.
 
     Raises:
       ValueError: There are none, they differ in model, moved, or did not keep their panels.

@@ -1,1 +1,1 @@
-"""Keeps `python -m selfreg.models.pretrain` working."""
+"""Keep `python -m selfreg.models.pretrain` working."""

@@ -16,14 +16,16 @@ from functools import partial
 from shlex import quote
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from selfreg.cli.command import fail, parse_flags, read_config
+from selfreg.cli.command import read_config
+from selfreg.cli.command import run as run_command
 from selfreg.cli.plan.devices import DEVICES, Device, parse_devices
+from selfreg.run.command import fail
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "As in selfreg.main.", lock_config=True)
 _DEVICES = flags.DEFINE_string("devices", "1xCPU", f"Such as 8xH100; of {', '.join(DEVICES)}.")
@@ -247,10 +249,10 @@ def _print_compiled(console: Console, config: Any, job: Any, split: Any, devices
 
 
 def run() -> None:
-    """The console entry point."""
+    """Run the command."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a plan takes no GPU from a run
-    app.run(main, flags_parser=partial(parse_flags, doc=__doc__))
+    run_command(main, "plan", "selfreg.plan", "--config=NAME --devices=8xH100")
 
 
 if __name__ == "__main__":

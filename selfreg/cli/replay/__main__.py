@@ -1,27 +1,29 @@
-"""What other controls would have decided on a stored chain. Nothing is run, and nobody is asked.
+"""Print what other controls would have decided on a stored chain. Nothing is trained.
 
-    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
-    python -m selfreg.replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
+    selfreg replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
+    selfreg replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
 
-Without any of --condition, --within and --between, the run's own controls. Options of the controls
-are the run's; a condition's update rule is left out, since the samples are there already.
+Without --condition, --within and --between it replays the run's own controls. The controls get the
+options of the run's config. The update rule of a condition plays no part, as the samples were drawn
+already, and no language model is asked.
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from selfreg.analysis.load import load_run
 from selfreg.cli.replay.stored import decisions, table_of, with_controls
 from selfreg.run import rundir
+from selfreg.run.command import Command
+from selfreg.run.command import run as run_command
 
 _RUN = flags.DEFINE_string("run", None, "A run folder.")
-_CONDITION = flags.DEFINE_string("condition", None, "Whose controls to ask.")
-_WITHIN = flags.DEFINE_string("within", None, "A control within campaigns: its name, or a file.")
-_BETWEEN = flags.DEFINE_string("between", None, "A control between them: its name, or a file.")
-_OUT = flags.DEFINE_string("out", None, "A JSON file for the decisions.")
+_CONDITION = flags.DEFINE_string("condition", None, "The condition whose controls to replay.")
+_WITHIN = flags.DEFINE_string("within", None, "A control within campaigns: a name or a file.")
+_BETWEEN = flags.DEFINE_string("between", None, "A control between campaigns: a name or a file.")
+_OUT = flags.DEFINE_string("out", None, "A JSON file to write.")
 
 NOTE = (
     "A replay says what the controls would have decided on these traces, not what would have "
@@ -30,7 +32,7 @@ NOTE = (
 
 
 def main(_: list[str]) -> None:
-    """Replay; a user's mistake ends in one line, not in a traceback."""
+    """Print what the controls would have decided, and write it to --out."""
     console = Console()
     try:
         if _RUN.value is None:
@@ -56,12 +58,13 @@ def main(_: list[str]) -> None:
                 },
             )
     except KeyError as error:
-        print(f"error: another version of selfreg wrote this run: no {error}", file=sys.stderr)
-        sys.exit(2)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise ValueError(f"another version of selfreg wrote this run: no {error}") from None
+
+
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("replay", "selfreg.replay", "--run=RUN --condition=CONDITION"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run()

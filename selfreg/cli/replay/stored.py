@@ -1,4 +1,4 @@
-"""A stored run under other controls, and their decisions as a table."""
+"""Replay a stored run under other controls, and lay their decisions out as a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from selfreg.run.validate import resolve
 def with_controls(
     config: Mapping[str, Any], condition: str | None, within: str | None, between: str | None
 ) -> dict[str, Any]:
-    """A run's config under other controls; None leaves the run's own.
+    """Return a run's config with other controls; None leaves the run's own.
 
     Options that the run's version of the package did not have take their defaults.
 
@@ -39,7 +39,7 @@ def with_controls(
 
 
 def decisions(run: Run, config: Mapping[str, Any]) -> tuple[tuple[Decided, ...], Plan]:
-    """What the controls of a config decide on a run's finished campaigns.
+    """Ask the controls of a config to decide on a run's finished campaigns.
 
     Raises:
       ValueError: A control, its options or the run cannot be used.
@@ -66,7 +66,7 @@ def decisions(run: Run, config: Mapping[str, Any]) -> tuple[tuple[Decided, ...],
 
 
 def table_of(run: Run, decided: tuple[Decided, ...], after: Plan, title: str) -> Table:
-    """Campaign by campaign: what the run did, and what the controls would have decided."""
+    """Lay out, by campaign, what the run did and what the controls would have decided."""
     table = Table(title=title)
     for column in ("campaign", "the run did", "and within it", "would order", "would do within it"):
         table.add_column(column, justify="left")

@@ -1,9 +1,9 @@
-"""Judge from the command line whether a run of another trainer collapsed, or shows only noise.
+"""Decide if a logged run of any trainer collapsed, or if that is noise.
 
-    python -m selfreg.audit out/checkpoint-500
-    python -m selfreg.audit --html --out=pages runs/
-    python -m selfreg.audit wandb_export.csv --column="run-1 - train/reward"
-    python -m selfreg.audit metrics.jsonl --column=eval/acc --samples_per_step=256
+    selfreg audit out/checkpoint-500
+    selfreg audit --html --out=pages runs/
+    selfreg audit wandb_export.csv --column="run-1 - train/reward"
+    selfreg audit metrics.jsonl --column=eval/acc --samples_per_step=256
 
 The command reads trainer states, JSON, JSON lines, CSV, Parquet, TensorBoard and W&B files, dumps
 of samples and console output, compressed or not, and folders of these. docs/audit.md lists the
@@ -13,10 +13,12 @@ stopping would have kept, and leading indicators. It writes NAME.audit.png and N
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
+
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 
 _COLUMN = flags.DEFINE_string("column", None, "The metric. Default: the trainer's mean reward.")
 _STEP_COLUMN = flags.DEFINE_string("step_column", None, "The column that holds the step.")
@@ -41,13 +43,13 @@ _OUT = flags.DEFINE_string("out", ".", "Folder for the plots, the JSON files and
 _HTML = flags.DEFINE_bool("html", False, "Write a page for each run, and one that compares them.")
 
 
-def main(arguments: list[str]) -> None:
-    """Audit each file; a user's mistake prints one line instead of a traceback."""
-    paths = [Path(name) for name in arguments[1:]]
+def main(arguments: list[str]) -> int:
+    """Audit each file."""
+    paths = [Path(name) for name in arguments]
     if not paths:
-        _fail(["name at least one log: python -m selfreg.audit FILE..."])
+        raise ValueError("name at least one log: selfreg audit FILE...")
     if _LOW.value is not None and _HIGH.value is not None and not _LOW.value < _HIGH.value:
-        _fail([f"--low={_LOW.value} must be less than --high={_HIGH.value}"])
+        raise ValueError(f"--low={_LOW.value} must be less than --high={_HIGH.value}")
     # Imported late, so that a wrong flag is reported before NumPy and Matplotlib load.
     from selfreg.integrations.audit.batch import Options, audit_all
 
@@ -55,23 +57,15 @@ def main(arguments: list[str]) -> None:
         _COLUMN.value, _STEP_COLUMN.value, _SAMPLES.value, _PROBLEMS.value, _WINDOW.value,
         _MARGIN.value, _LOW.value, _HIGH.value, Path(_OUT.value), _HTML.value,
     )  # fmt: skip
-    try:
-        errors = audit_all(paths, options, print)
-    except OSError as error:
-        errors = [str(error)]
-    if errors:
-        _fail(errors)
-
-
-def _fail(errors: Sequence[str]) -> None:
+    errors = audit_all(paths, options, print)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    return Exit.MISTAKE if errors else Exit.OK
 
 
 def run() -> None:
-    """Run the command line."""
-    app.run(main)
+    """Run the command."""
+    run_command(main, Command("audit", "selfreg.audit", "FILE...", "FILE..."))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Follow a trainer's log, and alarm when its policy is worse than its best checkpoint.
 
-    python -m selfreg.watch out/train.log                        # until it alarms: exit code 3
-    python -m selfreg.watch out/ --stop_file=out/STOP --on_alarm='scancel 1234'
-    python -m selfreg.watch trainer_state.json --once            # 3 or 0, for cron and CI
-    python -m selfreg.watch out/train.log --panel=panel.jsonl    # a panel alarms far sooner
-    python -m selfreg.watch --plan --problems=96 --samples=4     # which falls are found, and when?
+    selfreg watch out/train.log                        # until it alarms: exit code 3
+    selfreg watch out/ --stop_file=out/STOP --on_alarm='scancel 1234'
+    selfreg watch trainer_state.json --once            # 3 or 0, for cron and CI
+    selfreg watch out/train.log --panel=panel.jsonl    # rates by problem: far sooner
+    selfreg watch --plan --problems=96 --samples=4     # what could be found, how late?
 
 It reads the logs that the audit reads: TRL, verl, OpenRLHF, TensorBoard, JSON lines, CSV. A panel
 file has lines {"step": 10, "rates": [0.25, 1.0]}, or is a Parquet file with the columns step,
@@ -13,20 +13,22 @@ however often the log is read; docs/guard.md states the assumptions. Exit codes:
 mistake, 3 an alarm.
 """
 
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from selfreg import guard
 from selfreg.integrations.watch import act, plan
+from selfreg.integrations.watch.evidence import write
 from selfreg.integrations.watch.follow import Followed, alone, take, words
 from selfreg.integrations.watch.source import Source, Stamp, is_panel_file, read, stamp
+from selfreg.run.command import Command, Exit
+from selfreg.run.command import run as run_command
 from selfreg.run.rundir import write_json
 
 _ALPHA = flags.DEFINE_float("alpha", 0.05, "Largest probability of a false alarm in a whole run.")
@@ -52,7 +54,6 @@ _PLAN = flags.DEFINE_bool("plan", False, "Print which falls could be detected, a
 _PROBLEMS = flags.DEFINE_integer("problems", 96, "For --plan: problems per look, or per step.")
 _SAMPLES = flags.DEFINE_integer("samples", 4, "For --plan: completions per problem.")
 _LOG_PLAN = flags.DEFINE_bool("log", False, "For --plan: plan for a log instead of a panel.")
-ALARM_CODE = 3
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,17 @@ class Watched:
     problem: str = ""
 
 
-def main(arguments: list[str]) -> None:
-    """Watch the logs; a user's mistake prints one line instead of a traceback."""
-    try:
-        if _PLAN.value:
-            print(plan.words(_settings(_plan_source()), _PROBLEMS.value, _SAMPLES.value))
-            return
-        every = [_watched(Path(name)) for name in arguments[1:]]
-        if not every:
-            raise ValueError("name at least one log: python -m selfreg.watch LOG...")
-        if _PANEL.value and len(every) > 1:
-            raise ValueError("--panel belongs to a single log: name only one")
-        sys.exit(_once(every) if _ONCE.value else _follow(every))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        pass
+def main(arguments: list[str]) -> int:
+    """Watch the logs; returns the exit code."""
+    if _PLAN.value:
+        print(plan.words(_settings(_plan_source()), _PROBLEMS.value, _SAMPLES.value))
+        return Exit.OK
+    every = [_watched(Path(name)) for name in arguments]
+    if not every:
+        raise ValueError("name at least one log: selfreg watch LOG...")
+    if _PANEL.value and len(every) > 1:
+        raise ValueError("--panel belongs to a single log: name only one")
+    return _once(every) if _ONCE.value else _follow(every)
 
 
 def _plan_source() -> guard.Source:
@@ -120,7 +115,7 @@ def _once(every: list[Watched]) -> int:
         if watched.problem:
             raise ValueError(watched.problem)
         _finish(watched)
-    return ALARM_CODE if any(w.run.alarm_step is not None for w in every) else 0
+    return Exit.ALARM if any(w.run.alarm_step is not None for w in every) else Exit.OK
 
 
 def _follow(every: list[Watched]) -> int:
@@ -141,7 +136,7 @@ def _follow(every: list[Watched]) -> int:
             time.sleep(_EVERY_S.value)
     for watched in alarms or every:
         _finish(watched)
-    return ALARM_CODE if alarms else 0
+    return Exit.ALARM if alarms else Exit.OK
 
 
 def _read(watched: Watched, *, is_final: bool) -> Watched:
@@ -178,10 +173,6 @@ def _finish(watched: Watched) -> None:
         "alpha": run.settings.alpha,
     }
     if _TENSORBOARD.value:
-        from selfreg.integrations.watch.evidence import (
-            write,  # imported late, because its library loads torch if it is installed
-        )
-
         write(Path(_TENSORBOARD.value) / watched.name, run)
     if _OUT.value:
         from selfreg.integrations.watch.page import page  # Matplotlib takes seconds to load
@@ -213,5 +204,10 @@ def _table(every: list[Watched]) -> Table:
     return table
 
 
+def run() -> None:
+    """Run the command."""
+    run_command(main, Command("watch", "selfreg.watch", "LOG...", "LOG..."))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    run()

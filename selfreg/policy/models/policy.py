@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from selfreg.policy.models.decoder import Decoder
 from selfreg.policy.models.gguf import open_gguf, read_tokenizer
@@ -96,7 +96,7 @@ def open_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
         tokenizer = read_tokenizer(file)
     elif file.is_dir():
         stored = open_folder(file)
-        tokenizer = AutoTokenizer.from_pretrained(file)
+        tokenizer = _read_tokenizer(file)
     else:
         raise ValueError(
             f"config.model.path={path!r} is not tiny, smollm2, an existing .gguf file or folder"
@@ -116,6 +116,15 @@ def load_policy(path: str, *, remat: str = "none", attention: str = "auto") -> t
     """
     policy, weights = open_policy(path, remat=remat, attention=attention)
     return policy, place(weights)
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    if folder == TINY:  # its tokenizer needs no class of its own
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    # It looks through all models there are, for which it loads torch where it is installed.
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _smollm2_file() -> Path:
