@@ -360,3 +360,44 @@ def test_a_killed_compiler_is_nobodys_verdict(make_problem, descendants):
             killer.join()
         assert "cc1plus" not in victims
         assert pool.counts["retries"] > 0
+
+
+def test_types_are_carried_by_code_that_is_compiled_once():
+    body = "{ x.push_back(2); return string(x.size(), 'a'); }"
+    starter = "#include <string>\n#include <vector>\nusing namespace std;\nstring solve("
+    tests = (
+        "#undef NDEBUG\n#include <cassert>\nint main() { vector<int> v{%d}; "
+        'assert(solve(v) == "aa" && v.size() == 2); }'
+    )
+    jobs, wanted = [], []
+    for i in range(6):
+        one = problem(tests % (i + 3), f"{starter}vector<int>& x) {{")
+        jobs += [
+            (one, f"{starter}vector<int>& x) {body}"),
+            (one, f"{starter}vector<int> x) {body}"),
+            (one, f"{starter}vector<int>& x) {body.replace('size()', 'front()')}"),
+        ]
+        wanted += [True, False, False]
+    with GraderPool(1) as pool:
+        passed = [grade.outcome is Outcome.PASSED for grade in pool.grade(jobs)]
+        objects = list(Path(pool._folder).glob("cpp/headers/carriers-*.o"))
+    assert passed == wanted
+    assert len(objects) == 1
+
+
+def test_types_that_could_mean_another_thing_are_not_shared():
+    def types(signature, context="using namespace std;\n", setup="#include <vector>\n"):
+        return sources.carried_types(setup, sources.Declaration(context, signature, "f"))
+
+    vector = ("std::vector < int >",)
+    assert types("vector<int> f(const std::vector<int>& x, int n)") == vector
+    assert types("vector<int> f()", "#include <set>\n// vector\n") == vector
+    for other in (
+        types("vector<int> f()", "#define int long\n"),
+        types("vector<int> f()", setup="#define int long\n"),
+        types("vector<int> f()", setup="#include <vector> // \\\n"),
+        types("vector<int> f()", "typedef char vector;\n"),
+        types("vector<ll> f()"),
+        types("int f(int n)"),
+    ):
+        assert other == ()
