@@ -91,7 +91,8 @@ class Zygote:
                 cwd="/",
                 env=dict(os.environ),
             )
-        self.control.send(json.dumps(config).encode())
+        files = [HOST_PROC] if config["threads"] else []
+        socket.send_fds(self.control, [json.dumps(config).encode()], files)
         if self.receive()[0] != b"ready":
             raise JailError("the zygote does not start")
 
@@ -224,12 +225,13 @@ class Child:
 
     def is_done_well(self) -> bool:
         """Whether it is there, and has said nothing but what was received."""
-        if self._over or self._timed_out:
+        if self._over or self._timed_out or len(self._buffer) != 1:
             return False
         try:
-            return len(self._buffer) == 1 and not self._channel.recv(1, socket.MSG_PEEK)
+            self._channel.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
+        return False  # nothing but an end comes without a question
 
     def report(self) -> bytes:
         """All that it says until it ends, or reaches a limit."""

@@ -168,6 +168,8 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
         **place._asdict(),
         "has_quota": place.scratch == namespaces.SCRATCH,
         "tasks": _TASKS if place.user is not None else _MORE_TASKS + count_tasks(HOST_PROC),
+        # The kernel holds root to no number of them.
+        "threads": _TASKS if place.user is None and os.geteuid() == 0 else 0,
         "compiler": settings.compiler,
         "readable": [settings.headers],
     }
