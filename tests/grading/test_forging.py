@@ -118,6 +118,18 @@ def test_a_program_that_goes_on_talking_fails(grade):
     assert grade(late, code=code).outcome is Outcome.EXCEPTION
 
 
+def test_a_reply_cannot_come_before_its_request(grade):
+    # It answers the second call while it is at the first.
+    early = (
+        "import json, os, struct\n"
+        "def reply(n, x):\n"
+        "    body = json.dumps([n, None, x, [], []]).encode()\n"
+        "    os.write(3, struct.pack('!I', len(body)) + body)\n"
+        "def add(a, b):\n    reply(1, 5), reply(2, 6)\n    while True: os.read(3, 1)\n"
+    )
+    assert grade(early).outcome is Outcome.EXCEPTION
+
+
 def test_a_right_program_that_scribbles_into_the_report_fails(grade):
     assert grade("import os\nos.write(3, b'x')\n" + RIGHT).outcome is Outcome.EXCEPTION
 
