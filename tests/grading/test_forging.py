@@ -1,7 +1,5 @@
 """Programs that try to pass without being right, one trick a test."""
 
-import pytest
-
 from selfreg.records import Language, Outcome
 
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -88,10 +86,12 @@ PYTHON_TRICKS = {
 }
 
 
-@pytest.mark.parametrize("program", PYTHON_TRICKS.values(), ids=PYTHON_TRICKS.keys())
-def test_python_trick(grade, program):
-    grade = grade(program, time_limit_s=0.5)
-    assert grade.outcome in (Outcome.FAILED, Outcome.EXCEPTION), grade
+def test_python_tricks(pool_in_each_way, make_problem):
+    problem = make_problem(time_limit_s=0.5)
+    grades = pool_in_each_way.grade([(problem, program) for program in PYTHON_TRICKS.values()])
+    fine = (Outcome.FAILED, Outcome.EXCEPTION)
+    pairs = zip(PYTHON_TRICKS, grades, strict=True)
+    assert [(name, grade) for name, grade in pairs if grade.outcome not in fine] == []
 
 
 def test_patched_builtins_do_not_change_the_tests(grade):
@@ -178,13 +178,16 @@ CPP_TRICKS = {
 }
 
 
-@pytest.mark.parametrize("program", CPP_TRICKS.values(), ids=CPP_TRICKS.keys())
-def test_cpp_trick(grade, program):
+def test_cpp_tricks(pool_in_each_way, make_problem):
     tests = (
         "#undef NDEBUG\n#include <cassert>\n"
         "int main() { assert(add(2, 3) == 5); assert(add(10, -4) == 6); }\n"
     )
-    assert grade(program, Language.CPP, code=tests).outcome is not Outcome.PASSED
+    problem = make_problem(Language.CPP, code=tests)
+    grades = pool_in_each_way.grade([(problem, program) for program in CPP_TRICKS.values()])
+    pairs = zip(CPP_TRICKS, grades, strict=True)
+    bad = [(name, g) for name, g in pairs if g.outcome is Outcome.PASSED or not g.is_verdict]
+    assert bad == []
 
 
 # What a program can raise or override, by which a test's own comparison would come out true.
@@ -231,11 +234,14 @@ WAYS_AROUND = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS_AROUND)
-def test_a_comparison_is_not_bypassed(name, grade):
-    program, tests = WAYS_AROUND[name]
-    verdict = grade(program, code=tests, entry_point="solve")
-    assert verdict.outcome in (Outcome.FAILED, Outcome.EXCEPTION), verdict
+def test_no_comparison_is_bypassed(pool_in_each_way, make_problem):
+    jobs = [
+        (make_problem(code=tests, entry_point="solve"), program)
+        for program, tests in WAYS_AROUND.values()
+    ]
+    pairs = zip(WAYS_AROUND, pool_in_each_way.grade(jobs), strict=True)
+    fine = (Outcome.FAILED, Outcome.EXCEPTION)
+    assert [(name, grade) for name, grade in pairs if grade.outcome not in fine] == []
 
 
 def test_a_stop_that_tests_wait_for(grade):
