@@ -1,5 +1,7 @@
 """Programs that try to pass without being right, one trick a test."""
 
+from benchmarks.grading_forgers import python_forgers
+from benchmarks.grading_forgers_cpp import cpp_forgers
 from selfreg.records import Language, Outcome
 
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -250,3 +252,13 @@ def test_a_stop_that_tests_wait_for(grade):
         "try:\n    solve()\n    assert False\nexcept StopIteration as e:\n    assert e.value == 5\n"
     )
     assert grade(program, code=tests, entry_point="solve").outcome is Outcome.PASSED
+
+
+def test_no_drawn_forger_passes(pool_in_each_way):
+    # Two of each kind in C++, of which a draw costs a compilation.
+    jobs = [*python_forgers(0, 120), *cpp_forgers(0, 22)]
+    restarts = pool_in_each_way.counts["worker_restarts"]
+    grades = zip(jobs, pool_in_each_way.grade(jobs), strict=True)
+    bad = [(job, g) for job, g in grades if g.outcome is Outcome.PASSED or not g.is_verdict]
+    assert bad == []
+    assert pool_in_each_way.counts["worker_restarts"] == restarts
