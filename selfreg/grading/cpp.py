@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ _WRAPPER = (
     '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
     f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_PART_FAILED}; exit $s"
 )
+# How the linker calls an object whose name is drawn anew each time.
+_TEMPORARY = re.compile(r"\./cc\w{6}\.o:")
 _OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
 
 
@@ -279,6 +282,8 @@ class Toolchain:
 
 
 def _first_error(errors: str) -> str:
+    """The first line that tells of an error, the same each time."""
+    errors = _TEMPORARY.sub("", errors)
     lines = [line.strip() for line in errors.splitlines()]
     marks = ("error", "undefined reference")
     return next((line for line in lines if any(mark in line for mark in marks)), "")

@@ -59,3 +59,13 @@ def test_a_compiled_program_is_kept(make_problem):
             assert pool.grade([(make_problem(Language.CPP), program)])[0].outcome is Outcome.PASSED
             times.append(time.monotonic() - started)
         assert times[1] < times[0] / 4
+
+
+def test_what_does_not_link_is_told_the_same_each_time(make_problem):
+    program = "int help(int);\nint add(int a, int b) { return help(a) + b; }"
+    job = (make_problem(Language.CPP), program)
+    with GraderPool(1) as pool:
+        grades = [pool.grade([job])[0] for _ in range(2)]
+    assert [grade.outcome for grade in grades] == [Outcome.COMPILE_ERROR] * 2
+    assert "undefined reference to 'help(int)'" in grades[0].detail.replace("`", "'")
+    assert grades[0].detail == grades[1].detail
