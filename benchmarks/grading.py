@@ -5,6 +5,7 @@
     python -m benchmarks.grading --parts=data --data=DATA
     python -m benchmarks.grading --parts=chaos --chaos=100000
     python -m benchmarks.grading --parts=load --load=10
+    python -m benchmarks.grading --parts=forgers --forgers=1000 --seed=7
 
 python  CPU ms a program, programs/s/core (1000 / CPU ms) and programs/s with all workers: the same
         short programs, 7 of 10 of them right, with the same three asserts through every way; the
@@ -15,6 +16,8 @@ cpp     CPU s of C++ programs: compiled and run, and run again.
 data    How many reference solutions of real data sets pass.
 chaos   Verdicts, and what is left behind, while processes of the pool are killed at random.
 load    Verdicts that change when the machine is busy.
+forgers Drawn programs that try to pass without being right, so many in Python and in C++, in each
+        isolation.
 
 CPU time is user + system time of this process and all its descendants, ended ones too. It is read
 before and after, with the pool and the peers started before and closed after: rusage of this
@@ -40,7 +43,7 @@ from benchmarks.table import Aim, load_average, show, show_aims, spread
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 
-PARTS = ("python", "cpp", "data", "chaos", "load")
+PARTS = ("python", "cpp", "data", "chaos", "load", "forgers")
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"Any of {', '.join(PARTS)}.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Programs at a time; 0 for one a core.")
 _PROGRAMS = flags.DEFINE_integer("programs", 400, "Of python and load.")
@@ -49,6 +52,8 @@ _CPP_PROGRAMS = flags.DEFINE_integer("cpp_programs", 6, "Of either kind.")
 _DATA = flags.DEFINE_string("data", None, "Folder with mbpp/ and humaneval-x/.")
 _CHAOS = flags.DEFINE_integer("chaos", 0, "Programs to grade while processes are killed.")
 _LOAD = flags.DEFINE_integer("load", 10, "The load average under which verdicts must hold.")
+_FORGERS = flags.DEFINE_integer("forgers", 0, "Programs to draw that forge a pass, a language.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of what is drawn.")
 
 OURS = "selfreg"
 AIM_PROGRAMS_S, STRETCH_PROGRAMS_S = 400, 500
@@ -85,6 +90,7 @@ def main(_: list[str]) -> None:
         "load": lambda: grading_stress.show_load(
             workers, _PROGRAMS.value, _ROUNDS.value, _LOAD.value
         ),
+        "forgers": lambda: grading_sets.show_forgers(workers, _FORGERS.value, _SEED.value),
     }
     for name in _PARTS.value:
         parts[name]()

@@ -1,19 +1,24 @@
-"""What C++ costs, and how many reference solutions of real data sets pass; for benchmarks.grading.
+"""What C++ costs, and whether known verdicts come: of reference solutions and of forgers.
 
 A C++ program is new to the pool (compiled and run) or not (run). The pool's first one is apart: it
 sets the toolchain up.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks.grading_cases import Job, cpp_functions, cpp_programs
+from benchmarks.grading_forgers import python_forgers
+from benchmarks.grading_forgers_cpp import cpp_forgers
 from benchmarks.processes import measure
 from benchmarks.table import Aim, load_average, show, show_aims, spread
 from selfreg.data.problems import load_problems
-from selfreg.grading import GraderPool
+from selfreg.grading import GraderError, GraderPool
+from selfreg.grading.ladder import LADDER
 from selfreg.run.records import Grade, Outcome, Problem
 
 _COLD_AIM_S, _CACHED_AIM_MS = 0.45, 10.0
@@ -25,10 +30,18 @@ _MBPP_LIMIT_S = 3.0
 
 
 class _Costs(NamedTuple):
-    """CPU seconds: of the pool's start, of each new program in order, of one that is compiled."""
+    """CPU seconds.
+
+    Attributes:
+      start_s: Of the pool's start.
+      new_s: Of each new program in order, every one the first of its problem.
+      further_s: Of another program of each problem, whose tests are compiled by then.
+      cached_s: Of a program that is compiled, too.
+    """
 
     start_s: float
     new_s: list[float]
+    further_s: list[float]
     cached_s: float
 
     @property
@@ -46,14 +59,16 @@ def show_cpp(programs: int) -> None:
     costs = {kind: _measure(jobs) for kind, jobs in kinds.items()}
     show(
         f"C++: CPU s, {programs} programs of each kind",
-        ["kind", "start and first", "cold", "cached ms", "new ones in order"],
+        ["kind", "start and first", "cold", "further", "cached ms", "new ones in order"],
         [
             [kind, f"{cost.start_s + cost.new_s[0]:.2f}", spread(cost.cold_s),
+             spread(cost.further_s[1:]),
              f"{1000 * cost.cached_s:.1f}", " ".join(f"{s:.2f}" for s in cost.new_s)]
             for kind, cost in costs.items()
         ],
-        f"Start and first: of the pool, which sets the toolchain up. Cold: compile and run, median "
-        f"(min..max). Cached: a run, mean of {_CACHED_RUNS} of each. {load_average()}",
+        "Start and first: of the pool, which sets the toolchain up. Cold: compile and run, median "
+        "(min..max). Further: the same for another program of the problem. "
+        f"Cached: a run, mean of {_CACHED_RUNS} of each. {load_average()}",
     )  # fmt: skip
     show_aims([aim for kind, cost in costs.items() for aim in _cpp_aims(kind, cost)])
 
@@ -61,9 +76,12 @@ def show_cpp(programs: int) -> None:
 def _measure(jobs: Sequence[Job]) -> _Costs:
     pool, start = measure(lambda: GraderPool(1))
     with pool:
-        new_s = [_cpu_s(pool, [job]) for job in jobs]
+        new_s, further_s = [], []
+        for problem, program in jobs:
+            new_s.append(_cpu_s(pool, [(problem, program)]))
+            further_s.append(_cpu_s(pool, [(problem, f"{program}// another\n")]))
         cached_s = sum(_cpu_s(pool, jobs) for _ in range(_CACHED_RUNS))
-    return _Costs(start.cpu_s, new_s, cached_s / _CACHED_RUNS / len(jobs))
+    return _Costs(start.cpu_s, new_s, further_s, cached_s / _CACHED_RUNS / len(jobs))
 
 
 def _cpu_s(pool: GraderPool, jobs: Sequence[Job]) -> float:
@@ -175,3 +193,43 @@ def _run_check(pool: GraderPool, check: _Check) -> tuple[list[str], list[Aim], l
 
 def _describe(grade: Grade) -> str:
     return f"{grade.outcome.value} after {grade.time_s:.1f} s: {grade.detail:.100}"
+
+
+# --- Forgers --------------------------------------------------------------------------------------
+
+
+def show_forgers(workers: int, count: int, seed: int) -> None:
+    """Print how many drawn programs that are not right fail, in each isolation that works here."""
+    if not count:
+        print("forgers: not run: --forgers=N\n")
+        return
+    drawn = {"Python": list(python_forgers(seed, count)), "C++": list(cpp_forgers(seed, count))}
+    rows, odd, tried = [], [], 0
+    for isolation in LADDER:
+        try:
+            pool = GraderPool(workers, isolation=isolation, max_retries=0)
+        except GraderError as error:
+            rows.append([isolation, f"not run: {error}", "", "", "", ""])
+            continue
+        with pool:
+            for language, jobs in drawn.items():
+                grades, cost = measure(partial(pool.grade, jobs))
+                pairs = zip(jobs, grades, strict=True)
+                bad = [
+                    f"{isolation}: {problem.id} {_describe(grade)}\n{program}"
+                    for (problem, program), grade in pairs
+                    if grade.outcome is Outcome.PASSED or not grade.is_verdict
+                ]
+                odd += bad
+                tried += len(jobs)
+                outcomes = Counter(grade.outcome.value for grade in grades)
+                told = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common())
+                row = [isolation, language, str(len(jobs)), str(len(jobs) - len(bad)), told]
+                rows.append([*row, f"{cost.cpu_s:.0f}"])
+    show(
+        f"Programs that forge a pass, seed {seed}",
+        ["isolation", "language", "tried", "right", "outcomes", "CPU s"],
+        rows,
+        "\n".join([*odd, load_average()]),
+    )
+    show_aims([Aim("no forger passes, and each has a verdict", f"{len(odd)} of {tried}", not odd)])

@@ -1,7 +1,6 @@
 """The judge's end of one jailed child: starting it, talking to it, and its limits in time."""
 
 import contextlib
-import functools
 import json
 import marshal
 import os
@@ -12,13 +11,14 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from selfreg.grading import zygote
 from selfreg.grading.namespaces import SCRATCH_MB
 from selfreg.grading.program import LENGTH
 from selfreg.grading.sandbox import LOAD_FACTOR, Limits
 from selfreg.grading.system import cpu_clock, describe
+from selfreg.grading.threads import HOST_PROC, open_in_proc, threads_of
 
 _STANDARD = ("stdin", "stdout", "stderr")
 _REPORT_BYTES = 65536
@@ -28,8 +28,6 @@ _ANSWER_MB = 64
 # How often one looks at a child that keeps the judge waiting: does a thread of it run, or want to?
 # The kernel's own counts would be exact, but they go with the thread that they are of.
 _LOOK_S = 0.05
-# As it is when the judge starts; later it may be out of sight.
-HOST_PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class JailError(Exception):
@@ -91,7 +89,8 @@ class Zygote:
                 cwd="/",
                 env=dict(os.environ),
             )
-        self.control.send(json.dumps(config).encode())
+        files = [HOST_PROC] if config["threads"] else []
+        socket.send_fds(self.control, [json.dumps(config).encode()], files)
         if self.receive()[0] != b"ready":
             raise JailError("the zygote does not start")
 
@@ -224,12 +223,13 @@ class Child:
 
     def is_done_well(self) -> bool:
         """Whether it is there, and has said nothing but what was received."""
-        if self._over or self._timed_out:
+        if self._over or self._timed_out or len(self._buffer) != 1:
             return False
         try:
-            return len(self._buffer) == 1 and not self._channel.recv(1, socket.MSG_PEEK)
+            self._channel.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
+        return False  # nothing but an end comes without a question
 
     def report(self) -> bytes:
         """All that it says until it ends, or reaches a limit."""
@@ -320,7 +320,7 @@ class Child:
         if not self._pid:
             self._pid = self._find()
         try:
-            threads = _threads(self._pid) if self._pid > 0 else {}
+            threads = threads_of(self._pid) if self._pid > 0 else {}
             cpu_s = time.clock_gettime(cpu_clock(self._pid)) if threads else 0.0
         except OSError:  # it ended just now
             threads, cpu_s = {}, 0.0
@@ -344,51 +344,10 @@ class Child:
     def _find(self) -> int:
         self._parent.control.send(zygote.PID + bytes([self._place]))
         _, (process,) = self._parent.receive()
-        with _open(f"self/fdinfo/{process}") as file:
+        with open_in_proc(f"self/fdinfo/{process}") as file:
             lines = dict(line.split(":", 1) for line in file.read().splitlines())
         os.close(process)
         return int(lines["Pid"])
-
-
-def _open(path: str) -> Any:
-    """Open a file of /proc."""
-    return open(path, opener=functools.partial(os.open, dir_fd=HOST_PROC))
-
-
-class _Thread(NamedTuple):
-    """A thread of a child.
-
-    Attributes:
-      waits: Whether it neither runs, wants a core nor is at the disk.
-      queued_s: Seconds in which it wanted a core and had none.
-    """
-
-    waits: bool
-    queued_s: float
-
-
-def _threads(pid: int) -> dict[str, _Thread]:
-    """The threads of a process, by their numbers."""
-    folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
-    try:
-        numbers = os.listdir(folder)
-    finally:
-        os.close(folder)
-    return {number: _thread(f"{pid}/task/{number}") for number in numbers}
-
-
-def _thread(folder: str) -> _Thread:
-    """A thread; one that is gone waits."""
-    try:
-        with _open(f"{folder}/stat") as file:
-            # The name before it is the program's to choose.
-            state = file.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return _Thread(True, 0.0)
-    queued_s = 0.0
-    with contextlib.suppress(OSError), _open(f"{folder}/schedstat") as file:  # if the kernel counts
-        queued_s = int(file.read().split()[1]) / 1e9
-    return _Thread(state not in "RD", queued_s)
 
 
 @contextlib.contextmanager

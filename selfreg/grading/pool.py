@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from selfreg.grading.folder import make_folder, remove_folder
 from selfreg.grading.headers import Settings
+from selfreg.grading.jobs import describe_job, reason_to_refuse
 from selfreg.grading.ladder import LADDER, refusal
 from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, WorkerProcess
-from selfreg.grading.reach import out_of_reach
 from selfreg.grading.system import empty_folder
-from selfreg.grading.trials import Task, Trials
+from selfreg.grading.trials import Task, Trial, Trials
 from selfreg.run.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
@@ -234,7 +234,7 @@ class GraderPool:
           GraderError: As in `grade`, or a solution gets INFRA_ERROR.
         """
         problems = list(problems)
-        broken = {problem: why for problem in problems if (why := _refusal(problem))}
+        broken = {problem: why for problem in problems if (why := reason_to_refuse(problem))}
         solved = [(p, p.solution) for p in problems if p.solution and p not in broken]
         for (problem, _), grade in zip(solved, self.grade(solved), strict=True):
             if grade.outcome is Outcome.INFRA_ERROR:
@@ -252,7 +252,7 @@ class GraderPool:
         while not trials.are_over and time.monotonic() < deadline:
             for worker in self._workers:
                 if worker.is_idle and (trial := trials.next()):
-                    worker.submit(trial, *self._job(*trials.task(trial)))
+                    self._submit(worker, trial, *trials.task(trial))
             for worker in self._workers.copy():
                 if worker.task is not None and worker.is_stuck:
                     why = "the tests do not end on its answers"
@@ -282,6 +282,11 @@ class GraderPool:
         self._counts["retries"] += trials.retries
         return grades
 
+    def _submit(self, worker: WorkerProcess, trial: Trial, problem: Problem, program: str) -> None:
+        job = describe_job(problem, program, problem.time_limit_s * self._time_limit_scale)
+        judge_cpu_s = _JUDGE_EXTRA_S + self._cpu_s(problem)
+        worker.submit(trial, job, self._patience_s(problem), judge_cpu_s)
+
     def _blame(self, problem: Problem, grade: Grade) -> Grade:
         """A grade, of the program and not of the tests where a solution has passed these."""
         if grade.outcome is Outcome.TEST_ERROR and problem in self._sound:
@@ -308,23 +313,6 @@ class GraderPool:
     def _cpu_s(self, problem: Problem) -> float:
         """The CPU limit of all cases of a problem."""
         return problem.time_limit_s * self._time_limit_scale * max(1, len(problem.tests.stdio))
-
-    def _job(self, problem: Problem, program: str) -> tuple[dict[str, Any], float, float]:
-        """What a worker is told, the seconds after which it counts as hung, and its judge's."""
-        tests, time_limit_s = problem.tests, problem.time_limit_s * self._time_limit_scale
-        job = {
-            "language": problem.language.value,
-            "setup": tests.setup,
-            "program": program,
-            "code": tests.code,
-            "entry_point": problem.entry_point,
-            "tolerance": tests.tolerance,
-            "declares": [source for source in (problem.starter, problem.solution) if source],
-            "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
-            "time_limit_s": time_limit_s,
-            "memory_limit_mb": problem.memory_limit_mb,
-        }
-        return job, self._patience_s(problem), _JUDGE_EXTRA_S + self._cpu_s(problem)
 
     def _responsive(self) -> list[WorkerProcess]:
         """Wait; then the workers that said something, died or are overdue."""
@@ -405,10 +393,3 @@ class GraderPool:
         with contextlib.suppress(FileNotFoundError):
             empty_folder(worker.scratch)
             os.rmdir(worker.scratch)
-
-
-def _refusal(problem: Problem) -> str:
-    """Why a problem's tests cannot be run against a program; empty when they may."""
-    if problem.language is not Language.PYTHON or problem.tests.stdio:
-        return ""
-    return out_of_reach(problem.tests.setup, problem.tests.code, problem.entry_point)

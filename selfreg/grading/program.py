@@ -128,6 +128,7 @@ def _run_as_script(program: str) -> None:
         if threading := sys.modules.get("threading"):
             threading._shutdown()
         atexit._run_exitfuncs()
+        shims.flush_files()
         for stream in (sys.stdout, sys.__stdout__):
             if stream is not None and not stream.closed:
                 stream.flush()

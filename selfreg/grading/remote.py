@@ -1,7 +1,7 @@
 """Objects across a process boundary: each side calls the other's, and answers for its own.
 
-    request   [operation, number, object, operands, keywords, changes]
-    reply     [number, exception or null, result, changes, changes of what came to be shared since]
+    request   [operation, mark, object, operands, keywords, changes]
+    reply     [mark, exception or null, result, changes, changes of what came to be shared since]
 
 While a side waits for its reply it serves requests, so that a callback can call back. An object
 that is no plain data stays where it is and travels as ["o", number]; on its way home it is
@@ -12,6 +12,7 @@ and each message says what became of those that were changed, arguments of the c
 """
 
 import operator
+import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ _mro = type.__dict__["__mro__"].__get__
 _SHARING = ("getattr", "getitem")
 # Calls within each other while a value is encoded or decoded: lists a thousand levels deep.
 DEEP = 4000
+_MARK_BYTES = 6
 _KNOWN = 2  # parts of what names a class that both sides have
 _BAD = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
@@ -126,7 +128,6 @@ class Peer:
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._images = ImageMaker(self, side.methods)
-        self._requests = 0
         # Containers that both sides hold, and what the other side knows to be in them.
         self._shared: list[Any] = []
         self._synced: list[list[Any]] = []
@@ -150,14 +151,15 @@ class Peer:
         self.before_message()
         held = len(self._shared)
         encoder = Encoder(self._opaque, self._shared, self._images)
-        self._requests += 1
+        # Nobody can write the reply before the request: a bare count could be guessed.
+        mark = int.from_bytes(os.urandom(_MARK_BYTES), "little")
         self.calls += operation == "call"
         changes = self._changes(encoder, self._shared, self._synced)
         sent = [encoder.encode(operand) for operand in operands]
         named = {name: encoder.encode(value) for name, value in (keywords or {}).items()}
-        self._send(values.dump([operation, self._requests, number, sent, named, changes]))
+        self._send(values.dump([operation, mark, number, sent, named, changes]))
         try:
-            error, result, changes, later = self._await_reply(self._requests)
+            error, result, changes, later = self._await_reply(mark)
             decoder = Decoder(self._resolve, encoder.known, self._images)
             result = decoder.decode(result)
             raised = error and self._decode_error(decoder, *error)
@@ -256,7 +258,7 @@ class Peer:
         self._shared += new
         self._synced += map(values.items, new)
 
-    def _await_reply(self, number: int) -> list[Any]:
+    def _await_reply(self, mark: int) -> list[Any]:
         while True:
             message = values.load(self._receive())
             if type(message) is not list or not message:
@@ -265,7 +267,7 @@ class Peer:
                 self._serve(*message)
                 continue
             replied, *reply = message
-            if replied != number:
+            if replied != mark:
                 raise ValueError("a reply to another request")
             return reply
 

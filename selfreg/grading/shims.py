@@ -1,10 +1,12 @@
-"""What scripts expect of a system, and the jail would not give them: made up within the child.
+"""Gives scripts what they expect of a system and the jail lacks, within the child.
 
 Nothing here keeps a program from anything: it may undo all of it.
 """
 
 import _thread
+import _weakref
 import builtins
+import contextlib
 import io
 import os
 import resource
@@ -13,6 +15,9 @@ from typing import Any
 
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _STREAMS |= {f"{folder}/{n}": n for folder in ("/dev/fd", "/proc/self/fd") for n in range(3)}
+
+
+_opened: list[Any] = []  # weak references to the files that the program opened
 
 
 def put_in() -> None:
@@ -27,9 +32,20 @@ def _by_stream(opener: Callable[..., Any]) -> Any:
     def open_path(file: Any, *arguments: Any, **options: Any) -> Any:
         if not isinstance(file, int) and os.fspath(file) in _STREAMS:
             file = os.dup(_STREAMS[os.fspath(file)])
-        return opener(file, *arguments, **options)
+        opened = opener(file, *arguments, **options)
+        _opened.append(_weakref.ref(opened))
+        return opened
 
     return open_path
+
+
+def flush_files() -> None:
+    """Flush the files that are open, as the interpreter does at its end."""
+    for reference in _opened:
+        file = reference()
+        if file is not None and not file.closed:
+            with contextlib.suppress(Exception):
+                file.flush()
 
 
 def _at_most(stack_size: Callable[..., int]) -> Any:

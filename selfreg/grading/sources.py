@@ -31,6 +31,12 @@ _WORDS = (
     *("bool", "char", "short", "int", "long", "unsigned", "signed", "float", "double", "void"),
     *("const", "size_t", *_CONTAINERS),
 )
+# What can come before a declaration and changes no word of it.
+_INCLUDE = re.compile(r"(#[ \t]*include[ \t]*<[\w./+-]+>)?[ \t]*")
+_PLAIN_RESTS: tuple[list[str], ...] = ([], ["using", "namespace", "std;"])
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+# The types of a list, each with the commas between its own brackets.
+_PARTS = re.compile(r"(?:[^,<>]|<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>)+")
 # The last word of a parameter, unless it belongs to the type.
 _PARAMETER_NAME = re.compile(rf"(?<=[\s&>])(?!(?:{'|'.join(_WORDS)})\b)\w+\s*(?=,|$)")
 
@@ -104,8 +110,8 @@ def declare_plainly(program: str, name: str) -> Declaration | None:
     the standard library. None where it is made of anything else.
     """
     found = declare((program,), name)
-    match = re.fullmatch(r"(.*?)\b(\w+)\s*\((.*)\)", found.signature, re.DOTALL) if found else None
-    if not match or match[2] != name:
+    match = _split(found) if found else None
+    if not match:
         return None
     result = _plain(match[1])
     parameters = _plain(_PARAMETER_NAME.sub("", match[3]))
@@ -113,6 +119,47 @@ def declare_plainly(program: str, name: str) -> Declaration | None:
         return None
     heads = "".join(f"#include <{head}>\n" for head in _CONTAINERS.values())
     return Declaration(f"{heads}using namespace std;\n", f"{result} {name}({parameters})", name)
+
+
+def carried_types(setup: str, declaration: Declaration) -> tuple[str, ...]:
+    """The types of the library that calls of a function carry, in plain words; without repeats.
+
+    Such types mean the same in every problem, and so code for them can be compiled once for many.
+
+    Returns:
+      Nothing where what comes before the declaration could give one of the words another meaning,
+      or where one of the types has a name of its own.
+    """
+    directives = f"{setup}\n{declaration.directives}".split("\n")
+    rest = _COMMENT.sub("", declaration.rest).split()
+    if not all(_INCLUDE.fullmatch(line.strip()) for line in directives) or rest not in _PLAIN_RESTS:
+        return ()
+    match = _split(declaration)
+    plain = match and (_plain(match[1]), _plain(_PARAMETER_NAME.sub("", match[3])))
+    if not plain or None in plain:
+        return ()
+    parts = [type_.strip() for types in plain if types for type_ in _PARTS.findall(types)]
+    bare = [re.sub(r"^const | const$| ?&$", "", re.sub(r" ?&$", "", part)) for part in parts]
+    if any("const" in type_ or "&" in type_ for type_ in bare):
+        return ()
+    return tuple(sorted({type_ for type_ in bare if "std::" in type_}))
+
+
+def carriers_unit(types: tuple[str, ...]) -> str:
+    """The translation unit that has types of the library carried."""
+    heads = "".join(f"#include <{head}>\n" for head in _CONTAINERS.values())
+    return f'{heads}#include "carry.h"\n{_carriers(types, "template")}'
+
+
+def _carriers(types: tuple[str, ...], begin: str) -> str:
+    lines = [f"{begin} void put<{t}>(const {t}&); {begin} {t} get<{t}>();\n" for t in types]
+    return f"namespace selfreg_carry {{\n{''.join(lines)}}}\n" if types else ""
+
+
+def _split(declaration: Declaration) -> re.Match[str] | None:
+    """A declaration's result, name and parameters."""
+    match = re.fullmatch(r"(.*?)\b(\w+)\s*\((.*)\)", declaration.signature, re.DOTALL)
+    return match if match and match[2] == declaration.name else None
 
 
 def _plain(types: str) -> str | None:
@@ -124,11 +171,18 @@ def _plain(types: str) -> str | None:
     return " ".join(f"std::{word}" if word in _CONTAINERS else word for word in words)
 
 
-def tests_unit(setup: str, declaration: Declaration, tests: str) -> str:
-    """The translation unit of a problem's tests; `native/tests.cpp` is linked to it."""
+def tests_unit(setup: str, declaration: Declaration, tests: str, carried: tuple[str, ...]) -> str:
+    """The translation unit of a problem's tests; `native/tests.cpp` is linked to it.
+
+    Args:
+      setup: Comes first.
+      declaration: The function's.
+      tests: With a `main`.
+      carried: The types that another object carries (`carriers_unit`).
+    """
     name = declaration.name
     stub = f"""\
-namespace selfreg_declared {{ {declaration.signature}; }}
+{_carriers(carried, "extern template")}namespace selfreg_declared {{ {declaration.signature}; }}
 {declaration.signature};
 template <class> struct selfreg_stub;
 template <class R, class... A> struct selfreg_stub<R (*)(A...)> {{
@@ -139,12 +193,14 @@ template struct selfreg_stub<decltype(&selfreg_declared::{name})>;
     return _join(setup=setup, starter=declaration.context, stub=stub, tests=tests)
 
 
-def program_unit(setup: str, declaration: Declaration, program: str) -> str:
-    """The translation unit of a program; `native/program.cpp` is linked to it."""
+def program_unit(
+    setup: str, declaration: Declaration, program: str, carried: tuple[str, ...]
+) -> str:
+    """The translation unit of a program; `native/program.cpp` is linked to it. See `tests_unit`."""
     # Declared before the program, whose macros could give the types another meaning. The helpers
     # are in a namespace, for a program may bring its own.
     declared = f"""\
-{declaration.directives}namespace selfreg_declared {{
+{declaration.directives}{_carriers(carried, "extern template")}namespace selfreg_declared {{
 using namespace std;
 {declaration.rest}
 {declaration.signature};

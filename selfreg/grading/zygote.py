@@ -9,6 +9,7 @@ no program either; a child reads its own. It ends when the judge does.
                         PID and a place: send a pidfd of the child started at that place
                         SPACE: say how many MiB its files take
                         REAP, END: wait for the last (a while, or not at all), end what is left
+    judge -> zygote     at the start: JSON, and a descriptor of /proc where it is to count threads
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
 
@@ -31,13 +32,16 @@ from selfreg.grading.system import empty_folder, folder_mb, last_words
 
 # In a child; the zygote's own is out of the way of what arrives for the next.
 CHANNEL_FD, KEPT_FD = 3, 4
-CONTROL_FD = sandbox.OPEN_FILES - 1
+CONTROL_FD, PROC_FD = sandbox.OPEN_FILES - 1, sandbox.OPEN_FILES - 3
 PID, SPACE, REAP, END, SEAL = b"P", b"M", b"R", b"E", b"S"
 MESSAGE_BYTES = 1 << 16
 _RIGHTS = _socket.CMSG_SPACE(5 * struct.calcsize("i"))
 CONFINED = b"+"
 # Between the end of a process's connections and its own lie moments, but it may not get a core.
 _GRACE_S = 2.0
+# How often the threads of a child are counted that no limit of the kernel holds: some hundreds can
+# start meanwhile.
+_COUNT_S = 0.02
 
 # The C library's, with the interpreter's lock held: os.fork would have the child tidy up after
 # threads that the zygote does not have, and that costs more than the fork.
@@ -64,7 +68,12 @@ def main(control: int) -> None:
 def _serve() -> None:
     os.environ.clear()
     connection = _socket.socket(fileno=CONTROL_FD)
-    config = json.loads(connection.recv(MESSAGE_BYTES))
+    message, files = _receive(connection)
+    config = json.loads(message)
+    for file in files:
+        os.dup2(file, PROC_FD, inheritable=False)
+        os.close(file)
+    most_threads = config["threads"]
     scratch = config["scratch"]
     sandbox.confine_zygote(scratch, config["user"], config["reads_all"], config["tasks"])
     jails = {
@@ -82,7 +91,7 @@ def _serve() -> None:
         if header == SEAL:
             sandbox.seal_zygote()
             continue
-        if not _run(connection, header, files, jails, scratch, parent, ()):
+        if not _run(connection, header, files, jails, scratch, parent, (), most_threads):
             return
 
 
@@ -94,6 +103,7 @@ def _run(
     scratch: str,
     parent: int,
     beside: tuple[int, ...],
+    most_threads: int,
 ) -> bool:
     """Fork the child of a job, and do what the judge wants of it until it is reaped.
 
@@ -105,6 +115,7 @@ def _run(
       scratch: The folder that children write into.
       parent: The zygote's pid.
       beside: Children that were started before, and have not been reaped.
+      most_threads: The most threads of a child, where the zygote is to count them; else 0.
 
     Returns:
       Whether the judge is there.
@@ -116,7 +127,10 @@ def _run(
     for file in files:
         os.close(file)
     children = (*beside, pid)
+    has_too_many = False
     while True:
+        if most_threads:
+            has_too_many |= _watch(connection, pid, most_threads)
         command, files = _receive(connection)
         if command[:1] == PID and len(command) == 2:
             process = os.pidfd_open(children[command[1]])
@@ -126,7 +140,7 @@ def _run(
             connection.send(str(folder_mb(scratch)).encode())
         elif command in (REAP, END, b""):
             break
-        elif not _run(connection, command, files, jails, scratch, parent, children):
+        elif not _run(connection, command, files, jails, scratch, parent, children, most_threads):
             return False
     killed, status, usage = _reap(pid, _GRACE_S if command == REAP else 0.0, bool(beside))
     output = job["output"]
@@ -136,11 +150,34 @@ def _run(
     if command:
         # Written by hand: the encoder's objects are pages that a child would have to copy.
         ended = os.waitstatus_to_exitcode(status)
+        killed |= has_too_many
         reply = f"[{ended},{cpu_s},{peak_mb},{'true' if killed else 'false'}]".encode()
         _send_files(connection, reply, result)
     for file in result:
         os.close(file)
     return bool(command)
+
+
+def _watch(connection: _socket.socket, pid: int, most_threads: int) -> bool:
+    """Wait for the judge to say something, and end a child that has too many threads: whether."""
+    process = os.pidfd_open(pid)
+    try:
+        # The number by which the host knows it, not its own namespace.
+        with open(f"self/fdinfo/{process}", opener=_open_in_proc) as file:
+            number = next(line.split()[1] for line in file if line.startswith("Pid:"))
+        while not select.select([connection], [], [], _COUNT_S)[0]:
+            if os.stat(f"{number}/task", dir_fd=PROC_FD).st_nlink - 2 > most_threads:
+                os.kill(pid, signal.SIGKILL)
+                return True
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        pass  # it ended
+    finally:
+        os.close(process)
+    return False
+
+
+def _open_in_proc(path: str, flags: int) -> int:
+    return os.open(path, flags, dir_fd=PROC_FD)
 
 
 def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:

@@ -1,12 +1,14 @@
 """Fixtures of the grader's tests: one pool for most of them, and short ways to use it."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from selfreg.grading import GraderPool
+from selfreg.grading import GraderError, GraderPool
+from selfreg.grading.ladder import LADDER
 from selfreg.run.records import Grade, Language, Problem, StdioCase, Tests
 
 # Of the sum of two numbers, in the order (Python, C++).
@@ -23,6 +25,25 @@ SUM_TESTS = {
 def pool() -> Iterator[GraderPool]:
     with GraderPool(2) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one pool has compiled, for the next."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session", params=LADDER)
+def pool_in_each_way(request: pytest.FixtureRequest, compiled: Path) -> Iterator[GraderPool]:
+    """A pool in each isolation that there is here; they share what they compile."""
+    try:
+        pool = GraderPool(2, isolation=request.param)
+    except GraderError as error:
+        pytest.skip(f"not on this machine: {error}")
+    with pool:
+        shutil.copytree(compiled, pool._cpp.binaries, dirs_exist_ok=True)
+        yield pool
+        shutil.copytree(pool._cpp.binaries, compiled, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

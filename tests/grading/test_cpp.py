@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from selfreg.grading import GraderError, GraderPool, sources
+from selfreg.grading import GraderPool, sources
 from selfreg.grading.headers import FAMILIES, choose_family
-from selfreg.grading.ladder import LADDER
 from selfreg.run.records import Language, Outcome, Problem, StdioCase, Tests
 
 GRADING = Path(sources.__file__).parent
-RECORDS = [json.loads(line) for line in (Path(__file__).parent / "attacks_cpp.jsonl").open()]
 ASSERTS = (
     "#undef NDEBUG\n#include <assert.h>\n"
     "int main() { assert(solve(2, 3) == 5); assert(solve(10, -4) == 6); }\n"
@@ -46,22 +44,19 @@ def outcome(pool, program, *arguments, **options):
     return grade.outcome
 
 
-def test_no_lie_passes(pool):
-    grades = pool.grade([(problem(), program) for program in LIES.values()])
-    lucky = [
-        name for name, grade in zip(LIES, grades, strict=True) if grade.outcome is Outcome.PASSED
-    ]
-    assert lucky == []
-    # Nor where the problem declares nothing, and the program's own declaration has to do.
-    grades = pool.grade([(problem(starter=""), program) for program in LIES.values()])
-    lucky = [
-        name for name, grade in zip(LIES, grades, strict=True) if grade.outcome is Outcome.PASSED
-    ]
-    assert lucky == []
-    assert pool.counts["worker_restarts"] == 0
+def test_no_lie_passes(pool_in_each_way):
+    pool, restarts = pool_in_each_way, pool_in_each_way.counts["worker_restarts"]
+    # Where the problem declares nothing, the program's own declaration has to do.
+    for starter in ("int solve(int a, int b) {\n", ""):
+        grades = pool.grade([(problem(starter=starter), program) for program in LIES.values()])
+        pairs = zip(LIES, grades, strict=True)
+        bad = [(name, g) for name, g in pairs if g.outcome is Outcome.PASSED or not g.is_verdict]
+        assert bad == []
+    assert pool.counts["worker_restarts"] == restarts
 
 
-def test_what_is_right_passes(pool):
+def test_what_is_right_passes(pool_in_each_way):
+    pool = pool_in_each_way
     grades = pool.grade([(problem(), program) for program in RIGHT.values()])
     wrong = {
         name: grade
@@ -187,16 +182,6 @@ def whole(program):
     return one, program
 
 
-@pytest.fixture(scope="module", params=LADDER)
-def pool_in_each_way(request):
-    try:
-        pool = GraderPool(2, isolation=request.param)
-    except GraderError as error:
-        pytest.skip(f"not on this machine: {error}")
-    with pool:
-        yield pool
-
-
 def test_compilers_are_jailed_and_read_no_host_file(pool_in_each_way, descendants, tmp_path):
     pool, seen, free = pool_in_each_way, set(), []
     secret = tmp_path / "secret.h"
@@ -289,31 +274,6 @@ def test_headers_come_from_a_fixed_list():
     assert all(re.fullmatch(r"[a-z0-9/+.]+", head) for heads in FAMILIES.values() for head in heads)
 
 
-def test_the_records(pool_in_each_way, tmp_path):
-    jobs, expected = [], []
-    for row in RECORDS:
-        test = json.loads(row["test"])
-        if "code" in test:
-            job = problem(test["code"], ""), row["code"]
-        else:
-            job = whole(row["code"])
-            tests = Tests(stdio=(StdioCase(**test),))
-            job = (
-                Problem("x", "", tests, Language.CPP, time_limit_s=1.0, memory_limit_mb=512),
-                job[1],
-            )
-        jobs.append(job)
-        expected.append(row["expect"] == "pass")
-    for _ in range(int(os.environ.get("SELFREG_ATTACK_ROUNDS", "1"))):
-        grades = pool_in_each_way.grade(jobs)
-        wrong = [
-            (row["id"], grade)
-            for row, grade, passes in zip(RECORDS, grades, expected, strict=True)
-            if (grade.outcome is Outcome.PASSED) is not passes and row["category"] != "threads"
-        ]
-        assert wrong == []
-
-
 def test_threads_and_deep_recursion_are_honest(pool):
     eight = (
         "#include <thread>\n#include <vector>\nint main() { std::vector<std::thread> all; "
@@ -360,3 +320,44 @@ def test_a_killed_compiler_is_nobodys_verdict(make_problem, descendants):
             killer.join()
         assert "cc1plus" not in victims
         assert pool.counts["retries"] > 0
+
+
+def test_types_are_carried_by_code_that_is_compiled_once():
+    body = "{ x.push_back(2); return string(x.size(), 'a'); }"
+    starter = "#include <string>\n#include <vector>\nusing namespace std;\nstring solve("
+    tests = (
+        "#undef NDEBUG\n#include <cassert>\nint main() { vector<int> v{%d}; "
+        'assert(solve(v) == "aa" && v.size() == 2); }'
+    )
+    jobs, wanted = [], []
+    for i in range(6):
+        one = problem(tests % (i + 3), f"{starter}vector<int>& x) {{")
+        jobs += [
+            (one, f"{starter}vector<int>& x) {body}"),
+            (one, f"{starter}vector<int> x) {body}"),
+            (one, f"{starter}vector<int>& x) {body.replace('size()', 'front()')}"),
+        ]
+        wanted += [True, False, False]
+    with GraderPool(1) as pool:
+        passed = [grade.outcome is Outcome.PASSED for grade in pool.grade(jobs)]
+        objects = list(Path(pool._folder).glob("cpp/headers/carriers-*.o"))
+    assert passed == wanted
+    assert len(objects) == 1
+
+
+def test_types_that_could_mean_another_thing_are_not_shared():
+    def types(signature, context="using namespace std;\n", setup="#include <vector>\n"):
+        return sources.carried_types(setup, sources.Declaration(context, signature, "f"))
+
+    vector = ("std::vector < int >",)
+    assert types("vector<int> f(const std::vector<int>& x, int n)") == vector
+    assert types("vector<int> f()", "#include <set>\n// vector\n") == vector
+    for other in (
+        types("vector<int> f()", "#define int long\n"),
+        types("vector<int> f()", setup="#define int long\n"),
+        types("vector<int> f()", setup="#include <vector> // \\\n"),
+        types("vector<int> f()", "typedef char vector;\n"),
+        types("vector<ll> f()"),
+        types("int f(int n)"),
+    ):
+        assert other == ()

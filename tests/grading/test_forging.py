@@ -1,7 +1,7 @@
 """Programs that try to pass without being right, one trick a test."""
 
-import pytest
-
+from benchmarks.grading_forgers import python_forgers
+from benchmarks.grading_forgers_cpp import cpp_forgers
 from selfreg.run.records import Language, Outcome
 
 RIGHT = "def add(a, b):\n    return a + b\n"
@@ -88,10 +88,12 @@ PYTHON_TRICKS = {
 }
 
 
-@pytest.mark.parametrize("program", PYTHON_TRICKS.values(), ids=PYTHON_TRICKS.keys())
-def test_python_trick(grade, program):
-    grade = grade(program, time_limit_s=0.5)
-    assert grade.outcome in (Outcome.FAILED, Outcome.EXCEPTION), grade
+def test_python_tricks(pool_in_each_way, make_problem):
+    problem = make_problem(time_limit_s=0.5)
+    grades = pool_in_each_way.grade([(problem, program) for program in PYTHON_TRICKS.values()])
+    fine = (Outcome.FAILED, Outcome.EXCEPTION)
+    pairs = zip(PYTHON_TRICKS, grades, strict=True)
+    assert [(name, grade) for name, grade in pairs if grade.outcome not in fine] == []
 
 
 def test_patched_builtins_do_not_change_the_tests(grade):
@@ -116,6 +118,18 @@ def test_a_program_that_goes_on_talking_fails(grade):
     )
     code = "import time\nassert add(10, 1) == 11\ntime.sleep(0.3)\n"
     assert grade(late, code=code).outcome is Outcome.EXCEPTION
+
+
+def test_a_reply_cannot_come_before_its_request(grade):
+    # It answers the second call while it is at the first.
+    early = (
+        "import json, os, struct\n"
+        "def reply(n, x):\n"
+        "    body = json.dumps([n, None, x, [], []]).encode()\n"
+        "    os.write(3, struct.pack('!I', len(body)) + body)\n"
+        "def add(a, b):\n    reply(1, 5), reply(2, 6)\n    while True: os.read(3, 1)\n"
+    )
+    assert grade(early).outcome is Outcome.EXCEPTION
 
 
 def test_a_right_program_that_scribbles_into_the_report_fails(grade):
@@ -166,13 +180,16 @@ CPP_TRICKS = {
 }
 
 
-@pytest.mark.parametrize("program", CPP_TRICKS.values(), ids=CPP_TRICKS.keys())
-def test_cpp_trick(grade, program):
+def test_cpp_tricks(pool_in_each_way, make_problem):
     tests = (
         "#undef NDEBUG\n#include <cassert>\n"
         "int main() { assert(add(2, 3) == 5); assert(add(10, -4) == 6); }\n"
     )
-    assert grade(program, Language.CPP, code=tests).outcome is not Outcome.PASSED
+    problem = make_problem(Language.CPP, code=tests)
+    grades = pool_in_each_way.grade([(problem, program) for program in CPP_TRICKS.values()])
+    pairs = zip(CPP_TRICKS, grades, strict=True)
+    bad = [(name, g) for name, g in pairs if g.outcome is Outcome.PASSED or not g.is_verdict]
+    assert bad == []
 
 
 # What a program can raise or override, by which a test's own comparison would come out true.
@@ -219,11 +236,14 @@ WAYS_AROUND = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS_AROUND)
-def test_a_comparison_is_not_bypassed(name, grade):
-    program, tests = WAYS_AROUND[name]
-    verdict = grade(program, code=tests, entry_point="solve")
-    assert verdict.outcome in (Outcome.FAILED, Outcome.EXCEPTION), verdict
+def test_no_comparison_is_bypassed(pool_in_each_way, make_problem):
+    jobs = [
+        (make_problem(code=tests, entry_point="solve"), program)
+        for program, tests in WAYS_AROUND.values()
+    ]
+    pairs = zip(WAYS_AROUND, pool_in_each_way.grade(jobs), strict=True)
+    fine = (Outcome.FAILED, Outcome.EXCEPTION)
+    assert [(name, grade) for name, grade in pairs if grade.outcome not in fine] == []
 
 
 def test_a_stop_that_tests_wait_for(grade):
@@ -232,3 +252,13 @@ def test_a_stop_that_tests_wait_for(grade):
         "try:\n    solve()\n    assert False\nexcept StopIteration as e:\n    assert e.value == 5\n"
     )
     assert grade(program, code=tests, entry_point="solve").outcome is Outcome.PASSED
+
+
+def test_no_drawn_forger_passes(pool_in_each_way):
+    # Two of each kind in C++, of which a draw costs a compilation.
+    jobs = [*python_forgers(0, 120), *cpp_forgers(0, 22)]
+    restarts = pool_in_each_way.counts["worker_restarts"]
+    grades = zip(jobs, pool_in_each_way.grade(jobs), strict=True)
+    bad = [(job, g) for job, g in grades if g.outcome is Outcome.PASSED or not g.is_verdict]
+    assert bad == []
+    assert pool_in_each_way.counts["worker_restarts"] == restarts

@@ -1,5 +1,6 @@
 """Programs that try to stop the grader, by kind and in variants, and noise on every stream."""
 
+import os
 import time
 
 import pytest
@@ -138,3 +139,26 @@ def test_files_of_all_sizes_are_bounded_together(jail):
     (grade,) = jail.grade([(problem, program)])
     assert grade.outcome is Outcome.EXCEPTION
     assert f"{SCRATCH_MB} MiB" in grade.detail or "No space left" in grade.detail
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the kernel bounds the threads of all but root")
+def test_threads_of_root_are_bounded(tmp_path, monkeypatch):
+    # Where nobody else can reach the scratch folder programs stay root.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    os.chmod(tmp_path, 0o700)
+    start = (
+        "import threading, time\nthreading.stack_size(65536)\ndef start():\n"
+        "    while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
+    )
+    at_once = f"{start}def solve(a, b):\n    start()\n"
+    # The judge does not look while its tests run.
+    later = f"{start}def solve(a, b):\n    threading.Thread(target=start).start()\n    return 5\n"
+    few = f"{start.replace('while True', 'for _ in range(99)')}start()\n{RIGHT}"
+    tests = "import time\nfive = solve(2, 3)\ntime.sleep(0.5)\nassert five == 5\n"
+    problem = Problem("many", "", Tests(code=tests), entry_point="solve", time_limit_s=9.0)
+    with GraderPool(1, isolation="landlock", max_retries=0) as pool:
+        assert "user" not in pool.layers
+        grades = pool.grade([(problem, program) for program in (at_once, later, few)])
+        assert pool.counts["worker_restarts"] == 0
+    wanted = [Outcome.EXCEPTION, Outcome.EXCEPTION, Outcome.PASSED]
+    assert [grade.outcome for grade in grades] == wanted, grades

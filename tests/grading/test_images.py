@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from selfreg.grading import judge, proxies
+from selfreg.grading import functions, proxies, streams
 from selfreg.grading.remote import Peer, ProtocolError
 from selfreg.run.records import Outcome
 
@@ -49,7 +49,7 @@ def test_nothing_of_the_judge_is_made():
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("selfreg.grading.judge", "TestsError"),
+        (functions.__name__, "TestsError"),
         ("selfreg.grading.child", "ChildOver"),
         ("selfreg.grading.child", "JailError"),
         ("unittest.case", "SkipTest"),
@@ -134,4 +134,4 @@ def test_streams_are_the_judge_s_own_again(pool, make_problem):
 
 
 def test_the_judge_s_functions_stay_as_they_are():
-    assert judge.streams.standing()["input"] is input
+    assert streams.standing()["input"] is input

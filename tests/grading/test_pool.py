@@ -325,57 +325,6 @@ def test_what_does_not_hold_is_refused(monkeypatch):
         assert pool.isolation == "weak"
 
 
-def test_a_missing_compiler_is_an_error_of_cpp_alone(make_problem, monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with GraderPool(1, max_retries=0) as pool:
-        assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
-        job = (make_problem(Language.CPP), "int add(int a, int b) { return a + b; }")
-        (grade,) = pool.grade([job])
-        assert grade.outcome is Outcome.INFRA_ERROR
-        assert "g++" in grade.detail
-
-
-def test_a_broken_compiler_is_an_error(make_problem):
-    job = (make_problem(Language.CPP), "int add(int a, int b) { return a + b; }")
-    options = ["-no-such-option"]
-    with GraderPool(1, max_retries=0, cpp_options=options) as pool:
-        (grade,) = pool.grade([job])
-    assert grade.outcome is Outcome.INFRA_ERROR
-    assert "no-such-option" in grade.detail
-
-
-def test_precompiled_headers_change_nothing(make_problem):
-    # Four programs with one preamble, of which the third has it compiled; the last lacks a header
-    # that the preamble does not bring. A strict umask must not hide files from the compiler's user.
-    start = "// sums\n#include <vector>\n#include <string>\nusing namespace std;\n"
-    programs = [
-        f"{start}int add(int a, int b) {{ vector<int> v{{a, b, {i}}}; return v[0] + v[1]; }}\n"
-        for i in range(4)
-    ]
-    programs.append(f"{start}int add(int a, int b) {{ regex r; return a + b; }}\n")
-    umask = os.umask(0o077)
-    try:
-        with GraderPool(1) as pool:
-            problem = make_problem(Language.CPP)
-            grades = [pool.grade([(problem, program)])[0] for program in programs]
-            compiled = list(Path(pool._folder).glob("cpp/headers/*.gch"))
-    finally:
-        os.umask(umask)
-    assert len(compiled) == 1
-    assert [grade.outcome for grade in grades] == [Outcome.PASSED] * 4 + [Outcome.COMPILE_ERROR]
-
-
-def test_a_compiled_program_is_kept(make_problem):
-    program = "#include <regex>\nint add(int a, int b) { std::regex r; return a + b; }"
-    with GraderPool(1) as pool:
-        times = []
-        for _ in range(2):
-            started = time.monotonic()
-            assert pool.grade([(make_problem(Language.CPP), program)])[0].outcome is Outcome.PASSED
-            times.append(time.monotonic() - started)
-        assert times[1] < times[0] / 4
-
-
 def test_nothing_is_left_after_close(make_problem, descendants):
     def open_files():
         return set(os.listdir("/proc/self/fd"))

@@ -227,6 +227,8 @@ template <class R, class... A, class F> void answer(R (*)(A...), F f) {
         if constexpr (std::is_void_v<R> || std::is_void_v<Result>) {
             invoke(Rank<3>(), f, x...);
             static_assert(std::is_void_v<R>, "the function returns nothing, and is declared to");
+        } else if constexpr (std::is_same_v<R, Plain<Result>>) {
+            put<R>(invoke(Rank<3>(), f, x...));
         } else {
             put(convert<R>(static_cast<const Plain<Result>&>(invoke(Rank<3>(), f, x...))));
         }

@@ -1,0 +1,36 @@
+"""Problems as the pool sees them: what a worker is told of one, and why one is refused."""
+
+from typing import Any
+
+from selfreg.grading.reach import out_of_reach
+from selfreg.run.records import Language, Problem
+
+
+def describe_job(problem: Problem, program: str, time_limit_s: float) -> dict[str, Any]:
+    """Describe a program and its problem for the judge, in plain data.
+
+    Args:
+      problem: The problem.
+      program: The program.
+      time_limit_s: The CPU limit of each of its cases.
+    """
+    tests = problem.tests
+    return {
+        "language": problem.language.value,
+        "setup": tests.setup,
+        "program": program,
+        "code": tests.code,
+        "entry_point": problem.entry_point,
+        "tolerance": tests.tolerance,
+        "declares": [source for source in (problem.starter, problem.solution) if source],
+        "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
+        "time_limit_s": time_limit_s,
+        "memory_limit_mb": problem.memory_limit_mb,
+    }
+
+
+def reason_to_refuse(problem: Problem) -> str:
+    """Why a problem's tests cannot be run against a program; empty where they can."""
+    if problem.language is not Language.PYTHON or problem.tests.stdio:
+        return ""
+    return out_of_reach(problem.tests.setup, problem.tests.code, problem.entry_point)
