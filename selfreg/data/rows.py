@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from selfreg.data.problem_json import get_language, get_value, problem_from_json
-from selfreg.records import Language, Problem, StdioCase, Tests
+from selfreg.data.json_values import get_language, get_value
+from selfreg.data.problem_json import problem_from_json
+from selfreg.records import Checker, Language, Problem, StdioCase, Tests
 
 Row = Mapping[str, Any]
 
@@ -37,8 +38,9 @@ def _selfreg_plain(value):
     return value
 """
 
-# How far from theirs the checkers of APPS and CodeContests let a fraction be.
-_CHECKERS_TOLERANCE = 1e-5
+# APPS' own: np.allclose, by line. CodeContests' own: words, lower case, absolute.
+_APPS_CHECKER = Checker("lines", absolute=1e-5, relative=1e-5)
+_CONTESTS_CHECKER = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
 
 # The reference of MBPP/123 takes 2 to 6 s, by machine: at 3 s a right program could fail.
 _MBPP_TIME_LIMITS_S = {123: 15.0}
@@ -181,7 +183,7 @@ def _from_apps(row: Row, name: str) -> Problem | None:
         tests = Tests(setup=_APPS_SETUP, code=_call_tests(target, inputs, outputs))
     else:
         stdio = _stdio(map(_lines, inputs), map(_lines, outputs))
-        tests = Tests(stdio=stdio, tolerance=_CHECKERS_TOLERANCE)
+        tests = Tests(stdio=stdio, checker=_APPS_CHECKER)
     solutions = _json(row, "solutions", list) or [None]
     return Problem(
         id=f"APPS/{row['problem_id']}" if "problem_id" in row else name,
@@ -206,7 +208,7 @@ def _from_code_contests(row: Row, name: str) -> Problem | None:
     return Problem(
         id=row.get("name") or name,
         spec=get_value(row, "description").strip(),
-        tests=Tests(stdio=_stdio(inputs, outputs), tolerance=_CHECKERS_TOLERANCE),
+        tests=Tests(stdio=_stdio(inputs, outputs), checker=_CONTESTS_CHECKER),
         solution=next((text for language, text in pairs if language == 3), None),  # 3: Python 3
     )
 

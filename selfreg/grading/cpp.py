@@ -99,7 +99,11 @@ class Toolchain:
 
     @contextlib.contextmanager
     def run(
-        self, binary: bytes, limits: Limits, files: dict[str, int] | None = None
+        self,
+        binary: bytes,
+        limits: Limits,
+        files: dict[str, int] | None = None,
+        arguments: Sequence[str] = (),
     ) -> Iterator[Running]:
         """Start a compiled program, with standard input and output from `files`."""
         # Executed from memory: no folder that programs could reach needs to allow execution.
@@ -109,7 +113,7 @@ class Toolchain:
                 limits,
                 jail="binary",
                 files={**(files or {}), "stderr": stderr, "kept": executable},
-                execute=(KEPT_FD, [_OUTPUT], {}),
+                execute=(KEPT_FD, [_OUTPUT, *arguments], {}),
             )
             yield Running(child, stderr)
 

@@ -22,7 +22,7 @@ from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, 
 from selfreg.grading.reach import out_of_reach
 from selfreg.grading.system import empty_folder
 from selfreg.grading.trials import Task, Trials
-from selfreg.records import Grade, Language, Outcome, Problem
+from selfreg.records import Grade, Language, Outcome, Problem, to_json
 
 _CLOSE_TIMEOUT_S = 10.0
 # When a worker without an answer counts as hung: far behind what its own limits allow, for it is
@@ -318,9 +318,9 @@ class GraderPool:
             "program": program,
             "code": tests.code,
             "entry_point": problem.entry_point,
-            "tolerance": tests.tolerance,
+            "checker": to_json(tests.checker),
             "declares": [source for source in (problem.starter, problem.solution) if source],
-            "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
+            "stdio": [(case.stdin, case.stdout, case.alternatives) for case in tests.stdio],
             "time_limit_s": time_limit_s,
             "memory_limit_mb": problem.memory_limit_mb,
         }
