@@ -346,7 +346,7 @@ def _compile(source: str, name: str) -> CodeType:
 def _grade_script(
     job: dict[str, Any], limits: Limits, zygote: Zygote, toolchain: cpp.Toolchain
 ) -> _Reply:
-    task = dump({"program": job["program"]})
+    task = dump({"program": job["program"], "setup": job["setup"]})
 
     def run(files: dict[str, int]) -> tuple[Ended, bytes, bytes]:
         child = Child(zygote, limits, files=files)

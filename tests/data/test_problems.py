@@ -79,7 +79,7 @@ def test_files(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.csv", "", r"rows.csv: the name must end in .json, .jsonl or .jsonl.gz"),
+        ("rows.csv", "", r"rows.csv: the name must end in .parquet, .json, .jsonl, "),
         ("rows.jsonl", '\n{"id": ', "rows.jsonl, line 2: not JSON"),
         ("rows.jsonl", '{"id": 3}', "rows.jsonl, row 1: the keys id fit no known row"),
         ("rows.json", "{}", "rows.json: a .json file must hold a list of rows"),
