@@ -189,6 +189,11 @@ KEYS: dict[str, Key] = {
         0.1, "of a call's completions, without a verdict; more end the run; one never", BELOW_ONE
     ),
     "grading.validate": Key(True, "run every problem's own solution before the first step"),
+    "grading.code_block": Key(
+        "last",
+        "of an answer that is graded (docs/data.md); first: as in older runs",
+        one_of("last", "first"),
+    ),
     "grading.isolation": Key(
         "auto", "what keeps programs in", one_of("auto", "ns", "userns", "landlock")
     ),
@@ -323,6 +328,7 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     neutral = {name: key.default for name, key in KEYS.items()}
     neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
+    neutral["grading.code_block"] = "first"  # the only rule that older versions had
     # What a condition decides, every version has written.
     known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}

@@ -131,7 +131,14 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                 name: Panel(problems, evaluation.report_samples, seed, seeds.CAPABILITY)
                 for name, problems in sets.capabilities.items()
             },
-            sampler=Sampler(engine, pool, sampling, prompts, config.grading.max_unjudged_share),
+            sampler=Sampler(
+                engine,
+                pool,
+                sampling,
+                prompts,
+                config.grading.max_unjudged_share,
+                config.grading.code_block,
+            ),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
             algorithm=algorithm,

@@ -315,7 +315,7 @@ class GraderPool:
         job = {
             "language": problem.language.value,
             "setup": tests.setup,
-            "program": program,
+            "program": program.removeprefix("\ufeff"),  # compilers of files skip it, too
             "code": tests.code,
             "entry_point": problem.entry_point,
             "checker": to_json(tests.checker),
