@@ -55,9 +55,9 @@ def _opens(line: str) -> tuple[int, str, str] | None:
         tag = _TAG.match(match[3].strip().lower())
         return len(match[1].expandtabs(4)), match[2], tag[1] if tag else ""
     # Behind text on its line ("Answer: ```python") a fence must say that code follows.
-    text, fence, tag = line.partition("```")
-    tag = tag.strip().lower()
-    return (0, fence, tag) if text.strip() and tag in _CODE_TAGS else None
+    text, fence, rest = line.partition("```")
+    word = rest.strip().lower()
+    return (0, fence, word) if text.strip() and word in _CODE_TAGS else None
 
 
 def _find_end(lines: list[str], start: int, indent: int, mark: str) -> tuple[bool, list[str], int]:
