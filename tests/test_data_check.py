@@ -4,6 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from selfreg.data.sets import ProblemSets
+from selfreg.grading import GraderPool
+from selfreg.records import Problem
+from selfreg.records import Tests as ProblemTests
+from selfreg.stages import _without_broken
 
 ROOT = Path(__file__).parents[1]
 ROW = {
@@ -50,3 +59,25 @@ def test_a_mistake_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_broken_problems_are_left_out_up_to_a_limit(caplog):
+    problems = [
+        Problem(name, name, ProblemTests(code="assert f(1) == 2"), entry_point="f", solution=code)
+        for name, code in (
+            *((f"right {i}", "def f(x): return x + 1") for i in range(3)),
+            ("wrong 1", "def f(x): return x"),
+            ("wrong 2", "def f(x): return None"),
+        )
+    ]
+    sets = ProblemSets(tuple(problems), tuple(problems[:2]), tuple(problems[1:]), {})
+    with GraderPool(1) as pool:
+        for most in (0, 1):
+            config = SimpleNamespace(problems=SimpleNamespace(max_broken=most))
+            with pytest.raises(ValueError, match=rf"2 problems .*wrong 1: .*max_broken={most}"):
+                _without_broken(config, pool, sets)
+        config = SimpleNamespace(problems=SimpleNamespace(max_broken=2))
+        left = _without_broken(config, pool, sets)
+    assert [p.id for p in left.train] == ["right 0", "right 1", "right 2"]
+    assert [p.id for p in left.report] == ["right 1", "right 2"]
+    assert "left out 2 problems that their own solutions do not solve: wrong 1" in caplog.text
