@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +119,15 @@ def _parse(text: str, place: str) -> Any:
 def _explain(error: Exception) -> str:
     """The error's first line, and what to do about the usual ones."""
     line = _first_line(error)
-    hints: tuple[tuple[Callable[[str], bool], str], ...] = (
-        (
-            lambda text: "scripts are no longer supported" in text or "trust_remote_code" in text,
-            "the data set is a program, which is not run; download its files and use jsonl: or "
-            "parquet:",
-        ),
-        (
-            lambda text: (
-                "reach the hub" in text or "offline" in text.lower() or "connect" in text.lower()
-            ),
-            "the hub cannot be reached, and the data set is not in the cache",
-        ),
-    )
-    hint = next((f" ({words})" for matches, words in hints if matches(line)), "")
+    said = line.lower()
+    hint = ""
+    if "scripts are no longer supported" in said or "trust_remote_code" in said:
+        hint = (
+            " (the data set is a program, which is not run; download its files and use jsonl: or "
+            "parquet:)"
+        )
+    elif any(words in said for words in ("on the hub", "offline", "connect")):
+        hint = " (the hub cannot be reached, and the data set is not in the cache)"
     return f"{type(error).__name__}: {line}{hint}"
 
 
