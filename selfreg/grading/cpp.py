@@ -38,7 +38,14 @@ _WRAPPER = (
     '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
     f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_PART_FAILED}; exit $s"
 )
-_OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
+_OPTIONS = (
+    "-DONLINE_JUDGE",
+    "-wrapper",
+    f"/bin/sh,-c,{_WRAPPER}",
+    "-pass-exit-codes",
+    "-o",
+    _OUTPUT,
+)
 
 
 class CompileError(Exception):
@@ -113,7 +120,7 @@ class Toolchain:
                 limits,
                 jail="binary",
                 files={**(files or {}), "stderr": stderr, "kept": executable},
-                execute=(KEPT_FD, [_OUTPUT, *arguments], {}),
+                execute=(KEPT_FD, [_OUTPUT, *arguments], {"ONLINE_JUDGE": "1"}),
             )
             yield Running(child, stderr)
 

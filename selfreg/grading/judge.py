@@ -110,7 +110,10 @@ def main(channel: int) -> None:
         toolchain = cpp.Toolchain(Settings(**config["cpp"]), zygote)
         gc.freeze()
         wire.send(connection, {"layers": held})
+        cases: list[Any] = []
         while (job := wire.receive(connection, _MOST_BYTES)) is not None:
+            # None: those of the job before.
+            cases = job["stdio"] = cases if job["stdio"] is None else job["stdio"]
             wire.send(connection, grade(job, zygote, toolchain))
 
 

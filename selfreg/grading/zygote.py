@@ -63,6 +63,8 @@ def main(control: int) -> None:
 
 def _serve() -> None:
     os.environ.clear()
+    # By it competition programs know to read standard input, and no file.
+    os.environ["ONLINE_JUDGE"] = "1"
     connection = _socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
