@@ -113,6 +113,7 @@ class Problem:
       split: "train", "main", "hard", "ood" or "cpp"; "" where the data set has no split.
       category: A free label, such as a difficulty or a C1..C5 category.
       evaluation_only: Whether its licence forbids training on it.
+      cpp_standard: Of a C++ program, such as "c++20"; "" for that of config.grading.cpp_options.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Problem:
     split: str = ""
     category: str = ""
     evaluation_only: bool = False
+    cpp_standard: str = ""
 
 
 # --- Rollouts and grades --------------------------------------------------------------------------

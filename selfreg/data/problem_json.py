@@ -8,6 +8,7 @@ from selfreg.data.checker_json import read_checker, write_checker
 from selfreg.data.json_values import get_language, read_fields
 from selfreg.records import Checker, Language, Problem, StdioCase, Tests, to_json
 
+CPP_STANDARDS = ("", *(f"{d}++{y}" for d in ("c", "gnu") for y in (11, 14, 17, 20, 23)))
 SPLITS = ("", "train", "main", "hard", "ood", "cpp")
 
 _NUMBER = (int, float)
@@ -26,6 +27,7 @@ _PROBLEM_KEYS: dict[str, Any] = {
     "split": str,
     "category": str,
     "evaluation_only": bool,
+    "cpp_standard": str,
 }
 _TESTS_KEYS: dict[str, Any] = {
     "setup": str,
@@ -68,6 +70,9 @@ def problem_from_json(data: Mapping[str, Any]) -> Problem:
         if key in values and not 0 < values[key] < float("inf"):
             raise ValueError(f"{key!r} must be positive, not {values[key]!r}")
     values["language"] = get_language(data, tuple(Language))
+    if values.get("cpp_standard", "") not in CPP_STANDARDS:
+        known = ", ".join(CPP_STANDARDS[1:])
+        raise ValueError(f"'cpp_standard' must be one of {known}, not {data['cpp_standard']!r}")
     values["tests"] = _read_tests(values["tests"])
     return Problem(**values)
 

@@ -66,9 +66,14 @@ class Running(NamedTuple):
 class Toolchain:
     """Compiles, caches programs by their content for all workers of a pool, and runs them."""
 
-    def __init__(self, settings: Settings, zygote: Zygote) -> None:
-        self._settings, self._zygote = settings, zygote
+    def __init__(self, settings: Settings, zygote: Zygote, standard: str = "") -> None:
+        """Begin; `standard` is the language's, such as "c++20", where it is not the pool's."""
+        self._settings, self._zygote, self._standard = settings, zygote, standard
         self._seen: Counter[str] = Counter()
+
+    def by_standard(self, standard: str) -> "Toolchain":
+        """The toolchain for a problem that asks for a standard of the language; "" for none."""
+        return Toolchain(self._settings, self._zygote, standard) if standard else self
 
     def build_program(self, setup: str, program: str) -> bytes:
         """Compile a whole program, with a `main` of its own.
@@ -134,7 +139,7 @@ class Toolchain:
         """
         # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
         source = unit.encode(errors="surrogatepass")
-        name = hashlib.sha256(" ".join(objects).encode() + source).hexdigest()
+        name = hashlib.sha256(" ".join((self._standard, *objects)).encode() + source).hexdigest()
         path = os.path.join(self._settings.binaries, name)
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             return file.read()
@@ -187,6 +192,8 @@ class Toolchain:
 
     def _header(self, begins: Sequence[str]) -> str:
         """The precompiled header for a unit, made if it is worth it; empty for none."""
+        if self._standard:
+            return ""  # what was compiled before is of another standard
         family = choose_family("\n".join(begins))
         self._seen[family] += 1
         name = f"{family}.h"
@@ -209,7 +216,8 @@ class Toolchain:
         # A source file could be read into the program that it becomes.
         compiler = self._settings.compiler
         assert compiler is not None
-        command = [compiler, *arguments, *self._settings.options, *_OPTIONS]
+        standard = [f"-std={self._standard}"] if self._standard else []
+        command = [compiler, *arguments, *self._settings.options, *standard, *_OPTIONS]
         path = f"{os.path.dirname(compiler)}:{os.defpath}"
         environment = {"PATH": path, "TMPDIR": ".", "LC_ALL": "C"}
         with memory_file(source) as stdin, memory_file() as stderr:

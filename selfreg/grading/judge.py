@@ -364,6 +364,7 @@ def _grade_script(
 def _grade_cpp(
     job: dict[str, Any], limits: Limits, zygote: Zygote, toolchain: cpp.Toolchain
 ) -> _Reply:
+    toolchain = toolchain.by_standard(job["cpp_standard"])
     if job["stdio"]:
         binary = toolchain.build_program(job["setup"], job["program"])
 

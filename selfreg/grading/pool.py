@@ -318,6 +318,7 @@ class GraderPool:
             "program": program.removeprefix("\ufeff"),  # compilers of files skip it, too
             "code": tests.code,
             "entry_point": problem.entry_point,
+            "cpp_standard": problem.cpp_standard,
             "checker": to_json(tests.checker),
             "declares": [source for source in (problem.starter, problem.solution) if source],
             "stdio": [(case.stdin, case.stdout, case.alternatives) for case in tests.stdio],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfreg.data.checker_json import PROTOCOLS
-from selfreg.data.problem_json import SPLITS, problem_from_json, problem_to_json
+from selfreg.data.problem_json import CPP_STANDARDS, SPLITS, problem_from_json, problem_to_json
 from selfreg.records import Checker, Language, Problem, StdioCase
 from selfreg.records import Tests as ProblemTests
 
@@ -56,6 +56,7 @@ problems = st.builds(
     st.sampled_from(SPLITS),
     st.text(),
     st.booleans(),
+    st.sampled_from(CPP_STANDARDS),
 )
 
 
@@ -81,6 +82,7 @@ ROW = {"id": "a", "spec": "add", "tests": {"code": "pass"}}
         ({"time_limit_s": True}, "'time_limit_s' must be an integer or a number, not True"),
         ({"memory_limit_mb": 1.5}, "'memory_limit_mb' must be an integer, not 1.5"),
         ({"language": "java"}, "'language' must be python or cpp, not 'java'"),
+        ({"cpp_standard": "c++98"}, "'cpp_standard' must be one of c\\+\\+11, .*, not 'c\\+\\+98'"),
         ({"split": "dev"}, "'split' must be one of train, main, hard, ood, cpp, not 'dev'"),
         ({"tests": {"code": "pass", "stdio": [{"stdin": "", "stdout": ""}]}}, "not both"),
         ({"tests": {}}, "either code or stdio"),

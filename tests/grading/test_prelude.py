@@ -38,6 +38,31 @@ def test_cpp_programs(grade):
     assert verdict.outcome is Outcome.PASSED, verdict
 
 
+def test_a_row_chooses_its_standard_of_cpp(pool):
+    program = (
+        "#include <iostream>\n#include <ranges>\n#include <span>\nint main() {\n"
+        "    int n; std::cin >> n;\n"
+        "    for (int i : std::views::iota(n) | std::views::take(1)) std::cout << i;\n}\n"
+    )
+    cases = (StdioCase("5", "5"),)
+    for standard, outcome in (("c++20", Outcome.PASSED), ("", Outcome.COMPILE_ERROR)):
+        problem = Problem("p", "", ProblemTests(stdio=cases), Language.CPP, cpp_standard=standard)
+        verdict = pool.grade([(problem, program)])[0]
+        assert verdict.outcome is outcome, (standard, verdict)
+    function = Problem(
+        "f",
+        "",
+        ProblemTests(setup="#include <cassert>\n", code="int main() { assert(add(2, 3) == 5); }\n"),
+        Language.CPP,
+        entry_point="add",
+        starter="int add(int a, int b) {\n",
+        cpp_standard="c++20",
+    )
+    generic = "#include <concepts>\nint add(std::integral auto a, int b) { return a + b; }\n"
+    plain = generic + "int add(int a, int b) { return add<int>(a, b); }\n"
+    assert pool.grade([(function, plain)])[0].outcome is Outcome.PASSED
+
+
 @pytest.mark.parametrize(
     ("setup", "program"),
     [
