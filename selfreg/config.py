@@ -207,6 +207,9 @@ KEYS: dict[str, Key] = {
         "auto", "what keeps programs in", one_of("auto", "ns", "userns", "landlock")
     ),
     "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
+    "grading.modules": Key(
+        (), "that programs and tests may import beside the standard library, as ('numpy',)"
+    ),
     "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
     "learn.algorithm": Key(
         Open(str, "(by condition)"), "update rule: see the end of this list, or a file", ALGORITHM

@@ -34,6 +34,7 @@ _PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style, as config.
 _SAMPLES = flags.DEFINE_integer("samples", 5, "Prompts to print.", lower_bound=0)
 _MAX_BROKEN = flags.DEFINE_integer("max_broken", 0, "As config.problems.max_broken.", lower_bound=0)
 _SCALE = flags.DEFINE_float("time_limit_scale", 3.0, "As config.grading.time_limit_scale.")
+_MODULES = flags.DEFINE_list("modules", [], "As config.grading.modules.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Processes; 0: one a core.", lower_bound=0)
 
 _SHOWN = 20
@@ -94,7 +95,7 @@ def _add(table: Table, what: str, values: Iterable[str]) -> None:
 
 
 def _show_broken(problems: Sequence[Problem], console: Console) -> bool:
-    with GraderPool(_WORKERS.value, time_limit_scale=_SCALE.value) as pool:
+    with GraderPool(_WORKERS.value, time_limit_scale=_SCALE.value, modules=_MODULES.value) as pool:
         broken = pool.validate(problems)
     solved = sum(bool(problem.solution) for problem in problems)
     console.print(

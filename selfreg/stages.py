@@ -172,6 +172,7 @@ def _grader(config: Any) -> Iterator[GraderPool]:
         cpp_options=grading.cpp_options.split(),
         isolation=grading.isolation,
         allow_weak=grading.allow_weak,
+        modules=grading.modules,
     ) as pool:
         yield pool
 

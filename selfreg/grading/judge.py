@@ -149,11 +149,16 @@ def _isolate(config: dict[str, Any]) -> _Place:
         user = None
     namespaces.enter(
         scratch,
-        (*sandbox.visible(settings.compiler), boot.FOLDER),
+        (*sandbox.visible(settings.compiler), boot.FOLDER, *_modules_folder(config)),
         writable=settings.folder,
         owner=os.geteuid() if user is None else user,
     )
     return _Place(namespaces.SCRATCH, user)
+
+
+def _modules_folder(config: dict[str, Any]) -> tuple[str, ...]:
+    folder = config["modules"]["folder"]
+    return (folder,) if folder else ()
 
 
 def _is_public(path: str) -> bool:
@@ -174,9 +179,13 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
         "tasks": _TASKS if place.user is not None else _MORE_TASKS + count_tasks(HOST_PROC),
         "compiler": settings.compiler,
         "readable": [settings.headers],
+        "modules": config["modules"],
     }
     zygote = Zygote(boot.command(config["interpreter"], "zygote"), facts, channel)
-    sandbox.confine_judge((boot.FOLDER,), settings.folder, host_proc=HOST_PROC)
+    sys.path += _modules_folder(config)
+    os.environ.update(boot.ONE_THREAD)
+    readable = (boot.FOLDER, *_modules_folder(config))
+    sandbox.confine_judge(readable, settings.folder, host_proc=HOST_PROC)
     return zygote
 
 
