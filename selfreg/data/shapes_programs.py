@@ -29,6 +29,10 @@ from selfreg.records import Checker, Language, Problem, StdioCase, Tests
 
 Row = Mapping[str, Any]
 
+_LANGUAGES = {
+    Language.PYTHON: r"py|python *[\d.]*",
+    Language.CPP: r"cpp *\d*|(gnu *)?(c|g)\+\+ *\d*.*",
+}
 # What begins as JSON, or is base64 throughout; all else is Python.
 _ENCODED = re.compile(r"\s*[\[{]|\s*[\w+/]+=*\s*\Z", re.ASCII)
 
@@ -97,15 +101,12 @@ def from_codeforces(row: Row, name: str) -> Problem:
     ]
     if row.get("note"):
         texts.append(f"Note\n{row['note']}")
-    language = Language(row["language"]) if row.get("language") in tuple(Language) else None
-    if row.get("language") and language is None:
-        raise ValueError(f"'language' must be python or cpp, not {row['language']!r}")
     cases = read_cases(tests, "official_tests")
     return Problem(
         id=f"Codeforces/{row.get('id') or name}",
         spec="\n\n".join(texts),
         tests=Tests(stdio=tuple(map(_unix_case, cases.stdio)), checker=checker),
-        language=language or Language.PYTHON,
+        language=_language(row.get("language"), "language"),
         category=str(row.get("rating") or ""),
     )
 
@@ -116,9 +117,7 @@ def from_sandbox_fusion(row: Row, name: str) -> Problem:
     identity = labels.get("name") or labels.get("task_id") or name
     spec, category = get_value(row, "content").strip(), str(labels.get("difficulty", ""))
     test = get_value(row, "test", (str, list))
-    language = labels.get("programming_language", "python")
-    if language not in tuple(Language):
-        raise ValueError(f"'labels' names the language {language!r}; python and cpp are graded")
+    language = _language(labels.get("programming_language"), "labels")
     if isinstance(test, str) and test.strip() and not _ENCODED.match(test):
         code = f"{test.strip()}\n"
         return Problem(
@@ -134,7 +133,7 @@ def from_sandbox_fusion(row: Row, name: str) -> Problem:
             identity,
             spec,
             Tests(stdio=stdio_cases(inputs, outputs), checker=FUSION_CHECKER),
-            language=Language(language),
+            language=language,
             category=category,
         )
     cases = _fusion_cases(data)
@@ -209,9 +208,7 @@ def from_verification_info(row: Row, name: str) -> Problem:
         key for key in info if key not in ("language", "test_cases", "fn_name") and info[key]
     ]:
         raise ValueError(f"'verification_info' has the unknown part {odd[0]!r}")
-    language = info.get("language") or "python"
-    if language not in tuple(Language):
-        raise ValueError(f"'verification_info' names the language {language!r}; python and cpp are")
+    language = _language(info.get("language"), "verification_info")
     cases = read_cases(info["test_cases"], "test_cases", info.get("fn_name") or "")
     text = row["problem"] if "problem" in row else row["prompt"]
     return _problem(
@@ -219,7 +216,7 @@ def from_verification_info(row: Row, name: str) -> Problem:
         _id(row, "PrimeIntellect", name, ("problem_id",)),
         text_of(text),
         cases,
-        language=Language(language),
+        language=language,
         solution=read_code(row.get("gold_standard_solution")),
     )
 
@@ -316,6 +313,14 @@ def _only_code(kind: Any) -> None:
     """Leave out what a mixed data set says is no code."""
     if isinstance(kind, str) and kind and "cod" not in kind.lower():
         raise NoTests(f"{kind} is not code")
+
+
+def _language(name: Any, key: str) -> Language:
+    """The language that a row names in any of the usual ways; Python where it names none."""
+    for language, pattern in _LANGUAGES.items():
+        if re.fullmatch(pattern, str(name or "python").lower()):
+            return language
+    raise ValueError(f"{key!r} names the language {name!r}; python and cpp are graded")
 
 
 def _solutions(value: Any) -> list[str]:

@@ -569,7 +569,7 @@ def apps(**changes):
             "'rust'",
         ),
         (MULTIPL_E | {"language": "rs"}, "in cpp, not in 'rs'"),
-        (CODEFORCES | {"language": "java"}, "'language' must be python or cpp"),
+        (CODEFORCES | {"language": "java"}, "'language' names the language 'java'"),
         # Inputs that have lost their types.
         (
             HUMANEVAL | {"task_id": "Mbpp/2", "base_input": [], "plus_input": [[1]]},
@@ -663,6 +663,22 @@ def test_the_data_sets_own_checkers_are_the_defaults():
     assert by_name["CodeContests"] == Checker("floats", 1e-5, 0.0, caseless=True)
     assert by_name["LiveCodeBench"] == Checker("lines", 0.0, 0.0)
     assert by_name["APPS"] == by_name["verl"] == Checker("lines", 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        (None, Language.PYTHON),
+        ("Python 3", Language.PYTHON),
+        ("py", Language.PYTHON),
+        ("C++", Language.CPP),
+        ("cpp17", Language.CPP),
+        ("GNU C++20 (64)", Language.CPP),
+    ],
+)
+def test_languages_by_their_usual_names(name, language):
+    row = {"problem": "?", "verification_info": {"language": name, "test_cases": CASES}}
+    assert load(row).language is language
 
 
 def test_multipl_e_is_for_evaluation_only():
