@@ -115,6 +115,19 @@ right = len(numbers) == 2 and all(map(str.isdigit, numbers)) and sum(map(int, nu
 print(int(right))
 """
 TESTLIB = """\
+#include "testlib.h"
+using namespace std;
+int main(int argc, char* argv[]) {
+    setName("two numbers with a sum");
+    registerTestlibCmd(argc, argv);
+    int total = inf.readInt();
+    if (ans.readToken() != "answer") quitf(_fail, "no answer");
+    int a = ouf.readInt(1, 1000000, "a"), b = ouf.readInt(1, 1000000, "b");
+    if (a + b != total) quitf(_wa, "%d + %d is not %d", a, b, total);
+    quitf(_ok, "right");
+}
+"""
+PLAIN_CPP = """\
 #include <fstream>
 #include <iostream>
 int main(int argc, char** argv) {
@@ -142,6 +155,7 @@ STATUS = (
     [
         Checker("program", program=PRINTED, protocol="printed"),
         Checker("program", program=STATUS),
+        Checker("program", program=PLAIN_CPP, language=Language.CPP),
         Checker("program", program=TESTLIB, language=Language.CPP),
     ],
 )
