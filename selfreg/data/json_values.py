@@ -54,11 +54,15 @@ def read_fields(
 ) -> dict[str, Any]:
     """Return the checked values of a JSON object that may hold only the keys of `kinds`.
 
+    A key that holds null counts as absent.
+
     Raises:
       ValueError: An unknown or missing key, or a value of another type.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"expected an object with the keys {', '.join(kinds)}, not {data!r:.60}")
+    # Parquet has null where a row lacks what another row has.
+    data = {key: value for key, value in data.items() if value is not None or key in required}
     # An unknown key is more likely a misspelt one than a remark: a silent default would hide it.
     if unknown := [key for key in data if key not in kinds]:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed: {', '.join(kinds)}")

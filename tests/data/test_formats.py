@@ -711,6 +711,19 @@ def test_parquet_reads_as_json_lines_do(tmp_path):
     assert (parquet.tests, parquet.spec) == (lines.tests, lines.spec)
 
 
+def test_own_rows_in_parquet_have_null_for_what_they_lack(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    tests = {"stdio": [{"stdin": "1 2", "stdout": "3"}]}
+    rows = [
+        {"id": "b", "spec": "?", "tests": tests | {"checker": "tokens"}, "starter": "x"},
+        {"id": "a", "spec": "?", "tests": tests},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert load_problems(f"parquet:{tmp_path / 'rows.parquet'}") == load_rows(rows, "source")
+
+
 def test_columns_are_renamed(tmp_path):
     row = {"text": "?", "io": TABLE, "hidden_tests": "x"}
     path = tmp_path / "rows.jsonl"

@@ -15,11 +15,12 @@ tolerances = st.none() | st.floats(0, 1)
 checkers = st.one_of(
     st.builds(
         Checker,
-        st.sampled_from(["lines", "tokens", "floats", "caseless", "any_of"]),
+        st.sampled_from(["lines", "tokens", "caseless", "any_of"]),
         tolerances,
         tolerances,
         st.booleans(),
     ),
+    st.builds(Checker, st.just("floats"), st.floats(0, 1), st.floats(0, 1), st.booleans()),
     st.builds(Checker, st.sampled_from(["exact", "unordered"])),
     st.builds(
         Checker,
