@@ -63,8 +63,6 @@ def main(control: int) -> None:
 
 def _serve() -> None:
     os.environ.clear()
-    # By it competition programs know to read standard input, and no file.
-    os.environ["ONLINE_JUDGE"] = "1"
     connection = _socket.socket(fileno=CONTROL_FD)
     config = json.loads(connection.recv(MESSAGE_BYTES))
     scratch = config["scratch"]
