@@ -41,6 +41,7 @@ def find_blocks(text: str) -> list[Block]:
         opening = _opens(lines[number])
         number += 1
         if opening is None:
+            blocks += _on_one_line(lines[number - 1])
             continue
         indent, mark, tag = opening
         end, code, number = _find_end(lines, number, indent, mark)
@@ -58,6 +59,15 @@ def _opens(line: str) -> tuple[int, str, str] | None:
     text, fence, rest = line.partition("```")
     word = rest.strip().lower()
     return (0, fence, word) if text.strip() and word in _CODE_TAGS else None
+
+
+def _on_one_line(line: str) -> list[Block]:
+    """The block of a line such as "```python print(1)```"; a tag must say that it is code."""
+    parts = line.strip().split("```")
+    words = parts[1].split(maxsplit=1) if len(parts) == 3 and not parts[0] + parts[2] else []
+    if len(words) == 2 and words[0].lower() in _CODE_TAGS:
+        return [Block(words[0].lower(), f"{words[1].rstrip()}\n", True)]
+    return []
 
 
 def _find_end(lines: list[str], start: int, indent: int, mark: str) -> tuple[bool, list[str], int]:

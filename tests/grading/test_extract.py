@@ -169,6 +169,7 @@ THOUGHT = f"<think>\nLet me try:\n{block(BRUTE)}Hm.\n</think>\n"
         # Fences as models write them.
         (f"{FENCE}python\nprint(2){FENCE}\nDone.", FINAL),
         (f"Answer: {FENCE}python\nprint(2)\n{FENCE}", FINAL),
+        (f"{block(BRUTE)}So:\n{FENCE}python print(2){FENCE}\n", FINAL),
         (f"1. So:\n  {FENCE}python\n  if 1:\n    print(2)\n  {FENCE}\n", "if 1:\n  print(2)\n"),
         (f"-\t{FENCE}python\n\tprint(2)\n\t{FENCE}\n", FINAL),
         (f"    {FENCE}python\n    print(2)\n    {FENCE}\n", FINAL),
