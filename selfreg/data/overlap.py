@@ -9,7 +9,7 @@ words of one stand in the other, of the text or of the solution's code (n-grams,
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from selfreg.records import Problem
@@ -47,57 +47,55 @@ class Overlap(NamedTuple):
 def find_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[Overlap]:
     """The problems of `held_out` that also stand in `train`, each with its closest one.
 
-    The cost is linear in the length of the texts.
+    The cost is linear in the length of the texts; what is held at a time is of the size of
+    `held_out`, and not of `train`.
     """
     found: dict[str, Overlap] = {}
     for by, whole in (("text", _whole_text), ("tests", _whole_tests), ("code", _whole_code)):
-        first = {text: p.id for p in reversed(train) if (text := whole(p))}
+        first = {key: p.id for p in reversed(train) if (key := whole(p))}
         for problem in held_out:
-            if (twin := first.get(whole(problem))) and problem.id not in found:
+            twin = first.get(whole(problem) or 0)
+            if twin and problem.id not in found:
                 found[problem.id] = Overlap(problem.id, twin, by, 1.0)
     for by, length, least, share, read in (
         ("words of the text", TEXT_WORDS, TEXT_LEAST, TEXT_SHARE, lambda p: _words(p.spec)),
         ("words of the code", CODE_WORDS, CODE_LEAST, CODE_SHARE, _code),
     ):
-        rest = [p for p in held_out if p.id not in found]
-        theirs = {p.id: _runs(read(p), length) for p in train}
-        ours = {p.id: _runs(read(p), length) for p in rest}
-        for one in _common(theirs, ours, least, share):
-            found[one.held_out] = one._replace(by=by)
+        rest = {p.id: _runs(read(p), length) for p in held_out if p.id not in found}
+        wanted = set().union(*rest.values())
+        where: defaultdict[int, list[str]] = defaultdict(list)
+        for problem in train:
+            for run in _runs(read(problem), length) & wanted:
+                where[run].append(problem.id)
+        for name, runs in rest.items():
+            twin, common = _closest(runs, where, least)
+            if twin and common >= share:
+                found[name] = Overlap(name, twin, by, common)
     return [found[p.id] for p in held_out if p.id in found]
 
 
-def _common(
-    train: dict[str, set[int]], held_out: dict[str, set[int]], least: int, share: float
-) -> Iterable[Overlap]:
-    """The closest problem of `train` for each of `held_out` that has enough runs in common."""
-    where: defaultdict[int, list[str]] = defaultdict(list)
-    for name, runs in train.items():
-        for run in runs:
-            where[run].append(name)
-    for name, runs in held_out.items():
-        telling = [run for run in runs if len(where.get(run, ())) <= _COMMON]
-        if len(telling) < least:
-            continue
-        hits = Counter(other for run in telling for other in where.get(run, ()))
-        if hits:
-            other, count = hits.most_common(1)[0]
-            if count >= share * len(telling):
-                yield Overlap(name, other, "", count / len(telling))
+def _closest(runs: set[int], where: Mapping[int, Sequence[str]], least: int) -> tuple[str, float]:
+    """The problem with most of these runs, and its share; "" for too few runs, or none."""
+    telling = [run for run in runs if len(where.get(run, ())) <= _COMMON]
+    hits = Counter(name for run in telling for name in where.get(run, ()))
+    if len(telling) < least or not hits:
+        return "", 0.0
+    name, count = hits.most_common(1)[0]
+    return name, count / len(telling)
 
 
-def _whole_text(problem: Problem) -> str:
-    return " ".join(_words(problem.spec))
+def _whole_text(problem: Problem) -> int:
+    return hash(" ".join(_words(problem.spec)))
 
 
-def _whole_tests(problem: Problem) -> str:
+def _whole_tests(problem: Problem) -> int:
     tests = problem.tests
-    return "".join(tests.code.split()) or "\0".join(f"{c.stdin}\0{c.stdout}" for c in tests.stdio)
+    return hash("".join(tests.code.split()) or tests.stdio)
 
 
-def _whole_code(problem: Problem) -> str:
+def _whole_code(problem: Problem) -> int:
     words = _code(problem)
-    return " ".join(words) if len(words) >= _LONG_CODE else ""
+    return hash(tuple(words)) if len(words) >= _LONG_CODE else 0
 
 
 def _runs(words: Sequence[str], length: int) -> set[int]:
