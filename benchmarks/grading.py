@@ -13,6 +13,7 @@ python  CPU ms a program, programs/s/core (1000 / CPU ms) and programs/s with al
         workers, so that a fork costs it no more than it must. "wrong on" lists the programs whose
         verdict was not the known one.
 cpp     CPU s of C++ programs: compiled and run, and run again.
+stdin   MB/s of programs that read standard input, and small cases a second.
 data    How many reference solutions of real data sets pass.
 chaos   Verdicts, and what is left behind, while processes of the pool are killed at random.
 load    Verdicts that change when the machine is busy.
@@ -36,14 +37,14 @@ from functools import partial
 
 from absl import app, flags
 
-from benchmarks import grading_peers, grading_sets, grading_stress
+from benchmarks import grading_peers, grading_sets, grading_stdin, grading_stress
 from benchmarks.grading_cases import Case, python_cases
 from benchmarks.processes import LineServer, adopt_orphans, losers, measure
 from benchmarks.table import Aim, load_average, show, show_aims, spread
 from selfreg.grading import GraderPool
 from selfreg.grading.ladder import LAYERS
 
-PARTS = ("python", "cpp", "data", "chaos", "load", "forgers")
+PARTS = ("python", "cpp", "stdin", "data", "chaos", "load", "forgers")
 _PARTS = flags.DEFINE_list("parts", list(PARTS), f"Any of {', '.join(PARTS)}.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Programs at a time; 0 for one a core.")
 _PROGRAMS = flags.DEFINE_integer("programs", 400, "Of python and load.")
@@ -85,6 +86,7 @@ def main(_: list[str]) -> None:
     parts: dict[str, Callable[[], None]] = {
         "python": lambda: compare(workers, _PROGRAMS.value, _ROUNDS.value),
         "cpp": lambda: grading_sets.show_cpp(_CPP_PROGRAMS.value),
+        "stdin": lambda: grading_stdin.show_stdin(workers, _ROUNDS.value),
         "data": lambda: grading_sets.show_data(workers, _DATA.value),
         "chaos": lambda: grading_stress.show_chaos(workers, _CHAOS.value),
         "load": lambda: grading_stress.show_load(

@@ -18,7 +18,7 @@ from selfreg.run.config import KEYS
 
 ROOT = Path(__file__).parent.parent
 # What a command takes without dashes.
-TAKES_ARGUMENTS = {"audit": "no-such-log", "watch": "no-such-log"}
+TAKES_ARGUMENTS = {"audit": "no-such-log", "watch": "no-such-log", "data": "check no-such-source"}
 
 # absl's flags are global, so each command has a process of its own: forks of one that has loaded
 # what most of them load.
@@ -162,7 +162,7 @@ def test_no_command_ignores_what_it_was_given(call):
     }
     named |= {"analyze": "runs", "replay": "run", "regrade": "run", "evaluate": "model"}
     named |= {"export": "out", "promote": "run", "audit": "out", "watch": "stop_file"}
-    named |= {"calibrate": "out", "pretrain": "out"}
+    named |= {"calibrate": "out", "pretrain": "out", "data": "model"}
     assert named.keys() == VERBS.keys()
     lines, expected = [], []
     for verb, flag in named.items():

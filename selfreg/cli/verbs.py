@@ -50,6 +50,7 @@ VERBS = {
     "watch": Verb(
         "selfreg.integrations.watch.__main__", "Follow a log, and alarm on a collapse.", _LOGS
     ),
+    "data": Verb("selfreg.cli.data_check", "Check and compare problem sets.", _TOOLS),
     "doctor": Verb("selfreg.grading.doctor", "Test what isolates programs here.", _TOOLS),
     "calibrate": Verb(
         "selfreg.cli.calibrate.__main__", "Calibrate the collapse predictor.", _TOOLS

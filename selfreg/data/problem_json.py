@@ -1,11 +1,14 @@
-"""Problems as JSON data: selfreg's own rows, and checked look-ups in anybody's rows."""
+"""Problems as JSON data: selfreg's own rows. docs/data.md describes every key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from selfreg.run.records import Language, Problem, StdioCase, Tests, to_json
+from selfreg.data.checker_json import read_checker, write_checker
+from selfreg.data.json_values import get_language, read_fields
+from selfreg.run.records import Checker, Language, Problem, StdioCase, Tests, to_json
 
+CPP_STANDARDS = ("", *(f"{d}++{y}" for d in ("c", "gnu") for y in (11, 14, 17, 20, 23)))
 SPLITS = ("", "train", "main", "hard", "ood", "cpp")
 
 _NUMBER = (int, float)
@@ -23,17 +26,35 @@ _PROBLEM_KEYS: dict[str, Any] = {
     "memory_limit_mb": int,
     "split": str,
     "category": str,
+    "evaluation_only": bool,
+    "cpp_standard": str,
 }
-_TESTS_KEYS: dict[str, Any] = {"setup": str, "code": str, "stdio": list, "tolerance": _NUMBER}
-_CASE_KEYS: dict[str, Any] = {"stdin": str, "stdout": str}
+_TESTS_KEYS: dict[str, Any] = {
+    "setup": str,
+    "code": str,
+    "stdio": list,
+    "checker": (str, Mapping),
+    "tolerance": _NUMBER,  # the checker of rows that are older than checkers
+}
+_CASE_KEYS: dict[str, Any] = {"stdin": str, "stdout": str, "alternatives": list}
 
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:
     """A problem as JSON data, defaults left out; `problem_from_json` gives the same back."""
-    defaults = {field.name: to_json(field.default) for field in fields(Problem)}
-    data: dict[str, Any] = to_json(problem)
-    short = {key: value for key, value in data.items() if value != defaults[key]}
-    return short | {"tests": {key: value for key, value in data["tests"].items() if value}}
+    data = _short(problem)
+    tests = _short(problem.tests)
+    if tests.get("checker"):
+        tests["checker"] = write_checker(problem.tests.checker)
+    if problem.tests.stdio:
+        tests["stdio"] = [_short(case) for case in problem.tests.stdio]
+    return data | {"tests": tests}
+
+
+def _short(record: Any) -> dict[str, Any]:
+    """The fields of a record that are not at their defaults."""
+    defaults = {field.name: to_json(field.default) for field in fields(record)}
+    data: dict[str, Any] = to_json(record)
+    return {key: value for key, value in data.items() if value != defaults[key] and value != []}
 
 
 def problem_from_json(data: Mapping[str, Any]) -> Problem:
@@ -42,71 +63,38 @@ def problem_from_json(data: Mapping[str, Any]) -> Problem:
     Raises:
       ValueError: An unknown or missing key, or a value that a problem cannot have.
     """
-    values = _fields(data, _PROBLEM_KEYS, required=("id", "spec", "tests"))
-    tests = _fields(values["tests"], _TESTS_KEYS)
-    cases = [_fields(case, _CASE_KEYS, required=_CASE_KEYS) for case in tests.get("stdio", ())]
+    values = read_fields(data, _PROBLEM_KEYS, required=("id", "spec", "tests"))
     if values.get("split", "") not in SPLITS:
         raise ValueError(f"'split' must be one of {', '.join(SPLITS[1:])}, not {data['split']!r}")
     for key in ("time_limit_s", "memory_limit_mb"):
-        if key in values and not values[key] > 0:
+        if key in values and not 0 < values[key] < float("inf"):
             raise ValueError(f"{key!r} must be positive, not {values[key]!r}")
-    if not tests.get("tolerance", 0) >= 0:
-        raise ValueError(f"'tolerance' must be at least 0, not {tests['tolerance']!r}")
     values["language"] = get_language(data, tuple(Language))
-    values["tests"] = Tests(**tests | {"stdio": tuple(StdioCase(**case) for case in cases)})
+    if values.get("cpp_standard", "") not in CPP_STANDARDS:
+        known = ", ".join(CPP_STANDARDS[1:])
+        raise ValueError(f"'cpp_standard' must be one of {known}, not {data['cpp_standard']!r}")
+    values["tests"] = _read_tests(values["tests"])
     return Problem(**values)
 
 
-def get_value(row: Mapping[str, Any], key: str, kind: Any = str) -> Any:
-    """`row[key]`, checked.
-
-    Args:
-      row: A JSON object.
-      key: What to look up.
-      kind: The type wanted, or a tuple of types. A boolean is never a number.
-
-    Raises:
-      ValueError: The key is absent or the value is of another type.
-    """
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    wanted = " or ".join(_TYPE_NAMES[k] for k in kinds)
-    if key not in row:
-        raise ValueError(f"the key {key!r} is missing; it holds {wanted}")
-    value = row[key]
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise ValueError(f"{key!r} must be {wanted}, not {value!r:.60}")
-    return value
+def _read_tests(data: Mapping[str, Any]) -> Tests:
+    tests = read_fields(data, _TESTS_KEYS)
+    checker = read_checker(tests.pop("checker", "lines"))
+    tolerance = tests.pop("tolerance", None)
+    if tolerance is not None:
+        if not 0 <= tolerance < float("inf"):
+            raise ValueError(f"'tolerance' must be at least 0, not {tolerance!r}")
+        if "checker" in data:
+            raise ValueError("give 'checker' or the older 'tolerance', and not both")
+        if tolerance:
+            checker = Checker("lines", absolute=tolerance, relative=tolerance)
+    cases = tuple(_read_case(case) for case in tests.get("stdio", ()))
+    return Tests(**tests | {"stdio": cases, "checker": checker})
 
 
-_TYPE_NAMES: dict[Any, str] = {
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    list: "a list",
-    Mapping: "an object",
-    type(None): "null",
-}
-
-
-def get_language(row: Mapping[str, Any], allowed: tuple[Language, ...]) -> Language:
-    """The row's `language`, Python where it names none.
-
-    Raises:
-      ValueError: A language that is not allowed.
-    """
-    name = row.get("language", Language.PYTHON.value)
-    if name not in allowed:
-        raise ValueError(f"'language' must be {' or '.join(allowed)}, not {name!r}")
-    return Language(name)
-
-
-def _fields(data: Any, kinds: Mapping[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
-    """The checked values of a JSON object that may hold only the keys of `kinds`."""
-    if not isinstance(data, Mapping):
-        raise ValueError(f"expected an object with the keys {', '.join(kinds)}, not {data!r:.60}")
-    # An unknown key is more likely a misspelt one than a remark: a silent default would hide it.
-    if unknown := [key for key in data if key not in kinds]:
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed: {', '.join(kinds)}")
-    return {
-        key: get_value(data, key, kinds[key]) for key in kinds if key in data or key in required
-    }
+def _read_case(data: Any) -> StdioCase:
+    case = read_fields(data, _CASE_KEYS, required=("stdin", "stdout"))
+    alternatives = case.get("alternatives", [])
+    if bad := [other for other in alternatives if not isinstance(other, str)]:
+        raise ValueError(f"'alternatives' must be strings, not {bad[0]!r:.60}")
+    return StdioCase(case["stdin"], case["stdout"], tuple(alternatives))

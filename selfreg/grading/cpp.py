@@ -44,7 +44,14 @@ _WRAPPER = (
 )
 # How the linker calls an object whose name is drawn anew each time.
 _TEMPORARY = re.compile(r"\./cc\w{6}\.o:")
-_OPTIONS = ("-wrapper", f"/bin/sh,-c,{_WRAPPER}", "-pass-exit-codes", "-o", _OUTPUT)
+_OPTIONS = (
+    "-DONLINE_JUDGE",
+    "-wrapper",
+    f"/bin/sh,-c,{_WRAPPER}",
+    "-pass-exit-codes",
+    "-o",
+    _OUTPUT,
+)
 
 
 class CompileError(Exception):
@@ -65,9 +72,14 @@ class Running(NamedTuple):
 class Toolchain:
     """Compiles, caches programs by their content for all workers of a pool, and runs them."""
 
-    def __init__(self, settings: Settings, zygote: Zygote) -> None:
-        self._settings, self._zygote = settings, zygote
+    def __init__(self, settings: Settings, zygote: Zygote, standard: str = "") -> None:
+        """Begin; `standard` is the language's, such as "c++20", where it is not the pool's."""
+        self._settings, self._zygote, self._standard = settings, zygote, standard
         self._seen: Counter[str] = Counter()
+
+    def by_standard(self, standard: str) -> "Toolchain":
+        """The toolchain for a problem that asks for a standard of the language; "" for none."""
+        return Toolchain(self._settings, self._zygote, standard) if standard else self
 
     def build_program(self, setup: str, program: str) -> bytes:
         """Compile a whole program, with a `main` of its own.
@@ -108,7 +120,11 @@ class Toolchain:
 
     @contextlib.contextmanager
     def run(
-        self, binary: bytes, limits: Limits, files: dict[str, int] | None = None
+        self,
+        binary: bytes,
+        limits: Limits,
+        files: dict[str, int] | None = None,
+        arguments: Sequence[str] = (),
     ) -> Iterator[Running]:
         """Start a compiled program, with standard input and output from `files`."""
         # Executed from memory: no folder that programs could reach needs to allow execution.
@@ -118,7 +134,7 @@ class Toolchain:
                 limits,
                 jail="binary",
                 files={**(files or {}), "stderr": stderr, "kept": executable},
-                execute=(KEPT_FD, [_OUTPUT], {}),
+                execute=(KEPT_FD, [_OUTPUT, *arguments], {"ONLINE_JUDGE": "1"}),
             )
             yield Running(child, stderr)
 
@@ -139,7 +155,7 @@ class Toolchain:
         """
         # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
         source = unit(()).encode(errors="surrogatepass")
-        name = hashlib.sha256(" ".join(objects).encode() + source).hexdigest()
+        name = hashlib.sha256(" ".join((self._standard, *objects)).encode() + source).hexdigest()
         path = os.path.join(self._settings.binaries, name)
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             return file.read()
@@ -211,6 +227,8 @@ class Toolchain:
 
     def _header(self, begins: Sequence[str]) -> str:
         """The precompiled header for a unit, made if it is worth it; empty for none."""
+        if self._standard:
+            return ""  # what was compiled before is of another standard
         family = choose_family("\n".join(begins))
         self._seen[family] += 1
         name = f"{family}.h"
@@ -251,7 +269,8 @@ class Toolchain:
         # A source file could be read into the program that it becomes.
         compiler = self._settings.compiler
         assert compiler is not None
-        command = [compiler, *arguments, *self._settings.options, *_OPTIONS]
+        standard = [f"-std={self._standard}"] if self._standard else []
+        command = [compiler, *arguments, *self._settings.options, *standard, *_OPTIONS]
         path = f"{os.path.dirname(compiler)}:{os.defpath}"
         environment = {"PATH": path, "TMPDIR": ".", "LC_ALL": "C"}
         with memory_file(source) as stdin, memory_file() as stderr:

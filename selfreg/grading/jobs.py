@@ -3,7 +3,7 @@
 from typing import Any
 
 from selfreg.grading.reach import out_of_reach
-from selfreg.run.records import Language, Problem
+from selfreg.run.records import Language, Problem, to_json
 
 
 def describe_job(problem: Problem, program: str, time_limit_s: float) -> dict[str, Any]:
@@ -18,12 +18,13 @@ def describe_job(problem: Problem, program: str, time_limit_s: float) -> dict[st
     return {
         "language": problem.language.value,
         "setup": tests.setup,
-        "program": program,
+        "program": program.removeprefix("\ufeff"),  # compilers of files skip it, too
         "code": tests.code,
         "entry_point": problem.entry_point,
-        "tolerance": tests.tolerance,
+        "cpp_standard": problem.cpp_standard,
+        "checker": to_json(tests.checker),
         "declares": [source for source in (problem.starter, problem.solution) if source],
-        "stdio": [(case.stdin, case.stdout) for case in tests.stdio],
+        "stdio": [(case.stdin, case.stdout, case.alternatives) for case in tests.stdio],
         "time_limit_s": time_limit_s,
         "memory_limit_mb": problem.memory_limit_mb,
     }

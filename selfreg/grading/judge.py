@@ -11,12 +11,14 @@ import os
 import signal
 import socket
 import sys
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from selfreg.grading import (
     boot,
     calls,
+    checkers,
     cpp,
     layers,
     namespaces,
@@ -75,7 +77,10 @@ def main(channel: int) -> None:
         toolchain = cpp.Toolchain(Settings(**config["cpp"]), zygote)
         gc.freeze()
         wire.send(connection, {"layers": held})
+        cases: list[Any] = []
         while (job := wire.receive(connection, _MOST_BYTES)) is not None:
+            # None: those of the job before.
+            cases = job["stdio"] = cases if job["stdio"] is None else job["stdio"]
             wire.send(connection, grade(job, zygote, toolchain))
 
 
@@ -111,11 +116,16 @@ def _isolate(config: dict[str, Any]) -> _Place:
         user = None
     namespaces.enter(
         scratch,
-        (*sandbox.visible(settings.compiler), boot.FOLDER),
+        (*sandbox.visible(settings.compiler), boot.FOLDER, *_modules_folder(config)),
         writable=settings.folder,
         owner=os.geteuid() if user is None else user,
     )
     return _Place(namespaces.SCRATCH, user)
+
+
+def _modules_folder(config: dict[str, Any]) -> tuple[str, ...]:
+    folder = config["modules"]["folder"]
+    return (folder,) if folder else ()
 
 
 def _is_public(path: str) -> bool:
@@ -138,27 +148,33 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
         "threads": _TASKS if place.user is None and os.geteuid() == 0 else 0,
         "compiler": settings.compiler,
         "readable": [settings.headers],
+        "modules": config["modules"],
     }
     zygote = Zygote(boot.command(config["interpreter"], "zygote"), facts, channel)
-    sandbox.confine_judge((boot.FOLDER,), settings.folder, host_proc=HOST_PROC)
+    sys.path += _modules_folder(config)
+    os.environ.update(boot.ONE_THREAD)
+    readable = (boot.FOLDER, *_modules_folder(config))
+    sandbox.confine_judge(readable, settings.folder, host_proc=HOST_PROC)
     return zygote
 
 
 def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> Reply:
     """Grade one job of the pool: a reply with `outcome`, `time_s`, `peak_mb` and `detail`."""
     cpu_s = job["time_limit_s"]
-    longest = max((len(wanted) for _, wanted in job["stdio"]), default=0)
+    longest = max(
+        (len(text) for _, *right in job["stdio"] for text in (right[0], *right[1])), default=0
+    )
     output_mb = _OUTPUT_EXTRA_MB + (longest >> 20)
     limits = Limits(cpu_s, cpu_s + _WAIT_EXTRA_S, job["memory_limit_mb"], output_mb)
     try:
         if job["language"] == "cpp":
-            return _grade_cpp(job, limits, toolchain)
+            return _grade_cpp(job, limits, zygote, toolchain)
         if job["stdio"]:
-            return _grade_script(job, limits, zygote)
+            return _grade_script(job, limits, zygote, toolchain)
         return grade_functions(job, limits, zygote)
     except cpp.CompileError as error:
         return make_reply("compile_error", str(error))
-    except TestsError as error:
+    except (TestsError, checkers.CheckerError) as error:
         return make_reply("test_error", str(error))
     except (JailError, cpp.ToolchainError) as error:
         return make_reply("infra_error", str(error))
@@ -171,8 +187,10 @@ def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> Repl
 # --- Programs with standard input and output, and compiled ones -----------------------------------
 
 
-def _grade_script(job: dict[str, Any], limits: Limits, zygote: Zygote) -> Reply:
-    task = dump({"program": job["program"]})
+def _grade_script(
+    job: dict[str, Any], limits: Limits, zygote: Zygote, toolchain: cpp.Toolchain
+) -> Reply:
+    task = dump({"program": job["program"], "setup": job["setup"]})
 
     def run(files: dict[str, int]) -> tuple[Ended, bytes, bytes]:
         child = Child(zygote, limits, files=files)
@@ -181,10 +199,13 @@ def _grade_script(job: dict[str, Any], limits: Limits, zygote: Zygote) -> Reply:
         report = child.report()
         return child.end(), report, b""
 
-    return _grade_cases(job, run, limits)
+    return _grade_cases(job, run, limits, zygote, toolchain)
 
 
-def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) -> Reply:
+def _grade_cpp(
+    job: dict[str, Any], limits: Limits, zygote: Zygote, toolchain: cpp.Toolchain
+) -> Reply:
+    toolchain = toolchain.by_standard(job["cpp_standard"])
     if job["stdio"]:
         binary = toolchain.build_program(job["setup"], job["program"])
 
@@ -193,7 +214,7 @@ def _grade_cpp(job: dict[str, Any], limits: Limits, toolchain: cpp.Toolchain) ->
                 report = running.child.report()
                 return running.child.end(), report, contents(running.stderr)
 
-        return _grade_cases(job, run, limits)
+        return _grade_cases(job, run, limits, zygote, toolchain)
     setup, name = job["setup"], job["entry_point"] or ""
     declared = sources.declare(tuple(job["declares"]), name)
     declaration = declared or sources.declare_plainly(job["program"], name)
@@ -220,23 +241,33 @@ def _grade_cases(
     job: dict[str, Any],
     run: Callable[[dict[str, int]], tuple[Ended, bytes, bytes]],
     limits: Limits,
+    zygote: Zygote,
+    toolchain: cpp.Toolchain,
 ) -> Reply:
     """Run a program on its cases until one fails; each case has the whole time limit."""
     cpu_s = peak_mb = 0.0
-    for number, (given, wanted) in enumerate(job["stdio"], 1):
-        with memory_file(given.encode(errors="surrogatepass")) as stdin, memory_file() as stdout:
+    checker: Any = types.SimpleNamespace(**job["checker"])
+    check = checkers.make_check(checker, zygote, toolchain) if checker.program else None
+    for number, case in enumerate(job["stdio"], 1):
+        given, wanted, *others = (_bytes(text) for text in (*case[:2], *case[2]))
+        with memory_file(given) as stdin, memory_file() as stdout:
             ended, report, errors = run({"stdin": stdin, "stdout": stdout})
             output = contents(stdout)
         cpu_s, peak_mb = cpu_s + ended.cpu_s, max(peak_mb, ended.peak_mb)
         failure = _failure(ended, report, errors)
         if not ended.timed_out and len(output) >= limits.file_mb << 20:
             failure = "wrong_output", f"wrote more than {limits.file_mb} MiB"
-        failure = failure or outputs.difference(
-            output, wanted.encode(errors="surrogatepass"), job["tolerance"]
-        )
+        if not failure and check:
+            failure = check(given, output, wanted)
+        elif not failure:
+            failure = outputs.difference(output, wanted, checker, others)
         if failure:
             return make_reply(failure[0], f"case {number}: {failure[1]}", None, cpu_s, peak_mb)
     return make_reply("passed", "", None, cpu_s, peak_mb)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 def _failure(ended: Ended, report: bytes, errors: bytes) -> tuple[str, str] | None:

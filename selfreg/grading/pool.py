@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from selfreg.grading.folder import make_folder, remove_folder
 from selfreg.grading.headers import Settings
 from selfreg.grading.jobs import describe_job, reason_to_refuse
 from selfreg.grading.ladder import LADDER, refusal
+from selfreg.grading.modules import gather
 from selfreg.grading.process import START_TIMEOUT_S, Unavailable, WorkerFailed, WorkerProcess
 from selfreg.grading.system import empty_folder
 from selfreg.grading.trials import Task, Trial, Trials
@@ -61,6 +62,7 @@ class GraderPool:
       cpp_options: The compiler's options for C++.
       isolation: One of `selfreg.grading.ladder.LADDER`, or "auto" for the first that works here.
       allow_weak: Whether to go on where none works, with the layers that there are.
+      modules: Installed modules that programs and tests may import beside the standard library.
 
     Attributes:
       isolation: The way in which programs are kept in.
@@ -82,6 +84,7 @@ class GraderPool:
         cpp_options: Sequence[str] = ("-std=c++17", "-O1"),
         isolation: str = "auto",
         allow_weak: bool = False,
+        modules: Sequence[str] = (),
     ) -> None:
         if not sys.platform.startswith("linux"):
             raise GraderError(f"the grader needs Linux, not {sys.platform}: use a container")
@@ -121,6 +124,10 @@ class GraderPool:
         ):
             os.mkdir(folder)
             os.chmod(folder, mode)  # whatever the umask: programs may be another user's
+        self._modules: dict[str, Any] = {"folder": None, "names": list(modules)}
+        if modules:
+            self._modules["folder"] = os.path.join(self._folder, "modules")
+            gather(modules, self._modules["folder"])
         cores = sorted(os.sched_getaffinity(0))
         count = workers or len(cores)
         # One on each core has nowhere better to go, and keeps its cache. Fewer can evade others.
@@ -377,6 +384,7 @@ class GraderPool:
                 "scratch": tempfile.mkdtemp(prefix="scratch-", dir=self._folder),
                 "interpreter": os.path.realpath(sys.executable),
                 "cpp": self._cpp._asdict(),
+                "modules": self._modules,
             }
         )
         self._selector.register(worker, selectors.EVENT_READ)

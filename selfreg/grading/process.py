@@ -47,6 +47,7 @@ class WorkerProcess:
         self.task: Trial | None = None
         self.deadline = time.monotonic() + START_TIMEOUT_S
         self.graded = 0
+        self._cases: list[Any] = []
         self._end = ""
         self._cpu_limit_s = math.inf
         self._connection, theirs = socket.socketpair()
@@ -82,14 +83,16 @@ class WorkerProcess:
 
         Args:
           task: Which one.
-          job: What the judge reads.
+          job: What the judge reads; without its cases where the judge has them already.
           patience_s: Seconds after which it counts as hung.
           judge_cpu_s: CPU seconds that the judge may spend on it.
         """
         self.task = task
         self.deadline = time.monotonic() + patience_s
         self._cpu_limit_s = self._cpu_s() + judge_cpu_s
-        self._send(job)
+        # The completions of a problem come in a row: megabytes of cases are told once.
+        told, self._cases = self._cases, job["stdio"]
+        self._send(job | {"stdio": None} if told and told == self._cases else job)
 
     @property
     def is_stuck(self) -> bool:

@@ -40,14 +40,14 @@ builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
 def run() -> None:
     """Do the task that comes on CHANNEL_FD; never returns.
 
-    A task is JSON: `program`, and for one whose functions are called `setup`, which runs before it,
-    and `names`, those of its global names that the tests may use.
+    A task is JSON: `program`, `setup`, which runs before it, and for one whose functions are called
+    `names`, those of its global names that the tests may use.
     """
     task = values.load(_receive(CHANNEL_FD))
     if "names" in task:
         _answer(CHANNEL_FD, **task)
         _leave(1)
-    _run_as_script(task["program"])
+    _run_as_script(**task)
 
 
 def rehearse() -> None:
@@ -107,7 +107,7 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
             peer.serve()
 
 
-def _run_as_script(program: str) -> None:
+def _run_as_script(program: str, setup: str = "") -> None:
     """Run a program that reads standard input and writes standard output; never returns.
 
     Ends as the interpreter would: non-daemon threads are joined (competition programs run their
@@ -117,8 +117,11 @@ def _run_as_script(program: str) -> None:
     names = _begin("__main__")
     shims.put_in()
     status: object = 0
-    stage = "compile_error"
+    stage = "exception"
     try:
+        if setup:
+            exec(compile(setup, "setup.py", "exec", dont_inherit=True), names)
+        stage = "compile_error"
         code = compile(program, PROGRAM, "exec", dont_inherit=True)
         stage = "exception"
         try:

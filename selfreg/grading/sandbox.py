@@ -106,10 +106,13 @@ class Jail(NamedTuple):
     filter: bytes | None
 
 
-def program_jail(scratch: str, *, may_exec: bool) -> Jail:
-    """The jail of a program, which writes into `scratch` and may become a compiled one if told."""
+def program_jail(scratch: str, readable: Iterable[str] = (), *, may_exec: bool) -> Jail:
+    """The jail of a program, which writes into `scratch` and may become a compiled one if told.
+
+    It reads the interpreter's library, and the paths `readable`.
+    """
     code = seccomp.build_own(os.uname().machine, may_exec=may_exec)
-    return Jail(_ruleset((*_READABLE, *_interpreter()), scratch), code)
+    return Jail(_ruleset((*_READABLE, *_interpreter(), *readable), scratch), code)
 
 
 def compiler_jail(scratch: str, compiler: str | None, readable: Iterable[str]) -> Jail:

@@ -21,7 +21,9 @@ _opened: list[Any] = []  # weak references to the files that the program opened
 
 
 def put_in() -> None:
-    """Have standard streams open by their paths, and threads start whatever stack they ask for."""
+    """Have streams open by their paths, threads start with any stack, and a judge be known."""
+    # By it competition programs know to read standard input, and no file.
+    os.environ["ONLINE_JUDGE"] = "1"
     builtins.open = io.open = _by_stream(io.open)
     _thread.stack_size = _at_most(_thread.stack_size)
 

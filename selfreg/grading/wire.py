@@ -6,6 +6,8 @@ import struct
 from typing import Any
 
 _LENGTH = struct.Struct("!I")
+# Received at a time: recv allocates all that it is asked for.
+_PART_BYTES = 1 << 20
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ def _receive_bytes(connection: socket.socket, count: int) -> bytes:
     """Exactly `count` bytes, or none where the stream ends before the first."""
     data = bytearray()
     while len(data) < count:
-        part = connection.recv(count - len(data))
+        part = connection.recv(min(count - len(data), _PART_BYTES))
         if not part and not data:
             break
         if not part:

@@ -26,7 +26,7 @@ import struct
 import sys
 from typing import Any
 
-from selfreg.grading import program, sandbox
+from selfreg.grading import boot, program, sandbox
 from selfreg.grading.sandbox import Jail
 from selfreg.grading.system import empty_folder, folder_mb, last_words
 
@@ -76,12 +76,14 @@ def _serve() -> None:
     most_threads = config["threads"]
     scratch = config["scratch"]
     sandbox.confine_zygote(scratch, config["user"], config["reads_all"], config["tasks"])
+    modules = config["modules"]
+    readable = (modules["folder"],) if modules["folder"] else ()
     jails = {
-        "program": sandbox.program_jail(scratch, may_exec=False),
+        "program": sandbox.program_jail(scratch, readable, may_exec=False),
         "binary": sandbox.program_jail(scratch, may_exec=True),
         "compiler": sandbox.compiler_jail(scratch, config["compiler"], config["readable"]),
     }
-    _warm_up()
+    _warm_up(modules["folder"], modules["names"])
     parent = os.getpid()
     connection.send(b"ready")
     while True:
@@ -273,8 +275,17 @@ def _execute(path: str | int, arguments: list[str], environment: dict[str, str])
     os.execve(path, arguments, environment)
 
 
-def _warm_up() -> None:
-    for name in _WARM.split():
+def _warm_up(folder: str | None, names: list[str]) -> None:
+    """Import what many programs do; what is imported here, children share.
+
+    Args:
+      folder: That of modules beside the standard library.
+      names: Those.
+    """
+    if folder:
+        os.environ.update(boot.ONE_THREAD)
+        sys.path.append(folder)
+    for name in (*_WARM.split(), *names):
         importlib.import_module(name)
     program.rehearse()
     # A program has no business with these; the functions here keep what they use of them.

@@ -48,6 +48,7 @@ class Sampler:
       prompts: int32 token ids of every problem, by the problem's id.
       max_unjudged_share: The largest share of one call's completions that may have no verdict. One
         completion always may, unless this is 0.
+      code_block: The code of a completion that is graded: see `extract_program`.
     """
 
     engine: Engine
@@ -55,6 +56,7 @@ class Sampler:
     sampling: Sampling
     prompts: Mapping[str, np.ndarray]
     max_unjudged_share: float = 0.0
+    code_block: str = "last"
 
     def groups(
         self,
@@ -88,7 +90,7 @@ class Sampler:
             drawn = self.engine.generate(requests, sampling)
         with stopwatch("grade"):
             programs = [
-                tuple(extract_program(rollout.text, problem) for rollout in rollouts)
+                tuple(extract_program(r.text, problem, self.code_block) for r in rollouts)
                 for problem, rollouts in zip(problems, drawn, strict=True)
             ]
             jobs = [

@@ -1,5 +1,6 @@
 """Builds the stages of a run from its config: policy, problems, engine, grader, learner, log."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,9 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
     algorithm = configure(find_algorithm(config.learn.algorithm), config.learn)
     learner, initial = _learner(config, policy, mesh, packing, weights)
     with ExitStack() as opened:
-        pool = _open_in_first(opened, lambda: _grader(config, sets))
+        pool = _open_in_first(opened, lambda: _grader(config))
+        if config.grading.validate:
+            sets = _without_broken(config, pool, sets)
 
         def new_log() -> AbstractContextManager[RunLog]:
             facts = _facts(config, mesh, pool, sets)
@@ -136,7 +139,14 @@ def open_stages(config: Any, workdir: Path) -> Iterator[Stages]:
                 name: Panel(problems, evaluation.report_samples, seed, seeds.CAPABILITY)
                 for name, problems in sets.capabilities.items()
             },
-            sampler=Sampler(engine, pool, sampling, prompts, config.grading.max_unjudged_share),
+            sampler=Sampler(
+                engine,
+                pool,
+                sampling,
+                prompts,
+                config.grading.max_unjudged_share,
+                config.grading.code_block,
+            ),
             prompt_width=max(len(prompts[problem.id]) for problem in sets.train),
             packing=packing,
             algorithm=algorithm,
@@ -161,7 +171,7 @@ def _open_in_first(opened: ExitStack, make: Callable[[], AbstractContextManager[
 
 
 @contextmanager
-def _grader(config: Any, sets: ProblemSets) -> Iterator[GraderPool]:
+def _grader(config: Any) -> Iterator[GraderPool]:
     grading = config.grading
     with GraderPool(
         grading.workers,
@@ -170,9 +180,8 @@ def _grader(config: Any, sets: ProblemSets) -> Iterator[GraderPool]:
         cpp_options=grading.cpp_options.split(),
         isolation=grading.isolation,
         allow_weak=grading.allow_weak,
+        modules=grading.modules,
     ) as pool:
-        if grading.validate:
-            _validate(pool, sets)
         yield pool
 
 
@@ -209,16 +218,32 @@ def _prompts(config: Any, policy: Policy, sets: ProblemSets) -> dict[str, np.nda
     return prompts
 
 
-def _validate(pool: GraderPool, sets: ProblemSets) -> None:
-    """Refuse problems whose own solutions fail: they would reward noise."""
-    broken = pool.validate(sets.all)
-    if broken:
-        named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
+def _without_broken(config: Any, pool: GraderPool | None, sets: ProblemSets) -> ProblemSets:
+    """Leave out problems that their own solutions do not solve: they would reward noise.
+
+    Raises:
+      ValueError: There are more than config.problems.max_broken.
+    """
+
+    def validate() -> dict[str, str]:
+        assert pool is not None
+        return pool.validate(sets.all)
+
+    broken = distributed.from_first(validate)
+    if not broken:
+        return sets
+    named = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:3])
+    most = config.problems.max_broken
+    if len(broken) > most:
         raise ValueError(
-            f"{len(broken)} problems have tests that their own solutions do not pass ({named}). "
-            "Take them out of their file, raise config.grading.time_limit_scale if they time out, "
-            "or set config.grading.validate=False"
+            f"{len(broken)} problems have tests that their own solutions do not pass ({named}), "
+            f"more than config.problems.max_broken={most}: raise that to leave them out, or raise "
+            "config.grading.time_limit_scale if they time out, or set config.grading.validate=False"
         )
+    logging.getLogger(__name__).warning(
+        "left out %d problems that their own solutions do not solve: %s", len(broken), named
+    )
+    return sets.without(broken)
 
 
 def sampling_of(config: Any) -> Sampling:

@@ -55,13 +55,22 @@ KEYS: dict[str, Key] = {
     "campaign_budget_steps": Key(
         20, "updates, 0: measure only; a condition may set later ones'", at_least(0)
     ),
-    # Sources: procedural:SPLIT, easy:SPLIT, humaneval, mbpp:PATH, jsonl:PATH, hf:NAME:SPLIT.
+    # Sources: procedural:SPLIT, easy:SPLIT, humaneval, mbpp:PATH, jsonl:PATH, parquet:PATH, and
+    # hf:NAME:SPLIT; docs/data.md.
     "problems.train": Key("procedural:train", "source of training problems"),
     "problems.held_out": Key("procedural:main", "source of both panels; '': hold out of train"),
     "problems.categories": Key(
         (), "a training source a campaign instead, the last one stays; (): problems.train for all"
     ),
     "problems.train_count": Key(0, "training problems a source; 0: all there are", at_least(0)),
+    "problems.max_broken": Key(
+        0, "problems whose own solution fails, and are left out; more are refused", at_least(0)
+    ),
+    "problems.max_overlap": Key(
+        0,
+        "of the panels' problems, that also stand in the training set; more are refused; -1: any",
+        at_least(-1),
+    ),
     "problems.panel_count": Key(96, "problems measured all through a campaign", at_least(2)),
     "problems.report_count": Key(96, "other problems, for campaign ends only", at_least(2)),
     "model.path": Key("tiny", "tiny, smollm2, a .gguf file or a Hugging Face folder"),
@@ -190,10 +199,18 @@ KEYS: dict[str, Key] = {
         0.1, "of a call's completions, without a verdict; more end the run; one never", BELOW_ONE
     ),
     "grading.validate": Key(True, "run every problem's own solution before the first step"),
+    "grading.code_block": Key(
+        "last",
+        "of an answer that is graded (docs/data.md); first: as in older runs",
+        one_of("last", "first"),
+    ),
     "grading.isolation": Key(
         "auto", "what keeps programs in", one_of("auto", "ns", "userns", "landlock")
     ),
     "grading.allow_weak": Key(False, "go on where no isolation works: only for programs you trust"),
+    "grading.modules": Key(
+        (), "that programs and tests may import beside the standard library, as ('numpy',)"
+    ),
     "grading.cpp_options": Key("-std=c++17 -O1", "of the C++ compiler"),
     "learn.algorithm": Key(
         Open(str, "(by condition)"), "update rule: see the end of this list, or a file", ALGORITHM
@@ -324,6 +341,8 @@ def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     neutral = {name: key.default for name, key in KEYS.items()}
     neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
+    # Older versions did this.
+    neutral |= {"grading.code_block": "first", "problems.max_overlap": -1}
     # Every version has written the keys that a condition decides.
     known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}

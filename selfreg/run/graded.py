@@ -20,10 +20,42 @@ class Language(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StdioCase:
-    """One case of a stdin/stdout problem."""
+    """One case of a stdin/stdout problem.
+
+    Attributes:
+      stdin: What the program reads.
+      stdout: What it should write.
+      alternatives: Other outputs that are right, for the checker "any_of".
+    """
 
     stdin: str
     stdout: str
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """How an output is compared with the wanted one; docs/data.md describes each name.
+
+    Attributes:
+      name: "exact", "lines", "tokens", "floats", "caseless", "unordered", "any_of" or "program".
+      absolute: How far a number may be from the wanted one; None compares numbers as text, unless
+        `relative` is set.
+      relative: The same in proportion to the wanted number. A number is right within either.
+      caseless: Whether upper and lower case are alike.
+      program: Source of a program that decides; only for the name "program".
+      language: Of that program.
+      protocol: "testlib" (arguments: input, output, answer; the exit status decides) or "printed"
+        (arguments: input, answer, output; it prints 1 for a right output and 0 for a wrong one).
+    """
+
+    name: str = "lines"
+    absolute: float | None = None
+    relative: float | None = None
+    caseless: bool = False
+    program: str = ""
+    language: Language = Language.PYTHON
+    protocol: str = "testlib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +67,20 @@ class Tests:
       code: Source that calls the program, and runs to its end if the program is right. In Python
         these are statements in the program's namespace; in C++ a `main` that calls its function.
       stdio: Cases for a whole program that reads standard input and writes standard output.
-      tolerance: The most by which a number in an output may differ, absolutely or relatively, from
-        a number that the case writes with a decimal point or an exponent.
+      checker: How an output is compared with that of its case.
     """
 
     setup: str = ""
     code: str = ""
     stdio: tuple[StdioCase, ...] = ()
-    tolerance: float = 0.0
+    checker: Checker = Checker()
     __test__ = False  # pytest would take the class for a test
 
     def __post_init__(self) -> None:
         if bool(self.code) == bool(self.stdio):
             raise ValueError("Tests need either code or stdio cases, and not both")
+        if self.checker.name != "any_of" and any(case.alternatives for case in self.stdio):
+            raise ValueError("only the checker 'any_of' takes alternatives of an output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +101,8 @@ class Problem:
       memory_limit_mb: The address space that a program may use, in MiB.
       split: "train", "main", "hard", "ood" or "cpp"; "" if the data set has no split.
       category: A free label, such as a difficulty or a C1..C5 category.
+      evaluation_only: Whether its licence forbids training on it.
+      cpp_standard: Of a C++ program, such as "c++20"; "" for that of config.grading.cpp_options.
     """
 
     id: str
@@ -81,6 +116,8 @@ class Problem:
     memory_limit_mb: int = 1024
     split: str = ""
     category: str = ""
+    evaluation_only: bool = False
+    cpp_standard: str = ""
 
 
 # --- Rollouts and grades --------------------------------------------------------------------------

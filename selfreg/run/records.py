@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from selfreg.run.graded import (
+    Checker,
     FinishReason,
     Grade,
     Group,
@@ -38,6 +39,7 @@ from selfreg.run.graded import (
 
 __all__ = [
     "Answer",
+    "Checker",
     "Checkpoint",
     "FinishReason",
     "Grade",

@@ -79,7 +79,7 @@ def test_files(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("rows.csv", "", r"rows.csv: the name must end in .json, .jsonl or .jsonl.gz"),
+        ("rows.csv", "", r"rows.csv: the name must end in .parquet, .json, .jsonl, "),
         ("rows.jsonl", '\n{"id": ', "rows.jsonl, line 2: not JSON"),
         ("rows.jsonl", '{"id": 3}', "rows.jsonl, row 1: the keys id fit no known row"),
         ("rows.json", "{}", "rows.json: a .json file must hold a list of rows"),
@@ -111,6 +111,41 @@ def test_hub_sources(monkeypatch, source, arguments):
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     assert [problem.id for problem in load_problems(source)] == ["a"]
+
+
+def test_a_revision_of_the_hub_and_renamed_columns(monkeypatch):
+    def load_dataset(*names, split, revision):
+        assert (names, split, revision) == (("org/name", "main"), "test", "abc123")
+        return [{"name": "a", "spec": "?", "tests": {"code": "pass"}, "junk": 1}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    (problem,) = load_problems("hf:org/name@abc123:main:test?name=id&junk=")
+    assert problem.id == "a"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            RuntimeError("Dataset scripts are no longer supported, but found x.py"),
+            "the data set is a program, which is not run; download its files",
+        ),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub (X)"), "the hub cannot be reached"),
+        (
+            OSError("Compressed file ended\n before its end"),
+            "OSError: Compressed file ended before",
+        ),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch, error, words):
+    def load_dataset(*names, split):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(ValueError, match="hf:a/b:train cannot be read") as refused:
+        load_problems("hf:a/b:train")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def call_based(starter, **cases):
     }
 
 
-def test_every_shape_has_a_row_here_and_is_told_from_the_others():
-    assert list(ROWS) == list(SHAPES)
+def test_rows_are_told_from_each_other():
+    assert ROWS.keys() <= SHAPES.keys()
     problems = load_rows(ROWS.values(), "all")
     assert len(problems) == len(ROWS)
     for name, row in ROWS.items():
@@ -173,13 +173,18 @@ def test_apps_accepts_a_result_that_the_row_wraps_in_a_list(pool):
 
 
 @pytest.mark.parametrize(
-    "untested", ["", json.dumps({"inputs": [], "outputs": []}), '{"inputs": [' + "9" * 5000 + "]}"]
+    ("untested", "reason"),
+    [
+        ("", "no test cases"),
+        (json.dumps({"inputs": [], "outputs": []}), "no test cases"),
+        ('{"inputs": [' + "9" * 5000 + "]}", "numbers of more digits than Python reads"),
+    ],
 )
-def test_rows_without_usable_tests_are_left_out_and_counted(caplog, untested):
+def test_rows_without_usable_tests_are_left_out_and_counted(caplog, untested, reason):
     rows = [APPS | {"problem_id": 8, "input_output": untested}, APPS]
     with caplog.at_level(logging.WARNING):
         assert [problem.id for problem in load_rows(rows, "here")] == ["APPS/7"]
-    assert caplog.messages == ["here: left out 1 rows without tests"]
+    assert caplog.messages == [f"here: left out rows: 1 ({reason})"]
 
 
 def test_code_contests():
@@ -223,7 +228,7 @@ def test_a_row_keeps_its_own_time_limit(limit, seconds):
         (APPS | {"input_output": '{"inputs": []}'}, "the key 'outputs' is missing"),
         (APPS | {"input_output": '{"inputs": ["1"], "outputs": []}'}, "1 inputs, but 0 outputs"),
         (call_based("", inputs=[3], outputs=[3]), "'inputs' must be lists of arguments, not 3"),
-        (APPS | {"time_limit": "2 s"}, "'time_limit' must be a number of seconds, not '2 s'"),
+        (APPS | {"time_limit": "soon"}, "'time_limit' must be a number of seconds, not 'soon'"),
         (FUSION | {"test": "eJxrYJ"}, "'test' must be JSON"),
         (FUSION | {"test": "[]"}, "'test' must list at least one"),
         (FUSION | {"test": '[{"input": {}, "output": {}}]'}, "the key 'stdin' is missing"),

@@ -9,7 +9,7 @@ import pytest
 
 from selfreg.grading import GraderError, GraderPool
 from selfreg.grading.ladder import LADDER
-from selfreg.run.records import Grade, Language, Problem, StdioCase, Tests
+from selfreg.run.records import Checker, Grade, Language, Problem, StdioCase, Tests
 
 # Of the sum of two numbers, in the order (Python, C++).
 SUM_TESTS = {
@@ -59,14 +59,16 @@ def make_problem() -> Callable[..., Problem]:
         time_limit_s: float = 1.0,
         memory_limit_mb: int = 512,
         entry_point: str = "add",
-        tolerance: float = 0.0,
+        checker: Checker | None = None,
         starter: str = "",
     ) -> Problem:
         tests = SUM_TESTS[language]
         if language is Language.CPP and not stdio:
             starter = starter or "int add(int a, int b) {\n"
         if code or stdio:
-            tests = Tests(setup, code, tuple(StdioCase(*case) for case in stdio), tolerance)
+            tests = Tests(
+                setup, code, tuple(StdioCase(*case) for case in stdio), checker or Checker()
+            )
         return Problem(
             id="test/0",
             spec="",

@@ -44,8 +44,8 @@ ADD = "def add(x):\n    return sum(x)\n"
         (block("pip install x\n", "bash") + block(ADD), ADD),
         (block("add = sum\n") + block("add == sum\n"), "add = sum\n"),
         (block("class A:\n    def add(x): pass\n"), "class A:\n    def add(x): pass\n"),
-        # Without one, the first that is not blank, of the right language if possible.
-        (block("\n") + block("x = 1\n") + block("x = 2\n"), "x = 1\n"),
+        # Without one, the last that is not blank, of the right language if possible.
+        (block("x = 1\n") + block("x = 2\n") + block("\n"), "x = 2\n"),
         (block("x\n", "text") + block("y\n"), "y\n"),
         (block("x\n", "text"), "x\n"),
         # Cut by length, and a fence that was forgotten.
@@ -142,9 +142,110 @@ def test_cpp_definitions(signature):
     assert extract_program(block("x\n", "cpp") + block(code, "cpp"), problem(Language.CPP)) == code
 
 
-def test_a_whole_program_has_no_entry_point():
-    answer = block("print(1)\n") + block("print(2)\n")
-    assert extract_program(answer, problem(entry_point=None)) == "print(1)\n"
+BRUTE, FINAL = "print(1)\n", "print(2)\n"
+THOUGHT = f"<think>\nLet me try:\n{block(BRUTE)}Hm.\n</think>\n"
+
+
+# docs/data.md shows this table.
+@pytest.mark.parametrize(
+    ("completion", "program"),
+    [
+        # The last block, whatever came before.
+        (block(BRUTE) + "Faster:\n" + block(FINAL), FINAL),
+        (block(BRUTE) + block("$ python a.py\n2\n", "bash"), BRUTE),
+        (block("1 2\n", "") + block(FINAL) + "Sample:\n" + block("1 2\n", ""), FINAL),
+        (block(BRUTE, "") + block(FINAL, ""), FINAL),
+        (block("int main() {}\n", "cpp") + block(FINAL, "py"), FINAL),
+        (block(FINAL) + block("int main() {}\n", "cpp"), FINAL),
+        # Thoughts do not count, however they are marked.
+        (THOUGHT + block(FINAL), FINAL),
+        (THOUGHT.removeprefix("<think>") + block(FINAL), FINAL),
+        (THOUGHT + FINAL, "\n" + FINAL),
+        (THOUGHT.partition("</think>")[0], None),
+        (THOUGHT, None),
+        # A block that was cut, behind a complete one and alone.
+        (block(FINAL) + f"{FENCE}python\nprint(", FINAL),
+        (f"{FENCE}python\nprint(", "print("),
+        # Fences as models write them.
+        (f"{FENCE}python\nprint(2){FENCE}\nDone.", FINAL),
+        (f"Answer: {FENCE}python\nprint(2)\n{FENCE}", FINAL),
+        (f"{block(BRUTE)}So:\n{FENCE}python print(2){FENCE}\n", FINAL),
+        (f"1. So:\n  {FENCE}python\n  if 1:\n    print(2)\n  {FENCE}\n", "if 1:\n  print(2)\n"),
+        (f"-\t{FENCE}python\n\tprint(2)\n\t{FENCE}\n", FINAL),
+        (f"    {FENCE}python\n    print(2)\n    {FENCE}\n", FINAL),
+        (f"{FENCE}python\nprint(2)\n      {FENCE}\nText.", FINAL),
+        (f"~~~python\nprint('{FENCE}')\n~~~\n", f"print('{FENCE}')\n"),
+        (f"`{FENCE}python\nx = 1\n{FENCE}\ny = 1\n`{FENCE}\n", f"x = 1\n{FENCE}\ny = 1\n"),
+        (f"{FENCE}python {{.line}}\nprint(2)\n{FENCE}", FINAL),
+        (f"{FENCE}{{.python}}\nprint(2)\n{FENCE}", FINAL),
+        (f"{FENCE}Python3\r\nprint(2)\r\n{FENCE}\r\n", "print(2)\r\n"),
+        (f'{FENCE}python\n"""\n    {FENCE}python\n    x\n    {FENCE}\n"""\nprint(2)\n{FENCE}\n',
+         f'"""\n    {FENCE}python\n    x\n    {FENCE}\n"""\nprint(2)\n'),
+        (f"{FENCE}python\n\ufeffprint(2)\n{FENCE}", FINAL),
+    ],
+)  # fmt: skip
+def test_a_whole_program(completion, program):
+    assert extract_program(completion, problem(entry_point=None)) == program
+
+
+@pytest.mark.parametrize(
+    ("completion", "program"),
+    [
+        (block("def add(x):\n    return 0\n") + block(ADD), ADD),
+        (block(ADD) + block("print(add([1]))\n"), ADD),
+        (block(ADD, "") + block("print(add([1]))\n"), ADD),
+        (block(ADD) + block("def add(x):\n    return 0\n", "java"), ADD),
+        (f"<think>{block(ADD)}</think>" + block("add = max\n"), "add = max\n"),
+        (block(ADD) + f"{FENCE}python\ndef add(x):\n    ret", ADD),
+        (f"   {FENCE}python\n   def add(x):\n       return sum(x)\n   {FENCE}\n", ADD),
+    ],
+)
+def test_a_function(completion, program):
+    assert extract_program(completion, problem()) == program
+
+
+def test_first_takes_what_older_versions_took():
+    whole = problem(entry_point=None)
+    assert extract_program(block(BRUTE) + block(FINAL), whole, "first") == BRUTE
+    assert extract_program(THOUGHT + block(FINAL), whole, "first") == BRUTE
+    assert extract_program(block("1 2\n", "") + block(FINAL), whole, "first") == "1 2\n"
+    assert extract_program(block("def add(x): pass\n") + block(ADD), problem(), "first") == ADD
+    with pytest.raises(ValueError, match="which must be last or first, not 'best'"):
+        extract_program(ADD, whole, "best")
+
+
+CLASS_STARTER = "import math\nclass Solution:\n    def add(self, x: int) -> int:\n        "
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def add(self, x):\n    return self.twice(x) + 1\ndef twice(self, x):\n    return 2 * x\n",
+        "    def twice(self, x):\n        return 2 * x\n\n    def add(self, x):\n"
+        "        return self.twice(x) + 1\n",
+        "class Solution:\n    def add(self, x):\n        return 2 * x + 1\n",
+    ],
+)
+def test_bare_methods_join_the_class_of_the_starter(answer):
+    for text in (block(answer), answer) if not answer.startswith(" ") else (block(answer),):
+        program = extract_program(text, problem(starter=CLASS_STARTER))
+        names = {}
+        exec(program, names)
+        assert names["Solution"]().add(3) == 7
+        assert names["math"]
+
+
+def test_a_body_still_continues_a_method_of_the_starter():
+    program = extract_program(block("        return x\n"), problem(starter=CLASS_STARTER))
+    names = {}
+    exec(program, names)
+    assert names["Solution"]().add(3) == 3
+
+
+def test_a_function_beside_its_own_main_is_taken_whole():
+    code = f"{CPP_ADD}int main() {{ return add({{1}}); }}\n"
+    program = extract_program(block(code, "cpp"), problem(Language.CPP, CPP_STARTER))
+    assert program == f"#include <vector>\nusing namespace std;\n{code}"
 
 
 PIECES = ("```", "```python", "\n", "    ", "def add(x):", "return x", "`", "add", "{", "Sure: ")
@@ -156,3 +257,13 @@ def test_any_answer_gives_a_program_or_none(language, pieces):
     for starter in ("", STARTER):
         program = extract_program("".join(pieces), problem(language, starter))
         assert program is None or program.strip()
+
+
+def test_a_long_answer_takes_no_time():
+    for line in (
+        "x" * 1_000_000,
+        "` " * 500_000,
+        f"{FENCE}python\n" * 100_000,
+        f"a{FENCE}" * 250_000,
+    ):
+        extract_program(line, problem())
