@@ -45,8 +45,7 @@ def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
     comes in, queries, keys, values and, where it is plain, scores; or of the FFN what comes in, as
     it is and normed, and two of its arrays. A GPU's program has six arrays of the width there: what
     the layer and its halves come in with and hand on lies beside what their products make.
-    `segment` has a token's logits; on a GPU XLA turns the rows' own caches round for its loop, and
-    back after it. `pack` copies what half of the rows have to caches of their own.
+    `segment` has a token's logits. `pack` copies what half of the rows have to caches of their own.
     """
     if job.served:
         return {}
@@ -72,11 +71,10 @@ def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
         key=lambda parts: sum(parts.values()),
     )
     logits = {"logits": 2 * MASTER * rows * decoder.vocab_size}
-    turned = {"completions' keys and values, turned": rows * room * column} if job.gpu else {}
     packed = {"keys and values, packed": (lanes * prompt + left * room) * column}
     return {
         "prefill": caches | layer,
-        "segment": caches | logits | turned,
+        "segment": caches | logits,
         "pack": caches | packed,
     }
 

@@ -74,7 +74,7 @@ class Rows(NamedTuple):
       prompts: One a layer: keys [n, kv_heads, head_dim, P] and values [n, kv_heads, P, head_dim] of
         each lane's prompt, right-padded.
       caches: One a layer: keys [b, kv_heads, head_dim, C] and values [b, kv_heads, C, head_dim] of
-        each row's completion.
+        each row's completion, their last two axes swapped on a GPU (see `_as_kept`).
       prompt_lengths: int32 [b].
       hidden: [b, D], the last token's final-normed state, from which the next one is drawn.
       seeds: uint32 [b].
@@ -212,13 +212,33 @@ def prefill(
         prompts.append(KeyValue(*(jnp.repeat(a, group // lane, axis=0) for a in read)))
         empty = (len(seeds), config.kv_heads, new_tokens, config.head_dim)
         values = jnp.zeros(empty, dtype)
-        caches.append(KeyValue(values.swapaxes(2, 3), values))
+        caches.append(_as_kept(KeyValue(values.swapaxes(2, 3), values)))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
     hidden = rms_norm(config, last, weights.final_norm)
     spread = partial(jnp.repeat, repeats=group, axis=0)
     return _on_rows(
         Rows(tuple(prompts), tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
     )
+
+
+def _swaps() -> bool:
+    return device_in_force().platform != "cpu"
+
+
+def _as_kept(cache: KeyValue) -> KeyValue:
+    """A row's own cache as it is kept between tokens, from how attention reads it; or back.
+
+    A GPU sums along the innermost axis. There XLA would turn all caches round before each segment's
+    loop, hold them twice, and turn them back after it; on some meshes it would do so at each token.
+    """
+    return KeyValue(*(a.swapaxes(2, 3) for a in cache)) if _swaps() else cache
+
+
+def _written(cache: KeyValue, new: KeyValue, t: Array) -> KeyValue:
+    """A cache, as it is kept, with the keys and values of position t."""
+    write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=t)
+    axes = (2, 3) if _swaps() else (3, 2)
+    return KeyValue(write(cache.k, new.k, axis=axes[0]), write(cache.v, new.v, axis=axes[1]))
 
 
 def _on_rows(tree: Any) -> Any:
@@ -274,7 +294,8 @@ def segment(
     config = policy.config
     blocks = _blocks(policy, weights)
     keys = jax.vmap(jax.random.key)(rows.seeds)
-    prompt, room = (jnp.arange(part[0].v.shape[2])[None] for part in (rows.prompts, rows.caches))
+    firsts = rows.prompts[0], _as_kept(rows.caches[0])
+    prompt, room = (jnp.arange(first.v.shape[2])[None] for first in firsts)
     lengths = rows.prompt_lengths[:, None]
     key_positions = jnp.concatenate(
         [jnp.broadcast_to(prompt, (len(lengths), prompt.size)), lengths + room], axis=1
@@ -293,15 +314,10 @@ def segment(
         for (block, slides), read, cache in zip(blocks, state.prompts, state.caches, strict=True):
             mask = masks.sliding if slides else masks.full
             q, (k, v) = block.query_key_value(x, turns.sliding if slides else turns.full)
-            new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-            cache = _on_rows(
-                KeyValue(
-                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, t, axis=3),
-                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, t, axis=2),
-                )
-            )
+            new = _as_kept(KeyValue(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+            cache = _on_rows(_written(cache, new, t))
             scale = config.attention_scale
-            attended = attend_shared(q[:, 0], read, cache, mask[:, 0], scale=scale)
+            attended = attend_shared(q[:, 0], read, _as_kept(cache), mask[:, 0], scale=scale)
             x = _on_rows(block.finish(x, attended[:, None]))
             grown.append(cache)
         return tuple(grown), rms_norm(config, x[:, 0], weights.final_norm)
