@@ -131,10 +131,10 @@ STORAGE = {"float32": (FLOAT32, FLOAT32), "bfloat16": (BFLOAT16, BFLOAT16), "int
 def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
 
-    Each step is computed in float32 from the moments before they are rounded. Moments that lie in
-    the host's memory are fetched and put back a layer at a time. The random bits of
-    the rounding are a function of the count of updates and of the weight's place in the tree, the
-    same on every mesh: a resumed run rounds as one that was never stopped.
+    Each step is computed in float32 from the moments before they are rounded, a layer of a stack at
+    a time where they are rounded or lie in the host's memory. The random bits of the rounding are a
+    function of the count of updates and of the weight's place in the tree, the same on every mesh:
+    a resumed run rounds as one that was never stopped.
 
     Args:
       b1: Decay of the first moment.
@@ -178,9 +178,9 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
-            # Coding in 8 bits takes half a dozen float32 arrays, and what is fetched from the host
-            # lies on the device: of a layer, not of all layers.
-            if g.ndim > 2 and (isinstance(mu, Blocks) or _on_host(mu)):
+            # Coding takes three float32 arrays and more, and what is fetched from the host lies on
+            # the device: of a layer, not of all layers.
+            if g.ndim > 2:
                 return in_place((g, mu, nu), jax.random.bits(here, g.shape[:1], jnp.uint32))
             # The barrier: fetched before the gradient is known, moments would lie beside
             # activations.

@@ -19,22 +19,17 @@ def engine_weights(job: Job, split: Split) -> float:
 def hand_over(job: Job, split: Split) -> Parts:
     """What handing weights to the engine holds beside the trainer's and the engine's.
 
-    Adapters are merged first. Over fsdp most matrices are gathered along their innermost axis: what
-    XLA gathers it has still to turn round, and it holds the largest matrix of every layer, and the
-    largest table, so at one time.
+    Adapters are merged, and weights gathered, layer after layer. Over fsdp most matrices are
+    gathered along their innermost axis: what XLA gathers it has still to turn round. It turns one
+    matrix of every layer at a time, at the end.
     """
-    if job.served:
+    if job.served or not job.gpu or split.fsdp == 1:
         return {}
-    owned = weights(job.decoder, split)
-    merged = sum(weight.shard for weight in owned) if job.lora_rank else 0
-    gathered = 0.0
-    if job.gpu and split.fsdp > 1:
-        whole = weights(job.decoder, Split(split.rows, 1, split.tensor))
-        gathered += max(weight.shard for weight in whole if weight.in_blocks)
-        gathered += max(weight.shard for weight in whole if not weight.in_blocks)
+    whole = weights(job.decoder, Split(split.rows, 1, split.tensor))
+    blocks = [weight.shard for weight in whole if weight.in_blocks]
     return {
-        "weights, merged": merged * job.dtype_bytes,
-        "weights, gathered": gathered * job.dtype_bytes,
+        "weights, gathered": max(blocks) * job.dtype_bytes,
+        "one layer's weights": sum(blocks) / job.decoder.layers * job.dtype_bytes,
     }
 
 

@@ -97,8 +97,6 @@ def of_programs(job: Job, split: Split) -> dict[str, float]:
     return {
         "update": state + learns,
         "logprobs": policy + sum(scoring(job, split).values()),
-        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS)
-        + engine
-        + memory.hand_over.get("weights, gathered", 0.0),
+        "unstack": policy + engine + sum(memory.hand_over.values()),
         **{name: beside[name] + sum(parts.values()) for name, parts in turns.items()},
     }

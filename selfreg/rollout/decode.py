@@ -129,16 +129,21 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
     def copied(weight: Array) -> Array:
         return jnp.copy(weight.astype(dtype))
 
-    rest, alpha = unmerged(params)
-    embedding = copied(rest["embedding"])
-    head = None if policy.config.tied_head else copied(rest["head"])
-    blocks = {name: stacks(params, name) for name in rest["blocks"]}
-    layers = tuple(
-        {name: copied(read_layer(parts, i, alpha)) for name, parts in blocks.items()}
-        for i in range(policy.config.layers)
+    whole = partial(
+        constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(policy.config), over=("tensor",)
     )
-    weights = Weights(embedding, rest["final_norm"].copy(), head, layers)
-    return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
+    rest, alpha = unmerged(params)
+    tables = ("embedding",) if policy.config.tied_head else ("embedding", "head")
+    made: list[dict[str, Array]] = [whole({name: copied(rest[name])}) for name in tables]
+    blocks = {name: stacks(params, name) for name in rest["blocks"]}
+    for i in range(policy.config.layers):
+        # Else XLA would merge and gather many layers at once, and hold all that this takes.
+        blocks, made[-1] = jax.lax.optimization_barrier((blocks, made[-1]))
+        layer = {name: copied(read_layer(parts, i, alpha)) for name, parts in blocks.items()}
+        made.append(whole(layer))
+    layers = tuple(made[len(tables) :])
+    embedding, head = made[0]["embedding"], made[len(tables) - 1].get("head")
+    return whole(Weights(embedding, rest["final_norm"].copy(), head, layers))
 
 
 def weights_like(mesh: Mesh, policy: Policy, unstack: Any, params: Any) -> Weights:
