@@ -7,7 +7,7 @@
 The paper's (section 7): pass@1 from 0 to .328 near step 15, and 0 at step 20; one seed, unnamed,
 one campaign.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 21 GB a device and 0.034 hours
+Planned, not measured, on 8 H100 with every completion at its limit: 21 GB a device and 0.032 hours
 a chain, one chain; grading and snapshots come on top. FOLDER holds gemma-3-4b-it.
 """
 

@@ -9,8 +9,9 @@ The paper's (table 1), ends of three 50-step campaigns: .06 .75 .22 without KL, 
 as in the paper; `--config.learn.kl_reference=base` is the other choice. One chain each, their seed
 unnamed.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.41 hours a
-chain, three chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device, 40 with EWC,
+and 0.40 hours a chain, three chains; grading and snapshots come on top. FOLDER holds
+Qwen2.5-7B-Instruct.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@
 
 The paper's (abstract and section 1): .082 at the end, n = 5, below CARE v2's .095.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.25 at most
+Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.24 at most
 hours a chain, 5 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-3B-Instruct.
 """
 

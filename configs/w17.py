@@ -11,7 +11,7 @@ The paper's (section 5.9, table 10 and appendix H): end-of-chain pass@1 of .207 
 against REINFORCE's .118, and .068 at 3B, against REINFORCE with CARE's .095; with CARE .204 and
 .047. The gap from peak to end within a campaign stays at .17. A3 takes its first campaign from A0.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.25 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.24 hours a
 chain at 3b, 36 GB and 0.6 hours at 7b, 10 chains each; grading and snapshots come on top. One H200
 holds 7b with 8-bit moments, or with LoRA. (The paper's chains took 5 hours on 8 GB200.)
 """

@@ -7,7 +7,7 @@
 The paper's (section 5.4, table 4), ends of three 50-step campaigns: A0 .225, A1 .217, A2 .157, A3
 .220, with 0, .20, .40 and 0 of the chains collapsed. All take their first campaign from A0.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.41 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.40 hours a
 chain, 20 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-7B-Instruct.
 """
 

@@ -9,7 +9,7 @@ The paper's (section 5.11, table 13): .123 after five naive campaigns (A0), .200
 chain is one campaign without updates that measures its policy. A3 takes its first campaign from A0.
 
 Planned, not measured, on 8 H100 with every completion at its limit: 36 GB a device and 0.3 hours a
-chain at 7b, 6 chains; 25 GB and 0.01 hours at 32b, 2 chains; grading and snapshots come on top.
+chain at 7b, 6 chains; 26 GB and 0.01 hours at 32b, 2 chains; grading and snapshots come on top.
 FOLDER holds Qwen2.5-7B-Instruct, or for `configs/w3.py:32b` Qwen2.5-32B-Instruct.
 """
 

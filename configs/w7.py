@@ -7,7 +7,7 @@
 The paper's (section 5.6, table 6): .049 [.021, .095] at the end of A0's ten campaigns, .095 [.063,
 .127] of A3's, +.046 paired by seed. A3 takes its first campaign from A0.
 
-Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.25 hours a
+Planned, not measured, on 8 H100 with every completion at its limit: 15 GB a device and 0.24 hours a
 chain, 10 chains; grading and snapshots come on top. FOLDER holds Qwen2.5-3B-Instruct.
 """
 

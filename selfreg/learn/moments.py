@@ -1,4 +1,4 @@
-"""Adam with its moments in fewer bits, and with them in the host's memory between updates.
+"""Adam with its moments in fewer bits.
 
 A moment is a slow average: with b2 = 0.999 the second one decays by a thousandth of itself a step,
 a quarter of the spacing of bfloat16 or less, and rounding to nearest would put it back every time.
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 
 Array = jax.Array
 
@@ -132,7 +131,7 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
 
     Each step is computed in float32 from the moments before they are rounded, a layer of a stack at
-    a time where they are rounded or lie in the host's memory. The random bits of the rounding are a
+    a time. The random bits of the rounding are a
     function of the count of updates and of the weight's place in the tree, the same on every mesh:
     a resumed run rounds as one that was never stopped.
 
@@ -162,14 +161,12 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     def update(
         gradient: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        if dtype == "float32" and not _on_host(state.mu):
+        if dtype == "float32":
             return plain.update(gradient, state, params)
         count = optax.safe_increment(state.count)
         key = jax.random.fold_in(jax.random.key(0), count)
 
         def step(g: Array, mu: Any, nu: Any, seed: Array) -> tuple[Array, Any, Any]:
-            fetched = partial(jax.device_put, device=jax.memory.Space.Device)
-            mu, nu = jax.tree.map(fetched, (mu, nu)) if _on_host((mu, nu)) else (mu, nu)
             random = _random_bits(seed, g.shape)
             m = b1 * first.decode(mu) + (1 - b1) * g
             v = b2 * second.decode(nu) + (1 - b2) * g * g
@@ -178,22 +175,20 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
-            # Coding takes three float32 arrays and more, and what is fetched from the host lies on
-            # the device: of a layer, not of all layers.
+            # Coding takes three float32 arrays and more: of a layer, not of all layers.
             if g.ndim > 2:
                 return in_place((g, mu, nu), jax.random.bits(here, g.shape[:1], jnp.uint32))
-            # The barrier: fetched before the gradient is known, moments would lie beside
+            # The barrier: decoded before the gradient is known, moments would lie beside
             # activations.
             g, mu, nu = jax.lax.optimization_barrier((g, mu, nu))
-            made = step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
-            return jax.tree.map(_back, (g, mu, nu), made)
+            return step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
 
         def in_place(held: tuple[Array, Any, Any], seeds: Array) -> Any:
             """What `step` makes of each layer, written where the layer stood."""
 
             def layer(index: Array, held: tuple[Array, Any, Any]) -> Any:
                 def put(stack: Array, new: Array) -> Array:
-                    return jax.lax.dynamic_update_index_in_dim(stack, _back(stack, new), index, 0)
+                    return jax.lax.dynamic_update_index_in_dim(stack, new, index, 0)
 
                 take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
                 g, mu, nu = jax.tree.map(take, held)
@@ -212,35 +207,3 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
         return column(0), optax.ScaleByAdamState(count, column(1), column(2))
 
     return optax.GradientTransformation(init, update)
-
-
-def _on_host(tree: Any) -> bool:
-    """Whether a function is traced for arrays that lie in the host's memory."""
-    return jax.typeof(jax.tree.leaves(tree)[0]).memory_space == jax.memory.Space.Host
-
-
-def _back(old: Array, new: Array) -> Array:
-    """The new array, in the host's memory if the old one lies there."""
-    return jax.device_put(new, jax.memory.Space.Host) if _on_host(old) else new
-
-
-def in_host_memory(shardings: Any, state: Any) -> Any:
-    """The shardings of an optimizer's state with its arrays in pinned host memory.
-
-    Counters stay on the device: they are read at every step and weigh nothing.
-
-    Raises:
-      ValueError: The devices offer no such memory.
-    """
-
-    def leaf(sharding: NamedSharding, value: Any) -> NamedSharding:
-        return sharding.with_memory_kind("pinned_host") if value.ndim else sharding
-
-    device: Any = jax.tree.leaves(shardings)[0].mesh.devices.flat[0]
-    kinds = [memory.kind for memory in device.addressable_memories()]
-    if kinds and "pinned_host" not in kinds:  # a device that is not there names no memory
-        raise ValueError(
-            "config.optimizer.offload=True needs devices that reach pinned_host memory; "
-            f"{device} reaches {', '.join(kinds)}: set it to False"
-        )
-    return jax.tree.map(leaf, shardings, state)

@@ -25,6 +25,7 @@ from selfreg.mesh import batch_sharding, in_force, place, replicated, split_rows
 from selfreg.models.policy import Policy
 from selfreg.records import FinishReason, Request, Rollout, Sampling
 from selfreg.rollout import decode, lanes
+from selfreg.xla import CONVERT_IN_LOOPS, LEAST_MEMORY_ON_CPU
 
 T = TypeVar("T")
 SEGMENT_TOKENS = 16
@@ -33,12 +34,8 @@ SMALLEST_PROMPT = 32
 # Of a turn where turns run in threads: more rows leave a core's cache, fewer leave products small.
 # It must not depend on how many cores there are: what a row draws may hang on its batch's rounding.
 THREAD_ROWS = 32
-# A CPU multiplies in float32. Unless told otherwise it converts, or merges, all layers' bfloat16
-# weights at once: in front of the first layer, and in front of the loop over tokens.
-LAYER_BY_LAYER: Any = {
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
-}
+# In any other order a CPU converts, or merges, all layers' weights in front of the first layer.
+LAYER_BY_LAYER: Any = LEAST_MEMORY_ON_CPU | CONVERT_IN_LOOPS
 
 
 class _Turn(NamedTuple):
