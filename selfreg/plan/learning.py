@@ -71,9 +71,10 @@ def _own_gradients(job: Job, split: Split) -> float:
     """Gradients of the blocks of one microbatch, in bytes a device.
 
     Copies of the weights sum theirs up. XLA takes that sum out of the loop over layers, and so
-    holds the layers' gradients of a microbatch beside those of all.
+    holds the layers' gradients of a microbatch beside those of all; but not where matrices are
+    split too (seen in one compiled program, of 7B on data 2 x fsdp 4 x tensor 2).
     """
-    if not job.gpu or split.data == 1:
+    if not job.gpu or split.data == 1 or split.tensor > 1:
         return 0.0
     return sum(weight.shard for weight in trained(job, split) if weight.in_blocks) * MASTER
 
