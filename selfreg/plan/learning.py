@@ -129,6 +129,8 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
         "head's gradient, float32": 2 * head["head's gradient"] if narrow else 0.0,
     }
     phases = [_layer(job, split, rows), head, *([summed] if job.gpu and split.data > 1 else [])]
+    if job.gpu and split.fsdp > 1:  # gathered along its innermost axis, and then turned
+        phases.append({name: 2 * size for name, size in head.items() if "copy" in name})
     return _prompts(job, split) | kept | _most(*phases)
 
 
