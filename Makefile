@@ -14,7 +14,7 @@ LARGE := jax matplotlib numpy scipy sympy torch
 # Compiling for GPUs without having one needs a separate environment, so that JAX's CUDA plugin does
 # not affect other runs.
 GPU_PIP := $(subst .venv/,.venv-gpu/,$(PIP))
-GPU_CASES := 3b-1x1x1:update,7b-1x1x1-LoRA:update,gemma-1x8x1:update,3b-1x1x1:segment
+GPU_CASES := 3b-1x1x1:update,7b-1x1x1-LoRA:update,7b-1x1x1-LoRA:unstack,gemma-1x8x1:update,3b-1x1x1:segment
 
 .PHONY: run test sglang check docs gpu-compile smollm2 clean
 

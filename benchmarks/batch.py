@@ -40,13 +40,12 @@ def learner_of(
     dtype: str,
     packing: Packing,
     moments: str = "float32",
-    offload: bool = False,
 ) -> Learner:
     """Make a learner with gradient clipping and Adam, whose moments have the dtype `moments`."""
     rule = make_optimizer(
         b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=1.0, state_dtype=moments
     )
-    settings = LearnSettings(dtype, CHUNK_TOKENS, packing, offload=offload)
+    settings = LearnSettings(dtype, CHUNK_TOKENS, packing)
     return make_learner(policy, make_mesh(-1, 1, 1), rule, settings)
 
 

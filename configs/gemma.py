@@ -7,7 +7,7 @@
 The paper (section 7): pass@1 rises from 0 to .328 near step 15 and is 0 at step 20, in one campaign
 with one unnamed seed.
 
-Planned, not measured, on 8 H100 if every completion reaches its limit: 21 GB per device and 0.034
+Planned, not measured, on 8 H100 if every completion reaches its limit: 21 GB per device and 0.032
 hours per chain, one chain. Grading and snapshots take additional time. FOLDER holds gemma-3-4b-it.
 """
 

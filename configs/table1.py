@@ -9,9 +9,9 @@ The paper (table 1) gives pass@1 at the ends of three 50-step campaigns: .06 .75
 one chain each, with an unnamed seed. As in the paper, the penalty's reference is each campaign's
 start. `--config.learn.kl_reference=base` is the alternative.
 
-Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.41
-hours per chain, three chains. Grading and snapshots take additional time. FOLDER holds
-Qwen2.5-7B-Instruct.
+Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device (40 GB
+with EWC) and 0.40 hours per chain, three chains. Grading and snapshots take additional time. FOLDER
+holds Qwen2.5-7B-Instruct.
 """
 
 from typing import Any

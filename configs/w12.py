@@ -7,7 +7,7 @@
 The paper (abstract and section 1): pass@1 is .082 at the end (n = 5), below CARE v2's .095.
 
 Planned, not measured, on 8 H100 if every completion reaches its limit: 15 GB per device and at most
-0.25 hours per chain, 5 chains. Grading and snapshots take additional time. FOLDER holds
+0.24 hours per chain, 5 chains. Grading and snapshots take additional time. FOLDER holds
 Qwen2.5-3B-Instruct.
 """
 

@@ -12,7 +12,7 @@ The paper (section 5.9, table 10 and appendix H): at 7B, pass@1 at the end of th
 GRPO with CARE ends at .204 (7B) and .047 (3B). The gap from peak to end within a campaign stays at
 .17. A3 takes its first campaign from A0.
 
-Planned, not measured, on 8 H100 if every completion reaches its limit: 15 GB per device and 0.25
+Planned, not measured, on 8 H100 if every completion reaches its limit: 15 GB per device and 0.24
 hours per chain at 3b, 36 GB and 0.6 hours at 7b, 10 chains each. Grading and snapshots take
 additional time. One H200 has enough memory for 7b with 8-bit moments or with LoRA. (The paper's
 chains took 5 hours on 8 GB200.)

@@ -8,7 +8,7 @@ The paper (section 5.4, table 4) gives pass@1 at the end of three 50-step campai
 .217, A2 .157 and A3 .220, with 0, .20, .40 and 0 of the chains collapsed. All conditions take their
 first campaign from A0.
 
-Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.41
+Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.40
 hours per chain, 20 chains. Grading and snapshots take additional time. FOLDER holds
 Qwen2.5-7B-Instruct.
 """

@@ -10,7 +10,7 @@ Table 14's rows. A frozen chain is one campaign without updates, which measures 
 its first campaign from A0.
 
 Planned, not measured, on 8 H100 if every completion reaches its limit: 36 GB per device and 0.3
-hours per chain at 7b, 6 chains; 25 GB and 0.01 hours at 32b, 2 chains. Grading and snapshots take
+hours per chain at 7b, 6 chains; 26 GB and 0.01 hours at 32b, 2 chains. Grading and snapshots take
 additional time. FOLDER holds Qwen2.5-7B-Instruct, or for `configs/w3.py:32b` Qwen2.5-32B-Instruct.
 """
 

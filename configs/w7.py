@@ -7,7 +7,7 @@
 The paper (section 5.6, table 6): pass@1 after ten campaigns is .049 [.021, .095] for A0 and .095
 [.063, .127] for A3, a difference of +.046 paired by seed. A3 takes its first campaign from A0.
 
-Planned, not measured, on 8 H100 if every completion reaches its limit: 15 GB per device and 0.25
+Planned, not measured, on 8 H100 if every completion reaches its limit: 15 GB per device and 0.24
 hours per chain, 10 chains. Grading and snapshots take additional time. FOLDER holds
 Qwen2.5-3B-Instruct.
 """

@@ -161,7 +161,7 @@ def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatc
             "learn.use_importance_sampling_ratio": True, "learn.token_aggregation": "sequence_mean",
         },
         {
-            "model.lora_rank": 4, "optimizer.state_dtype": "int8", "optimizer.offload": True,
+            "model.lora_rank": 4, "optimizer.state_dtype": "int8",
             "learn.kl_coef": 0.05, "optimizer.lr": 1e-3,
         },
         {
@@ -182,7 +182,7 @@ def test_overlapped_sampling_is_one_step_behind_and_says_so(tmp_path, monkeypatc
         },
     ],
     ids=[
-        "ES on pass_rate", "GRPO with everything on", "LoRA, int8, offload", "GSPO", "DPO",
+        "ES on pass_rate", "GRPO with everything on", "LoRA, int8", "GSPO", "DPO",
         "KL-Cov and more",
     ],
 )  # fmt: skip

@@ -108,9 +108,9 @@ def metric(folder, name):
     "changes",
     [
         {},
-        {"model.lora_rank": 4, "optimizer.state_dtype": "int8", "optimizer.offload": True},
+        {"model.lora_rank": 4, "optimizer.state_dtype": "int8"},
     ],
-    ids=["all weights", "LoRA, int8, offload"],
+    ids=["all weights", "LoRA, int8"],
 )
 def test_weights_and_moments_of_the_peak_come_back_to_the_bit(
     changes, stops_at, states, tmp_path, monkeypatch

@@ -24,7 +24,7 @@ from selfreg.run.records import (
 from selfreg.run.records import (
     Tests as ProblemTests,
 )
-from selfreg.run.runlog import RunLog, open_run
+from selfreg.run.runlog import RunLog, check_same_config, open_run
 
 CONFIG = {"seed": 1, "optimizer": {"lr": 1e-6}}
 
@@ -114,6 +114,14 @@ def test_another_config_is_refused_with_the_key(tmp_path):
         open_run(tmp_path, other, {}),
     ):
         pass
+
+
+def test_a_key_that_no_longer_is_differs_only_if_it_was_on(tmp_path):
+    (tmp_path / rundir.CONFIG).write_text(json.dumps({"seed": 7, "optimizer": {"gone": False}}))
+    check_same_config(tmp_path, {"seed": 7})
+    (tmp_path / rundir.CONFIG).write_text(json.dumps({"seed": 7, "optimizer": {"gone": True}}))
+    with pytest.raises(ValueError, match=r"optimizer.gone: True there, None now"):
+        check_same_config(tmp_path, {"seed": 7})
 
 
 def test_completions_are_readable_without_us(tmp_path):

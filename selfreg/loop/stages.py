@@ -290,7 +290,6 @@ def learner_of(
             learn.entropy_coef,
             follows_entropy=learn.entropy_target > 0,
         ),
-        offload=optimizer.offload,
         ewc_coef=learn.ewc_coef,
         max_update_ratio=optimizer.max_update_ratio,
         can_skip=skips_updates(config),

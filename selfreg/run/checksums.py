@@ -21,25 +21,9 @@ def checksums(tree: Any) -> dict[str, int]:
       tree: Arrays whose elements have 1, 2 or 4 bytes.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    leaves = [jnp.asarray(leaf) for _, leaf in paths]
-    there = [index for index, leaf in enumerate(leaves) if _on_device(leaf)]
-    sums: dict[int, Any] = dict(zip(there, _sums([leaves[i] for i in there]), strict=True))
-    for index, leaf in enumerate(leaves):
-        if index not in sums:  # offloaded, as they might not fit: one at a time
-            kind = _default_memory(leaf)
-            sums |= {index: _sums([jax.device_put(leaf, leaf.sharding.with_memory_kind(kind))])[0]}
-    found = jax.device_get([sums[index] for index in range(len(leaves))])
+    sums = jax.device_get(_sums([leaf for _, leaf in paths]))
     names = (jax.tree_util.keystr(path) for path, _ in paths)
-    return {name: int(value) for name, value in zip(names, found, strict=True)}
-
-
-def _default_memory(leaf: jax.Array) -> str:
-    device: Any = next(iter(leaf.sharding.device_set))
-    return device.default_memory().kind
-
-
-def _on_device(leaf: jax.Array) -> bool:
-    return leaf.sharding.memory_kind in (None, _default_memory(leaf))
+    return {name: int(value) for name, value in zip(names, sums, strict=True)}
 
 
 @jax.jit

@@ -294,7 +294,6 @@ KEYS: dict[str, Key] = {
         "what moments are stored in: 8, 4 or 2.1 bytes a weight",
         one_of("float32", "bfloat16", "int8"),
     ),
-    "optimizer.offload": Key(False, "keep moments in pinned host memory between updates"),
     "optimizer.reset_each_campaign": Key(True, "start each campaign's moments at zero"),
     "evaluation.every_steps": Key(5, "between panels; start and end always", at_least(1)),
     "evaluation.panel_samples": Key(4, "completions a panel problem", at_least(1)),

@@ -249,7 +249,9 @@ def check_same_config(folder: Path, config: Mapping[str, Any]) -> None:
         return
     kept = rundir.flatten(json.loads(file.read_text()))
     old, new = completed(kept), rundir.flatten(json.loads(json.dumps(config)))
-    differing = sorted(k for k in kept.keys() | new.keys() if old.get(k) != new.get(k))
+    # A key that there no longer is differs only if it was on.
+    asked = new.keys() | {k for k, value in kept.items() if value or k in new}
+    differing = sorted(k for k in asked if old.get(k) != new.get(k))
     if differing:
         shown = ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in differing[:5])
         raise ValueError(

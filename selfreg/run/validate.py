@@ -113,11 +113,6 @@ def _rules_across_keys(config: ConfigDict) -> dict[str, Rule]:
             lambda steps: steps > 0 or config.control_metric == "panel_pass_at_1",
             "at least 1 unless control_metric='panel_pass_at_1': no update, no samples",
         ),
-        "optimizer.offload": Rule(
-            lambda on: not (on and skips_updates(config)),
-            "False where updates can be skipped (learn.drop_without_signal, learn.mask_truncated, "
-            "optimizer.skip_norm_factor): the moments to go back to are not on the device",
-        ),
         "learn.kl_target": Rule(
             lambda target: target == 0 or any(learn.kl_schedule or (learn.kl_coef,)),
             "0 unless learn.kl_coef or learn.kl_schedule gives the weight to begin with",

@@ -1,7 +1,6 @@
 """Low-precision moments: the errors that rounding may cause, and those that it must not cause."""
 
-from functools import cache, partial
-from types import SimpleNamespace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from selfreg.policy.learn.moments import (
     STORAGE,
     UINT8,
     block_size,
-    in_host_memory,
     scale_by_adam,
 )
 from selfreg.policy.learn.optim import make_optimizer
@@ -31,9 +29,9 @@ BATCH = collate(make_groups(), **COLLATE)
 
 
 @cache
-def learner(dtype, offload=False):
+def learner(dtype):
     rule = make_optimizer(**OPTIMIZER | {"clip_norm": 1.0}, state_dtype=dtype)
-    settings = LearnSettings("float32", 16, PACKING, offload=offload)
+    settings = LearnSettings("float32", 16, PACKING)
     return make_learner(POLICY, make_mesh(-1, 1, 1), rule, settings)
 
 
@@ -164,9 +162,9 @@ def test_shards_are_cut_between_blocks(axis):
     assert all(axis // shards % block == 0 for shards in (2, 4, 8))
 
 
-@pytest.mark.parametrize(("dtype", "offload"), [("bfloat16", False), ("int8", True)])
-def test_a_restored_state_goes_on_as_if_never_stopped(dtype, offload, tmp_path):
-    made = learner(dtype, offload)
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_restored_state_goes_on_as_if_never_stopped(dtype, tmp_path):
+    made = learner(dtype)
     state, _ = train(made, made.init(PARAMS), 2)
     checkpoints = Checkpoints(tmp_path, 0)
     checkpoints.save(2, state._asdict())
@@ -174,25 +172,5 @@ def test_a_restored_state_goes_on_as_if_never_stopped(dtype, offload, tmp_path):
     like = made.like._asdict()
     back = TrainState(**restore(tmp_path, Checkpoint(0, 2), like))
     equal(back, state)
-    places = [jax.tree.map(lambda a: a.sharding.memory_kind, s.moments) for s in (back, state)]
-    assert places[0] == places[1]
     whole, _ = train(made, state, 2)
     equal(train(made, back, 2)[0], whole)
-
-
-def test_offloaded_moments_change_no_bit_and_lie_in_host_memory():
-    here, there = (learner("int8", offload) for offload in (False, True))
-    state = there.init(PARAMS)
-    for held in (state, train(there, state, 3)[0]):
-        kinds = jax.tree.map(lambda a: a.sharding.memory_kind, held.moments)
-        for kind, leaf in zip(jax.tree.leaves(kinds), jax.tree.leaves(held.moments), strict=True):
-            assert kind == ("pinned_host" if leaf.ndim else "device")
-        assert {w.sharding.memory_kind for w in jax.tree.leaves(held.params)} == {"device"}
-    equal(train(there, there.init(PARAMS), 3), train(here, here.init(PARAMS), 3))
-
-
-def test_devices_that_cannot_offload_are_refused():
-    memories = partial(list, [SimpleNamespace(kind="unpinned_host")])
-    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(addressable_memories=memories)]))
-    with pytest.raises(ValueError, match=r"config.optimizer.offload=True .* unpinned_host"):
-        in_host_memory([SimpleNamespace(mesh=mesh)], [np.zeros(1)])

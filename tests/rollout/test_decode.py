@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -55,3 +56,31 @@ def test_a_product_of_few_rows_is_the_product(shape):
     draw = np.random.default_rng(0).normal
     x, weight = (jnp.asarray(draw(size=size), jnp.float32) for size in (shape, (7, 24)))
     np.testing.assert_allclose(linear_of_few(x, weight), linear(x, weight), atol=1e-5)
+
+
+def test_a_gpus_order_of_the_caches_draws_the_same(monkeypatch):
+    weights = decode.unstack(POLICY, PARAMS, dtype=jnp.dtype("float32"))
+    prompts, lengths = np.arange(2 * 32, dtype=np.int32).reshape(2, 32), np.array([20, 32])
+    seeds = np.arange(ROWS, dtype=np.uint32)
+
+    def drawn():
+        rows = decode.prefill(
+            POLICY, weights, prompts, lengths, seeds, np.zeros(ROWS, bool), lane=4, new_tokens=48
+        )
+        kept, found = rows.caches[0], []
+        for start in (0, 16):
+            rows, *out = decode.segment(
+                POLICY, weights, rows, np.int32(start), np.int32(48),
+                sampling=Sampling(1.0, 1.0, 0, 48), tokens=16,
+            )  # fmt: skip
+            found.append(out[0])
+        return kept, found
+
+    kept, own = drawn()
+    gpu = SimpleNamespace(platform="gpu", compute_capability="9.0")
+    monkeypatch.setattr(decode, "device_in_force", lambda: gpu)
+    swapped, others = drawn()
+    assert swapped.k.shape == kept.v.shape != kept.k.shape == swapped.v.shape
+    for one, other in zip(own, others, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,13 @@ from selfreg.cli.plan.decoding import busiest
 from selfreg.cli.plan.deviceless import cudnn_asks
 from selfreg.cli.plan.hlo import attention_kernel, moved
 from selfreg.cli.plan.job import Job
-from selfreg.cli.plan.programs import Lower, lower_decoding, lower_learning, microbatches
+from selfreg.cli.plan.programs import (
+    Lower,
+    learner_without_weights,
+    lower_decoding,
+    lower_learning,
+    microbatches,
+)
 from selfreg.cli.plan.weights import Split
 
 # The programs that are compiled, as the learner and the engine call them, and what they do.
@@ -83,9 +89,11 @@ def compile_programs(
 
 def lower_programs(config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
     """All programs of a config by name, each lowered when it is called."""
-    programs = lower_learning(config, job, mesh)
+    learner = learner_without_weights(config, job, mesh)
+    programs = lower_learning(learner, config, job, mesh)
     if not job.served:
-        programs |= lower_decoding(config, job, busiest(job, Split(**mesh.shape)), mesh)
+        draws = busiest(job, Split(**mesh.shape))
+        programs |= lower_decoding(learner, config, job, draws, mesh)
     return programs
 
 

@@ -19,22 +19,17 @@ def engine_weights(job: Job, split: Split) -> float:
 def hand_over(job: Job, split: Split) -> Parts:
     """What handing weights to the engine holds beside the trainer's and the engine's.
 
-    Adapters are merged first. Over fsdp most matrices are gathered along their innermost axis: what
-    XLA gathers it has still to turn round, and it holds the largest matrix of every layer, and the
-    largest table, so at one time.
+    Adapters are merged, and weights gathered, layer after layer. Over fsdp most matrices are
+    gathered along their innermost axis: what XLA gathers it has still to turn round. It turns one
+    matrix of every layer at a time, at the end.
     """
-    if job.served:
+    if job.served or not job.gpu or split.fsdp == 1:
         return {}
-    owned = weights(job.decoder, split)
-    merged = sum(weight.shard for weight in owned) if job.lora_rank else 0
-    gathered = 0.0
-    if job.gpu and split.fsdp > 1:
-        whole = weights(job.decoder, Split(split.rows, 1, split.tensor))
-        gathered += max(weight.shard for weight in whole if weight.in_blocks)
-        gathered += max(weight.shard for weight in whole if not weight.in_blocks)
+    whole = weights(job.decoder, Split(split.rows, 1, split.tensor))
+    blocks = [weight.shard for weight in whole if weight.in_blocks]
     return {
-        "weights, merged": merged * job.dtype_bytes,
-        "weights, gathered": gathered * job.dtype_bytes,
+        "weights, gathered": max(blocks) * job.dtype_bytes,
+        "one layer's weights": sum(blocks) / job.decoder.layers * job.dtype_bytes,
     }
 
 
@@ -45,8 +40,7 @@ def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
     comes in, queries, keys, values and, where it is plain, scores; or of the FFN what comes in, as
     it is and normed, and two of its arrays. A GPU's program has six arrays of the width there: what
     the layer and its halves come in with and hand on lies beside what their products make.
-    `segment` has a token's logits; on a GPU XLA turns the rows' own caches round for its loop, and
-    back after it. `pack` copies what half of the rows have to caches of their own.
+    `segment` has a token's logits. `pack` copies what half of the rows have to caches of their own.
     """
     if job.served:
         return {}
@@ -72,11 +66,10 @@ def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
         key=lambda parts: sum(parts.values()),
     )
     logits = {"logits": 2 * MASTER * rows * decoder.vocab_size}
-    turned = {"completions' keys and values, turned": rows * room * column} if job.gpu else {}
     packed = {"keys and values, packed": (lanes * prompt + left * room) * column}
     return {
         "prefill": caches | layer,
-        "segment": caches | logits | turned,
+        "segment": caches | logits,
         "pack": caches | packed,
     }
 

@@ -161,10 +161,7 @@ def advise(
 
 
 def _remedies(config: Any, devices: int) -> Iterator[dict[str, Any]]:
-    """Settings that need less memory, cheapest first.
-
-    Not optimizer.offload: the CUDA compiler keeps room for the moments on the device.
-    """
+    """Settings that need less memory, cheapest first."""
     group, longest = config.rollout.group_size, config.rollout.max_new_tokens
     yield from ({f"mesh.{a}": n for a, n in s._asdict().items()} for s in splits(devices))
     candidates: tuple[tuple[str, tuple[Any, ...]], ...] = (

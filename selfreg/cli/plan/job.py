@@ -71,7 +71,6 @@ class Job:
       activation_bytes: Of what is kept of it.
       fused_attention: No scores are held.
       moments: Their type, as config.optimizer.state_dtype.
-      offload: Moments lie in the host's memory too, between updates.
       lora_rank: 0: all weights learn.
       scorings: Forward passes a step that only score completions: of the reference policy for a
         KL penalty, and of both policies where the algorithm needs that, as DPO does.
@@ -97,7 +96,6 @@ class Job:
     fused_attention: bool
     remat: str
     moments: str
-    offload: bool
     lora_rank: int
     chunk_tokens: int
     scorings: int
@@ -177,7 +175,6 @@ def make_job(
         fused_attention=fused,
         remat=config.model.remat,
         moments=config.optimizer.state_dtype,
-        offload=config.optimizer.offload,
         lora_rank=config.model.lora_rank,
         chunk_tokens=learn.logprob_chunk_tokens,
         scorings=algorithm.needs_own_logprobs + holds_reference,

@@ -18,23 +18,40 @@ from selfreg.policy.learn.packing import in_halves
 # Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
 # log-softmax, and the gradient.
 LOGITS_COPIES = 3
+# float32 arrays that a step with coded moments has at once.
+STEP_COPIES = {"bfloat16": 3, "int8": 4}
 TURNED = ("q", "k", "v", "gate", "up", "head")
 
 
 def learning(job: Job, split: Split) -> dict[str, float]:
     """What an update holds beside weights and moments, at the most."""
-    learns = trained(job, split)
-    count = sum(weight.shard for weight in learns)
-    largest = max(weight.shard for weight in learns)
+    count = sum(weight.shard for weight in trained(job, split))
     numbers = sum(weight.size for weight in weights(job.decoder, split))
     platform = "gpu" if job.gpu else "cpu"
     beside = 2 if in_halves(platform, math.prod(split), numbers) else 1
-    turned = {"weights, turned to be gathered": _turned(job, split)}
-    learnt = _most(turned | _loop(job, split), turned | _prompts_backward(job, split))
+    whole = {
+        "weights, turned to be gathered": _turned(job, split),
+        "a microbatch's own gradients": _own_gradients(job, split),
+    }
+    learnt = _most(whole | _loop(job, split), whole | _prompts_backward(job, split))
     return {"gradients, summed": beside * count * MASTER} | _most(
         {part: beside * size for part, size in learnt.items()},
-        {"a weight's step": largest * MASTER},
+        {"a weight's step": _step(job, split)},
     )
+
+
+def _step(job: Job, split: Split) -> float:
+    """The optimizer's step of one weight: of a whole stack, or where moments are coded of a layer.
+
+    Coding has float32 moments and what is added to the weight, or random bits, at one time.
+    """
+    learns = trained(job, split)
+    if job.moments == "float32":
+        return max(weight.shard for weight in learns) * MASTER
+    at_once = (
+        weight.shard / (weight.shape[0] if len(weight.shape) > 2 else 1) for weight in learns
+    )
+    return max(at_once) * STEP_COPIES[job.moments] * MASTER
 
 
 def _turned(job: Job, split: Split) -> float:
@@ -48,6 +65,18 @@ def _turned(job: Job, split: Split) -> float:
     size = job.dtype_bytes if job.lora_rank else MASTER
     owned = weights(job.decoder, split)
     return sum(w.shard for w in owned if w.name in TURNED) * size
+
+
+def _own_gradients(job: Job, split: Split) -> float:
+    """Gradients of the blocks of one microbatch, in bytes a device.
+
+    Copies of the weights sum theirs up. XLA takes that sum out of the loop over layers, and so
+    holds the layers' gradients of a microbatch beside those of all; but not where matrices are
+    split too (seen in one compiled program, of 7B on data 2 x fsdp 4 x tensor 2).
+    """
+    if not job.gpu or split.data == 1 or split.tensor > 1:
+        return 0.0
+    return sum(weight.shard for weight in trained(job, split) if weight.in_blocks) * MASTER
 
 
 def scoring(job: Job, split: Split) -> dict[str, float]:
@@ -94,7 +123,15 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
     }
     kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}
-    return _prompts(job, split) | kept | _most(_layer(job, split, rows), head)
+    # Copies of the weights sum up theirs in float32, before it is scattered over fsdp.
+    summed = {
+        "head's gradient": head["head's gradient"],
+        "head's gradient, float32": 2 * head["head's gradient"] if narrow else 0.0,
+    }
+    phases = [_layer(job, split, rows), head, *([summed] if job.gpu and split.data > 1 else [])]
+    if job.gpu and split.fsdp > 1:  # gathered along its innermost axis, and then turned
+        phases.append({name: 2 * size for name, size in head.items() if "copy" in name})
+    return _prompts(job, split) | kept | _most(*phases)
 
 
 def _prompts_backward(job: Job, split: Split) -> dict[str, float]:

@@ -55,7 +55,6 @@ def estimate(job: Job, split: Split) -> Memory:
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": count * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
-        # Offloaded ones too: the CUDA compiler keeps room for them on the device.
         "Adam's moments": moments,
         "engine's weights": 0.0 if job.served else engine_weights(job, split),
         "reference policy": count * MASTER if job.holds_reference else 0.0,
@@ -70,7 +69,6 @@ def estimate(job: Job, split: Split) -> Memory:
     host = {
         "initial weights": numbers * MASTER,
         "a snapshot being written": (saved + moments) * devices / split.data,
-        "moments, offloaded": moments * devices if job.offload else 0.0,
         "weights for the servers": numbers * job.dtype_bytes if job.served else 0.0,
     }
     sample = most(decoding(job, split, busiest(job, split)))
@@ -97,8 +95,6 @@ def of_programs(job: Job, split: Split) -> dict[str, float]:
     return {
         "update": state + learns,
         "logprobs": policy + sum(scoring(job, split).values()),
-        "unstack": sum(stays.get(part, 0.0) for part in WEIGHTS)
-        + engine
-        + memory.hand_over.get("weights, gathered", 0.0),
+        "unstack": policy + engine + sum(memory.hand_over.values()),
         **{name: beside[name] + sum(parts.values()) for name, parts in turns.items()},
     }

@@ -4,55 +4,53 @@ The shapes are those of the config's limits: every prompt and every completion a
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from selfreg.cli.plan.job import Draws, Job
 from selfreg.loop.stages import learner_of, packing_of, sampling_of
 from selfreg.policy.learn.collate import empty_batch
+from selfreg.policy.learn.learner import Learner
 from selfreg.policy.learn.packing import EMPTY, pack
-from selfreg.policy.mesh import with_shardings
-from selfreg.policy.models.decoder import layout
-from selfreg.policy.models.lora import freeze
-from selfreg.policy.models.policy import abstract_params, make_policy, open_policy
+from selfreg.policy.models.policy import make_policy, open_policy
 from selfreg.policy.rollout.jax_engine import JaxEngine
 
 Lower = Callable[[], jax.stages.Lowered]
 
 
-def lower_learning(config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
-    """The learner's programs by name, as selfreg.policy.learn.learner.Lower has them.
+def learner_without_weights(config: Any, job: Job, mesh: Mesh) -> Learner:
+    """The learner of a config: it can lower its programs, and has nothing to run them on.
 
     Args:
       config: Resolved.
       job: Of the config.
       mesh: Its devices may be described ones.
     """
-    packing, train = packing_of(config, mesh), job.train
     policy = make_policy(
         job.decoder, _tokenizer(), remat=config.model.remat, attention=config.model.attention
     )
+    return learner_of(config, policy, mesh, packing_of(config, mesh), None)
+
+
+def lower_learning(learner: Learner, config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
+    """The learner's programs by name, as selfreg.learn.learner.Lower has them."""
+    packing, train = packing_of(config, mesh), job.train
     batch = empty_batch(train.problems, train.group, job.prompt, job.max_new_tokens, packing)
-    learner = learner_of(config, policy, mesh, packing, None)
     return learner.lower(batch, reference=job.scorings > 0, anchored=job.uses_ewc)
 
 
-def lower_decoding(config: Any, job: Job, draws: Draws, mesh: Mesh) -> dict[str, Lower]:
+def lower_decoding(
+    learner: Learner, config: Any, job: Job, draws: Draws, mesh: Mesh
+) -> dict[str, Lower]:
     """The engine's programs for one turn of these draws: see JaxEngine.lower."""
-    model, decoder = config.model, job.decoder
-    policy = make_policy(decoder, _tokenizer(), attention=model.attention)
-    params = abstract_params(policy)
-    if model.lora_rank:  # merged, and in the type of frozen weights
-        params = jax.eval_shape(partial(freeze, dtype=jnp.dtype(model.dtype)), params)
-    params = with_shardings(params, layout(decoder, mesh, params))
-    sequences = config.rollout.max_sequences
-    engine = JaxEngine(policy, mesh, dtype=model.dtype, max_sequences=sequences)
-    return engine.lower(params, draws.problems, draws.group, job.prompt, sampling_of(config))
+    model = config.model
+    policy = make_policy(job.decoder, _tokenizer(), attention=model.attention)
+    engine = JaxEngine(policy, mesh, dtype=model.dtype, max_sequences=config.rollout.max_sequences)
+    given = learner.merged(learner.like.params)
+    return engine.lower(given, draws.problems, draws.group, job.prompt, sampling_of(config))
 
 
 def microbatches(config: Any, job: Job, mesh: Mesh) -> int:

@@ -1,11 +1,17 @@
 """GPUs as XLA's compiler wants them described, to compile for one that is not there.
 
-The description is a GpuTargetConfigProto in text form. Numbers of H100, H200 and A100 are those of
-XLA's own files (openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm, h200, a100_sxm_80; the
-rates of single instructions are left out, which only guide the choice of tiles). XLA has no file
-for Ada: L40S and RTX 4090 are NVIDIA's "Ada GPU Architecture" whitepaper (SMs, L2, clock), their
-datasheets (memory, bandwidth), and the table "technical specifications per compute capability" of
-the CUDA C++ Programming Guide (what one SM holds at 8.9).
+The description is a GpuTargetConfigProto in text form. Where its numbers are from:
+
+- H100, H200 and A100: XLA's own files (openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm,
+  h200, a100_sxm_80). The rates of single instructions are left out: they only guide the choice of
+  tiles.
+- RTX 4090: SMs, L2, clock, memory and bandwidth as reviews of the card print them.
+- L40S: SMs, clock, memory and bandwidth as resellers print them. Their pages do not agree about its
+  L2 (48 or 96 MB); here it is the 96 MB of the whole AD102.
+- What one SM of either holds: XLA has no file for compute capability 8.9, and these are the numbers
+  of its a6000 (8.6). That they are the same at 8.9 was not checked against NVIDIA's own tables.
+
+A test compares memory and bandwidth with selfreg.plan.devices.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,6 @@ from selfreg.algorithms.parts.batch import Batch
 from selfreg.policy.learn.ewc import Anchor, fisher
 from selfreg.policy.learn.halves import Execution, Lowerings, in_one, in_two
 from selfreg.policy.learn.microbatch import score_all
-from selfreg.policy.learn.moments import in_host_memory
 from selfreg.policy.learn.packing import in_halves
 from selfreg.policy.learn.train_step import (
     LearnSettings,
@@ -32,6 +31,7 @@ from selfreg.policy.models.adapted import Adapted
 from selfreg.policy.models.decoder import layout
 from selfreg.policy.models.lora import Lora, abstract_adapters, adapt, bind, freeze
 from selfreg.policy.models.policy import Policy, abstract_params, count_parameters
+from selfreg.policy.xla import CONVERT_IN_LOOPS, LEAST_MEMORY_ON_CPU
 
 Array = jax.Array
 
@@ -39,13 +39,9 @@ Array = jax.Array
 # memory together: up to a quarter more of it. YNN, which computes its products, is up to 8% slower
 # in an update than Eigen, and copies what it transposes.
 ON_CPU: Any = {
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    **LEAST_MEMORY_ON_CPU,
     "xla_cpu_experimental_ynn_fusion_type": "",
 }
-# A CPU multiplies in float32. XLA would convert a bfloat16 base of all layers at once, in front of
-# the loops that read it: a LoRA update of Qwen2.5-3B's shape cut to 4 layers then holds 5.1 GB
-# beside its arguments, for 1.5.
-CONVERTING_ON_CPU: Any = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 # On a GPU XLA's defaults stay. Others were compiled with jaxlib 0.10.2, for an update of Qwen2.5-7B
 # cut to 4 layers on 8 H100 with fsdp 8, and none is better. No GPU timed any of them.
 # - The latency-hiding scheduler already works: xla_gpu_enable_latency_hiding_scheduler gives the
@@ -148,7 +144,7 @@ def make_learner(
     Learners of equal arguments share their programs: the second run in a process compiles nothing.
 
     Raises:
-      ValueError: LoRA's rank does not fit the policy, or the devices cannot offload.
+      ValueError: LoRA's rank does not fit the policy.
     """
     rank, alpha = (lora.rank, lora.alpha) if lora else (0, 0.0)
     programs = _programs(policy, mesh, optimizer, settings, rank, alpha)
@@ -268,8 +264,6 @@ def _shapes(
     moments = jax.eval_shape(optimizer.init, weights)
     averaged = weights if settings.average_decay else None
     placed_as = TrainState(shardings(weights), shardings(moments), averaged and shardings(weights))
-    if settings.offload:
-        placed_as = placed_as._replace(moments=in_host_memory(placed_as.moments, moments))
     like = with_shardings(TrainState(weights, moments, averaged), placed_as)
     return _Shapes(policy, like, base, full, parameters)
 
@@ -288,8 +282,10 @@ def _programs(
     placed_as = jax.tree.map(lambda leaf: leaf.sharding, like)
     platform = mesh.devices.flat[0].platform
     on_cpu = platform == "cpu"
-    # Only a frozen base lies in what layers compute in.
-    converting = CONVERTING_ON_CPU if on_cpu and rank and settings.dtype != "float32" else {}
+    # Only a frozen base is stored in the dtype that layers compute in. If XLA converted it before
+    # the loops, a LoRA update of Qwen2.5-3B cut to 4 layers would hold 5.1 GB beside its arguments
+    # instead of 1.5.
+    converting = CONVERT_IN_LOOPS if on_cpu and rank and settings.dtype != "float32" else {}
     of_rows = in_force(mesh)(partial(gradient, policy, settings, mesh))
     stepped = in_force(mesh)(partial(step, policy, optimizer, settings))
 

@@ -1,4 +1,4 @@
-"""Adam with low-precision moments, which may lie in host memory between updates.
+"""Adam with low-precision moments.
 
 A moment is a slow average. With b2 = 0.999, the second moment decays by a thousandth of itself per
 step. That is at most a quarter of bfloat16's spacing, so rounding to nearest would undo every
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 
 Array = jax.Array
 
@@ -138,10 +137,10 @@ STORAGE = {"float32": (FLOAT32, FLOAT32), "bfloat16": (BFLOAT16, BFLOAT16), "int
 def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransformation:
     """Return Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) with moments stored in `dtype`.
 
-    Each step is computed in float32, from the new moments before they are rounded. Moments in host
-    memory are fetched and put back one layer at a time. The random bits of the rounding depend only
-    on the number of updates and on the weight's position in the tree. They are the same on every
-    mesh, so a resumed run rounds exactly like one that never stopped.
+    Each step is computed in float32, from the new moments before they are rounded, one layer of a
+    stack at a time. The random bits of the rounding depend only on the number of updates and on the
+    weight's position in the tree. They are the same on every mesh, so a resumed run rounds exactly
+    like one that never stopped.
 
     Args:
       b1: Decay of the first moment.
@@ -171,14 +170,12 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
     def update(
         gradient: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        if dtype == "float32" and not _on_host(state.mu):
+        if dtype == "float32":
             return plain.update(gradient, state, params)
         count = optax.safe_increment(state.count)
         key = jax.random.fold_in(jax.random.key(0), count)
 
         def step(g: Array, mu: Any, nu: Any, seed: Array) -> tuple[Array, Any, Any]:
-            fetched = partial(jax.device_put, device=jax.memory.Space.Device)
-            mu, nu = jax.tree.map(fetched, (mu, nu)) if _on_host((mu, nu)) else (mu, nu)
             random = _random_bits(seed, g.shape)
             m = b1 * first.decode(mu) + (1 - b1) * g
             v = b2 * second.decode(nu) + (1 - b2) * g * g
@@ -187,22 +184,20 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
 
         def leaf(place: int, g: Array, mu: Any, nu: Any) -> tuple[Array, Any, Any]:
             here = jax.random.fold_in(key, place)
-            # 8-bit encoding needs half a dozen float32 temporaries, and moments fetched from the
-            # host take device memory. Working layer by layer keeps both to the size of one layer.
-            if g.ndim > 2 and (isinstance(mu, Blocks) or _on_host(mu)):
+            # Encoding needs three or more float32 arrays: of one layer, not of all layers.
+            if g.ndim > 2:
                 return in_place((g, mu, nu), jax.random.bits(here, g.shape[:1], jnp.uint32))
-            # Without the barrier, XLA may fetch the moments before the gradient is known. They
+            # Without the barrier, XLA may decode the moments before the gradient is known. They
             # would then take memory beside the activations.
             g, mu, nu = jax.lax.optimization_barrier((g, mu, nu))
-            made = step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
-            return jax.tree.map(_back, (g, mu, nu), made)
+            return step(g, mu, nu, jax.random.bits(here, dtype=jnp.uint32))
 
         def in_place(held: tuple[Array, Any, Any], seeds: Array) -> Any:
             """Apply `step` to each layer, and write the result in the layer's place."""
 
             def layer(index: Array, held: tuple[Array, Any, Any]) -> Any:
                 def put(stack: Array, new: Array) -> Array:
-                    return jax.lax.dynamic_update_index_in_dim(stack, _back(stack, new), index, 0)
+                    return jax.lax.dynamic_update_index_in_dim(stack, new, index, 0)
 
                 take = partial(jax.lax.dynamic_index_in_dim, index=index, keepdims=False)
                 g, mu, nu = jax.tree.map(take, held)
@@ -221,39 +216,3 @@ def scale_by_adam(b1: float, b2: float, eps: float, dtype: str) -> optax.Gradien
         return column(0), optax.ScaleByAdamState(count, column(1), column(2))
 
     return optax.GradientTransformation(init, update)
-
-
-def _on_host(tree: Any) -> bool:
-    """Return whether the traced arrays lie in host memory."""
-    return jax.typeof(jax.tree.leaves(tree)[0]).memory_space == jax.memory.Space.Host
-
-
-def _back(old: Array, new: Array) -> Array:
-    """Return the new array, moved to host memory if the old one lies there."""
-    return jax.device_put(new, jax.memory.Space.Host) if _on_host(old) else new
-
-
-def in_host_memory(shardings: Any, state: Any) -> Any:
-    """Return the shardings of an optimizer's state with its arrays in pinned host memory.
-
-    Counters stay on the device, because every step reads them and their size is negligible.
-
-    Args:
-      shardings: A NamedSharding for each leaf of `state`.
-      state: The optimizer's state, as arrays or shapes.
-
-    Raises:
-      ValueError: The devices cannot reach pinned host memory.
-    """
-
-    def leaf(sharding: NamedSharding, value: Any) -> NamedSharding:
-        return sharding.with_memory_kind("pinned_host") if value.ndim else sharding
-
-    device: Any = jax.tree.leaves(shardings)[0].mesh.devices.flat[0]
-    kinds = [memory.kind for memory in device.addressable_memories()]
-    if kinds and "pinned_host" not in kinds:  # an absent device (compile-only) lists no memories
-        raise ValueError(
-            "config.optimizer.offload=True needs devices that reach pinned_host memory, but "
-            f"{device} reaches {', '.join(kinds)}: set it to False"
-        )
-    return jax.tree.map(leaf, shardings, state)

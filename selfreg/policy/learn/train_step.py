@@ -46,15 +46,14 @@ class TrainState(NamedTuple):
 class LearnSettings:
     """The settings that an update is compiled for.
 
-    `offload` keeps the moments in pinned host memory between updates. `can_skip` lets an update be
-    skipped because of its gradient's norm. The others come from the config.
+    `can_skip` lets an update be skipped because of its gradient's norm. The others come from the
+    config.
     """
 
     dtype: str
     chunk_tokens: int
     packing: Packing
     objective: Objective = field(default_factory=Objective)
-    offload: bool = False
     ewc_coef: float = 0.0
     max_update_ratio: float = 0.0
     can_skip: bool = False

@@ -68,7 +68,7 @@ class Rows(NamedTuple):
       prompts: For each layer, keys [n, kv_heads, head_dim, P] and values [n, kv_heads, P, head_dim]
         of each lane's prompt, right-padded.
       caches: For each layer, keys [b, kv_heads, head_dim, C] and values [b, kv_heads, C, head_dim]
-        of each row's completion.
+        of each row's completion. On a GPU the last two axes are swapped: see `_as_kept`.
       prompt_lengths: int32 [b].
       hidden: [b, D], the last token's final-normed state, from which the next token is drawn.
       seeds: uint32 [b].
@@ -122,16 +122,21 @@ def unstack(policy: Policy, params: Any, *, dtype: jnp.dtype) -> Weights:
     def copied(weight: Array) -> Array:
         return jnp.copy(weight.astype(dtype))
 
-    rest, alpha = unmerged(params)
-    embedding = copied(rest["embedding"])
-    head = None if policy.config.tied_head else copied(rest["head"])
-    blocks = {name: stacks(params, name) for name in rest["blocks"]}
-    layers = tuple(
-        {name: copied(read_layer(parts, i, alpha)) for name, parts in blocks.items()}
-        for i in range(policy.config.layers)
+    whole = partial(
+        constrain_weights, logical_axes=LOGICAL_AXES, pieces=pieces(policy.config), over=("tensor",)
     )
-    weights = Weights(embedding, rest["final_norm"].copy(), head, layers)
-    return constrain_weights(weights, LOGICAL_AXES, pieces(policy.config), over=("tensor",))
+    rest, alpha = unmerged(params)
+    tables = ("embedding",) if policy.config.tied_head else ("embedding", "head")
+    made: list[dict[str, Array]] = [whole({name: copied(rest[name])}) for name in tables]
+    blocks = {name: stacks(params, name) for name in rest["blocks"]}
+    for i in range(policy.config.layers):
+        # Else XLA would merge and gather many layers at once, and hold all that this takes.
+        blocks, made[-1] = jax.lax.optimization_barrier((blocks, made[-1]))
+        layer = {name: copied(read_layer(parts, i, alpha)) for name, parts in blocks.items()}
+        made.append(whole(layer))
+    layers = tuple(made[len(tables) :])
+    embedding, head = made[0]["embedding"], made[len(tables) - 1].get("head")
+    return whole(Weights(embedding, rest["final_norm"].copy(), head, layers))
 
 
 def weights_like(mesh: Mesh, policy: Policy, unstack: Any, params: Any) -> Weights:
@@ -205,13 +210,33 @@ def prefill(
         prompts.append(KeyValue(*(jnp.repeat(a, group // lane, axis=0) for a in read)))
         empty = (len(seeds), config.kv_heads, new_tokens, config.head_dim)
         values = jnp.zeros(empty, dtype)
-        caches.append(KeyValue(values.swapaxes(2, 3), values))
+        caches.append(_as_kept(KeyValue(values.swapaxes(2, 3), values)))
     last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0]
     hidden = rms_norm(config, last, weights.final_norm)
     spread = partial(jnp.repeat, repeats=group, axis=0)
     return _on_rows(
         Rows(tuple(prompts), tuple(caches), spread(lengths), spread(hidden), seeds, stopped)
     )
+
+
+def _swaps() -> bool:
+    return device_in_force().platform != "cpu"
+
+
+def _as_kept(cache: KeyValue) -> KeyValue:
+    """A row's own cache as it is kept between tokens, from how attention reads it; or back.
+
+    A GPU sums along the innermost axis. There XLA would turn all caches round before each segment's
+    loop, hold them twice, and turn them back after it; on some meshes it would do so at each token.
+    """
+    return KeyValue(*(a.swapaxes(2, 3) for a in cache)) if _swaps() else cache
+
+
+def _written(cache: KeyValue, new: KeyValue, t: Array) -> KeyValue:
+    """A cache, as it is kept, with the keys and values of position t."""
+    write = partial(jax.lax.dynamic_update_slice_in_dim, start_index=t)
+    axes = (2, 3) if _swaps() else (3, 2)
+    return KeyValue(write(cache.k, new.k, axis=axes[0]), write(cache.v, new.v, axis=axes[1]))
 
 
 def _on_rows(tree: Any) -> Any:
@@ -268,7 +293,8 @@ def segment(
     config = policy.config
     blocks = _blocks(policy, weights)
     keys = jax.vmap(jax.random.key)(rows.seeds)
-    prompt, room = (jnp.arange(part[0].v.shape[2])[None] for part in (rows.prompts, rows.caches))
+    firsts = rows.prompts[0], _as_kept(rows.caches[0])
+    prompt, room = (jnp.arange(first.v.shape[2])[None] for first in firsts)
     lengths = rows.prompt_lengths[:, None]
     key_positions = jnp.concatenate(
         [jnp.broadcast_to(prompt, (len(lengths), prompt.size)), lengths + room], axis=1
@@ -287,15 +313,10 @@ def segment(
         for (block, slides), read, cache in zip(blocks, state.prompts, state.caches, strict=True):
             mask = masks.sliding if slides else masks.full
             q, (k, v) = block.query_key_value(x, turns.sliding if slides else turns.full)
-            new_k, new_v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-            cache = _on_rows(
-                KeyValue(
-                    jax.lax.dynamic_update_slice_in_dim(cache.k, new_k, t, axis=3),
-                    jax.lax.dynamic_update_slice_in_dim(cache.v, new_v, t, axis=2),
-                )
-            )
+            new = _as_kept(KeyValue(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+            cache = _on_rows(_written(cache, new, t))
             scale = config.attention_scale
-            attended = attend_shared(q[:, 0], read, cache, mask[:, 0], scale=scale)
+            attended = attend_shared(q[:, 0], read, _as_kept(cache), mask[:, 0], scale=scale)
             x = _on_rows(block.finish(x, attended[:, None]))
             grown.append(cache)
         return tuple(grown), rms_norm(config, x[:, 0], weights.final_norm)

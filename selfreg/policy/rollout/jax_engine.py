@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 from selfreg.policy.mesh import batch_sharding, in_force, place, replicated, split_rows
 from selfreg.policy.models.policy import Policy
 from selfreg.policy.rollout import decode, lanes
+from selfreg.policy.xla import CONVERT_IN_LOOPS, LEAST_MEMORY_ON_CPU
 from selfreg.run.records import FinishReason, Request, Rollout, Sampling
 
 T = TypeVar("T")
@@ -38,10 +39,7 @@ SMALLEST_PROMPT = 32
 THREAD_ROWS = 32
 # A CPU multiplies in float32. By default, XLA converts or merges the bfloat16 weights of all layers
 # at once, before the first layer and before the loop over tokens. These options prevent that.
-LAYER_BY_LAYER: Any = {
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    "xla_disable_hlo_passes": "while-loop-invariant-code-motion",
-}
+LAYER_BY_LAYER: Any = LEAST_MEMORY_ON_CPU | CONVERT_IN_LOOPS
 
 
 class _Turn(NamedTuple):
