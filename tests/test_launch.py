@@ -111,7 +111,7 @@ def test_a_killed_wave_is_finished_by_the_second_call(wave):
         time.sleep(0.1)
     # Kill only the chain. Its launcher goes on, and finds no chain that can start without this one.
     chain = subprocess.run(
-        ["pgrep", "-f", f"selfreg.cli.main.*--workdir={first}$"], capture_output=True, text=True,
+        ["pgrep", "-f", f"selfreg.main.*--workdir={first}$"], capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     assert is_running(first)
@@ -218,7 +218,7 @@ def test_what_cannot_be_swept_is_refused(settings, sweeps, words, wave):
 
 
 def test_a_config_file_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"--config=configs/none.py: no such config file"):
+    with pytest.raises(ValueError, match=r"--config=configs/none.py: there is no such file"):
         make_jobs("configs/none.py", (), (), Path("runs"))
 
 
