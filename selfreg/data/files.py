@@ -47,7 +47,7 @@ def read_file(path: str | Path) -> list[Any]:
 
 
 def read_hub(rest: str) -> Rows:
-    """The rows of "ORG/NAME[@REVISION][:CONFIG]:SPLIT", from the hub, its cache, or a folder.
+    """Read the rows of `ORG/NAME@REVISION:CONFIG:SPLIT` from the hub, its cache, or a folder.
 
     Raises:
       ValueError: The hub cannot be reached, or has no such rows.

