@@ -1,4 +1,4 @@
-"""Problems as the pool sees them: what a worker is told of one, and why one is refused."""
+"""Describe problems for the workers, and give the reason if a problem must be refused."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ def describe_job(problem: Problem, program: str, time_limit_s: float) -> dict[st
     Args:
       problem: The problem.
       program: The program.
-      time_limit_s: The CPU limit of each of its cases.
+      time_limit_s: The CPU limit of each case of the problem, in seconds.
     """
     tests = problem.tests
     return {
         "language": problem.language.value,
         "setup": tests.setup,
-        "program": program.removeprefix("\ufeff"),  # compilers of files skip it, too
+        "program": program.removeprefix("\ufeff"),  # Python and g++ skip it in a file, too
         "code": tests.code,
         "entry_point": problem.entry_point,
         "cpp_standard": problem.cpp_standard,
@@ -31,7 +31,7 @@ def describe_job(problem: Problem, program: str, time_limit_s: float) -> dict[st
 
 
 def reason_to_refuse(problem: Problem) -> str:
-    """Why a problem's tests cannot be run against a program; empty where they can."""
+    """Return why a problem's tests cannot be run against a program; empty if they can be."""
     if problem.language is not Language.PYTHON or problem.tests.stdio:
         return ""
     return out_of_reach(problem.tests.setup, problem.tests.code, problem.entry_point)

@@ -1,8 +1,8 @@
-"""The judge: a trusted process that runs tests, while the program runs in a child of the zygote.
+"""The judge: a trusted process that runs tests while the program runs in a child of the zygote.
 
-Tests hold proxies of the program's objects (`proxies.py`) and compare plain data. A pass is a test
-that ran to its end here and called the program: no exit status, output or object is evidence for
-one. The judge ends when its connection to the pool does.
+Tests hold proxies of the program's objects (`proxies.py`) and compare plain data. A program passes
+if its tests ran to their end in the judge and called the program. No exit status, output or object
+of the program counts as evidence for a pass. The judge ends when its connection to the pool closes.
 """
 
 import contextlib
@@ -46,22 +46,23 @@ from selfreg.grading.threads import HOST_PROC
 from selfreg.grading.values import dump
 
 _MOST_BYTES = 1 << 30
-# A program that only waits (it sleeps, or is deadlocked) has its CPU limit and this to end.
+# A program that only waits (it sleeps, or is deadlocked) is stopped after its CPU limit plus this.
 _WAIT_EXTRA_S = 1.0
-# What a script may write beyond the output that is wanted of it.
+# A script may write this much more than the longest expected output.
 _OUTPUT_EXTRA_MB = 16
 
-_FIRST_USER = 1 << 24  # far from those that a system gives out
-# Processes and threads of a worker; where its user is not its own, beside those that there are.
+_FIRST_USER = 1 << 24  # far above the user ids that a system assigns
+# The most processes and threads of a worker. If the worker shares its user, the second limit
+# applies, on top of the tasks that the user has already.
 _TASKS, _MORE_TASKS = 256, 1024
 # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID and CAP_SETUID; CAP_DAC_READ_SEARCH.
 _CHANGE_USER, _READ_ALL = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7, 1 << 2
 
 
 def main(channel: int) -> None:
-    """Serve the pool on the connection that is open with number `channel`."""
+    """Serve the pool on the open connection with the descriptor `channel`."""
     sys.setrecursionlimit(DEEP)
-    os.umask(0o022)  # its zygote, who may be another user, reads what it writes
+    os.umask(0o022)  # its zygote reads the judge's files, perhaps as another user
     connection = socket.socket(fileno=channel)
     config = wire.receive(connection, _MOST_BYTES)
     if config is None:
@@ -79,13 +80,13 @@ def main(channel: int) -> None:
         wire.send(connection, {"layers": held})
         cases: list[Any] = []
         while (job := wire.receive(connection, _MOST_BYTES)) is not None:
-            # None: those of the job before.
+            # None stands for the cases of the previous job.
             cases = job["stdio"] = cases if job["stdio"] is None else job["stdio"]
             wire.send(connection, grade(job, zygote, toolchain))
 
 
 class _Place(NamedTuple):
-    """Where programs run: their scratch folder, their user (None: the judge's), see drop_powers."""
+    """Where programs run: scratch folder, user (None: the judge's), `reads_all` of drop_powers."""
 
     scratch: str
     user: int | None
@@ -93,7 +94,7 @@ class _Place(NamedTuple):
 
 
 def _isolate(config: dict[str, Any]) -> _Place:
-    """Go into isolation.
+    """Enter the isolation that the configuration names.
 
     Raises:
       OSError: This machine has no such isolation.
@@ -129,7 +130,7 @@ def _modules_folder(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_public(path: str) -> bool:
-    """Whether all users can reach what has this path."""
+    """Whether all users can reach this path."""
     path = os.path.realpath(path)
     while path != (path := os.path.dirname(path)):
         if not os.stat(path).st_mode & 0o001:
@@ -138,13 +139,14 @@ def _is_public(path: str) -> bool:
 
 
 def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote:
-    """Start the zygote, then give up what only its start took."""
+    """Start the zygote, then drop the privileges that only its start needed."""
     settings = Settings(**config["cpp"])
     facts = {
         **place._asdict(),
         "has_quota": place.scratch == namespaces.SCRATCH,
         "tasks": _TASKS if place.user is not None else _MORE_TASKS + count_tasks(HOST_PROC),
-        # The kernel holds root to no number of them.
+        # The kernel does not limit the number of root's tasks, so that the zygote counts its
+        # threads.
         "threads": _TASKS if place.user is None and os.geteuid() == 0 else 0,
         "compiler": settings.compiler,
         "readable": [settings.headers],
@@ -159,7 +161,7 @@ def _start_zygote(config: dict[str, Any], channel: int, place: _Place) -> Zygote
 
 
 def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> Reply:
-    """Grade one job of the pool: a reply with `outcome`, `time_s`, `peak_mb` and `detail`."""
+    """Grade one job of the pool, and return `outcome`, `time_s`, `peak_mb` and `detail`."""
     cpu_s = job["time_limit_s"]
     longest = max(
         (len(text) for _, *right in job["stdio"] for text in (right[0], *right[1])), default=0
@@ -180,7 +182,7 @@ def grade(job: dict[str, Any], zygote: Zygote, toolchain: cpp.Toolchain) -> Repl
         return make_reply("infra_error", str(error))
     except ConnectionError:
         raise
-    except Exception as error:  # of the judge's own code: the pool finds out whose fault it is
+    except Exception as error:  # a fault of the judge or of the program: the pool finds out which
         return make_reply("infra_error", f"the judge failed: {error!r}")
 
 
@@ -244,7 +246,7 @@ def _grade_cases(
     zygote: Zygote,
     toolchain: cpp.Toolchain,
 ) -> Reply:
-    """Run a program on its cases until one fails; each case has the whole time limit."""
+    """Run a program on its cases until one fails. Each case has the whole time limit."""
     cpu_s = peak_mb = 0.0
     checker: Any = types.SimpleNamespace(**job["checker"])
     check = checkers.make_check(checker, zygote, toolchain) if checker.program else None
@@ -271,10 +273,10 @@ def _bytes(text: str) -> bytes:
 
 
 def _failure(ended: Ended, report: bytes, errors: bytes) -> tuple[str, str] | None:
-    """The outcome and the detail of a program that did not end well.
+    """Return the outcome and the detail of a program that ended badly; None if it ended well.
 
-    The program can write what it likes to its report and its errors: they choose between ways to
-    fail, and are never taken for a pass.
+    The program controls its report and its errors. They can choose between kinds of failure, and
+    are never taken for a pass.
     """
     if ended.timed_out:
         return "timeout", ended.timed_out

@@ -1,4 +1,4 @@
-"""The grader as the rest of selfreg sees it: many programs in, as many grades out, in order."""
+"""Grade batches of programs in parallel worker processes, and return the grades in order."""
 
 import contextlib
 import math
@@ -26,52 +26,55 @@ from selfreg.grading.trials import Task, Trial, Trials
 from selfreg.run.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
-# When a worker without an answer counts as hung: far behind what its own limits allow, for it is
-# one that does not enforce them that must be found, not one on a busy machine.
+# A worker that has not answered for this long counts as hung. The allowance lies far above the
+# worker's own limits, because it must catch only workers that fail to enforce them, and not workers
+# on a busy machine.
 _HUNG_EXTRA_S = 60.0
 _HUNG_FACTOR, _HUNG_COMPILER_S = 40.0, 600.0
-# CPU seconds of the judge itself: tests that do not end, or that what a program answered keeps.
+# The judge's own CPU allowance per job, in seconds, and how often the pool checks it. The allowance
+# catches tests that never end, by themselves or because of the program's answers.
 _JUDGE_EXTRA_S, _JUDGE_LOOK_S = 5.0, 0.5
 
 
 class GraderError(Exception):
-    """The grader itself failed: there is no verdict, and a reward of 0 would be a lie."""
+    """The grader itself failed. There is no verdict, and a reward of 0 would be wrong."""
 
 
 class GraderPool:
-    """Grades programs in parallel, in warm sandboxed worker processes.
+    """Grade programs in parallel, in warm sandboxed worker processes.
 
-    Every program is taken for hostile. It has no network and starts no processes, reads libraries
-    only, writes into a scratch folder only, which is emptied behind it, and is bounded in CPU time,
-    waiting, time on the clock, memory, threads, files and output. Tests of Python functions run
-    outside of its reach, in a judge that compares plain data: a pass means that they ran to their
-    end there. Tests of C++ functions are compiled and run apart from the program, of which they get
-    the values that calls return.
-    Programs have the standard library, and the same hashes and random numbers each time. C++ that
-    does not compile within ten CPU seconds is a COMPILE_ERROR.
+    Every program is treated as hostile. It has no network and starts no processes. It can read
+    libraries only, and write only to a scratch folder that is emptied after each program. Its CPU
+    time, waiting time, wall-clock time, memory, threads, files and output are limited. Tests of
+    Python functions run outside the program's reach, in a judge that compares plain data. A pass
+    means that the tests ran to their end in the judge. Tests of C++ functions are compiled and run
+    apart from the program, and receive only the values that its calls return.
+    Programs have the standard library, and see the same hashes and random numbers in every run. C++
+    that does not compile within ten CPU seconds is a COMPILE_ERROR.
 
     Workers are started with subprocess and never forked, which is safe in a process with threads.
     Use the pool as a context manager, or call `close`.
 
     Args:
-      workers: How many programs run at a time; 0 for one a core of this process.
-      time_limit_scale: Multiplies the CPU limit of every problem.
-      max_retries: How often a program is graded again after its worker failed. A program that
-        fails them all gets an EXCEPTION where a known-good program passes right afterwards.
-      recycle_after: A worker is replaced by a fresh one after so many programs.
-      cpp_options: The compiler's options for C++.
+      workers: The number of programs that run at a time; 0 means one for each core of this process.
+      time_limit_scale: A factor on the CPU limit of every problem.
+      max_retries: The number of times that a program is graded again after its worker failed. A
+        program that fails every time gets an EXCEPTION if a known-good program passes right
+        afterwards.
+      recycle_after: The number of programs after which a worker is replaced by a fresh one.
+      cpp_options: The compiler options for C++.
       isolation: One of `selfreg.grading.ladder.LADDER`, or "auto" for the first that works here.
-      allow_weak: Whether to go on where none works, with the layers that there are.
+      allow_weak: Whether to continue with the available layers if no isolation works.
       modules: Installed modules that programs and tests may import beside the standard library.
 
     Attributes:
-      isolation: The way in which programs are kept in.
-      layers: The layers of the sandbox that hold, each probed by attempting in a child what it
-        forbids; `selfreg.grading.ladder.LAYERS` says what.
+      isolation: The isolation in use.
+      layers: The layers of the sandbox that hold. Each was probed by a child that attempted what
+        the layer forbids; see `selfreg.grading.ladder.LAYERS`.
 
     Raises:
-      ValueError: A bad argument.
-      GraderError: The workers do not start, or nothing here keeps programs in.
+      ValueError: An argument is invalid.
+      GraderError: The workers do not start, or no isolation works here.
     """
 
     def __init__(
@@ -123,14 +126,15 @@ class GraderPool:
             (self._cpp.binaries, 0o700),
         ):
             os.mkdir(folder)
-            os.chmod(folder, mode)  # whatever the umask: programs may be another user's
+            os.chmod(folder, mode)  # whatever the umask: programs may run as another user
         self._modules: dict[str, Any] = {"folder": None, "names": list(modules)}
         if modules:
             self._modules["folder"] = os.path.join(self._folder, "modules")
             gather(modules, self._modules["folder"])
         cores = sorted(os.sched_getaffinity(0))
         count = workers or len(cores)
-        # One on each core has nowhere better to go, and keeps its cache. Fewer can evade others.
+        # Pin the workers only if there is at least one for each core: a pinned worker keeps its
+        # cache. With fewer workers, the scheduler can move them away from busy cores.
         self._cores = cores if count >= len(cores) else []
         try:
             self._climb(LADDER if isolation == "auto" else (isolation,), allow_weak)
@@ -156,39 +160,41 @@ class GraderPool:
 
     @property
     def workers(self) -> int:
-        """How many programs run at a time."""
+        """The number of programs that run at a time."""
         return len(self._workers)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Since the start: programs graded, timeouts among them, retries, worker_restarts."""
+        """Counts since the start: programs, timeouts among them, retries and worker_restarts."""
         return dict(self._counts)
 
     def grade(self, jobs: Sequence[tuple[Problem, str | None]]) -> list[Grade]:
-        """Grade programs; calls from several threads take turns.
+        """Grade programs. Calls from several threads take turns.
 
-        Equal jobs of one call are graded once and share the grade. The call returns when all are
-        done, and a worker has one program at a time: nothing queues up behind a slow one.
+        Equal jobs of one call are graded once and share the grade. The call returns when all jobs
+        are done. Each worker has one program at a time, so that nothing queues behind a slow one.
 
         A call ends within sum(p) / workers + (max_retries + 2) (max(p) + 120 s). Here p is the time
-        after which a worker that is at a program counts as hung: 60 s and 40 times the CPU limit of
-        all its cases, and 600 s more for C++. What has no grade by then gets INFRA_ERROR. These are
-        limits for a broken machine: a program is stopped when it has used its CPU limit, has waited
-        for a second more than that, or has kept the judge waiting for six times that and a second;
-        seconds in which others have the cores do not count, up to three times as many in all.
+        after which a busy worker counts as hung: 60 s, plus 40 times the CPU limit of all cases of
+        its problem, plus 600 s for C++. A job without a grade by then gets INFRA_ERROR. These
+        limits are for a broken machine. In normal operation a program is stopped when it has used
+        its CPU limit, has waited for one second longer than that limit, or has kept the judge
+        waiting for six times that limit plus one second. Time in which other processes occupy the
+        cores does not count, up to a total of three times the last limit.
 
         Args:
-          jobs: (problem, program) pairs. None for the program is NO_CODE.
+          jobs: (problem, program) pairs. A program of None gets NO_CODE.
 
         Returns:
-          One grade a job, in the order of the jobs. Each case of a stdin/stdout problem has the
-          whole time limit; outputs are compared by line, whatever the blank lines and the white
-          space within lines. TEST_ERROR where the tests do not parse, never mention the entry
-          point, fail in their set-up, or did not let the solution pass in `validate`. INFRA_ERROR
-          where no verdict could be reached, and a known-good program could not be graded either.
+          One grade for each job, in the order of the jobs. Each case of a stdin/stdout problem has
+          the whole time limit. Outputs are compared by line, without regard to blank lines and to
+          white space within lines, unless the problem names another checker. The grade is
+          TEST_ERROR if the tests do not parse, never mention the entry point, fail in their set-up,
+          or did not let the solution pass in `validate`. It is INFRA_ERROR if no verdict could be
+          reached and a known-good program could not be graded either.
 
         Raises:
-          GraderError: The workers no longer start. No program makes this raise.
+          GraderError: The workers no longer start. No program can cause this.
         """
         wanted = ((p, program) for p, program in jobs if program is not None)
         tasks = [task for task in dict.fromkeys(wanted) if task[0] not in self._broken]
@@ -213,9 +219,9 @@ class GraderPool:
         return grades
 
     def close(self) -> None:
-        """End all workers and what they run, and remove every file.
+        """End all workers and everything that they run, and remove every file.
 
-        Safe to call twice. Waits for a call of `grade` in another thread.
+        The method can be called twice. It waits for a call of `grade` in another thread.
         """
         with self._lock:
             self._selector.close()
@@ -229,13 +235,13 @@ class GraderPool:
                 self._folder = ""
 
     def validate(self, problems: Iterable[Problem]) -> dict[str, str]:
-        """Find problems that cannot be graded; their programs get TEST_ERROR from now.
+        """Find problems that cannot be graded, and give their programs TEST_ERROR from now on.
 
-        Those are problems whose tests a proxy cannot serve (`selfreg.grading.reach`), and those
-        whose own solution fails.
+        A problem cannot be graded if its tests cannot work through proxies
+        (`selfreg.grading.reach`), or if its own solution fails.
 
         Returns:
-          Why, by the problem's id.
+          The reasons, by problem id.
 
         Raises:
           GraderError: As in `grade`, or a solution gets INFRA_ERROR.
@@ -295,34 +301,34 @@ class GraderPool:
         worker.submit(trial, job, self._patience_s(problem), judge_cpu_s)
 
     def _blame(self, problem: Problem, grade: Grade) -> Grade:
-        """A grade, of the program and not of the tests where a solution has passed these."""
+        """Blame the program for a TEST_ERROR if the problem's solution has passed these tests."""
         if grade.outcome is Outcome.TEST_ERROR and problem in self._sound:
             return replace(grade, outcome=Outcome.EXCEPTION)
         return grade
 
     def _drop_tasks(self) -> None:
-        """Replace the workers that are at something: it must not answer into the next call."""
+        """Replace all busy workers, so that none of them answers into the next call."""
         for worker in self._workers.copy():
             if worker.task is not None:
                 self._replace(worker)
 
     def _most_s(self, tasks: list[Task]) -> float:
-        """The most seconds that a call may take: see `grade`."""
+        """Return the most seconds that a call may take: see `grade`."""
         patience = [self._patience_s(problem) for problem, _ in tasks] or [0.0]
         tries = self._max_retries + 2
         return sum(patience) / len(self._workers) + tries * (max(patience) + START_TIMEOUT_S)
 
     def _patience_s(self, problem: Problem) -> float:
-        """The seconds after which a worker that is at a problem counts as hung."""
+        """Return the seconds after which a worker that is busy with this problem counts as hung."""
         extra_s = _HUNG_COMPILER_S if problem.language is Language.CPP else 0.0
         return _HUNG_EXTRA_S + extra_s + _HUNG_FACTOR * self._cpu_s(problem)
 
     def _cpu_s(self, problem: Problem) -> float:
-        """The CPU limit of all cases of a problem."""
+        """Return the CPU limit of all cases of a problem, in seconds."""
         return problem.time_limit_s * self._time_limit_scale * max(1, len(problem.tests.stdio))
 
     def _responsive(self) -> list[WorkerProcess]:
-        """Wait; then the workers that said something, died or are overdue."""
+        """Wait, then return the workers that sent something, died or are overdue."""
         deadline = min(worker.deadline for worker in self._workers)
         wait_s = min(_JUDGE_LOOK_S, max(0.0, deadline - time.monotonic()))
         ready = {key.fileobj for key, _ in self._selector.select(wait_s)}
@@ -330,7 +336,7 @@ class GraderPool:
         return [worker for worker in self._workers if worker in ready or worker.deadline <= now]
 
     def _climb(self, ladder: Sequence[str], allow_weak: bool) -> None:
-        """Start the first worker, in the strongest isolation that works here."""
+        """Start the first worker in the strongest isolation that works here."""
         reasons = []
         for isolation in (*ladder, *(("weak",) if allow_weak else ())):
             self.isolation = isolation
@@ -363,7 +369,7 @@ class GraderPool:
             held = worker.receive_layers()
         except Unavailable:
             if self.layers:
-                self._replace(worker)  # it was available before: something broke at the start
+                self._replace(worker)  # it was available before: this start failed
                 return
             raise
         except WorkerFailed as error:

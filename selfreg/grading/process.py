@@ -1,4 +1,4 @@
-"""The pool's end of one worker: its process, the connection to it, and what it is at."""
+"""The pool's side of one worker: its process, its connection and its current task."""
 
 import contextlib
 import math
@@ -23,22 +23,22 @@ _DEATH_S = 5.0
 
 
 class WorkerFailed(Exception):
-    """A worker died, hung, sent nonsense, or could not do its part: no verdict on the program."""
+    """A worker died, hung or sent an invalid message: there is no verdict on the program."""
 
 
 class Unavailable(WorkerFailed):
-    """This machine does not allow the isolation that was asked for."""
+    """This machine does not allow the requested isolation."""
 
 
 class WorkerProcess:
-    """A worker: a judge and its zygote. It is starting, idle, or at a task.
+    """A worker, which consists of a judge and its zygote. It is starting, idle or busy with a task.
 
     Attributes:
-      layers: What the worker's sandbox consists of; None while it starts.
-      scratch: A folder of its own.
-      task: The task that it is at.
-      deadline: When it counts as hung, on the monotonic clock.
-      graded: Tasks done.
+      layers: The layers of the worker's sandbox that hold; None while the worker starts.
+      scratch: The worker's own folder.
+      task: The current task; None while the worker has none.
+      deadline: When the worker counts as hung, in seconds on the monotonic clock.
+      graded: The number of tasks done.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -61,42 +61,43 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno()],
                 cwd="/",
                 env=boot.ENVIRONMENT,
-                # A session of its own: the terminal's Ctrl-C is not for it, and `end` finds all
-                # parts of a compiler in its process group.
+                # In a session of its own, the worker does not receive the terminal's Ctrl-C, and
+                # `end` finds all parts of a compiler in the worker's process group.
                 start_new_session=True,
             )
         self._send(config)
 
     def fileno(self) -> int:
-        """For a selector: readable when there is something to receive."""
+        """Return the descriptor for a selector, readable when there is something to receive."""
         return self._connection.fileno()
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can take a task."""
+        """Whether the worker can take a task."""
         return self.layers is not None and self.task is None
 
     def submit(
         self, task: Trial, job: dict[str, Any], patience_s: float, judge_cpu_s: float
     ) -> None:
-        """Give it a task. A failure shows in `receive_grade`.
+        """Give the worker a task. A failure shows in `receive_grade`.
 
         Args:
-          task: Which one.
-          job: What the judge reads; without its cases where the judge has them already.
-          patience_s: Seconds after which it counts as hung.
-          judge_cpu_s: CPU seconds that the judge may spend on it.
+          task: The task.
+          job: The description of the task for the judge. Its cases are not sent again if the judge
+            already has them.
+          patience_s: Seconds after which the worker counts as hung.
+          judge_cpu_s: CPU seconds that the judge may spend on the task.
         """
         self.task = task
         self.deadline = time.monotonic() + patience_s
         self._cpu_limit_s = self._cpu_s() + judge_cpu_s
-        # The completions of a problem come in a row: megabytes of cases are told once.
+        # The completions of a problem come in a row, so that megabytes of cases are sent only once.
         told, self._cases = self._cases, job["stdio"]
         self._send(job | {"stdio": None} if told and told == self._cases else job)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the tests of its task do not end: the judge itself is at its CPU limit."""
+        """Whether the judge itself has used up its CPU limit, so that the tests do not end."""
         return self.task is not None and self._cpu_s() > self._cpu_limit_s
 
     def _cpu_s(self) -> float:
@@ -106,11 +107,11 @@ class WorkerProcess:
             return 0.0
 
     def receive_layers(self) -> tuple[str, ...]:
-        """Receive its greeting: the layers of its sandbox.
+        """Receive the worker's greeting, which lists the layers of its sandbox.
 
         Raises:
-          WorkerFailed: None came.
-          Unavailable: There is no such sandbox here.
+          WorkerFailed: No valid greeting came.
+          Unavailable: This machine has no such sandbox.
         """
         greeting = self._receive()
         if "unavailable" in greeting:
@@ -122,17 +123,18 @@ class WorkerProcess:
         return self.layers
 
     def receive_grade(self) -> Grade:
-        """Receive the grade of its task, and make it idle.
+        """Receive the grade of the current task, and make the worker idle.
 
         Raises:
-          WorkerFailed: None came.
+          WorkerFailed: No valid grade came.
         """
         reply = self._receive()
         try:
             grade = Grade(
                 Outcome(reply["outcome"]),
                 float(reply["time_s"]),
-                # A program's own words: half a surrogate pair cannot be written to any file.
+                # The program may have written this text. Half a surrogate pair cannot be written to
+                # a file.
                 str(reply["detail"]).encode(errors="backslashreplace").decode(),
                 float(reply["peak_mb"]),
             )
@@ -147,23 +149,24 @@ class WorkerProcess:
         return grade
 
     def hang_up(self) -> None:
-        """Close the connection: a sound worker ends all that it runs, then itself."""
+        """Close the connection. A sound worker then ends everything that it runs, and itself."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)  # a fork of the trainer may hold it open
         self._connection.close()
 
     def end(self, timeout_s: float = 0.0) -> str:
-        """Wait so many seconds for the process to end itself, then end it with all its parts.
+        """Wait up to `timeout_s` seconds for the process to end, then kill it and all its parts.
 
         Returns:
-          How it ended, for a person.
+          A description of how the process ended.
         """
         self.hang_up()
         if self._process.returncode is None:
             ending = os.pidfd_open(self._process.pid)
             select.select([ending], [], [], timeout_s)
             os.close(ending)
-            # Before the process is reaped: until then nobody else can get the group's number.
+            # Kill the group before the process is reaped: until then, no other group can get its
+            # number.
             with contextlib.suppress(ProcessLookupError):  # killed before it had a group
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.kill()

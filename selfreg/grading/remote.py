@@ -1,14 +1,15 @@
-"""Objects across a process boundary: each side calls the other's, and answers for its own.
+"""Remote objects: each process calls the other's objects, and serves calls of its own.
 
     request   [operation, mark, object, operands, keywords, changes]
-    reply     [mark, exception or null, result, changes, changes of what came to be shared since]
+    reply     [mark, exception or null, result, changes, changes of newly shared containers]
 
 While a side waits for its reply it serves requests, so that a callback can call back. An object
-that is no plain data stays where it is and travels as ["o", number]; on its way home it is
-["h", number]. What no honest side sends is a ProtocolError, and ends the conversation.
+that is not plain data stays in its process and travels as ["o", number]. When it is sent back to
+its owner it travels as ["h", number]. A message that no honest side sends is a ProtocolError, and
+ends the conversation.
 
-Containers that belong to an object (its attributes, its items) are shared: both sides hold a copy,
-and each message says what became of those that were changed, arguments of the call among them.
+Containers that belong to an object (its attributes, its items) are shared: both sides hold a copy.
+Each message reports the changes to shared containers and to the arguments of the call.
 """
 
 import operator
@@ -25,33 +26,33 @@ from selfreg.grading.values import Decoder, Encoder
 
 _mro = type.__dict__["__mro__"].__get__
 
-# What these give of an object's containers stays its own, and is shared.
+# Containers that these operations return still belong to the object, and are shared.
 _SHARING = ("getattr", "getitem")
-# Calls within each other while a value is encoded or decoded: lists a thousand levels deep.
+# Nesting of calls while a value is encoded or decoded: enough for lists a thousand levels deep.
 DEEP = 4000
 _MARK_BYTES = 6
-_KNOWN = 2  # parts of what names a class that both sides have
+_KNOWN = 2  # the parts of an encoded exception class that both sides have
 _BAD = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
 class ProtocolError(BaseException):
-    """The other side sent what no honest one sends. No test's `except Exception` takes it."""
+    """The other side sent an invalid message. A test's `except Exception` does not catch this."""
 
 
 class Proxy:
-    """Stands for an object of the other side; subclasses say what can be done to it."""
+    """A stand-in for an object of the other side. Subclasses define the operations on it."""
 
     __slots__ = ("_number", "_peer")
 
 
-# Their own names are free for the program's.
+# The slots are removed from the class, so that a program's object may use these names.
 _slots = vars(Proxy)["_peer"], vars(Proxy)["_number"]
 _peer_of, _number_of = (slot.__get__ for slot in _slots)
 del Proxy._peer, Proxy._number  # type: ignore[attr-defined]
 
 
 def make_proxy(kind: type[Proxy], peer: "Peer", number: int) -> Proxy:
-    """What stands for the object of the other side that has a number."""
+    """Return a proxy for the object of the other side with this number."""
     proxy = object.__new__(kind)
     for slot, value in zip(_slots, (peer, number), strict=True):
         slot.__set__(proxy, value)
@@ -59,7 +60,7 @@ def make_proxy(kind: type[Proxy], peer: "Peer", number: int) -> Proxy:
 
 
 def locate(value: Any) -> tuple["Peer", int]:
-    """A proxy's or an image's side of the conversation, and the number of its object."""
+    """Return the peer that a proxy or an image belongs to, and the number of its object."""
     if issubclass(type(value), Proxy):
         return _peer_of(value), _number_of(value)
     maker = maker_of(value)
@@ -70,13 +71,13 @@ def locate(value: Any) -> tuple["Peer", int]:
 
 
 class Side(NamedTuple):
-    """What one side of a conversation makes of the other's objects, and lets it do to its own.
+    """How one side represents the other's objects, and which operations it permits on its own.
 
     Attributes:
-      proxy: The class of what stands for an object of the other side.
-      methods: The methods of an image (`images.py`).
-      coroutine: The same for a coroutine.
-      permits: Whether the other side may do an operation to an object of this one.
+      proxy: The class of proxies for objects of the other side.
+      coroutine: The class of proxies for coroutines of the other side.
+      methods: Returns the methods of an image (`images.py`).
+      permits: Whether the other side may do an operation on an object of this side.
     """
 
     proxy: type[Proxy]
@@ -92,13 +93,15 @@ class Peer:
     """One side of a conversation.
 
     Attributes:
-      calls: How often this side had something of the other side called.
-      broken: What ended the conversation; empty while it goes on.
-      error: The exception that the other side raised last, and `error_detail` a line on it.
-      errors: All exceptions that came from there, by id.
-      before_message: Called before a request, or a reply, is written.
-      may_stop: Whether a StopIteration counts that anything but `next` raises over there. By it
-        `map`, `zip` and their like end early, as if there were no more to check.
+      calls: The number of calls that this side made to objects of the other side.
+      broken: The reason that ended the conversation; empty while it continues.
+      error: The last exception that the other side raised.
+      error_detail: A one-line description of `error`.
+      errors: All exceptions that came from the other side, by id.
+      before_message: A function that is called before each request or reply is sent.
+      may_stop: Whether StopIteration may come from an operation other than `next`. If it may not,
+        it becomes a RuntimeError: `map`, `zip` and the like would otherwise end early, as if there
+        were nothing left to check.
     """
 
     def __init__(
@@ -112,9 +115,9 @@ class Peer:
 
         Args:
           send: Sends a message.
-          receive: Receives one.
+          receive: Receives a message.
           side: Which side this is.
-          describe: A line on an exception that goes to the other side.
+          describe: Returns a one-line description of an exception that is sent to the other side.
         """
         self.calls = 0
         self.broken = ""
@@ -140,18 +143,19 @@ class Peer:
         *operands: Any,
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Do an operation to the object of the other side that has a number.
+        """Do an operation on the object of the other side with this number, and return the result.
 
         Raises:
-          ProtocolError: The other side misbehaves, or did before.
-          BaseException: What the operation raised there.
+          ProtocolError: The other side misbehaves now, or did before.
+          BaseException: The operation raised it on the other side.
         """
         if self.broken:
             raise ProtocolError(self.broken)
         self.before_message()
         held = len(self._shared)
         encoder = Encoder(self._opaque, self._shared, self._images)
-        # Nobody can write the reply before the request: a bare count could be guessed.
+        # The mark is random because a plain counter could be guessed, and a reply written in
+        # advance.
         mark = int.from_bytes(os.urandom(_MARK_BYTES), "little")
         self.calls += operation == "call"
         changes = self._changes(encoder, self._shared, self._synced)
@@ -177,25 +181,25 @@ class Peer:
         return result
 
     def serve(self) -> None:
-        """Receive a request, do it and reply."""
+        """Receive a request, carry it out and reply."""
         self._serve(*values.load(self._receive()))
 
     def export(self, value: Any) -> Any:
-        """A value as the other side's `adopt` takes it."""
+        """Encode a value for `adopt` of the other side."""
         encoder = Encoder(self._opaque, self._shared, self._images)
         encoded = encoder.encode(value)
         self._settle(encoder.known, len(self._shared), 0, "getattr")
         return encoded
 
     def export_object(self, value: Any) -> list[Any]:
-        """An object by reference, whatever it is, as `adopt` takes it."""
+        """Encode any object as a reference, for `adopt` of the other side."""
         return ["o", self.number(value)]
 
     def adopt(self, value: Any) -> Any:
-        """The value that the other side exported.
+        """Decode a value that the other side exported.
 
         Raises:
-          ProtocolError: It is none.
+          ProtocolError: The value is invalid.
         """
         try:
             decoder = Decoder(self._resolve, self._shared, self._images)
@@ -206,21 +210,21 @@ class Peer:
         return decoded
 
     def address(self, value: Any) -> int | None:
-        """The number at the other side of the object that a value stands for, if it does."""
+        """Return the other side's number of the object behind a value; None if there is none."""
         if issubclass(type(value), Proxy):
             return _number_of(value) if _peer_of(value) is self else None
         return self._images.address(value) if maker_of(value) is self._images else None
 
     def number(self, value: Any) -> int:
-        """The number of an object of this side."""
+        """Return the number of an object of this side."""
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._objects)
-            self._objects.append(value)  # which also keeps its id from being used again
+            self._objects.append(value)  # the reference keeps its id from being reused
         return number
 
     def own(self, number: Any) -> Any:
-        """The object of this side with a number."""
+        """Return the object of this side with this number."""
         return self._objects[operator.index(number)]
 
     def _break(self, failure: BaseException) -> NoReturn:
@@ -234,7 +238,10 @@ class Peer:
         before: Sequence[list[Any]],
         first: int = 0,
     ) -> list[Any]:
-        """What became of containers since `before`, by number; `first` is that of the first."""
+        """Return the containers that changed since `before`, as [number, contents] pairs.
+
+        The first container has the number `first`.
+        """
         pairs = list(zip(containers, before, strict=False))
         return [
             [number, encoder.contents(container)]
@@ -243,13 +250,13 @@ class Peer:
         ]
 
     def _settle(self, known: Sequence[Any], held: int, sent: int, operation: str) -> None:
-        """Note, after a request and its reply, what is in containers that are shared from now on.
+        """Record the contents of all shared containers after a request and its reply.
 
         Args:
           known: The containers of both messages.
-          held: How many of them were shared before.
-          sent: How many the request had.
-          operation: What was asked.
+          held: The number of these that were shared before.
+          sent: The number of containers known at the end of the request.
+          operation: The operation of the request.
         """
         self._synced = list(map(values.items, self._shared))
         brought, given = known[held:sent], known[max(held, sent) :]
@@ -312,7 +319,8 @@ class Peer:
         try:
             return encoder, encoder.encode(value)
         except RecursionError:
-            # The limit is for the program's own calls; here a level of a list takes three.
+            # The recursion limit is for the program's own calls. The encoder takes three for each
+            # level of a list.
             limit = sys.getrecursionlimit()
             sys.setrecursionlimit(max(limit, DEEP))
             try:
@@ -352,7 +360,7 @@ class Peer:
         return found[number]
 
     def _encode_exception(self, encoder: Encoder, error: BaseException) -> list[Any]:
-        """A class, `args`, a number where the class has an image, and attributes."""
+        """Encode an exception: class, `args`, number (if its class has an image) and attributes."""
         home = self.address(error)
         if home is not None:
             return [["h", home], [], None, {}]

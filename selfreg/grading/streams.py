@@ -1,8 +1,8 @@
-"""Standard streams, `input` and `print` as tests replace them, for the program to meet.
+"""Show the program the standard streams, `input` and `print` that its tests replaced.
 
-Tests put a StringIO in the place of sys.stdout, or a function in the place of input: in the judge.
-Before each request the judge looks whether any was replaced, and tells the program's process, where
-functions of the tests stand in. What the program writes comes before its next answer.
+Tests replace sys.stdout by a StringIO, or `input` by a function, in the judge. Before each request
+the judge checks whether any of these was replaced, and tells the program's process, where functions
+of the tests then stand in. The program's output reaches the tests before its next answer.
 """
 
 import builtins
@@ -21,18 +21,18 @@ _PLACES: dict[str, Any] = dict.fromkeys(("stdin", *_OUTPUTS), sys) | dict.fromke
 
 
 def standing() -> dict[str, Any]:
-    """What stands in each place."""
+    """Return the current object in each place."""
     return {name: getattr(place, name) for name, place in _PLACES.items()}
 
 
 def restore(held: dict[str, Any]) -> None:
-    """Put back what `standing` gave."""
+    """Put back the objects that `standing` returned."""
     for name, value in held.items():
         setattr(_PLACES[name], name, value)
 
 
 class Substitution:
-    """The judge's side: tells the program's process what the tests replaced."""
+    """The judge's side: tells the program's process which objects the tests replaced."""
 
     def __init__(self, peer: "Peer", names: dict[str, Any]) -> None:
         """Begin when nothing is replaced; `names` are the variables of the tests."""
@@ -41,7 +41,7 @@ class Substitution:
         self._is_telling = False
 
     def tell(self) -> None:
-        """Tell what changed since the last time."""
+        """Tell the program's process what changed since the last time."""
         now = self._now()
         if self._is_telling or all(now[name] is self._told[name] for name in now):
             return
@@ -50,7 +50,7 @@ class Substitution:
         try:
             for name in changed:
                 given = () if now[name] is self._first[name] else _functions(name, now[name])
-                # An object's number stands in every request; here any will do.
+                # Every request names an object; this operation ignores it.
                 self._peer.request("substitute", 0, name, *given)
         finally:
             self._is_telling = False
@@ -58,7 +58,7 @@ class Substitution:
     def _now(self) -> dict[str, Any]:
         now = standing()
         for name in _FUNCTIONS:
-            # A function of that name; many tests have a variable `input`.
+            # Only a function counts as a replacement: many tests have a variable `input`.
             own = self._names.get(name)
             if callable(own) and not isinstance(own, type) and self._peer.address(own) is None:
                 now[name] = own
@@ -66,7 +66,7 @@ class Substitution:
 
 
 def _functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
-    """What does for the program what a stream, or a function, does for the tests."""
+    """Return the functions that replace a stream or a function in the program's process."""
     if name in _FUNCTIONS:
         return (lambda *operands, **keywords: value(*operands, **keywords),)
     if name == "stdin":
@@ -75,7 +75,7 @@ def _functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
 
 
 class _Writer(io.TextIOBase):
-    """Collects what a program writes, for the stream of the tests."""
+    """A stream that collects the program's output for the stream of the tests."""
 
     def __init__(self, write: Callable[[str], Any]) -> None:
         self._parts: list[str] = []
@@ -97,7 +97,7 @@ class _Writer(io.TextIOBase):
 
 
 class _Reader(io.TextIOBase):
-    """Reads, for a program, from the stream of the tests."""
+    """A stream from which the program reads the stream of the tests."""
 
     def __init__(self, read: Callable[..., Any], readline: Callable[..., Any]) -> None:
         self.read, self.readline = read, readline  # type: ignore[method-assign]
@@ -112,13 +112,13 @@ class _Reader(io.TextIOBase):
         return line
 
 
-# What the interpreter has in each place, once something was put there, and writers to be flushed.
+# The interpreter's own objects, saved at the first replacement, and the writers to flush.
 _first: dict[str, Any] = {}
 _writers: dict[str, _Writer] = {}
 
 
 def substitute(_: object, name: str, *given: Callable[..., Any]) -> None:
-    """Put, in the program's process, what the tests gave in a place; nothing: what was first."""
+    """Put the tests' replacement in a place of the program's process; without one, restore it."""
     if not _first:
         _first.update(standing())
     value = _first[name]
@@ -131,6 +131,6 @@ def substitute(_: object, name: str, *given: Callable[..., Any]) -> None:
 
 
 def flush() -> None:
-    """Give the tests what the program wrote."""
+    """Pass the program's output on to the tests."""
     for writer in list(_writers.values()):
         writer.flush()

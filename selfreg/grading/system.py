@@ -1,4 +1,4 @@
-"""What Python lacks: the C library, other processes' clocks and ends, and emptying any folder."""
+"""Wrappers that Python lacks: the C library, other processes' CPU clocks, and hostile folders."""
 
 import contextlib
 import ctypes
@@ -13,10 +13,10 @@ _LAST_WORDS_BYTES = 4096
 
 
 def call(result: int, what: str) -> None:
-    """Check what a call of the C library returned.
+    """Check the return value of a call of the C library.
 
     Raises:
-      OSError: It failed.
+      OSError: The call failed.
     """
     if result < 0:
         number = ctypes.get_errno()
@@ -24,18 +24,18 @@ def call(result: int, what: str) -> None:
 
 
 def cpu_clock(pid: int) -> int:
-    """The clock of a process's CPU time, as clock_getcpuclockid makes it."""
+    """Return the id of a process's CPU-time clock, as clock_getcpuclockid computes it."""
     return ~pid << 3 | 2
 
 
 def powers() -> int:
-    """The calling process's effective capabilities, a bit each."""
+    """Return the calling process's effective capabilities as a bit mask."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
 
 
 def count_tasks(proc: int) -> int:
-    """How many processes and threads the calling process's user has.
+    """Count the processes and threads of the calling process's user.
 
     Args:
       proc: A descriptor of /proc.
@@ -52,7 +52,7 @@ def count_tasks(proc: int) -> int:
 
 
 def describe(status: int) -> str:
-    """A process's end in words: its exit status, or minus a signal, which may have no name."""
+    """Describe the end of a process: an exit status, or minus a signal, which may have no name."""
     if status >= 0:
         return f"exit status {status}"
     known = {number.value: number.name for number in signal.Signals}
@@ -60,15 +60,16 @@ def describe(status: int) -> str:
 
 
 def empty_folder(path: str) -> None:
-    """Remove all that a hostile program left in a folder.
+    """Remove everything that a hostile program left in a folder.
 
     Raises:
       OSError: Something cannot be removed.
     """
     if not os.listdir(path):
         return
-    # Tools and not shutil.rmtree, which recurses: a thousand nested folders would end it. Spawned
-    # without the module subprocess, whose imports every child would carry.
+    # Command-line tools, because shutil.rmtree recurses and would fail on a thousand nested
+    # folders. They are not started by the module subprocess, because every child would carry its
+    # imports.
     script = "chmod -R u+rwx . ; find . -mindepth 1 -delete"
     command = ["/bin/sh", "-c", f'cd "$0" && {{ {script}; }} >/dev/null 2>&1', path]
     os.waitpid(os.posix_spawn(command[0], command, {"PATH": os.defpath}), 0)
@@ -77,10 +78,10 @@ def empty_folder(path: str) -> None:
 
 
 def folder_mb(path: str) -> int:
-    """MiB that the files in a folder take, whatever a hostile program made of it."""
+    """Return the MiB that the files in a folder take, whatever a hostile program left there."""
     if not os.listdir(path):
         return 0
-    # As in `empty_folder`: tools, for the depth of folders that the program chose.
+    # Command-line tools, as in `empty_folder`: the program chooses how deep its folders are.
     inside, outside = os.pipe()
     script = 'cd "$0" && { chmod -R u+rwx . ; du -sm . ; } 2>/dev/null'
     command = ["/bin/sh", "-c", script, path]
@@ -95,13 +96,13 @@ def folder_mb(path: str) -> int:
 
 @contextlib.contextmanager
 def last_words(number: int) -> Iterator[None]:
-    """Silence standard error inside, and write to it what exception ended that.
+    """Silence standard error inside the block, and write to it the exception that ends the block.
 
-    Whoever started the process reads its standard error only when it is gone. What tests and
-    programs write there would fill the pipe, and then keep their process waiting for ever.
+    The parent process reads this standard error only after the process has ended. Output of tests
+    and programs would fill the pipe, and block the process forever.
 
     Args:
-      number: A free file descriptor, which keeps standard error meanwhile.
+      number: A free file descriptor, which holds standard error meanwhile.
     """
     os.dup2(2, number, inheritable=False)
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -1,11 +1,11 @@
-"""What the threads of a process do, as /proc tells it."""
+"""Read the state of a process's threads from /proc."""
 
 import contextlib
 import functools
 import os
 from typing import Any, NamedTuple
 
-# As it is when the judge starts; later it may be out of sight.
+# /proc as the judge sees it at its start. It may be out of sight later.
 HOST_PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -18,8 +18,8 @@ class Thread(NamedTuple):
     """A thread of a child.
 
     Attributes:
-      waits: Whether it neither runs, wants a core nor is at the disk.
-      queued_s: Seconds in which it wanted a core and had none.
+      waits: Whether the thread neither runs, nor wants a core, nor waits for the disk.
+      queued_s: Seconds in which the thread wanted a core and had none.
     """
 
     waits: bool
@@ -27,7 +27,7 @@ class Thread(NamedTuple):
 
 
 def threads_of(pid: int) -> dict[str, Thread]:
-    """The threads of a process, by their numbers."""
+    """Return the threads of a process, by thread id."""
     folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=HOST_PROC)
     try:
         numbers = os.listdir(folder)
@@ -37,10 +37,10 @@ def threads_of(pid: int) -> dict[str, Thread]:
 
 
 def _thread(folder: str) -> Thread:
-    """A thread; one that is gone waits."""
+    """Return the state of a thread. A thread that has ended counts as waiting."""
     try:
         with open_in_proc(f"{folder}/stat") as file:
-            # The name before it is the program's to choose.
+            # Skip the thread's name, which the program chooses, up to its last parenthesis.
             state = file.read().rpartition(")")[2].split()[0]
     except OSError:
         return Thread(True, 0.0)
@@ -48,6 +48,6 @@ def _thread(folder: str) -> Thread:
     with (
         contextlib.suppress(OSError),
         open_in_proc(f"{folder}/schedstat") as file,
-    ):  # if the kernel counts
+    ):  # not every kernel counts this
         queued_s = int(file.read().split()[1]) / 1e9
     return Thread(state not in "RD", queued_s)

@@ -1,4 +1,4 @@
-"""The tries of one call's programs: which comes next, and whose fault it is when workers fail."""
+"""Attempts at the tasks of one call: which comes next, and who is at fault when workers fail."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from selfreg.run.records import Grade, Language, Outcome, Problem, StdioCase, Te
 
 Task = tuple[Problem, str]
 
-# Programs that a sound grader lets pass, by language and by whether they have standard input.
+# Programs that pass if the grader works, by language and by whether they read standard input.
 _ECHO = Tests(stdio=(StdioCase("7", "7"),))
 _KNOWN_GOOD: dict[tuple[Language, bool], Task] = {
     (Language.PYTHON, False): (
@@ -27,22 +27,22 @@ _KNOWN_GOOD: dict[tuple[Language, bool], Task] = {
 
 
 class Trial(NamedTuple):
-    """One try of a task, or with `probes` that of a known-good program in its stead."""
+    """One attempt at a task. With `probes`, a known-good program is graded in its place."""
 
     number: int
     probes: bool = False
 
 
 class Trials:
-    """What became of the tasks of one call so far.
+    """The state of the tasks of one call.
 
-    A worker that fails says nothing about the program: anyone may have killed it, and the program
-    is tried again. When it has failed all its workers, a known-good program is graded. That one
-    passes: the program ends its workers, and this is its verdict. It does not: the grader is in
-    trouble, and there is no verdict.
+    A failed worker says nothing about the program, because anyone may have killed the worker. The
+    program is therefore tried again. If all its workers have failed, a known-good program is
+    graded. If that one passes, the program is at fault, and ending its workers is its verdict. If
+    it does not pass, the grader is at fault, and there is no verdict.
 
     Attributes:
-      retries: How often a program was tried again.
+      retries: The number of times that a program was tried again.
     """
 
     def __init__(self, tasks: Sequence[Task], max_retries: int) -> None:
@@ -58,11 +58,11 @@ class Trials:
         return len(self._grades) == len(self._tasks)
 
     def next(self) -> Trial | None:
-        """What is to be graded next; None for nothing."""
+        """Return the next trial; None if there is none at present."""
         return self._queue.popleft() if self._queue else None
 
     def task(self, trial: Trial) -> Task:
-        """The problem and the program of a try."""
+        """Return the problem and the program of a trial."""
         problem, program = self._tasks[trial.number]
         if not trial.probes:
             return problem, program
@@ -70,7 +70,7 @@ class Trials:
         return _KNOWN_GOOD[problem.language, with_input]
 
     def end(self, trial: Trial, grade: Grade) -> None:
-        """Take the grade of a try."""
+        """Record the grade of a trial."""
         if not trial.probes:
             self._grades[trial.number] = grade
             return
@@ -82,7 +82,7 @@ class Trials:
             self.fail(trial, f"{grade.outcome.value} {grade.detail}")
 
     def fail(self, trial: Trial, why: str) -> None:
-        """Take that the worker of a try failed."""
+        """Record that the worker of a trial failed."""
         failures = self._failures.setdefault(trial.number, [])
         if trial.probes:
             detail = f"no verdict after {len(failures)} tries: {failures[-1]}"
@@ -95,6 +95,6 @@ class Trials:
         self._queue.appendleft(trial if again else Trial(trial.number, probes=True))
 
     def grades(self) -> list[Grade]:
-        """A grade for every task; INFRA_ERROR for those that have none."""
+        """Return a grade for every task, which is INFRA_ERROR for tasks that have none."""
         late = Grade(Outcome.INFRA_ERROR, detail="no verdict in the time that a call may take")
         return [self._grades.get(number, late) for number in range(len(self._tasks))]
