@@ -1,11 +1,11 @@
-"""What stands for an object of the other side: in the judge for one of the program's, and back.
+"""Proxies: the judge's stand-ins for objects of the program, and the program's for the tests'.
 
-The judge's proxies decide nothing by the program's word where a test's own data is at stake. To
-`==`, to `in`, to an order or to arithmetic with plain data they are what an object without any such
-method is: a program cannot say that its answer equals the expected one, and is not told what is
-expected. Between two objects of the program its methods count (it could as well have made both of
-them the same number), and so do those that take no operand (`len`, `abs`, iteration), which return
-plain data that the judge then compares.
+The judge's proxies never let the program decide about a test's own data. For `==`, `in`, ordering
+and arithmetic with plain data, a proxy behaves like an object that defines no such method. A
+program therefore cannot claim that its answer equals the expected one, and does not learn the
+expected value. Between two objects of the program, the program's own methods decide: it could
+equally well have made both of them the same number. Methods without an operand (`len`, `abs`,
+iteration) are also the program's. They return plain data, which the judge then compares.
 """
 
 import types
@@ -31,7 +31,7 @@ _COMPARING = frozenset(
     for name in (*BINARY, *IN_PLACE, *(f"r{name}" for name in BINARY), *ORDER, "eq", "ne")
 ) | {"__contains__", "__instancecheck__", "__subclasscheck__"}
 _AWAITED = ("anext", "aenter", "aexit")
-# What every object has of its own, and must not take from the proxy's class.
+# Every object has its own value of these, and must not take it from the proxy's class.
 _OF_ALL = ("__doc__", "__module__", "__annotations__")
 
 
@@ -58,7 +58,7 @@ def _forward_checked(operation: str, kind: type) -> Callable[..., Any]:
 
 
 def _forward_between(operation: str, otherwise: Any = None) -> Callable[..., Any]:
-    """A method that asks the program about two of its objects, and never about plain data."""
+    """Return a method that asks the program about two of its objects, never about plain data."""
 
     def method(self: Any, other: Any, /) -> Any:
         peer, _ = locate(self)
@@ -70,7 +70,7 @@ def _forward_between(operation: str, otherwise: Any = None) -> Callable[..., Any
 
 
 def _get_attribute(self: Any, name: str, /) -> Any:
-    if name in _COMPARING:  # called by name with plain data, it would decide all the same
+    if name in _COMPARING:  # a test could call it by name with plain data
         raise AttributeError(name)
     return _ask("getattr", self, name)
 
@@ -84,11 +84,11 @@ def _forward_awaited(operation: str) -> Callable[..., Any]:
 
 def _await(self: Any, /) -> Any:
     return _ask("await", self)
-    yield  # which makes it what __await__ must be
+    yield  # makes this a generator, as __await__ requires
 
 
 def _sign(self: Any, /) -> Any:
-    import inspect  # which the tests have imported by now
+    import inspect  # the tests have imported it by now
 
     parameters, returns = _ask("signature", self)
     made = [
@@ -164,31 +164,31 @@ class Answer(Proxy):
 
 
 class Coroutine(Answer):
-    """The judge's proxy of a coroutine of the program, which runs there, from its start to its end.
+    """The judge's proxy of a coroutine, which runs in the program's process from start to end.
 
-    `asyncio.run` takes whatever has these methods for a coroutine.
+    `asyncio.run` accepts any object with these methods as a coroutine.
     """
 
     __slots__ = ()
 
     def send(self, _: object) -> None:
-        """Run it."""
+        """Run the coroutine to its end."""
         raise StopIteration(_ask("await", self))
 
-    def __next__(self) -> None:  # what a task prefers to `send`, where there is one
+    def __next__(self) -> None:  # a task prefers this to `send`
         self.send(None)
 
     def throw(self, *error: Any) -> None:
-        """Throw an exception into it."""
+        """Throw an exception into the coroutine."""
         _ask("getattr", self, "throw")(*error)
 
     def close(self) -> None:
-        """End it."""
+        """Close the coroutine."""
         _ask("getattr", self, "close")()
 
 
 class Given(Proxy):
-    """The program's proxy of an object of the tests, a callback for example."""
+    """The program's proxy of an object of the tests, for example a callback."""
 
     __slots__ = ()
 
@@ -212,14 +212,14 @@ _complete(Given, {f"__{name}__": _forward(name) for name in _TO_ALL})
 
 
 def _set_attribute(self: Any, name: str, value: Any, /) -> None:
-    if name.startswith("__"):  # the interpreter's own, such as an exception's __traceback__
+    if name.startswith("__"):  # set by the interpreter, such as __traceback__
         BaseException.__setattr__(self, name, value)
     else:
         _ask("setattr", self, name, value)
 
 
 def _hash_of(base: Any) -> Callable[..., int]:
-    """Equal plain data must have an equal hash; what has none by its base may have its own."""
+    """Return the base's hash, so that equal plain data hashes equally, or else the object's own."""
     return base.__hash__ or _forward_checked("hash", int)
 
 
@@ -249,9 +249,10 @@ def _image_methods(base: type, names: list[str], compare: dict[str, Any]) -> dic
 
 
 def _by_contents(base: type, name: str) -> Callable[..., Any] | None:
-    """A type's own operator, applied to the plain contents of an image.
+    """Return a type's own operator, applied to the plain contents of an image.
 
-    Those of Counter and deque would iterate the image itself, and ask for its items.
+    The operators of Counter and deque would otherwise iterate over the image itself, and ask the
+    owner for its items.
     """
     method = getattr(base, f"__{name}__", None)
     if method is None or name in IN_PLACE:
@@ -260,7 +261,10 @@ def _by_contents(base: type, name: str) -> Callable[..., Any] | None:
 
 
 def _by_contents_reflected(base: type, name: str) -> Callable[..., Any]:
-    """The same for plain data on the left, which else would ask the image on its right."""
+    """Return the reflected operator, for plain data on the left of an image.
+
+    Without it the operation would ask the image on the right.
+    """
     method = getattr(base, f"__{name}__")
 
     def reflected(self: Any, other: Any, /) -> Any:
@@ -270,7 +274,7 @@ def _by_contents_reflected(base: type, name: str) -> Callable[..., Any]:
 
 
 def _answer_methods(base: type, names: list[str]) -> dict[str, Any]:
-    """Those of an image in the judge: plain data is compared with the plain contents."""
+    """Return the methods of an image in the judge, which compare plain data with plain contents."""
     own = {f"__{name}__": _by_contents(base, name) for name in (*_BETWEEN, "eq", "ne")}
     compare: dict[str, Any] = {
         f"__{name}__": _forward_between(name, own[f"__{name}__"])
@@ -288,7 +292,7 @@ def _answer_methods(base: type, names: list[str]) -> dict[str, Any]:
 
 
 def _given_methods(base: type, names: list[str]) -> dict[str, Any]:
-    """Those of an image in the program."""
+    """Return the methods of an image in the program."""
     compare = {f"__{name}__": _forward(name) for name in (*_TO_ALL, *IN_PLACE)}
     return _image_methods(base, names, compare)
 
@@ -299,11 +303,11 @@ _OF_FUNCTIONS = ("__name__", "__qualname__", "__doc__")
 
 
 def permits(subject: object, operation: str, operands: tuple[Any, ...]) -> bool:
-    """Whether a program may do an operation to an object of the tests that it was given.
+    """Whether a program may do an operation on an object that it received from the tests.
 
-    Functions can be called and iterators advanced. Of instances of the tests' own classes a program
-    sees attributes and methods; of functions their name; of anything else no attribute, for by way
-    of frames and globals they lead to what is expected.
+    A program may call functions and advance iterators. It sees attributes and methods of instances
+    of the tests' own classes, and the name and docstring of functions. It sees no attribute of any
+    other object, because frames and globals would lead to the expected values.
     """
     if operation in _ALWAYS:
         return True

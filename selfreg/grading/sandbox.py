@@ -1,11 +1,11 @@
-"""What keeps hostile code in: the layers that a process puts on itself before it runs any.
+"""The sandbox: the layers that a process puts on itself before it runs hostile code.
 
     zygote, once  namespaces (`namespaces.py`), a user of its own, no capabilities, no new
                   privileges, rlimits
     child, each   death with the zygote, Landlock, rlimits of its job, seccomp
     judge         no capabilities, Landlock, seccomp
 
-Every layer works alone and a missing one is left out; `layers.py` finds out which of them hold.
+Every layer works alone, and a missing one is left out. `layers.py` finds out which of them hold.
 """
 
 import ctypes
@@ -22,13 +22,14 @@ from selfreg.grading.system import call, libc
 
 OPEN_FILES = 256
 WALL_FACTOR, LOAD_FACTOR = 5.0, 3.0
-# A child's stack may grow this far: deep recursion in C++ is honest, and 8 MiB ends it early. A
-# program may raise this: competition programs begin with it, and the memory's limit holds.
+# A child's stack may grow to this size: deep recursion in C++ is honest, and 8 MiB is too little
+# for it. Competition programs often begin by raising this limit. They may, because the limit on
+# memory still holds.
 _STACK_MB = 64
-# What a program's answers may grow to in the judge.
+# The judge's address space, which limits the memory that a program's answers take there.
 _JUDGE_MB = 4096
 
-_SIGKILL = int(signal.SIGKILL)  # an enum costs a child pages
+_SIGKILL = int(signal.SIGKILL)  # using an enum would cost each child pages
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _PR_SET_KEEPCAPS, _PR_SET_CHILD_SUBREAPER = 8, 36
 _SECCOMP_MODE_FILTER = 2
@@ -42,14 +43,14 @@ _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _NEVER = _EXECUTE | _MAKE_CHAR | _MAKE_SOCK | _MAKE_BLOCK | _IOCTL_DEV
 _RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15}  # later versions: 16
-_ALL_NETWORK, _ALL_SCOPES = 3, 3  # TCP bind and connect; abstract sockets and signals to outside
+_ALL_NETWORK, _ALL_SCOPES = 3, 3  # TCP bind, connect; abstract sockets, signals to outside
 
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _READABLE = (*_LIBRARIES, "/usr/share/zoneinfo", "/dev/random", "/dev/urandom", "/dev/zero")
 _COMPILER_READABLE = ("/usr", "/bin", *_LIBRARIES)
 
 
-# Declared, so that a child's calls convert plain numbers to whole registers and make no objects.
+# Argument types are declared so that a child's calls pass whole registers and make no objects.
 _set_process = libc["prctl"]
 _set_process.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _restrict = libc["syscall"]
@@ -70,7 +71,7 @@ class _FilterProgram(ctypes.Structure):
 
 
 class Limits(NamedTuple):
-    """What a child may use.
+    """The resource limits of a child.
 
     Attributes:
       cpu_s: CPU seconds of all its threads together.
@@ -86,19 +87,19 @@ class Limits(NamedTuple):
 
     @property
     def wall_s(self) -> float:
-        """Seconds that it may keep the judge waiting, whatever it does meanwhile.
+        """Seconds for which the child may keep the judge waiting, whatever it does meanwhile.
 
-        Those in which others have the cores that it wants do not count, up to LOAD_FACTOR times as
-        many in all.
+        Time in which other processes occupy the cores that the child wants does not count, up to
+        LOAD_FACTOR times this limit in total.
         """
         return self.wait_s + WALL_FACTOR * self.cpu_s
 
 
 class Jail(NamedTuple):
-    """Made once by the zygote, put on by each child.
+    """The layers of a child, made once by the zygote and put on by each child.
 
     Attributes:
-      ruleset: A Landlock ruleset's file descriptor; None where the kernel has no Landlock.
+      ruleset: A Landlock ruleset's file descriptor; None if the kernel has no Landlock.
       filter: A seccomp filter; None on a machine that `seccomp` does not know.
     """
 
@@ -107,31 +108,32 @@ class Jail(NamedTuple):
 
 
 def program_jail(scratch: str, readable: Iterable[str] = (), *, may_exec: bool) -> Jail:
-    """The jail of a program, which writes into `scratch` and may become a compiled one if told.
+    """Return the jail of a program, which writes into `scratch` and may execute a binary if told.
 
-    It reads the interpreter's library, and the paths `readable`.
+    The program reads the interpreter's library and the paths in `readable`.
     """
     code = seccomp.build_own(os.uname().machine, may_exec=may_exec)
     return Jail(_ruleset((*_READABLE, *_interpreter(), *readable), scratch), code)
 
 
 def compiler_jail(scratch: str, compiler: str | None, readable: Iterable[str]) -> Jail:
-    """The jail of a compiler: it may start its parts, and read `readable` beside its headers."""
+    """Return the jail of a compiler, which may start its parts and read the paths `readable`."""
     paths = {*_COMPILER_READABLE, *readable, *_compiler_prefix(compiler)}
     code = seccomp.build_own(os.uname().machine, may_exec=True, may_fork=True)
     return Jail(_ruleset(paths, scratch), code)
 
 
 def drop_powers(user: int | None, *, reads_all: bool = False) -> None:
-    """Give up, for good, what a worker's process and its children have no use for.
+    """Permanently give up the privileges that a worker's process and its children do not need.
 
     Args:
-      user: The user and group to become; None to stay who it is.
-      reads_all: Whether it goes on to read what its new user may not, until it becomes another
-        program: a library in root's home. Landlock says what that is.
+      user: The user and group to become; None to stay the same user.
+      reads_all: Whether the process can still read files that its new user may not, such as a
+        library in root's home, until it executes another program. Landlock limits which files these
+        are.
 
     Raises:
-      OSError: It could not be done.
+      OSError: The privileges could not be dropped.
     """
     if user is not None:
         _prctl(_PR_SET_KEEPCAPS, reads_all)
@@ -140,7 +142,7 @@ def drop_powers(user: int | None, *, reads_all: bool = False) -> None:
         os.setresuid(user, user, user)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     kept = _CAP_DAC_READ_SEARCH if reads_all else 0
-    # Effective, permitted and inheritable; then the upper halves of them.
+    # Effective, permitted and inheritable sets, then their upper halves.
     powers = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
     call(libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION, 0), powers), "capset")
     _set_limit(resource.RLIMIT_CORE, 0, 0)
@@ -148,23 +150,23 @@ def drop_powers(user: int | None, *, reads_all: bool = False) -> None:
 
 
 def confine_zygote(scratch: str, user: int | None, reads_all: bool, tasks: int) -> None:
-    """Put on the calling process what all its children are to inherit, and move to `scratch`.
+    """Put on the zygote the limits that all its children inherit, and move to `scratch`.
 
-    It dies with the thread that started it.
+    The zygote dies with the thread that started it.
 
     Args:
-      scratch: All that its children may write into.
+      scratch: The only folder that its children may write into.
       user: See `drop_powers`.
       reads_all: See `drop_powers`.
-      tasks: The most processes and threads of its user. The kernel holds root to none.
+      tasks: The most processes and threads of its user. The kernel does not apply this to root.
 
     Raises:
-      OSError: It could not be done.
+      OSError: The limits could not be put on.
     """
     drop_powers(user, reads_all=reads_all)
-    # The orphans of its children come to it, to be ended.
+    # The zygote inherits the orphans of its children, and ends them.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # behind the change of user, which takes it back
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # after the change of user, which resets it
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (min(_STACK_MB << 20, most % (1 << 64)), most))
     _set_limit(resource.RLIMIT_NPROC, tasks, tasks)
@@ -172,15 +174,15 @@ def confine_zygote(scratch: str, user: int | None, reads_all: bool, tasks: int) 
 
 
 def confine_judge(readable: Iterable[str], writable: str, host_proc: int) -> None:
-    """Confine the judge, which runs the tests of a data set and reads what programs answer.
+    """Confine the judge, which runs the tests of a data set and reads the answers of programs.
 
     Args:
       readable: Paths that it may read, beside the interpreter's.
       writable: A folder that it may write into.
-      host_proc: A descriptor of /proc, which it reads through that alone.
+      host_proc: A descriptor of /proc, which is its only access to /proc.
 
     Raises:
-      OSError: It could not be done.
+      OSError: The judge could not be confined.
     """
     drop_powers(None)
     _set_limit(resource.RLIMIT_AS, _JUDGE_MB << 20, _JUDGE_MB << 20)
@@ -190,30 +192,31 @@ def confine_judge(readable: Iterable[str], writable: str, host_proc: int) -> Non
 
 
 def seal_zygote() -> None:
-    """Put on the zygote the part of the filter that is for all its children."""
+    """Install on the zygote the part of the seccomp filter that all its children share."""
     _filter(seccomp.build_common(os.uname().machine))
 
 
 def confine(jail: Jail, limits: tuple[float, int, int], parent: int) -> None:
-    """Put a jail on the calling process, a child of a confined zygote, for good.
+    """Put a jail permanently on the calling process, which is a child of a confined zygote.
 
     Args:
-      jail: Its layers.
-      limits: CPU seconds, MiB of memory, and MiB a file. The rlimit of the CPU is a second more:
-        the judge's clock decides the verdict, this one holds should the judge die.
-      parent: The zygote's pid: the process dies with it.
+      jail: The layers to put on.
+      limits: CPU seconds, MiB of memory, and MiB of each file. The CPU rlimit is a second or two
+        higher: the judge's clock decides the verdict, and the rlimit holds if the judge dies.
+      parent: The zygote's pid. The process dies with it.
 
     Raises:
       OSError: A layer could not be put on. Nothing hostile may run then.
     """
-    # Every object touched here is a page copied: what can be inherited is in `confine_zygote`.
-    if parent != 1:  # the end of the first in a namespace of processes is that of all others
+    # Every object touched here is a page copied, so that everything inheritable is in
+    # `confine_zygote`.
+    if parent != 1:  # the end of pid 1 ends all others in its namespace
         _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
         if os.getppid() != parent:
             raise OSError("the zygote died before its child was set up")
     limit_s, memory_mb, file_mb = limits
     cpu_s = int(limit_s) + 2
-    # The soft limit's SIGXCPU tells a compiler that ran too long from one that was killed.
+    # The soft limit's SIGXCPU distinguishes a compiler that ran too long from one that was killed.
     _set_limit(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)
     _set_limit(resource.RLIMIT_AS, memory_mb << 20, memory_mb << 20)
     _set_limit(resource.RLIMIT_FSIZE, file_mb << 20, file_mb << 20)
@@ -234,7 +237,7 @@ def _filter(code: bytes | None) -> None:
 
 
 def visible(compiler: str | None) -> tuple[str, ...]:
-    """What of the host a worker's processes need to see: the system, Python and the compiler."""
+    """Return the host paths that a worker's processes need: the system, Python and the compiler."""
     prefixes = (sys.base_prefix, sys.base_exec_prefix, *_compiler_prefix(compiler))
     return (*_COMPILER_READABLE, *prefixes, *_READABLE)
 
@@ -251,7 +254,7 @@ def _interpreter() -> tuple[str, ...]:
 
 
 def _ruleset(readable: Iterable[str], scratch: str, host_proc: int | None = None) -> int | None:
-    """A Landlock ruleset that allows these paths, /dev/null and the scratch folder only."""
+    """Make a Landlock ruleset that allows only these paths, /dev/null and the scratch folder."""
     version = libc.syscall(_LANDLOCK_CREATE, None, 0, _LANDLOCK_VERSION)
     if version < 1:
         return None
@@ -272,7 +275,7 @@ def _ruleset(readable: Iterable[str], scratch: str, host_proc: int | None = None
         os.close(folder)
     if host_proc is not None:
         _allow(ruleset, host_proc, _READ_FILE | _READ_DIR)
-    # Out of the way of the descriptors that a child gets.
+    # A high number, out of the way of the descriptors that a child receives.
     number = next(n for n in range(OPEN_FILES // 2, OPEN_FILES) if not _is_open(n))
     os.dup2(ruleset, number, inheritable=False)
     os.close(ruleset)

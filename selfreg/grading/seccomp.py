@@ -1,44 +1,44 @@
 """Seccomp filters: the system calls that are denied to hostile code.
 
-A deny list, not an allow list: what an interpreter, a libc or a compiler calls differs from system
-to system, and a call that the list lacks is still bounded by the other layers. A denied call fails
-with an error, so that an honest program sees an OSError and not its own death.
+The filters are deny lists, not allow lists. The calls of an interpreter, a libc or a compiler
+differ from system to system, and the other layers still limit a call that the list misses. A denied
+call fails with an error, so that an honest program sees an OSError and does not die.
 """
 
 import errno
 import os
 import struct
 
-# What linux/audit.h and linux/seccomp.h call them.
+# The values of linux/audit.h and linux/seccomp.h.
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _JUMP, _RETURN = 0x20, 0x05, 0x06
 _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
-# The filter of a process names its pid, which is known only after the fork.
+# A placeholder for the process's pid in its filter, which is known only after the fork.
 _PID = 0x5E1F9E6D
 
-_X32 = 0x40000000  # a second way to spell every call of x86_64
-_NEWEST = 462  # mseal, Linux 6.10: later calls are numbered alike everywhere, and not judged here
+_X32 = 0x40000000  # the x32 ABI: a second number for every call of x86_64
+_NEWEST = 462  # mseal, Linux 6.10. Later calls fail with ENOSYS.
 
 # name: (x86_64, aarch64), None where the architecture lacks the call.
 _DENIED: dict[str, tuple[int | None, int | None]] = {
-    # Network. socketpair of streams stays: asyncio wakes itself through one.
+    # Network. A socketpair of streams stays allowed: asyncio wakes itself through one.
     "socket": (41, 198),
     "connect": (42, 203),
     "bind": (49, 200),
     "listen": (50, 201),
     "accept": (43, 202),
     "accept4": (288, 242),
-    # Other processes. Without CAP_KILL root still reaches all that root started.
+    # Other processes. Even without CAP_KILL, root can signal everything that root started.
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "process_madvise": (440, 440),
     "process_mrelease": (448, 448),
     "kcmp": (312, 272),
-    # A timer may be told to send SIGKILL.
+    # A timer can send SIGKILL.
     "timer_create": (222, 107),
     "pidfd_getfd": (438, 438),
     "pidfd_send_signal": (424, 424),
@@ -50,11 +50,11 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274),
-    # The host's disks have to write for all that call them.
+    # These make the host's disks write everyone's data.
     "sync": (162, 81),
     "syncfs": (306, 267),
-    # The kernel and its namespaces. A user namespace would give every capability back. A filter
-    # can have a thread wait for a listener in another, out of reach of all signals but SIGKILL.
+    # The kernel and its namespaces. A user namespace would give every capability back. A seccomp
+    # filter can make a thread wait for a listener in another, where only SIGKILL reaches it.
     "seccomp": (317, 277),
     "mount": (165, 40),
     "umount2": (166, 39),
@@ -70,11 +70,11 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    # A ring does what its calls are not seen to do.
+    # Seccomp does not see the operations that a ring carries out.
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
-    # What outlives its process, or is memory outside its address space.
+    # Objects that outlive their process, or memory outside its address space.
     "shmget": (29, 194),
     "shmat": (30, 196),
     "shmctl": (31, 195),
@@ -90,7 +90,8 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "mq_unlink": (241, 181),
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
-    # Files by their path or owner, which Landlock leaves alone: root owns most of the system.
+    # Changes to files by path or owner, which Landlock does not restrict: root owns most of the
+    # system.
     "chown": (92, None),
     "fchown": (93, 55),
     "lchown": (94, None),
@@ -108,7 +109,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "open_by_handle_at": (304, 265),
     "truncate": (76, 45),
 }
-# A linker makes its output executable.
+# Compilers keep these: a linker makes its output executable.
 _DENIED_TO_PROGRAMS: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -116,10 +117,11 @@ _DENIED_TO_PROGRAMS: dict[str, tuple[int | None, int | None]] = {
     "fchmodat2": (452, 452),
     "fork": (57, None),
     "vfork": (58, None),
-    # Room that costs no time to take.
+    # Takes disk space without taking time.
     "fallocate": (285, 47),
 }
-# Files on the way count for their user, who may be that of other workers: too many end those.
+# Descriptors in flight count toward their user's limit, and that user may run other workers too.
+# Too many end those.
 _SEND_FILES: dict[str, tuple[int | None, int | None]] = {
     "sendmsg": (46, 211),
     "sendmmsg": (307, 269),
@@ -131,14 +133,14 @@ _Condition = tuple[tuple[int, int], int, int, int, bool]
 _CONDITIONS: tuple[_Condition, ...] = (
     ((302, 261), 0, _IF_EQUAL, 0, False),  # prlimit64: 0 is the caller
     ((203, 122), 0, _IF_EQUAL, 0, False),  # sched_setaffinity
-    # A stream cannot be sent to another socket than its own; its kind is 1.
+    # A stream socket (type 1) cannot send to any socket but its pair.
     ((53, 199), 0, _IF_EQUAL, 1, False),  # socketpair(AF_UNIX)
     ((53, 199), 1, _IF_ANY_BIT, 0xE, True),
-    # The owner of a file gets a signal of the caller's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX.
+    # The owner of a file receives a signal of the caller's choice: F_SETOWN, F_SETSIG, F_SETOWN_EX.
     ((72, 25), 1, _IF_EQUAL, 8, True),
     ((72, 25), 1, _IF_EQUAL, 10, True),
     ((72, 25), 1, _IF_EQUAL, 15, True),
-    # Others wait for the one who has a lease; F_SETLEASE, F_NOTIFY.
+    # Other processes wait for the holder of a lease: F_SETLEASE, F_NOTIFY.
     ((72, 25), 1, _IF_EQUAL, 1024, True),
     ((72, 25), 1, _IF_EQUAL, 1026, True),
     ((16, 29), 1, _IF_EQUAL, 0x8901, True),  # ioctl(FIOSETOWN)
@@ -146,7 +148,8 @@ _CONDITIONS: tuple[_Condition, ...] = (
     ((16, 29), 1, _IF_EQUAL, 0x5412, True),  # ioctl(TIOCSTI)
 )
 _CONDITIONS_OF_CHILDREN: tuple[_Condition, ...] = (
-    # A process may signal itself (abort does), but a SIGKILL must have come from outside.
+    # A process may signal itself, as abort does. SIGKILL stays denied, so that it is known to have
+    # come from outside.
     ((62, 129), 0, _IF_EQUAL, _PID, False),  # kill
     ((62, 129), 1, _IF_EQUAL, 9, True),
     ((234, 131), 0, _IF_EQUAL, _PID, False),  # tgkill
@@ -161,7 +164,9 @@ _CLONE_THREAD, _CLONE_NEWUSER = 0x00010000, 0x10000000
 
 
 def build_common(machine: str, *, may_keep_memory_files: bool = False) -> bytes | None:
-    """Assemble the filter that all processes of a worker share: what none of them has to do.
+    """Assemble the filter that all processes of a worker share.
+
+    It denies the calls that none of them needs.
 
     Args:
       machine: `os.uname().machine`.
@@ -174,7 +179,8 @@ def build_common(machine: str, *, may_keep_memory_files: bool = False) -> bytes 
         return None
     denied = {n: c for n, c in _DENIED.items() if n != "memfd_create" or not may_keep_memory_files}
     conditions = [*_CONDITIONS, (_CLONE, 0, _IF_ANY_BIT, _CLONE_NEWUSER, True)]
-    # clone3 hides its flags behind a pointer; told that it is missing, libc uses clone.
+    # clone3 passes its flags behind a pointer, where a filter cannot read them. If it seems
+    # missing, libc uses clone.
     calls = _judge(machine, denied, conditions, missing=_CLONE3)
     code = [
         _instruction(_LOAD, _ARCHITECTURE),
@@ -197,9 +203,10 @@ def build_own(
     may_fork: bool = False,
     may_send_files: bool = False,
 ) -> bytes | None:
-    """Assemble the filter that a process has on top of the common one; for `for_process`.
+    """Assemble the filter that a process adds to the common one, for `for_process`.
 
-    Short, for a child puts it on, and the kernel then tries it on every call there is.
+    The filter is short because each child installs its own, and the kernel then evaluates the
+    filter for every call number.
 
     Args:
       machine: `os.uname().machine`.
@@ -232,7 +239,7 @@ def _judge(
     conditions: list[_Condition],
     missing: tuple[int, int] | None = None,
 ) -> list[tuple[int, list[bytes]]]:
-    """The instructions of each call that is not simply allowed, by number."""
+    """Return the instructions for each call that is not simply allowed, sorted by number."""
     column = list(_ARCHITECTURES).index(machine)
     numbers = [pair[column] for pair in denied.values()]
     calls = {number: [_fail(errno.EPERM)] for number in numbers if number is not None}
@@ -245,14 +252,15 @@ def _judge(
 
 
 def for_process(code: bytes) -> bytes:
-    """The filter for the calling process, which may signal none but itself."""
+    """Return the filter for the calling process, which may signal only itself."""
     return code.replace(struct.pack("=I", _PID), struct.pack("=I", os.getpid()))
 
 
 def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
-    """Find a call's instructions by bisection, or allow it.
+    """Return code that finds a call's instructions by bisection, or allows the call.
 
-    Not for speed of the calls: when a filter is installed, the kernel tries it on every number.
+    Bisection does not serve the speed of calls. When a filter is installed, the kernel evaluates it
+    for every call number.
     """
     if len(calls) > 4:
         middle = len(calls) // 2
@@ -266,7 +274,7 @@ def _search(calls: list[tuple[int, list[bytes]]]) -> list[bytes]:
 
 
 def _fail_where(argument: int, comparison: int, value: int, when: bool) -> list[bytes]:
-    # The low half of an argument is enough: every value here is an int to the kernel.
+    # The low half of an argument is enough: the kernel reads every value here as an int.
     return [
         _instruction(_LOAD, _ARGUMENTS + 8 * argument),
         _instruction(comparison, value, *((0, 1) if when else (1, 0))),
@@ -275,7 +283,7 @@ def _fail_where(argument: int, comparison: int, value: int, when: bool) -> list[
 
 
 def _fail_to_limit(resource: int) -> list[bytes]:
-    """Deny prlimit64 a resource where it brings a new limit: a pointer that is not null."""
+    """Deny prlimit64 on a resource if it sets a new limit, that is, if its pointer is not null."""
     second, third = _ARGUMENTS + 8, _ARGUMENTS + 16
     return [
         _instruction(_LOAD, second),

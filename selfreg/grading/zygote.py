@@ -1,15 +1,15 @@
-"""The zygote: a fresh, warm interpreter that forks one jailed child a program, and nothing else.
+"""The zygote: a fresh, warm interpreter that only forks one jailed child for each program.
 
-It is never forked from the trainer, which may hold gigabytes, and never from the judge, which holds
-the tests: its memory, and so every child's, has nothing in it that a program must not see. It reads
-no program either; a child reads its own. It ends when the judge does.
+The zygote is never forked from the trainer, which may hold gigabytes, nor from the judge, which
+holds the tests. Its memory, and so that of every child, contains nothing that a program must not
+see. It never parses a program: each child receives its own. It ends when the judge does.
 
-    judge -> zygote     a job, with file descriptors: fork; another may follow before the end of one
-                        SEAL: put on the part of the filter that all children share
+    judge -> zygote     a job with file descriptors: fork; another may follow before the first ends
+                        SEAL: install the part of the filter that all children share
                         PID and a place: send a pidfd of the child started at that place
-                        SPACE: say how many MiB its files take
-                        REAP, END: wait for the last (a while, or not at all), end what is left
-    judge -> zygote     at the start: JSON, and a descriptor of /proc where it is to count threads
+                        SPACE: report the MiB that the children's files take
+                        REAP, END: wait for the last child briefly (END: not at all), then kill it
+    judge -> zygote     at the start: JSON, and a descriptor of /proc if it must count threads
     zygote -> judge     JSON: [status, CPU seconds, peak MiB, whether it had to be killed]
 """
 
@@ -30,35 +30,37 @@ from selfreg.grading import boot, program, sandbox
 from selfreg.grading.sandbox import Jail
 from selfreg.grading.system import empty_folder, folder_mb, last_words
 
-# In a child; the zygote's own is out of the way of what arrives for the next.
+# Descriptors in a child. The zygote's own are out of the way of those that arrive for the next
+# child.
 CHANNEL_FD, KEPT_FD = 3, 4
 CONTROL_FD, PROC_FD = sandbox.OPEN_FILES - 1, sandbox.OPEN_FILES - 3
 PID, SPACE, REAP, END, SEAL = b"P", b"M", b"R", b"E", b"S"
 MESSAGE_BYTES = 1 << 16
 _RIGHTS = _socket.CMSG_SPACE(5 * struct.calcsize("i"))
 CONFINED = b"+"
-# Between the end of a process's connections and its own lie moments, but it may not get a core.
+# A process ends moments after its connections close, but may have to wait for a core.
 _GRACE_S = 2.0
-# How often the threads of a child are counted that no limit of the kernel holds: some hundreds can
-# start meanwhile.
+# How often the zygote counts a child's threads if no kernel limit holds. Some hundreds can start
+# between two counts.
 _COUNT_S = 0.02
 
-# The C library's, with the interpreter's lock held: os.fork would have the child tidy up after
-# threads that the zygote does not have, and that costs more than the fork.
+# The C library's fork, called with the interpreter's lock held. After os.fork the child would clean
+# up after threads that the zygote does not have, which costs more than the fork.
 _fork = ctypes.PyDLL(None).fork
 
-# What programs import most: from here every child has it for nothing. What comes with a library of
-# its own (decimal, hashlib) or with much memory (inspect) would cost all the others more.
+# The modules that programs import most, which every child then gets for free. Modules with a shared
+# library of their own (decimal, hashlib) or with much memory (inspect) would cost all other
+# children more.
 _WARM = """
 bisect collections.abc copy enum functools heapq itertools math operator random re string typing
 """
-# `socket` itself is `_socket` and a thousand constants: every child would carry them.
+# The module `socket` is `_socket` plus a thousand constants, which every child would carry.
 _BARE = Jail(None, None)
 _leave = os._exit
 
 
 def main(control: int) -> None:
-    """Serve the judge on the connection that is open with number `control`."""
+    """Serve the judge on the open connection with the descriptor `control`."""
     os.dup2(control, CONTROL_FD)
     os.closerange(CHANNEL_FD, CONTROL_FD)
     with last_words(CONTROL_FD - 1):
@@ -107,20 +109,20 @@ def _run(
     beside: tuple[int, ...],
     most_threads: int,
 ) -> bool:
-    """Fork the child of a job, and do what the judge wants of it until it is reaped.
+    """Fork the child of a job, and serve the judge until the child is reaped.
 
     Args:
-      connection: To the judge.
+      connection: The connection to the judge.
       header: The job.
-      files: Its descriptors.
-      jails: What a child can put on, by name.
+      files: The job's descriptors.
+      jails: The jails of children, by name.
       scratch: The folder that children write into.
       parent: The zygote's pid.
-      beside: Children that were started before, and have not been reaped.
-      most_threads: The most threads of a child, where the zygote is to count them; else 0.
+      beside: The pids of children that were started before and have not been reaped.
+      most_threads: The most threads of a child, if the zygote must count them; else 0.
 
     Returns:
-      Whether the judge is there.
+      Whether the judge is still connected.
     """
     job = marshal.loads(header)
     pid = _fork()
@@ -150,7 +152,8 @@ def _run(
     empty_folder(scratch)
     cpu_s, peak_mb = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     if command:
-        # Written by hand: the encoder's objects are pages that a child would have to copy.
+        # The JSON is written by hand: the encoder's objects are pages that a child would have to
+        # copy.
         ended = os.waitstatus_to_exitcode(status)
         killed |= has_too_many
         reply = f"[{ended},{cpu_s},{peak_mb},{'true' if killed else 'false'}]".encode()
@@ -161,10 +164,10 @@ def _run(
 
 
 def _watch(connection: _socket.socket, pid: int, most_threads: int) -> bool:
-    """Wait for the judge to say something, and end a child that has too many threads: whether."""
+    """Wait for the judge to send something; kill a child with too many threads and return True."""
     process = os.pidfd_open(pid)
     try:
-        # The number by which the host knows it, not its own namespace.
+        # The pid on the host, not in the zygote's own namespace.
         with open(f"self/fdinfo/{process}", opener=_open_in_proc) as file:
             number = next(line.split()[1] for line in file if line.startswith("Pid:"))
         while not select.select([connection], [], [], _COUNT_S)[0]:
@@ -172,7 +175,7 @@ def _watch(connection: _socket.socket, pid: int, most_threads: int) -> bool:
                 os.kill(pid, signal.SIGKILL)
                 return True
     except (FileNotFoundError, ProcessLookupError, StopIteration):
-        pass  # it ended
+        pass  # the child ended
     finally:
         os.close(process)
     return False
@@ -183,7 +186,7 @@ def _open_in_proc(path: str, flags: int) -> int:
 
 
 def _receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
-    """A message of the judge, empty when it is gone, and the descriptors that came along."""
+    """Return a message of the judge (empty if it is gone) and the descriptors that came along."""
     message, rights, _, _ = connection.recvmsg(MESSAGE_BYTES, _RIGHTS)
     return message, [file for _, _, data in rights for file in memoryview(data).cast("i")]
 
@@ -194,7 +197,7 @@ def _send_files(connection: _socket.socket, message: bytes, files: list[int]) ->
 
 
 def _open_output(path: str) -> list[int]:
-    """A descriptor of the file that a child was to leave, if it left one."""
+    """Return a descriptor of the file that a child was to leave; empty if there is none."""
     try:
         return [os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)]
     except OSError:
@@ -202,9 +205,9 @@ def _open_output(path: str) -> list[int]:
 
 
 def _reap(pid: int, patience_s: float, has_company: bool) -> tuple[bool, int, Any]:
-    """Wait for a child, end it if need be: (killed, status, usage).
+    """Wait for a child, and kill it if it does not end: (killed, status, usage).
 
-    With the last of several goes all that any of them started.
+    Once no other child is left, also end every process that any of the children started.
     """
     if patience_s:
         process = os.pidfd_open(pid)
@@ -228,7 +231,7 @@ def _reap(pid: int, patience_s: float, has_company: bool) -> tuple[bool, int, An
 
 
 def _kill_orphans() -> None:
-    """End what a dead child started, which came to the zygote."""
+    """Kill the processes that a dead child started, which the zygote inherited."""
     if os.getpid() == 1:
         os.kill(-1, signal.SIGKILL)
         return
@@ -240,7 +243,7 @@ def _kill_orphans() -> None:
 def _enter(job: dict[str, Any], jail: Jail, parent: int) -> None:
     """Become the child of a job.
 
-    Its descriptors have arrived as the lowest free numbers: the channel, the file to keep, and
+    The job's descriptors arrived as the lowest free numbers: the channel, the file to keep, and
     standard input, output and error, as far as the job has them.
     """
     try:
@@ -254,10 +257,11 @@ def _enter(job: dict[str, Any], jail: Jail, parent: int) -> None:
         except OSError as error:
             os.write(CHANNEL_FD, str(error).encode())
             _leave(1)
-        # All that the zygote can have: few enough also where there is no close_range.
+        # This is as many as the zygote can have open: few enough to close quickly without
+        # close_range.
         os.closerange(CHANNEL_FD + 1 + job["keeps"], sandbox.OPEN_FILES)
-        # Written before anything hostile runs, and it cannot be unwritten: what comes behind it
-        # is the program's own, and never taken for trouble of the grader.
+        # Written before anything hostile runs, and it cannot be unwritten. Whatever follows it
+        # comes from the program, and never counts as a fault of the grader.
         os.write(CHANNEL_FD, CONFINED)
         if job["execute"]:
             _execute(*job["execute"])
@@ -269,18 +273,19 @@ def _enter(job: dict[str, Any], jail: Jail, parent: int) -> None:
 def _execute(path: str | int, arguments: list[str], environment: dict[str, str]) -> None:
     if path == KEPT_FD:
         os.set_inheritable(KEPT_FD, False)
-    # Python ignores both, and a program would inherit that: it could flood its output to the end.
+    # Python ignores both signals, and a program would inherit that. It could then keep writing
+    # after its output is full or closed.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     os.execve(path, arguments, environment)
 
 
 def _warm_up(folder: str | None, names: list[str]) -> None:
-    """Import what many programs do; what is imported here, children share.
+    """Import the modules that many programs use, so that children share them.
 
     Args:
-      folder: That of modules beside the standard library.
-      names: Those.
+      folder: The folder of modules beside the standard library; None if there are none.
+      names: The names of those modules.
     """
     if folder:
         os.environ.update(boot.ONE_THREAD)
@@ -288,11 +293,12 @@ def _warm_up(folder: str | None, names: list[str]) -> None:
     for name in (*_WARM.split(), *names):
         importlib.import_module(name)
     program.rehearse()
-    # A program has no business with these; the functions here keep what they use of them.
+    # Programs have no use for these modules. The functions here keep what they need of them.
     for name in list(sys.modules):
         if name.partition(".")[0] == "selfreg":
             del sys.modules[name]
-    # A collection in a child would touch, and so copy, every page that it shares with its parent.
+    # A garbage collection in a child would touch, and so copy, every page that it shares with the
+    # zygote.
     gc.collect()
     gc.disable()
     gc.freeze()
