@@ -1,4 +1,4 @@
-"""Whether a program computes its answers, or knows them: found in its syntax, nothing is run."""
+"""Find, from a program's syntax alone, whether it computes its answers or has them built in."""
 
 import ast
 import functools
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from selfreg.run.records import Problem, Tests
 
-# Shorter literals meet by chance: a test and an honest program may both say [] or "yes".
+# Shorter literals coincide by chance: a test and an honest program may both contain [] or "yes".
 _LEAST_TEXT, _LEAST_ITEMS, _LEAST_NUMBER, _LEAST_CASES = 4, 2, 100, 2
 
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
@@ -17,7 +17,7 @@ _INPUT = {"input", "sys.stdin", "open", "io.open", "os.read", "fileinput"}
 
 
 class _Entry(NamedTuple):
-    """The function that the tests call: its parameters, and the statements of it and around it."""
+    """The function that the tests call: its parameters, its statements and those of its module."""
 
     parameters: set[str]
     body: Sequence[ast.AST]
@@ -39,7 +39,7 @@ def is_hard_coded(problem: Problem, tree: ast.Module) -> bool:
     compared = [_compared(test, entry.parameters, known) for test in tests]
     matches = [node for node in own if isinstance(node, ast.Match)]
     compared += [_matched(node, entry.parameters) for node in matches]
-    # A comparison with [] alone is how honest programs treat an edge.
+    # Honest programs compare with [] to treat an edge case.
     telling = any(any(literals or ()) for literals in compared)
     return (
         bool(looked_up or telling)
@@ -52,9 +52,9 @@ def is_constant(problem: Problem, tree: ast.Module, words: set[str]) -> bool:
     """Whether every answer is the same literal, or a script never looks at its input.
 
     Args:
-      problem: What the program is for.
+      problem: The problem that the program is for.
       tree: The program.
-      words: The dotted names that it uses.
+      words: The dotted names that the program uses.
     """
     if problem.tests.stdio:
         given = any(case.stdin.strip() for case in problem.tests.stdio)
@@ -67,9 +67,9 @@ def is_constant(problem: Problem, tree: ast.Module, words: set[str]) -> bool:
     if any(isinstance(node, (ast.Raise, ast.Yield, ast.YieldFrom, ast.Assert)) for node in own):
         return False
     values = [node.value for node in own if isinstance(node, ast.Return) and node.value]
-    if not values:  # it may still change an argument in place
+    if not values:  # the function may still change an argument in place
         return not any(_name_of(node) in entry.parameters for node in own)
-    # One that does not end with a return has two answers: this one and None.
+    # A function that does not end with a return has two answers: this one and None.
     return (
         isinstance(entry.body[-1], ast.Return)
         and all(_is_literal(value) for value in values)
@@ -86,7 +86,7 @@ def knows_tests(problem: Problem, tree: ast.Module) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _telling_cases(tests: Tests) -> tuple[frozenset[str], ...]:
-    """The literals of each case, the outermost ones; cases with short ones alone are left out."""
+    """Return the outermost literals of each case, without the cases that have only short ones."""
     if tests.stdio:
         texts = {case.stdin.strip() for case in tests.stdio}
         return tuple(frozenset({repr(text)}) for text in texts if len(text) >= _LEAST_TEXT)
@@ -125,7 +125,7 @@ def _key(node: ast.AST) -> str:
 
 
 def _find_entry(problem: Problem, tree: ast.Module) -> _Entry | None:
-    """The last definition of the entry point, whether by def or by lambda."""
+    """Return the last definition of the entry point, whether by def or by lambda."""
     found: _Entry | None = None
     for node in ast.walk(tree):
         function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -148,7 +148,7 @@ def _find_entry(problem: Problem, tree: ast.Module) -> _Entry | None:
 
 
 def _walk(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """All nodes of a function, those of the functions within it left out."""
+    """Yield all nodes of a function, without those of the functions within it."""
     todo = list(body)
     while todo:
         node = todo.pop()
@@ -158,7 +158,7 @@ def _walk(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _known_names(entry: _Entry) -> set[str]:
-    """The names that stand for literals wherever they are bound, and are not filled in later."""
+    """Return the names that are only ever bound to literals, and never filled in later."""
     known, other = set(), set(entry.parameters)
     for node in (*_walk(entry.body), *_walk(entry.module)):
         if isinstance(node, ast.Assign):
@@ -172,7 +172,7 @@ def _known_names(entry: _Entry) -> set[str]:
 
 
 def _answers(own: Sequence[ast.AST]) -> Iterator[ast.expr]:
-    """What a function may return, or what a name that it returns was given."""
+    """Yield the values that a function may return, directly or through a name."""
     given: dict[str, list[ast.expr]] = {}
     for node in own:
         if isinstance(node, ast.Assign):
@@ -185,7 +185,7 @@ def _answers(own: Sequence[ast.AST]) -> Iterator[ast.expr]:
 
 
 def _name_of(node: ast.AST) -> str:
-    """The name that a node is; "." for others, which is none."""
+    """Return the name that a node is, or ".", which is never a name."""
     return node.id if isinstance(node, ast.Name) else "."
 
 
@@ -246,9 +246,9 @@ def _is_lookup(value: ast.expr, parameters: set[str], known: set[str]) -> bool:
 
 
 def _compared(test: ast.expr, parameters: set[str], known: set[str]) -> list[bool] | None:
-    """For each literal that arguments are compared with: is it not the empty one of its type?
+    """Return, for each literal that arguments are compared with, whether it is non-empty (truthy).
 
-    None where the test does anything else.
+    The result is None if the test does anything else.
     """
     if isinstance(test, ast.BoolOp):
         parts = [_compared(part, parameters, known) for part in test.values]
@@ -268,7 +268,7 @@ def _compared(test: ast.expr, parameters: set[str], known: set[str]) -> list[boo
 
 
 def _matched(match: ast.Match, parameters: set[str]) -> list[bool] | None:
-    """The same for a match statement: each pattern must be made of literals, or be the last `_`."""
+    """Do the same for a match statement, whose patterns must be literals or a final `_`."""
     if not _is_argument(match.subject, parameters):
         return None
     plain = (ast.MatchValue, ast.MatchSingleton, ast.MatchSequence, ast.MatchOr)

@@ -1,4 +1,4 @@
-"""The judge's end of one jailed child: starting it, talking to it, and its limits in time."""
+"""The judge's side of one jailed child: its start, its messages and its time limits."""
 
 import contextlib
 import json
@@ -22,20 +22,20 @@ from selfreg.grading.threads import HOST_PROC, open_in_proc, threads_of
 
 _STANDARD = ("stdin", "stdout", "stderr")
 _REPORT_BYTES = 65536
-# An answer longer than this is not read: the judge's memory is not the program's to fill.
+# A longer answer is not read, so that a program cannot fill the judge's memory.
 _ANSWER_MB = 64
 
-# How often one looks at a child that keeps the judge waiting: does a thread of it run, or want to?
-# The kernel's own counts would be exact, but they go with the thread that they are of.
+# How often the judge checks whether a child that it waits for has a thread that runs, or wants to.
+# The kernel's own counts would be exact, but each disappears with its thread.
 _LOOK_S = 0.05
 
 
 class JailError(Exception):
-    """A child could not be jailed, or was killed from outside: not the program's doing."""
+    """A child could not be jailed, or was killed from outside. The program is not at fault."""
 
 
 class ChildOver(BaseException):
-    """The child ended, or was found to have used up its time, while the judge needed it."""
+    """The child ended, or broke a limit, while the judge needed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Ended:
       status: Its exit status, or minus the signal that ended it.
       cpu_s: CPU seconds that it used.
       peak_mb: The most memory that it held, in MiB.
-      timed_out: Why it was stopped, or ran too long; empty when it did not.
-      output: A descriptor of the file that it was to leave; None when it did not.
+      timed_out: Why it was stopped or ran too long; empty if neither happened.
+      output: A descriptor of the file that it was to leave; None if it left none.
     """
 
     status: int
@@ -58,7 +58,7 @@ class Ended:
 
     @property
     def cause(self) -> str:
-        """The way it ended, for a person."""
+        """A description of how the child ended."""
         return describe(self.status)
 
 
@@ -66,20 +66,21 @@ class Zygote:
     """The zygote's process, as the judge sees it."""
 
     def __init__(self, command: Sequence[str], config: Mapping[str, Any], pool: int) -> None:
-        """Start it.
+        """Start the zygote.
 
         Args:
           command: The interpreter with its options; the number of a descriptor is added.
-          config: What `zygote.main` reads.
-          pool: The connection to the pool: when that hangs up, nothing is waited for any more.
+          config: The configuration that `zygote.main` reads.
+          pool: The connection to the pool. When the pool hangs up, the judge stops waiting for
+            children.
 
         Raises:
-          JailError: It does not start.
+          JailError: The zygote does not start.
         """
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pool = pool
         self._has_quota = config["has_quota"]
-        self.children = 0  # that have not been ended
+        self.children = 0  # started and not yet ended
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
@@ -95,7 +96,7 @@ class Zygote:
             raise JailError("the zygote does not start")
 
     def space_mb(self) -> int:
-        """MiB that the files of its child take; 0 where their file system has a limit of its own.
+        """Return the MiB that the children's files take; 0 if their file system has its own limit.
 
         Raises:
           JailError: The zygote is gone.
@@ -109,7 +110,7 @@ class Zygote:
         return int(self.receive()[0])
 
     def receive(self) -> tuple[bytes, list[int]]:
-        """A message with its descriptors.
+        """Return a message of the zygote and the descriptors that came with it.
 
         Raises:
           JailError: The zygote is gone.
@@ -124,10 +125,10 @@ class Zygote:
 
 
 class Child:
-    """A jailed child, from its start to `end`. Of several, the last to start is the first to end.
+    """A jailed child, from its start to `end`. Of several, the last to start must end first.
 
     Attributes:
-      spoiled: What it did that no honest child does; empty when it did not.
+      spoiled: Which rule the child broke that no honest child breaks; empty if none.
     """
 
     def __init__(
@@ -141,18 +142,18 @@ class Child:
         output: str = "",
         bare: bool = False,
     ) -> None:
-        """Start it.
+        """Start the child.
 
         Args:
-          parent: Who forks it.
-          limits: What it may use; at a time limit it is stopped.
-          jail: "program", "binary" (may become another program once) or "compiler".
-          files: Descriptors by name: "stdin", "stdout" and "stderr", /dev/null where there is
-            none, and "kept", which it has as number 4 until it becomes another program.
-          execute: What it becomes: path or descriptor, arguments and environment. Without, it is a
-            Python interpreter that reads a task from `send`.
-          output: The file in the scratch folder that it is to leave.
-          bare: Without Landlock and seccomp, for a probe.
+          parent: The zygote that forks it.
+          limits: Its resource limits. It is stopped when it reaches a time limit.
+          jail: "program", "binary" (may execute another program once) or "compiler".
+          files: Descriptors by name: "stdin", "stdout" and "stderr", each /dev/null if absent, and
+            "kept", which the child holds as descriptor 4 until it executes another program.
+          execute: The program to execute: path or descriptor, arguments and environment. Without
+            it, the child is a Python interpreter that reads a task from `send`.
+          output: The file in the scratch folder that the child must leave.
+          bare: Whether to leave out Landlock and seccomp, for a probe.
         """
         self._parent, self._limits = parent, limits
         self._waited_s, self._wall_s, self._kept_s = 0.0, 0.0, 0.0
@@ -164,7 +165,7 @@ class Child:
         self._channel, theirs = socket.socketpair()
         self._channel.setblocking(False)
         self._events = select.poll()
-        self._events.register(parent.pool, 0)  # only its hang-up: the next job may lie there
+        self._events.register(parent.pool, 0)  # only its hang-up: the next job may wait there
         given = dict(files or {})
         kept = [given.pop("kept")] if "kept" in given else []
         job = {
@@ -189,7 +190,7 @@ class Child:
         """Send a message.
 
         Raises:
-          ChildOver: It is gone, or at a limit.
+          ChildOver: The child is gone, or has reached a limit.
         """
         data = memoryview(LENGTH.pack(len(body)) + body)
         while data:
@@ -198,14 +199,14 @@ class Child:
             except BlockingIOError:
                 self.wait(select.POLLOUT)
             except OSError:
-                while True:  # what it still said comes before its end
+                while True:  # read what the child sent before it ended
                     self._read()
 
     def receive(self) -> bytes:
         """Receive a message.
 
         Raises:
-          ChildOver: It is gone, at a limit, or sends more than can be an answer.
+          ChildOver: The child is gone, has reached a limit, or sends more than an answer may hold.
         """
         while len(self._buffer) < 1 + LENGTH.size:
             self._read()
@@ -217,32 +218,32 @@ class Child:
         while len(self._buffer) < end:
             self._read()
         body = bytes(self._buffer[1 + LENGTH.size : end])
-        # The first byte is not the program's: it says that the jail is on, and stays.
+        # Keep the first byte. It does not come from the program: it says that the jail is on.
         del self._buffer[1:end]
         return body
 
     def is_done_well(self) -> bool:
-        """Whether it is there, and has said nothing but what was received."""
+        """Whether the child still runs, and has sent nothing that was not received."""
         if self._over or self._timed_out or len(self._buffer) != 1:
             return False
         try:
             self._channel.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
-        return False  # nothing but an end comes without a question
+        return False  # there is an unasked message, or the end of the stream
 
     def report(self) -> bytes:
-        """All that it says until it ends, or reaches a limit."""
+        """Return everything that the child sends until it ends or reaches a limit."""
         with contextlib.suppress(ChildOver):
             while len(self._buffer) < _REPORT_BYTES:
                 self._read()
         return bytes(self._buffer[1:])
 
     def end(self) -> Ended:
-        """End it if it has not ended itself, and all that it started.
+        """End the child if it still runs, and everything that it started.
 
         Raises:
-          JailError: The jail could not be put on, or an outsider killed it.
+          JailError: The jail could not be put on, or the child was killed from outside.
         """
         self._parent.children -= 1
         try:
@@ -262,7 +263,8 @@ class Child:
         timed_out = self._timed_out
         if not timed_out and (cpu_s > self._limits.cpu_s or status == -signal.SIGXCPU):
             timed_out = f"used {cpu_s:.1f} CPU seconds of {self._limits.cpu_s:.1f}"
-        # The filter leaves a program no way to send itself this signal, and it is tried again.
+        # The filter keeps a program from sending itself this signal, so that the program is tried
+        # again.
         if status == -signal.SIGKILL and not killed and not timed_out:
             raise JailError("SIGKILL ended the program: is the machine short of memory?")
         return Ended(status, cpu_s, peak_mb, timed_out, output)
@@ -286,7 +288,7 @@ class Child:
         """Wait for the channel, and stop the child at its limits.
 
         Raises:
-          ChildOver: It reached one.
+          ChildOver: The child reached a limit.
           ConnectionResetError: The pool hung up meanwhile.
         """
         self._events.register(self._channel, event)
@@ -307,22 +309,23 @@ class Child:
                 return
 
     def _look(self, answered: bool) -> None:
-        """Count what it used, and whether it waits; it has timed out at its limits.
+        """Measure the child's use of CPU and whether it waits, and mark it as timed out at a limit.
 
-        A look counts for one `_LOOK_S`, however late it comes: a busy machine takes no time away.
-        The limit of wall time counts all in which the judge waits, whatever the child does, but for
-        the seconds in which a thread of it wanted a core and others had them; three times as much
-        is too much on any machine.
+        Each look adds one `_LOOK_S` of waiting at most, however late it comes, so that a busy
+        machine does not shorten the time to wait. The wall-time limit counts all the time in which
+        the judge waits for the child, except for seconds in which a thread of the child wanted a
+        core and had none. Three times the limit, with those seconds included, is too much on any
+        machine.
 
         Args:
-          answered: It waits for the judge, if at all.
+          answered: Whether the channel is ready, so that the child waits for the judge if it waits.
         """
         if not self._pid:
             self._pid = self._find()
         try:
             threads = threads_of(self._pid) if self._pid > 0 else {}
             cpu_s = time.clock_gettime(cpu_clock(self._pid)) if threads else 0.0
-        except OSError:  # it ended just now
+        except OSError:  # the child ended just now
             threads, cpu_s = {}, 0.0
         queued = (thread.queued_s - self._queued.get(n, 0.0) for n, thread in threads.items())
         queued_s = max(queued, default=0.0)
@@ -352,7 +355,7 @@ class Child:
 
 @contextlib.contextmanager
 def memory_file(data: bytes = b"") -> Iterator[int]:
-    """A file without a path: its descriptor, at its start."""
+    """Yield the descriptor of a file without a path, positioned at its start."""
     file = os.memfd_create("selfreg", os.MFD_CLOEXEC)
     try:
         with open(file, "wb", closefd=False) as writer:
@@ -364,5 +367,5 @@ def memory_file(data: bytes = b"") -> Iterator[int]:
 
 
 def contents(file: int) -> bytes:
-    """All of a file, wherever its offset is."""
+    """Return the whole contents of a file, whatever its offset."""
     return os.pread(file, os.fstat(file).st_size, 0)

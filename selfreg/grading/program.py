@@ -1,7 +1,7 @@
-"""What a child does with a Python program: it runs here, hostile or not, and answers the judge.
+"""Run a Python program, hostile or not, in a child, and answer the judge's requests.
 
-Nothing of the tests is in this process but the arguments of the calls that they make, and nothing
-that the program does here makes a verdict: the judge takes answers for data, and compares itself.
+Of the tests, this process holds only the arguments of their calls. Nothing that the program does
+here decides the verdict: the judge takes answers as data, and makes the comparisons itself.
 """
 
 import _sitebuiltins
@@ -29,19 +29,19 @@ PROGRAM = "program.py"
 DETAIL_CHARACTERS = 300
 LENGTH = struct.Struct("!I")
 
-# A program may replace what these names stand for.
+# Saved because a program may replace the functions in `os`.
 _read_file, _write_file, _leave = os.read, os.write, os._exit
 
-# Scripts end with them; the site module, which an isolated interpreter leaves out, defines them.
+# Scripts call these to end. The site module defines them, and an isolated interpreter omits it.
 builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
 builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
 
 
 def run() -> None:
-    """Do the task that comes on CHANNEL_FD; never returns.
+    """Carry out the task that comes on CHANNEL_FD; never return.
 
-    A task is JSON: `program`, `setup`, which runs before it, and for one whose functions are called
-    `names`, those of its global names that the tests may use.
+    A task is JSON with `program` and `setup`, which runs before the program. If tests call the
+    program's functions, it also has `names`: the program's global names that the tests may use.
     """
     task = values.load(_receive(CHANNEL_FD))
     if "names" in task:
@@ -51,10 +51,10 @@ def run() -> None:
 
 
 def rehearse() -> None:
-    """Answer for harmless programs in this very process, many times.
+    """Answer for harmless programs in the zygote's own process, many times.
 
-    The interpreter rewrites code while it first runs; what it has rewritten here is shared by all
-    children, where each would have to do it anew and have the memory copied for it.
+    The interpreter rewrites code when it first runs. Code that was rewritten here is shared by all
+    children. Otherwise each child would have to repeat this and have the memory copied.
     """
     main = sys.modules["__main__"]
     for _ in range(_REHEARSALS):
@@ -67,12 +67,13 @@ def rehearse() -> None:
         child.close()
     del sys.modules["program"]
     sys.modules["__main__"] = main
-    # One program, one verdict: chance must not decide. The hash seed is fixed, too.
+    # A program must get the same verdict every time, so that random numbers repeat. The hash seed
+    # is fixed too.
     random.seed(0)
 
 
 def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
-    """Load a program and serve the judge until that has enough."""
+    """Load a program, and serve the judge until the judge closes the channel."""
     namespace = _begin("program")
     stage = "exception"
     try:
@@ -81,7 +82,7 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
         stage = "compile_error"
         code = compile(program, PROGRAM, "exec", dont_inherit=True)
         stage = "exception"
-        # Not "__main__": what a program guards stays out.
+        # The module is not "__main__", so that code behind that guard does not run.
         exec(code, namespace)
     except BaseException as error:
         _send(channel, values.dump({"failure": _failure(stage, error)}))
@@ -92,7 +93,7 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
     found = {name: namespace[name] for name in names if name in namespace}
     modules = [name for name, value in found.items() if isinstance(value, types.ModuleType)]
     exported = {
-        # A builtin type by a name of the program's is its function: solve = list.
+        # A builtin type under another name, as in solve = list, counts as the program's function.
         name: peer.export_object(value)
         if isinstance(value, type)
         and values.TYPES.get(value.__name__) is value
@@ -108,11 +109,11 @@ def _answer(channel: int, setup: str, program: str, names: list[str]) -> None:
 
 
 def _run_as_script(program: str, setup: str = "") -> None:
-    """Run a program that reads standard input and writes standard output; never returns.
+    """Run a program that reads standard input and writes standard output; never return.
 
-    Ends as the interpreter would: non-daemon threads are joined (competition programs run their
-    main in a thread with a large stack), exit handlers run, and output is flushed. A failure is
-    reported in the clear.
+    The program ends as under the interpreter. Non-daemon threads are joined, because competition
+    programs often run their main function in a thread with a large stack. Exit handlers run, and
+    output is flushed. A failure is reported as plain text.
     """
     names = _begin("__main__")
     shims.put_in()
@@ -138,12 +139,12 @@ def _run_as_script(program: str, setup: str = "") -> None:
     except BaseException as error:
         _write_file(CHANNEL_FD, _failure(stage, error).encode(errors="replace"))
         _leave(1)
-    # The interpreter's own rule: None is success, and whatever is no number is an error.
+    # As in the interpreter, None is success, and any value that is not an integer is an error.
     _leave(status & 255 if isinstance(status, int) else int(status is not None))
 
 
 def _begin(name: str) -> dict[str, Any]:
-    """Make the interpreter look fresh: the namespace of a new main module."""
+    """Make the interpreter look fresh, and return the namespace of a new main module."""
     # Dataclasses, pickle and typing look a class's module up by its name.
     module = types.ModuleType(name)
     sys.modules[name] = sys.modules["__main__"] = module
@@ -153,13 +154,13 @@ def _begin(name: str) -> dict[str, Any]:
 
 
 def _failure(stage: str, error: BaseException) -> str:
-    """An outcome, a line break and a detail."""
+    """Return an outcome, a line break and a detail."""
     memory = stage == "exception" and issubclass(type(error), MemoryError)
     return f"{'memory' if memory else stage}\n{_describe(error)}"
 
 
 def _describe(error: BaseException) -> str:
-    """An error's line and its message; its own code may run meanwhile."""
+    """Return an error's line and message. The error's own code may run meanwhile."""
     line = next(
         (
             f"{PROGRAM}, line {number}: "

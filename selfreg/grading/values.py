@@ -1,12 +1,12 @@
-"""Plain data as tagged JSON, and back: what judge and program tell each other. Never pickle.
+"""Encode plain data as tagged JSON, and decode it, for the judge and the program. Never pickle.
 
-None, bool, float, str and small int stand for themselves; the rest is a list that begins with its
-tag. Of an object whose class extends a plain type the contents travel, beside a reference to the
-object (`images.py`). What is no plain data goes by reference alone, which `opaque` and `resolve`
-make and take.
+None, bool, float, str and small int stand for themselves. Any other value is a list that begins
+with its tag. If an object's class extends a plain type, its contents travel together with a
+reference to the object (`images.py`). All other objects travel as a reference alone, which `opaque`
+makes and `resolve` takes.
 
-Mutable containers are numbered as they come, so that a list that is passed twice arrives as one,
-cycles arrive, and a reply can say what became of each argument.
+Mutable containers are numbered in the order in which they appear. A list that is passed twice
+therefore arrives as one, cycles arrive, and a reply can report the changes to each argument.
 """
 
 import collections
@@ -17,15 +17,15 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-# The library's own C functions, without the objects that json makes around them for each call:
-# in a child each such object is a page to copy.
+# The C functions of the json library, without the objects that json makes for each call. In a child
+# each such object is a page to copy.
 _scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
     None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )
 _SMALL = 1 << 63
 
-# Types that stand for themselves in whatever process.
+# Types that both processes have, and that travel by name.
 TYPES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
@@ -41,19 +41,19 @@ _Resolve = Callable[[list[Any]], Any]
 
 
 class Images(Protocol):
-    """How objects travel whose class extends a plain type: with whose they are, and as what."""
+    """Handles objects whose class extends a plain type."""
 
     def head(self, value: Any) -> list[Any]:
-        """What stands before the contents: ["V", number, class, what to know of the class].
+        """Return what precedes the contents: ["V", number, class, description of the class].
 
-        Anything else stands for the value alone.
+        Any other list stands for the whole value, without contents.
         """
 
     def find(self, number: Any, class_number: Any, about: Any) -> tuple[Any, type]:
-        """What stands for an object already, or None, and the class to make it of."""
+        """Return the existing stand-in for an object, or None, and the class to make one of."""
 
     def keep(self, number: int, made: Any) -> None:
-        """Note what stands for an object from now on."""
+        """Record the stand-in for an object."""
 
 
 class Encoder:
@@ -69,17 +69,17 @@ class Encoder:
         """Begin a message.
 
         Args:
-          opaque: Encodes what is no plain data.
+          opaque: Encodes a value that is not plain data.
           known: The containers that both sides know already.
-          images: Heads values of classes that extend a plain type; without it they become values
-            of that type.
+          images: Encodes the head of values whose class extends a plain type. Without it they
+            become values of that type.
         """
         self.known = list(known)
         self._numbers = {id(value): number for number, value in enumerate(known)}
         self._opaque, self._images = opaque, images
 
     def encode(self, value: Any) -> Any:
-        """A value as JSON data; `opaque` encodes what is no plain data."""
+        """Encode a value as JSON data; `opaque` encodes values that are not plain data."""
         kind = type(value)
         if kind is str or kind is bool or value is None or kind is float:
             return value
@@ -126,7 +126,7 @@ class Encoder:
         return values if _stand_for_themselves(values) else map(self.encode, values)
 
     def contents(self, container: Any) -> list[Any]:
-        """What is in a mutable container, encoded."""
+        """Return the encoded contents of a mutable container."""
         return list(self._encode_all(items(container)))
 
 
@@ -143,18 +143,18 @@ class Decoder:
         """Begin a message.
 
         Args:
-          resolve: Decodes what `Encoder.opaque` encoded.
+          resolve: Decodes the lists that `Encoder.opaque` made.
           known: The containers that both sides know already.
-          images: Those of the encoder.
+          images: The counterpart of the encoder's.
         """
         self.known = list(known)
         self._resolve, self._images = resolve, images
 
     def decode(self, value: Any) -> Any:
-        """The value of some JSON data; `resolve` decodes what `opaque` encoded.
+        """Decode JSON data; `resolve` decodes the lists that `opaque` made.
 
         Raises:
-          Exception: Any, for what no encoder wrote.
+          Exception: Any exception, for data that no encoder wrote.
         """
         if type(value) is not list:
             if type(value) is dict:
@@ -219,7 +219,7 @@ class Decoder:
         return values if _stand_for_themselves(values) else map(self.decode, values)
 
     def fill(self, container: Any, contents: list[Any]) -> None:
-        """Make a mutable container hold what `Encoder.contents` encoded."""
+        """Replace the contents of a mutable container by the result of `Encoder.contents`."""
         new = list(self._decode_all(contents))
         kind: Any = _own_base(container)
         if kind is list or kind is bytearray:
@@ -236,12 +236,12 @@ class Decoder:
 
 
 def plain_base(kind: type) -> type | None:
-    """The plain type that a class extends, or is; None where it does not."""
+    """Return the plain type that a class is or extends; None if there is none."""
     return next((base for base in _mro(kind) if base in _FLATTEN), None)
 
 
 def flatten(value: Any) -> Any:
-    """The plain contents of an object whose class extends a plain type; others as they are."""
+    """Return the plain contents of an object whose class extends a plain type; else the object."""
     base = plain_base(type(value))
     return value if base in (None, type(value)) else _FLATTEN[base](value)
 
@@ -257,8 +257,8 @@ def _own_base(container: Any) -> type:
 
 
 def items(container: Any) -> list[Any]:
-    """A mutable container's items in a flat list, by which it can be compared with its past."""
-    kind: Any = _own_base(container)  # whose methods a subclass may have replaced
+    """Return a mutable container's items as a flat list, for comparison with a later state."""
+    kind: Any = _own_base(container)  # a subclass may have replaced its methods
     if issubclass(kind, dict):
         return list(itertools.chain.from_iterable(kind.items(container)))
     return list(kind.__iter__(container))
@@ -270,15 +270,15 @@ def same(before: list[Any], after: list[Any]) -> bool:
 
 
 def dump(message: Any) -> bytes:
-    """JSON data as bytes."""
+    """Return JSON data as bytes."""
     return "".join(_write(message, 0)).encode()
 
 
 def load(body: bytes) -> Any:
-    """The JSON data of `dump`.
+    """Return the JSON data that `dump` wrote.
 
     Raises:
-      ValueError: It is none.
+      ValueError: The bytes are not JSON.
     """
     text = body.decode()
     try:
@@ -291,7 +291,7 @@ def load(body: bytes) -> Any:
 
 
 def _stand_for_themselves(values: Any) -> bool:
-    """Whether JSON has all values as they are: long answers of numbers must not take long."""
+    """Whether JSON can hold all values unchanged, which makes long lists of numbers fast."""
     if len(values) < _LONG:
         return False
     kinds = set(map(type, values))
@@ -302,7 +302,7 @@ def _stand_for_themselves(values: Any) -> bool:
 
 
 _AS_THEY_ARE = {str, bool, float, int, type(None)}
-_LONG = 16  # below it the look costs more than it saves
+_LONG = 16  # for shorter lists the check costs more than it saves
 _mro = type.__dict__["__mro__"].__get__
 
 _CONTAINERS: dict[type, str] = {
@@ -316,7 +316,7 @@ _CONTAINERS: dict[type, str] = {
     collections.defaultdict: "D",
 }
 _KINDS: dict[str, Any] = {tag: kind for kind, tag in _CONTAINERS.items()}
-# What a container has beside its items.
+# A container's attribute beside its items.
 _OPTIONS: dict[type, Callable[[Any], Any]] = {
     collections.deque: vars(collections.deque)["maxlen"].__get__,
     collections.defaultdict: vars(collections.defaultdict)["default_factory"].__get__,
@@ -339,7 +339,7 @@ _REBUILD: dict[str, Callable[..., Any]] = {
     "r": lambda *parts: range(*(int(part, 16) for part in parts)),
 }
 _PATHS = ("PosixPath", "PurePosixPath")
-# By name, as few programs use them, and what each is made of again.
+# Library types by name, because few programs use them, and the arguments that remake each value.
 _LIBRARY: dict[str, Callable[[Any], Iterable[Any]]] = {
     **dict.fromkeys(
         (
@@ -359,8 +359,8 @@ _LIBRARY: dict[str, Callable[[Any], Iterable[Any]]] = {
     ),
     "array.array": lambda v: (v.typecode, v.tolist()),
 }
-# Plain types that a class can extend, and the plain value of one of its objects: by the methods of
-# the base, as the class may have replaced its own.
+# Plain types that a class can extend, and functions that return an object's plain value. They use
+# the base's methods, because the class may have replaced its own.
 _FLATTEN: dict[type, Callable[[Any], Any]] = {
     int: lambda v: int.__add__(v, 0),
     float: float.__pos__,
