@@ -1,6 +1,6 @@
-"""C++: from source to a compiled program, by a compiler that is kept in a jail of its own.
+"""Compile C++ source into programs, with a compiler in a jail of its own.
 
-No compiler, assembler or linker is started anywhere else, whatever the source.
+No compiler, assembler or linker is started in any other way, whatever the source.
 """
 
 import contextlib
@@ -21,28 +21,29 @@ from selfreg.grading.sources import Declaration
 from selfreg.grading.zygote import KEPT_FD
 
 _COMPILE_LIMITS = Limits(cpu_s=10.0, wait_s=120.0, memory_mb=1024, file_mb=24)
-# A precompiled header takes ten times a program's space.
+# A precompiled header takes ten times the space of a program.
 _HEADER_LIMITS = Limits(cpu_s=60.0, wait_s=300.0, memory_mb=2048, file_mb=namespaces.SCRATCH_MB)
 _CHECK_LIMITS = Limits(cpu_s=3.0, wait_s=10.0, memory_mb=1024)
 _OUTPUT = "program"
-# A precompiled header is worth its compilation when programs begin with it again and again.
+# A header is worth precompiling if several programs begin with it.
 _WORTH_PROGRAMS = 3
-# It takes a third of the time of GNU ld, which is used where there is no other.
+# The gold linker takes a third of the time of GNU ld, which is used if there is no gold.
 _FAST_LINKER = "-fuse-ld=gold"
 _CACHE_MB = 256
 
 _NATIVE = os.path.join(boot.FOLDER, "native")
-# Each part of the compiler runs under a shell, which turns the part's end into an exit status: what
-# ended it is known from the kernel, and not from messages, in which a source has its say. The
-# driver's own failures, for its options or a killed shell, have a status apart. There is no -pipe:
-# of parts that run at once only the first would get a shell. The linker alone runs below a part
-# that hides its end: it is tried once more whatever it failed for, which is cheap.
+# Each part of the compiler runs under a shell, which turns the part's end into an exit status. The
+# reason for the end thus comes from the kernel, and not from messages, which the source can
+# influence. The driver has a separate status for its own failures (wrong options, or a killed
+# shell). There is no -pipe: of parts that run at once, only the first would get a shell. The linker
+# alone runs below a part that hides how it ended (collect2). It is tried once more after any
+# failure, which is cheap.
 _DRIVER_FAILED, _PART_FAILED, _BY_SIGNAL = 1, 3, 128
 _WRAPPER = (
     '"$0" "$@"; s=$?; case $s$0 in 1*collect2) "$0" "$@"; s=$?;; esac; '
     f"[ $s != 0 ] && [ $s -lt {_BY_SIGNAL} ] && s={_PART_FAILED}; exit $s"
 )
-# How the linker calls an object whose name is drawn anew each time.
+# The linker's name for a temporary object, which is random.
 _TEMPORARY = re.compile(r"\./cc\w{6}\.o:")
 _OPTIONS = (
     "-DONLINE_JUDGE",
@@ -59,47 +60,47 @@ class CompileError(Exception):
 
 
 class ToolchainError(Exception):
-    """The compiler is missing, was killed or does not work: not the program's doing."""
+    """The compiler is missing, was killed or does not work. The program is not at fault."""
 
 
 class Running(NamedTuple):
-    """A compiled program that runs, and its standard error."""
+    """A running compiled program and its standard error."""
 
     child: Child
     stderr: int
 
 
 class Toolchain:
-    """Compiles, caches programs by their content for all workers of a pool, and runs them."""
+    """Compiles programs, runs them, and caches them by content for all workers of a pool."""
 
     def __init__(self, settings: Settings, zygote: Zygote, standard: str = "") -> None:
-        """Begin; `standard` is the language's, such as "c++20", where it is not the pool's."""
+        """Begin; `standard` is a language standard such as "c++20", or "" for the pool's own."""
         self._settings, self._zygote, self._standard = settings, zygote, standard
         self._seen: Counter[str] = Counter()
 
     def by_standard(self, standard: str) -> "Toolchain":
-        """The toolchain for a problem that asks for a standard of the language; "" for none."""
+        """Return the toolchain for a language standard; "" stands for the pool's own."""
         return Toolchain(self._settings, self._zygote, standard) if standard else self
 
     def build_program(self, setup: str, program: str) -> bytes:
-        """Compile a whole program, with a `main` of its own.
+        """Compile a whole program that has its own `main`.
 
         Args:
-          setup: Comes before the program.
-          program: Its source.
+          setup: Source that precedes the program.
+          program: The program's source.
 
         Returns:
           The executable.
 
         Raises:
           CompileError: The source does not compile.
-          ToolchainError: Nothing does.
+          ToolchainError: The toolchain does not work.
         """
         unit = sources.whole_unit(setup, program)
         return self._build(lambda _: unit, (setup, program), ("start",))
 
     def build_function(self, setup: str, declaration: Declaration, program: str) -> bytes:
-        """Compile a program that defines a function: the executable answers calls of it.
+        """Compile a program that defines a function, into an executable that answers calls of it.
 
         See `build_program`.
         """
@@ -109,7 +110,7 @@ class Toolchain:
         return self._build(unit, begins, ("start", "program"), types)
 
     def build_tests(self, setup: str, declaration: Declaration, tests: str) -> bytes:
-        """Compile a problem's tests: the executable asks for calls of the function.
+        """Compile a problem's tests into an executable that asks for calls of the function.
 
         See `build_program`.
         """
@@ -127,7 +128,8 @@ class Toolchain:
         arguments: Sequence[str] = (),
     ) -> Iterator[Running]:
         """Start a compiled program, with standard input and output from `files`."""
-        # Executed from memory: no folder that programs could reach needs to allow execution.
+        # The program executes from memory, so that no folder within programs' reach needs to allow
+        # execution.
         with memory_file(binary) as executable, memory_file() as stderr:
             child = Child(
                 self._zygote,
@@ -145,15 +147,15 @@ class Toolchain:
         objects: Sequence[str],
         types: tuple[str, ...] = (),
     ) -> bytes:
-        """Compile a unit, or take it from the cache.
+        """Compile a translation unit, or take it from the cache.
 
         Args:
-          unit: Its text, by the types that it need not carry itself.
-          begins: The texts that it begins with, which may include standard headers.
+          unit: Returns the unit's text, given the types that another object carries.
+          begins: The texts that the unit begins with, which may include standard headers.
           objects: The sources in `native` that are linked with it.
-          types: Those that could be carried by an object of their own.
+          types: The types that an object of their own could carry.
         """
-        # A lone surrogate stands for a byte that was no UTF-8: the compiler will say what it is.
+        # A lone surrogate cannot be encoded as UTF-8. It is passed on, and the compiler reports it.
         source = unit(()).encode(errors="surrogatepass")
         name = hashlib.sha256(" ".join((self._standard, *objects)).encode() + source).hexdigest()
         path = os.path.join(self._settings.binaries, name)
@@ -177,7 +179,7 @@ class Toolchain:
         return os.path.join(self._settings.headers, name)
 
     def _make_objects(self, names: Sequence[str]) -> None:
-        """Compile our own sources, and try all that a program needs: once a pool."""
+        """Compile our own sources, and check the toolchain, once for each pool."""
         lacking = [name for name in names if not os.path.exists(self._path(f"{name}.o"))]
         if not lacking:
             return
@@ -197,7 +199,7 @@ class Toolchain:
             raise ToolchainError(f"{self._settings.compiler} does not work: {error}") from error
 
     def _check(self, start: bytes) -> None:
-        """Try the toolchain, and find out which linker it has."""
+        """Check the toolchain, and find out which linker it has."""
         trial = f"start.{os.getpid()}.o"
         _write(self._path(trial), start)
         command = ["-xnone", self._path(trial), "-xc++", "-"]
@@ -210,7 +212,7 @@ class Toolchain:
         _write(self._path("linker"), linker.encode())
 
     def _linker(self) -> list[str]:
-        """The options that choose the linker."""
+        """Return the options that choose the linker."""
         with open(self._path("linker")) as file:
             return file.read().split()
 
@@ -226,9 +228,9 @@ class Toolchain:
             raise ToolchainError(f"what {self._settings.compiler} compiles does not run: {reason}")
 
     def _header(self, begins: Sequence[str]) -> str:
-        """The precompiled header for a unit, made if it is worth it; empty for none."""
+        """Return a unit's precompiled header, and make it if it is worth it; empty for none."""
         if self._standard:
-            return ""  # what was compiled before is of another standard
+            return ""  # precompiled headers have the pool's standard
         family = choose_family("\n".join(begins))
         self._seen[family] += 1
         name = f"{family}.h"
@@ -237,7 +239,8 @@ class Toolchain:
         if os.path.exists(self._path(f"{name}.gch")):
             return name
         try:
-            # Whoever makes the header compiles it. The others do without until it is there.
+            # The worker that creates the file compiles the header. The others do without until it
+            # is ready.
             with open(self._path(name), "x") as file:
                 file.write(family_source(family))
             command = ["-xc++-header", self._path(name)]
@@ -247,7 +250,7 @@ class Toolchain:
         return name
 
     def _carriers(self, types: tuple[str, ...]) -> str:
-        """The object that carries types, made if it is worth it; empty for none."""
+        """Return the object that carries types, and make it if it is worth it; empty for none."""
         unit = sources.carriers_unit(types).encode()
         name = f"carriers-{hashlib.sha256(unit).hexdigest()}"
         self._seen[name] += 1
@@ -265,8 +268,8 @@ class Toolchain:
         return name
 
     def _compile(self, source: bytes, arguments: Sequence[str], limits: Limits) -> bytes:
-        """Run the compiler, in its jail, on a source from its standard input."""
-        # A source file could be read into the program that it becomes.
+        """Run the compiler in its jail, on source from its standard input."""
+        # The source is not a file, because a program could then include it in itself.
         compiler = self._settings.compiler
         assert compiler is not None
         standard = [f"-std={self._standard}"] if self._standard else []
@@ -294,14 +297,14 @@ class Toolchain:
         reason = _first_error(errors) or ended.timed_out or ended.cause
         if ended.status == _DRIVER_FAILED:
             raise ToolchainError(f"{compiler} does not work: {reason}")
-        # At its own limits a part gets another signal, or is denied memory.
+        # A part that reaches its own limits gets another signal, or is denied memory.
         if ended.status == _BY_SIGNAL + signal.SIGKILL:
             raise ToolchainError("something killed the compiler: is the machine short of memory?")
         raise CompileError(reason)
 
 
 def _first_error(errors: str) -> str:
-    """The first line that tells of an error, the same each time."""
+    """Return the first line that reports an error, without parts that vary between runs."""
     errors = _TEMPORARY.sub("", errors)
     lines = [line.strip() for line in errors.splitlines()]
     marks = ("error", "undefined reference")
@@ -309,7 +312,7 @@ def _first_error(errors: str) -> str:
 
 
 def _write(path: str, data: bytes) -> None:
-    """Write a file that other workers see whole or not at all."""
+    """Write a file so that other workers see it either whole or not at all."""
     part = f"{path}.part{os.getpid()}"
     with open(part, "wb") as file:
         file.write(data)
@@ -317,8 +320,8 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _shrink(folder: str, most_bytes: int) -> None:
-    """Remove the files that were made the longest time ago until the folder is small enough."""
-    with contextlib.suppress(FileNotFoundError):  # another worker does the same
+    """Remove the oldest files until the folder is small enough."""
+    with contextlib.suppress(FileNotFoundError):  # another worker may be doing the same
         files = sorted(os.scandir(folder), key=lambda file: file.stat().st_mtime)
         total = sum(file.stat().st_size for file in files)
         for file in files:

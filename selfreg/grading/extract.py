@@ -1,4 +1,4 @@
-"""From a model's raw answer to the program that is graded."""
+"""Extract the program to grade from a model's raw answer."""
 
 import re
 import textwrap
@@ -11,9 +11,10 @@ _TAGS = {
     Language.CPP: re.compile(r"cpp\d*|c\+\+\d*|cc|cxx|c|hpp"),
 }
 _DEFINITION = {
-    # Also a method of a class, and a name that is bound to another function.
+    # This also matches a method of a class, and a name that is bound to another function.
     Language.PYTHON: r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{name}\b|^{name}[ \t]*=(?!=)",
-    # A result type before the name, and a brace behind the parameters: no call has both.
+    # A definition has a result type before the name and a brace after the parameters. No call has
+    # both.
     Language.CPP: r"^[ \t]*(?!return\b|else\b)[A-Za-z_][\w:<>,&* \t]*[\s&*>]{name}\s*\([^;{{]*\{{",
 }
 _CPP_PREAMBLE = ("#include", "using ")
@@ -25,38 +26,40 @@ BLOCKS = ("last", "first")
 
 
 def extract_program(completion: str, problem: Problem, which: str = "last") -> str | None:
-    """Take the program out of an answer; docs/data.md has a table of cases.
+    """Extract the program from an answer; docs/data.md has a table of cases.
 
-    What stands before `</think>` never counts, and an answer that is cut while it thinks has no
-    program. Of the fenced blocks the first of these is taken that there is:
+    Text before `</think>` never counts, and an answer that is cut off while it thinks has no
+    program. The program is the first of these fenced blocks that exists:
 
-    1. the last complete block that defines the entry point, tagged with the problem's language or
-       not tagged at all;
+    1. the last complete block that defines the entry point, if its tag is the problem's language or
+       it has no tag;
     2. the last complete block with the language's tag;
     3. the last complete block without a tag;
-    4. the last complete block of whatever tag;
-    5. the block at the end that is never closed, as the answer was cut.
+    4. the last complete block with any tag;
+    5. an unclosed block at the end of an answer that was cut off.
 
-    Blank blocks never count. Without fences the whole answer is the program. An answer that begins
-    indented goes on in the body of the starter, up to the first fence.
+    Blank blocks never count. If there are no fences, the whole answer is the program. If the
+    problem has a starter and the answer begins indented, its text up to the first fence continues
+    the body of the starter.
 
-    With a starter, code that does not define the entry point continues it: the program is starter
-    and code. Code that does is preceded by what the starter has above the entry point: imports and
-    helpers in Python, includes in C++. Functions that stand alone where the starter has them in a
-    class become its methods.
+    If there is a starter and the code does not define the entry point, the program is the starter
+    followed by the code. If the code does define it, the program is the code preceded by what the
+    starter has above the entry point: imports and helpers in Python, includes in C++. If the
+    starter has the entry point in a class and the code has bare functions instead, these become
+    methods of that class.
 
     Args:
-      completion: What the model wrote, the prompt left out.
-      problem: What it was asked.
-      which: "last", or "first" as in versions before the rule above: thoughts count, and of the
-        blocks without a definition the first is taken.
+      completion: The model's answer, without the prompt.
+      problem: The problem that the model was asked to solve.
+      which: "last", or "first" as in versions before the rule above: thoughts count, and the first
+        of the blocks without a definition is taken.
 
     Returns:
-      The whole program, or None if there is no code. Prose without a fence is kept: the grader
-      will say that it does not parse.
+      The whole program, or None if there is no code. Prose without a fence is kept: the grader will
+      report that it does not parse.
 
     Raises:
-      ValueError: An unknown `which`.
+      ValueError: `which` is unknown.
     """
     if which not in BLOCKS:
         raise ValueError(f"which must be {' or '.join(BLOCKS)}, not {which!r}")
@@ -78,7 +81,7 @@ def extract_program(completion: str, problem: Problem, which: str = "last") -> s
 
 
 def _behind_thoughts(completion: str) -> str | None:
-    """An answer without the thoughts before it; None where it consists of thoughts."""
+    """Return an answer without the thoughts before it; None if it consists only of thoughts."""
     _, ended, answer = completion.rpartition(_THOUGHT_ENDS)
     if ended:
         return answer
@@ -111,11 +114,11 @@ def _choose_first(blocks: list[Block], problem: Problem) -> str:
 
 
 def _complete(code: str, problem: Problem, *, fenced: bool) -> str:
-    """The whole program: code with what the starter adds to it."""
+    """Return the whole program: the code with the parts that the starter adds to it."""
     starter = problem.starter
     definition = _defines(code, problem)
     if problem.language is Language.PYTHON and (definition or not starter):
-        # A list's item is indented as a whole, and so may a method be that stands alone.
+        # The code of a list item is indented as a whole, and a bare method may be too.
         code = textwrap.dedent(code) if code[:1] in " \t\n" else code
     if not starter:
         return code
@@ -124,13 +127,13 @@ def _complete(code: str, problem: Problem, *, fenced: bool) -> str:
         if owner and not re.search(rf"^[ \t]*class[ \t]+{owner}\b", code, re.MULTILINE):
             code = _join_class(code, owner)
         return _with_preamble(code, problem)
-    # A block begins on a line of its own; a bare answer goes on at the very character.
+    # A block begins on its own line. A bare answer continues at the exact character.
     line_break = "\n" if fenced and not starter.endswith("\n") else ""
     return starter + line_break + code
 
 
 def _defines(code: str, problem: Problem) -> re.Match[str] | None:
-    """Where code defines the problem's entry point."""
+    """Find where code defines the problem's entry point."""
     if problem.entry_point is None:
         return None
     pattern = _DEFINITION[problem.language].format(name=re.escape(problem.entry_point))
@@ -138,7 +141,7 @@ def _defines(code: str, problem: Problem) -> re.Match[str] | None:
 
 
 def _class_of_entry(problem: Problem) -> str:
-    """The class that the starter has the entry point in; empty for none."""
+    """Return the class that contains the entry point in the starter; empty for none."""
     definition = _defines(problem.starter, problem)
     if problem.language is not Language.PYTHON or not definition or definition[0][0] not in " \t":
         return ""
@@ -147,7 +150,7 @@ def _class_of_entry(problem: Problem) -> str:
 
 
 def _join_class(code: str, owner: str) -> str:
-    """Code whose functions are the methods of a class that it does not write."""
+    """Add a class to code, with the code's top-level functions as its methods."""
     names = dict.fromkeys(_TOP_FUNCTION.findall(code))
     methods = "".join(f"    {name} = {name}\n" for name in names)
     return f"{code.rstrip()}\n\n\nclass {owner}:\n{methods}" if methods else code
@@ -155,17 +158,17 @@ def _join_class(code: str, owner: str) -> str:
 
 def _with_preamble(code: str, problem: Problem) -> str:
     if problem.language is Language.CPP:
-        # No helpers: C++ does not take a second definition.
+        # Helpers are left out, because C++ does not accept a second definition.
         lines = problem.starter.splitlines(keepends=True)
         return "".join(line for line in lines if line.startswith(_CPP_PREAMBLE)) + code
-    # Python takes its future imports at the top only.
+    # Python accepts future imports only at the top.
     future = re.compile(r"^from __future__.*\n", re.MULTILINE)
     end = max((match.end() for match in future.finditer(code)), default=0)
     return code[:end] + _python_preamble(problem) + code[end:]
 
 
 def _python_preamble(problem: Problem) -> str:
-    """What the starter has above the entry point, or above the class that holds it."""
+    """Return what the starter has above the entry point, or above the class that contains it."""
     definition = _defines(problem.starter, problem)
     if definition is None:
         return ""

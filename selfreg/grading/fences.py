@@ -1,4 +1,4 @@
-"""Fenced code blocks of an answer, as models write them and not only as CommonMark has them."""
+"""Find the fenced code blocks of an answer as models write them, not only as in CommonMark."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ _CODE_TAGS = (
 )
 _OPENING = re.compile(r"([ \t]*)(`{3,}|~~~+)[ \t]*([^`]*)\Z")
 _TAG = re.compile(r"[{.]*([\w+#-]*)")
-# A fence may be indented this much more than the one that it closes (CommonMark: 3).
+# A closing fence may be indented this much more than the fence that it closes (CommonMark: 3).
 _SLACK = 3
 
 
@@ -17,9 +17,9 @@ class Block(NamedTuple):
     """A fenced block.
 
     Attributes:
-      tag: The first word behind the opening fence, in lower case; "" for none.
-      code: What stands between the fences, less the indentation of the opening one.
-      is_complete: Whether there is a closing fence; the answer was cut where there is none.
+      tag: The first word after the opening fence, in lower case; "" for none.
+      code: The text between the fences, without the indentation of the opening one.
+      is_complete: Whether there is a closing fence. If there is none, the answer was cut off.
     """
 
     tag: str
@@ -28,11 +28,11 @@ class Block(NamedTuple):
 
 
 def find_blocks(text: str) -> list[Block]:
-    """The fenced blocks of an answer, in their order.
+    """Return the fenced blocks of an answer, in their order.
 
-    A block ends at the first fence that is hardly more indented than its own, so that fences in
-    docstrings are code; at a fence that opens another block; or at a fence that ends a line of
-    code. Where there is none of these, any fence will do.
+    A block ends at the first of these: a fence that is hardly more indented than its own, so that
+    fences in docstrings are code; a fence that opens another block; or a fence at the end of a line
+    of code. If there is none of these, the first more deeply indented bare fence ends it.
     """
     lines = text.split("\n")
     blocks = []
@@ -50,19 +50,20 @@ def find_blocks(text: str) -> list[Block]:
 
 
 def _opens(line: str) -> tuple[int, str, str] | None:
-    """The indentation, the mark and the tag of an opening fence; None for another line."""
+    """Return an opening fence's indentation, mark and tag; None if the line opens no block."""
     line = line.rstrip("\r")
     if match := _OPENING.match(line):
         tag = _TAG.match(match[3].strip().lower())
         return len(match[1].expandtabs(4)), match[2], tag[1] if tag else ""
-    # Behind text on its line ("Answer: ```python") a fence must say that code follows.
+    # After text on its line ("Answer: ```python"), a fence must have a tag that says that code
+    # follows.
     text, fence, rest = line.partition("```")
     word = rest.strip().lower()
     return (0, fence, word) if text.strip() and word in _CODE_TAGS else None
 
 
 def _on_one_line(line: str) -> list[Block]:
-    """The block of a line such as "```python print(1)```"; a tag must say that it is code."""
+    """Return the block of a line such as "```python print(1)```", if it has a tag for code."""
     parts = line.strip().split("```")
     words = parts[1].split(maxsplit=1) if len(parts) == 3 and not parts[0] + parts[2] else []
     if len(words) == 2 and words[0].lower() in _CODE_TAGS:
@@ -71,7 +72,7 @@ def _on_one_line(line: str) -> list[Block]:
 
 
 def _find_end(lines: list[str], start: int, indent: int, mark: str) -> tuple[bool, list[str], int]:
-    """Whether a block is closed, its lines, and the number of the line to go on at."""
+    """Return whether a block is closed, its lines, and the number of the line to continue at."""
     deeper = None
     for number in range(start, len(lines)):
         line = lines[number].rstrip()
@@ -82,7 +83,7 @@ def _find_end(lines: list[str], start: int, indent: int, mark: str) -> tuple[boo
         if bare.startswith(mark):
             is_bare = not bare.strip(mark[0])
             if depth <= indent + _SLACK:
-                # A fence with a tag opens a block even where the one before was never closed.
+                # A fence with a tag opens a new block, even if the previous one was never closed.
                 return True, lines[start:number], number + is_bare
             deeper = number if deeper is None and is_bare else deeper
         elif line.endswith(mark) and line.count(mark) == 1:
@@ -98,7 +99,7 @@ def _outdent(lines: list[str], indent: int, *, ended: bool) -> str:
 
 
 def _without(line: str, indent: int) -> str:
-    """A line without the white space that its block as a whole is indented by."""
+    """Return a line without the white space by which its whole block is indented."""
     width = 0
     while indent and width < len(line) and line[width] in " \t":
         indent = max(0, indent - (4 if line[width] == "\t" else 1))

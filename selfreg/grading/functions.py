@@ -1,6 +1,6 @@
-"""Tests of Python functions: they run here, in the judge, on proxies of a program's objects.
+"""Run tests of Python functions in the judge, on proxies of a program's objects.
 
-A pass is a test that ran to its end here and called the program.
+A program passes if its tests ran to their end here and called it.
 """
 
 import builtins
@@ -31,11 +31,11 @@ class _Tests(NamedTuple):
     """Parsed tests.
 
     Attributes:
-      setup: Runs first.
-      code: The tests.
+      setup: The compiled set-up, which runs first.
+      code: The compiled tests.
       entry_point: The function's name.
-      names: Those of the program that the tests may use.
-      may_stop: Whether the tests speak of StopIteration, and so may wait for one.
+      names: The program's names that the tests may use.
+      may_stop: Whether the tests or their set-up mention StopIteration, and so may wait for one.
     """
 
     setup: CodeType
@@ -67,7 +67,7 @@ def grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> Repl
             peer.before_message = streams.Substitution(peer, names).tell
             peer.may_stop = tests.may_stop
             verdict = _run(tests, names, peer, loaded)
-            # Tests may catch whatever a program's end raised in them.
+            # The tests may have caught the exception that the program's end raised in them.
             if verdict[0] == "passed" and not child.is_done_well():
                 verdict = "exception", "ended, or went on talking, before its tests ended"
     except ChildOver:
@@ -90,7 +90,7 @@ def grade_functions(job: dict[str, Any], limits: Limits, zygote: Zygote) -> Repl
 
 
 def _begin(tests: _Tests) -> dict[str, Any]:
-    """The namespace of the tests, with their set-up done."""
+    """Return the namespace of the tests, after running their set-up."""
     module = types.ModuleType(proxies.TESTS_MODULE)
     sys.modules[proxies.TESTS_MODULE] = module
     names = vars(module)
@@ -106,12 +106,12 @@ def _begin(tests: _Tests) -> dict[str, Any]:
 def _run(
     tests: _Tests, names: dict[str, Any], peer: Peer, loaded: dict[str, Any]
 ) -> tuple[str, str]:
-    """Run tests against a loaded program: the outcome and a detail."""
-    # What the set-up defines is not for the program to replace.
+    """Run tests against a loaded program, and return the outcome and a detail."""
+    # The program must not replace what the set-up defines.
     wanted = {name for name in tests.names if name not in names or name == tests.entry_point}
     for name in wanted.intersection(loaded["modules"], sys.stdlib_module_names):
-        # Tests that lean on an import of the program get the module, and not the program's. Not
-        # every name of a module is one here, and a program can give it to anything.
+        # Tests that rely on an import of the program get the real module, not the program's. Not
+        # every name of a module exists here, and a program can give that name to any object.
         with contextlib.suppress(ImportError):
             names[name] = importlib.import_module(name)
     given = loaded["names"].items()
@@ -135,7 +135,7 @@ def _run(
 
 
 def _blame_tests(error: BaseException, tests: _Tests) -> None:
-    """Raise TestsError for what no program can be at fault for."""
+    """Raise TestsError for an error that cannot be the program's fault."""
     if isinstance(error, ModuleNotFoundError):
         raise TestsError(f"the tests need the module {error.name}, which is not here") from error
     misnamed = tests.entry_point not in (None, *tests.names)
@@ -144,7 +144,7 @@ def _blame_tests(error: BaseException, tests: _Tests) -> None:
 
 
 def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
-    """The outcome and the detail of an exception that ended the tests."""
+    """Return the outcome and the detail for an exception that ended the tests."""
     if error is peer.error:
         return "memory" if isinstance(error, MemoryError) else "exception", peer.error_detail
     line = ""
@@ -153,7 +153,7 @@ def _explain(error: BaseException, peer: Peer) -> tuple[str, str]:
         if trace.tb_frame.f_code.co_filename == _TESTS_FILE:
             line = f"{_TESTS_FILE}, line {trace.tb_lineno}: "
         trace = trace.tb_next
-    # Not `str(error)`: an object of the program in it would have its own say.
+    # Not `str(error)`, which would let an object of the program in it choose the text.
     message = f": {error.args[0]}" if error.args and type(error.args[0]) is str else ""
     outcome = "failed" if isinstance(error, AssertionError) else "exception"
     return outcome, f"{line}{type(error).__name__}{message}"
@@ -175,7 +175,7 @@ def _parse(setup: str, code: str, entry_point: str | None) -> _Tests:
 
 
 def _names(code: CodeType) -> list[str]:
-    """The names that code and the functions in it use: variables, and attributes, too."""
+    """Return the names that code and its inner functions use: variables and attributes."""
     inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names(part)]
     return [*code.co_names, *inner]
 

@@ -1,8 +1,9 @@
-"""C++: the translation units of a problem's tests and of a program, which share nothing.
+"""Compose C++ translation units: one for a problem's tests, and a separate one for a program.
 
 The program is compiled alone, with a driver that answers calls of the entry point. The tests are
-compiled with a stub in its place, a function of the declared type that has a call answered in the
-other process (native/carry.h). The compiler works the types out: the declaration is only copied.
+compiled with a stub in place of the entry point: a function of the declared type, whose calls the
+other process answers (native/carry.h). The declaration is only copied. The compiler resolves its
+types.
 """
 
 import functools
@@ -15,7 +16,8 @@ _TOKEN = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 
-# The types of a function that a problem may leave undeclared, and where the latter are found.
+# The types allowed in a function that its problem does not declare, and the headers of library
+# types.
 _CONTAINERS = {
     "deque": "deque",
     "list": "list",
@@ -31,13 +33,13 @@ _WORDS = (
     *("bool", "char", "short", "int", "long", "unsigned", "signed", "float", "double", "void"),
     *("const", "size_t", *_CONTAINERS),
 )
-# What can come before a declaration and changes no word of it.
+# Lines that may precede a declaration because they change the meaning of no word in it.
 _INCLUDE = re.compile(r"(#[ \t]*include[ \t]*<[\w./+-]+>)?[ \t]*")
 _PLAIN_RESTS: tuple[list[str], ...] = ([], ["using", "namespace", "std;"])
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-# The types of a list, each with the commas between its own brackets.
+# One type of a comma-separated list, including the commas inside its own brackets.
 _PARTS = re.compile(r"(?:[^,<>]|<(?:[^<>]|<(?:[^<>]|<[^<>]*>)*>)*>)+")
-# The last word of a parameter, unless it belongs to the type.
+# The last word of a parameter, unless it is part of the type.
 _PARAMETER_NAME = re.compile(rf"(?<=[\s&>])(?!(?:{'|'.join(_WORDS)})\b)\w+\s*(?=,|$)")
 
 
@@ -45,8 +47,8 @@ class Declaration(NamedTuple):
     """The entry point as the problem declares it.
 
     Attributes:
-      context: What comes before: includes, helpers, names of types.
-      signature: Its result, name and parameters.
+      context: The source before it: includes, helpers, names of types.
+      signature: Its result type, name and parameters.
       name: Its name.
     """
 
@@ -56,7 +58,7 @@ class Declaration(NamedTuple):
 
     @property
     def directives(self) -> str:
-        """The lines of the context that are for the preprocessor."""
+        """The preprocessor lines of the context."""
         return "".join(
             f"{match[0]}\n"
             for match in _TOKEN.finditer(self.context)
@@ -65,7 +67,7 @@ class Declaration(NamedTuple):
 
     @property
     def rest(self) -> str:
-        """The context without them."""
+        """The context without its preprocessor lines."""
         return _TOKEN.sub(
             lambda match: "" if match[0].lstrip().startswith("#") else match[0], self.context
         )
@@ -73,11 +75,11 @@ class Declaration(NamedTuple):
 
 @functools.lru_cache(maxsize=4)  # the completions of one problem come in a row
 def declare(sources: tuple[str, ...], name: str) -> Declaration | None:
-    """Find where the first of some sources begins to define a function; None where none does.
+    """Return the declaration from the first source that defines a function; None if none does.
 
     Args:
-      sources: Such as a problem's starter and its solution. They may end anywhere.
-      name: The function's.
+      sources: For example, a problem's starter and its solution. Each may end anywhere.
+      name: The function's name.
     """
     for source in sources:
         start, braces, parentheses = -1, 0, 0
@@ -104,10 +106,10 @@ def declare(sources: tuple[str, ...], name: str) -> Declaration | None:
 
 
 def declare_plainly(program: str, name: str) -> Declaration | None:
-    """The declaration of a function as a program has it, for a problem that declares none.
+    """Return a function's declaration as a program has it, for a problem that declares none.
 
-    Nothing of the program's text is taken but words of a fixed list: types of the language and of
-    the standard library. None where it is made of anything else.
+    Only words of a fixed list are taken from the program: types of the language and of the standard
+    library. The result is None if the declaration contains any other word.
     """
     found = declare((program,), name)
     match = _split(found) if found else None
@@ -122,13 +124,14 @@ def declare_plainly(program: str, name: str) -> Declaration | None:
 
 
 def carried_types(setup: str, declaration: Declaration) -> tuple[str, ...]:
-    """The types of the library that calls of a function carry, in plain words; without repeats.
+    """Return the library types that calls of a function carry, in plain words, without repeats.
 
-    Such types mean the same in every problem, and so code for them can be compiled once for many.
+    Such types mean the same in every problem, so that code for them can be compiled once for many
+    problems.
 
     Returns:
-      Nothing where what comes before the declaration could give one of the words another meaning,
-      or where one of the types has a name of its own.
+      The types; empty if the text before the declaration could change the meaning of a word, or if
+      one of the function's types is not in plain words.
     """
     directives = f"{setup}\n{declaration.directives}".split("\n")
     rest = _COMMENT.sub("", declaration.rest).split()
@@ -146,7 +149,7 @@ def carried_types(setup: str, declaration: Declaration) -> tuple[str, ...]:
 
 
 def carriers_unit(types: tuple[str, ...]) -> str:
-    """The translation unit that has types of the library carried."""
+    """Return the translation unit with the code that carries these library types."""
     heads = "".join(f"#include <{head}>\n" for head in _CONTAINERS.values())
     return f'{heads}#include "carry.h"\n{_carriers(types, "template")}'
 
@@ -157,13 +160,13 @@ def _carriers(types: tuple[str, ...], begin: str) -> str:
 
 
 def _split(declaration: Declaration) -> re.Match[str] | None:
-    """A declaration's result, name and parameters."""
+    """Match a declaration's result type, name and parameters."""
     match = re.fullmatch(r"(.*?)\b(\w+)\s*\((.*)\)", declaration.signature, re.DOTALL)
     return match if match and match[2] == declaration.name else None
 
 
 def _plain(types: str) -> str | None:
-    """Types in plain words, with the namespace in place; None where other words are among them."""
+    """Return types in plain words with std:: added; None if there is any other word."""
     tokens = re.findall(r"\w+|::|[^\w\s]", types)
     if not all(token in (*_WORDS, "std", "::", "<", ">", ",", "&") for token in tokens):
         return None
@@ -172,12 +175,12 @@ def _plain(types: str) -> str | None:
 
 
 def tests_unit(setup: str, declaration: Declaration, tests: str, carried: tuple[str, ...]) -> str:
-    """The translation unit of a problem's tests; `native/tests.cpp` is linked to it.
+    """Return the translation unit of a problem's tests, to link with `native/tests.cpp`.
 
     Args:
-      setup: Comes first.
-      declaration: The function's.
-      tests: With a `main`.
+      setup: Source that comes first.
+      declaration: The function's declaration.
+      tests: The tests, with a `main`.
       carried: The types that another object carries (`carriers_unit`).
     """
     name = declaration.name
@@ -196,9 +199,12 @@ template struct selfreg_stub<decltype(&selfreg_declared::{name})>;
 def program_unit(
     setup: str, declaration: Declaration, program: str, carried: tuple[str, ...]
 ) -> str:
-    """The translation unit of a program; `native/program.cpp` is linked to it. See `tests_unit`."""
-    # Declared before the program, whose macros could give the types another meaning. The helpers
-    # are in a namespace, for a program may bring its own.
+    """Return the translation unit of a program, to link with `native/program.cpp`.
+
+    For the arguments see `tests_unit`.
+    """
+    # The declaration precedes the program, whose macros could change the meaning of its types. The
+    # helpers are in a namespace, because a program may bring its own.
     declared = f"""\
 {declaration.directives}{_carriers(carried, "extern template")}namespace selfreg_declared {{
 using namespace std;
@@ -219,7 +225,7 @@ void selfreg_answer() {{
 
 
 def whole_unit(setup: str, program: str) -> str:
-    """The translation unit of a program that has a `main` of its own."""
+    """Return the translation unit of a program that has its own `main`."""
     return _join(setup=setup, program=program)
 
 
