@@ -1,4 +1,4 @@
-"""Grades programs against the tests of their problems: many at a time, and hostile or not."""
+"""Grade many programs at a time, hostile or not, against the tests of their problems."""
 
 from selfreg.grading.extract import extract_program
 from selfreg.grading.pool import GraderError, GraderPool

@@ -39,7 +39,7 @@ _EXAMPLES = 5
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """Print what a person should know of an audit."""
+    """Print the main results of an audit."""
     limits, shortcuts = result["limits"], result["shortcuts"]
     rows = {
         "verdict flips": ("programs", result["flips"]["verdict"]),
@@ -122,7 +122,7 @@ def _lines_of_grades(result: Mapping[str, Any]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-    """Audit a run and print what was found."""
+    """Audit a run, write the results to a file and print them."""
     if _RUN.value is None:
         raise ValueError("--run is missing: name a run folder, such as runs/tiny/A0/seed_7")
     run = Path(_RUN.value)

@@ -1,8 +1,8 @@
-"""Tests of a C++ function: they run in one process, the program in another, the judge between them.
+"""Run tests of a C++ function and the program in two processes, with the judge between them.
 
-The tests ask for calls, the program answers with bytes, which the tests read as values of the
-declared types. So whatever the program does, it supplies values; that they are right is found out
-where the program is not.
+The tests ask for calls. The program answers with bytes, which the tests read as values of the
+declared types. Whatever the program does, it only supplies values, and another process decides
+whether they are right.
 """
 
 import os
@@ -17,7 +17,7 @@ _ENDS = {b"f": "failed", b"x": "exception", b"m": "memory"}
 
 
 class _Over(Exception):
-    """The program is gone, or does not play by the rules; why, where the judge knows."""
+    """The program is gone or breaks the protocol; the message is the reason if known."""
 
 
 def run_tests(
@@ -26,14 +26,14 @@ def run_tests(
     """Run a problem's tests on a program.
 
     Args:
-      toolchain: Runs both.
-      tests: As `Toolchain.build_tests` makes them.
-      program: As `Toolchain.build_function` makes it.
-      limits: The program's; the tests have as much time and memory.
+      toolchain: Runs both executables.
+      tests: The executable that `Toolchain.build_tests` made.
+      program: The executable that `Toolchain.build_function` made.
+      limits: The program's limits, which also apply to the tests.
 
     Returns:
-      The outcome, empty where the program's end decides it; a detail; how the program ended, and
-      the end of its standard error.
+      The outcome (empty if the way in which the program ended decides it), a detail, how the
+      program ended, and its standard error.
     """
     with toolchain.run(tests, limits) as asking, toolchain.run(program, limits) as answering:
         said, calls, why, is_over = b"", 0, "", False
@@ -64,12 +64,12 @@ def run_tests(
 
 
 def _answer(program: Child, arguments: bytes) -> bytes:
-    """Have the program called.
+    """Send the arguments of a call to the program, and return its answer.
 
     Raises:
-      _Over: It does not answer.
+      _Over: The program does not answer.
     """
-    # An answer that was written before it was asked for does not have the number.
+    # An answer that was written in advance does not contain this random number.
     number = os.urandom(_NUMBER_BYTES)
     try:
         program.send(number + arguments)

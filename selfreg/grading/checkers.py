@@ -1,7 +1,7 @@
-"""A data set's own checker: a program that decides whether an output is right, jailed like any.
+"""Run a data set's own checker, a jailed program that decides whether an output is right.
 
-It runs in a child of its own behind each case. The program that is graded is gone by then, and
-reaches the checker through its output alone.
+The checker runs in its own child after each case. The graded program has ended by then, and reaches
+the checker only through its output.
 """
 
 import base64
@@ -19,7 +19,7 @@ from selfreg.grading.outputs import Difference
 from selfreg.grading.sandbox import Limits
 from selfreg.grading.values import dump
 
-if TYPE_CHECKING:  # the judge has the standard library alone, and passes an object like it
+if TYPE_CHECKING:  # the judge has only the standard library, and passes a similar object
     from selfreg.run.records import Checker
 
 Check = Callable[[bytes, bytes, bytes], Difference | None]
@@ -27,11 +27,12 @@ Check = Callable[[bytes, bytes, bytes], Difference | None]
 _NAMES = {"testlib": ("input", "output", "answer"), "printed": ("input", "answer", "output")}
 _LIMITS = Limits(cpu_s=10.0, wait_s=20.0, memory_mb=1024, file_mb=128)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]testlib\.h[">].*$', re.MULTILINE)
-# testlib's exit statuses: right; wrong answer, presentation error, dirt, unexpected end of file.
+# testlib's exit statuses: right; and wrong answer, presentation error, dirt, unexpected end of
+# file.
 _RIGHT, _WRONG = 0, (1, 2, 4, 8)
 _YES, _NO = ("1", "1.0", "true", "yes", "ok"), ("0", "0.0", "false", "no")
 
-# What runs before a checker's own source: it lays the three files out and names them.
+# Code that runs before the checker's own source: it creates the three files and passes their names.
 _PYTHON = """\
 import base64 as _b, json as _j, sys as _s
 _task = _j.load(_s.stdin)
@@ -63,11 +64,11 @@ __attribute__((constructor)) void lay_out_files() {
 
 
 class CheckerError(Exception):
-    """The checker is broken: no verdict on the program."""
+    """The checker is broken, so that there is no verdict on the program."""
 
 
 class _Said(NamedTuple):
-    """How a checker ended, and the end of what it wrote."""
+    """How a checker ended, and the last part of its output."""
 
     ended: Ended
     output: str
@@ -75,7 +76,7 @@ class _Said(NamedTuple):
 
 
 def make_check(checker: "Checker", zygote: Zygote, toolchain: Toolchain) -> Check:
-    """Make the function that tells from (input, output, answer) whether the output is right.
+    """Return a function that decides from (input, output, answer) whether the output is right.
 
     Raises:
       CheckerError: The checker does not compile.
@@ -114,7 +115,7 @@ def make_check(checker: "Checker", zygote: Zygote, toolchain: Toolchain) -> Chec
 
 
 def _with_testlib(source: str) -> str:
-    """A checker with the text of our own testlib.h in the place of its include."""
+    """Return a checker's source with our own testlib.h in place of its include."""
     if not _INCLUDE.search(source):
         return source
     with open(os.path.join(boot.FOLDER, "native", "testlib.h"), encoding="utf-8") as file:

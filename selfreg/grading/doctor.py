@@ -31,7 +31,7 @@ _ADVICE = {
 
 
 def examine(console: Console) -> bool:
-    """Try every isolation of the ladder and print what holds.
+    """Try every isolation of the ladder, and print which layers hold.
 
     Returns:
       Whether one of them works.
@@ -121,7 +121,7 @@ def _measure(console: Console) -> None:
 
 
 def main(_: list[str]) -> int:
-    """Examine this machine; returns the exit code."""
+    """Examine this machine and return the exit code."""
     return Exit.OK if examine(Console()) else Exit.FAILED
 
 

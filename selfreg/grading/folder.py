@@ -1,4 +1,4 @@
-"""A pool's folder among the temporary files, which does not outlive it even where it is killed."""
+"""Create and remove a pool's temporary folder, and remove those of pools that were killed."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,11 @@ _PREFIX, _LOCK = "selfreg-grader-", "lock"
 
 
 def make_folder() -> tuple[str, int]:
-    """A folder for a pool, and a lock in it; those of pools that were killed are removed."""
+    """Make a folder for a pool and lock it, and remove the folders of pools that were killed.
+
+    Returns:
+      The folder's path, and the descriptor that holds its lock.
+    """
     parent = tempfile.gettempdir()
     for name in os.listdir(parent):
         if name.startswith(_PREFIX):
@@ -20,12 +24,12 @@ def make_folder() -> tuple[str, int]:
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         claim = _claim(folder)
         if claim is not None:
-            os.chmod(folder, 0o711)  # programs may be another user's
+            os.chmod(folder, 0o711)  # programs may run as another user
             return folder, claim
 
 
 def _claim(folder: str) -> int | None:
-    """Lock a new folder; None where another pool took it for a stale one first, and removed it."""
+    """Lock a new folder; return None if another pool removed it first, taking it for stale."""
     try:
         claim = os.open(os.path.join(folder, _LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
@@ -38,11 +42,11 @@ def _claim(folder: str) -> int | None:
 
 
 def _remove_stale(folder: str) -> None:
-    """Remove a folder whose lock nobody holds. Its maker may be about to: see `_claim`."""
+    """Remove a folder whose lock nobody holds. Its maker may be about to lock it: see `_claim`."""
     try:
         claim = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        with contextlib.suppress(OSError):  # not ours, or no longer empty
+        with contextlib.suppress(OSError):  # it belongs to another user, or is no longer empty
             os.rmdir(folder)
         return
     except OSError:
@@ -64,7 +68,7 @@ def _remove(folder: str) -> None:
         if entry.is_dir(follow_symlinks=False):
             empty_folder(entry.path)
             os.rmdir(entry.path)
-    # Last, so that a removal that is interrupted can be gone on with; by another pool, too.
+    # The lock goes last, so that this pool or another can resume an interrupted removal.
     os.unlink(os.path.join(folder, _LOCK))
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(folder)

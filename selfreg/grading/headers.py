@@ -1,7 +1,7 @@
-"""C++: how a pool compiles, and the standard headers that it compiles once for many programs.
+"""C++ compiler settings of a pool, and the standard headers that it precompiles.
 
-Which headers those are is written here, and nothing that a program says adds to it: its text only
-chooses among them, and a choice brings no header that the program does not begin with.
+The list of these headers is fixed here, and no program can add to it. A program's text only chooses
+among the families, and a chosen family contains only headers that the program begins with.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# By what they save, and so by which is taken where several would do.
+# In the order of preference: the family that saves most comes first.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "everything": ("bits/stdc++.h",),
     "containers": ("algorithm", "iostream", "map", "set", "string", "vector"),
@@ -21,8 +21,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "streams": ("iostream",),
     "strings": ("string", "vector"),
 }
-# A line that may stand among the includes that a source begins with. Not a comment that could go on
-# in the next line (a backslash, or the trigraph for one, at its end).
+# A line that may stand among the includes at the start of a source. A comment must not continue on
+# the next line, as it would after a backslash or its trigraph at the end.
 _LINE = re.compile(r"#[ \t]*include[ \t]*<([\w./+-]+)>|using namespace std;|//[^\\?]*|")
 
 
@@ -30,9 +30,9 @@ class Settings(NamedTuple):
     """How a pool compiles.
 
     Attributes:
-      compiler: The path of g++ or a compiler with its options; None where there is none.
-      options: For every program.
-      folder: Where the pool's workers share what they compiled.
+      compiler: The path of g++ or of a compiler with the same options; None if there is none.
+      options: Options for every program.
+      folder: The folder where the pool's workers share their compiled files.
     """
 
     compiler: str | None
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
     @property
     def headers(self) -> str:
-        """The folder of what compilers may read: our own sources, and precompiled headers."""
+        """The folder that compilers may read: our own sources, and precompiled headers."""
         return os.path.join(self.folder, "headers")
 
     @property
@@ -51,7 +51,7 @@ class Settings(NamedTuple):
 
 
 def choose_family(source: str) -> str:
-    """The best of FAMILIES whose headers a source begins with all of; empty for none."""
+    """Return the first of FAMILIES all of whose headers a source begins with; empty for none."""
     begins_with = set()
     for line in source.split("\n"):
         match = _LINE.fullmatch(line.strip(" \t\r"))
@@ -62,5 +62,5 @@ def choose_family(source: str) -> str:
 
 
 def family_source(name: str) -> str:
-    """The source of the header that holds a family."""
+    """Return the source of the header for a family."""
     return "".join(f"#include <{head}>\n" for head in FAMILIES[name]) + '#include "carry.h"\n'

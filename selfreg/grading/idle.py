@@ -1,6 +1,6 @@
-"""Ends tests that wait for what their program never does, such as an event that it was to set.
+"""End tests that wait for something their program never does, such as setting an event.
 
-They use no CPU time, and nothing is asked of the program meanwhile: no other limit sees them.
+Such tests use no CPU time and make no requests to the program, so that no other limit applies.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ from types import CodeType, FrameType
 
 IDLE_S = 10.0
 _LOOK_S = 0.5
-_BUSY_S = 0.05  # CPU seconds between two looks of a process that works
+_BUSY_S = 0.05  # CPU seconds that a busy process uses between two looks
 
 
 class TestsWait(BaseException):
-    """The tests have waited for too long. No test's `except Exception` takes it."""
+    """The tests have waited for too long. A test's `except Exception` does not catch this."""
 
     __test__ = False
 
@@ -24,11 +24,11 @@ class Watch:
     """Counts the time in which a process waits.
 
     Attributes:
-      has_ended: Whether it has waited for too long.
+      has_ended: Whether the process has waited for too long.
     """
 
     def __init__(self, excused: CodeType) -> None:
-        """Begin; while the code `excused` runs, waiting does not count."""
+        """Begin. While the code `excused` runs, waiting does not count."""
         self.has_ended = False
         self._excused = excused
         self._left_s, self._used_s = IDLE_S, time.process_time()
@@ -37,7 +37,7 @@ class Watch:
         """Count one `_LOOK_S` if the process waits, however late the look comes.
 
         Raises:
-          TestsWait: It has waited for too long.
+          TestsWait: The process has waited for too long.
         """
         used_s = time.process_time()
         is_busy, self._used_s = used_s - self._used_s > _BUSY_S, used_s
@@ -47,13 +47,13 @@ class Watch:
             return
         self._left_s -= _LOOK_S
         if self._left_s <= 0:
-            self.has_ended, self._left_s = True, 2 * _LOOK_S  # once more if the tests go on
+            self.has_ended, self._left_s = True, 2 * _LOOK_S  # raise again if the tests continue
             raise TestsWait
 
 
 @contextlib.contextmanager
 def watched(excused: CodeType) -> Iterator[Watch]:
-    """Have the main thread watched: see `Watch`."""
+    """Watch the main thread inside the block: see `Watch`."""
     watch = Watch(excused)
     before = signal.signal(signal.SIGALRM, watch.look)
     signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)

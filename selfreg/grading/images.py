@@ -1,9 +1,10 @@
-"""Classes made in the image of the other side's, for objects that are plain data and more.
+"""Make images of the other side's classes, for objects that are plain data and more.
 
-An object of a class that extends a plain type (an LRU cache that is an OrderedDict, a namedtuple,
-a member of an IntEnum) arrives as an object of an image of that class: its contents are here, as
-plain data, and what its class adds or overrides is asked of its owner. An exception arrives as one
-that `except` can catch: of the same class where both sides have it, else of an image.
+Some objects have a class that extends a plain type (an LRU cache that is an OrderedDict, a
+namedtuple, a member of an IntEnum). Such an object arrives as an object of an image of its class.
+Its contents are local plain data, and its owner answers for everything that its class adds or
+overrides. An exception arrives as one that `except` can catch: of the same class if both sides have
+it, else of an image.
 """
 
 import builtins
@@ -26,15 +27,15 @@ _EXCEPTIONS: dict[str, type[BaseException]] = {
 _RUNNERS = ("unittest", "doctest", "bdb", "pdb", "trace")
 _mro = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
-_MAKER = "made.by"  # of an image class; no identifier, so that no test and no program means it
+_MAKER = "made.by"  # attribute of an image class; not an identifier, so that no program uses it
 
 
 class ImageMaker:
-    """Makes images of one conversation's classes, and knows of which object each image is.
+    """Makes images of one conversation's classes, and records the object behind each image.
 
     Attributes:
       peer: This side of the conversation.
-      found: What stands for each object of the other side, by number.
+      found: The local stand-in for each object of the other side, by number.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class ImageMaker:
         """Begin a conversation.
 
         Args:
-          peer: This side of it.
-          methods: The methods of an image, by the type that it extends and the names that its
-            class defines beyond that.
+          peer: This side of the conversation.
+          methods: Returns the methods of an image, given the type that it extends and the names
+            that its class defines beyond that type.
         """
         self.peer = peer
         self.found: dict[int, Any] = {}
@@ -58,13 +59,13 @@ class ImageMaker:
         self._told: set[int] = set()
 
     def address(self, value: Any) -> int | None:
-        """The number of an image's object at its owner."""
+        """Return the owner's number of the object behind an image; None for any other value."""
         return self._addresses.get(id(value))
 
     # --- Values: what `values.Images` asks for ----------------------------------------------------
 
     def head(self, value: Any) -> list[Any]:
-        """What stands before the contents of an object of this side, or is all of an image."""
+        """Return what precedes an object's contents; for an image, the reference to its object."""
         home = self.address(value)
         if home is not None:
             return ["h", home]
@@ -84,7 +85,7 @@ class ImageMaker:
         return ["V", self.peer.number(value), number, about]
 
     def find(self, number: Any, class_number: Any, about: Any) -> tuple[Any, type]:
-        """What stands for an object already, or None, and the class to make it of."""
+        """Return the existing stand-in for an object, or None, and the class to make one of."""
         class_number = operator.index(class_number)
         if about is not None:
             name, base_name, names = about
@@ -95,7 +96,7 @@ class ImageMaker:
         return self.found.get(operator.index(number)), self._classes[class_number]
 
     def keep(self, number: int, made: Any) -> None:
-        """Note what stands for an object from now on."""
+        """Record the stand-in for an object."""
         self.found[number] = made
         self._addresses[id(made)] = number
 
@@ -110,7 +111,7 @@ class ImageMaker:
     # --- Exceptions -------------------------------------------------------------------------------
 
     def encode_exception_class(self, kind: type[BaseException]) -> list[Any]:
-        """A class of exceptions, with those that it extends up to one that both sides have."""
+        """Encode an exception class, with its bases up to the first that both sides have."""
         name = kind.__name__
         if _EXCEPTIONS.get(name) is kind:
             return ["E", name]
@@ -123,7 +124,7 @@ class ImageMaker:
         return ["E", name, self.peer.number(kind), sorted(_namespace(kind)), parent]
 
     def decode_exception_class(self, tag: str, *parts: Any) -> type[BaseException]:
-        """The class that the other side encoded, or an image of it."""
+        """Return the class that the other side encoded, or an image of it."""
         if tag == "h":
             kind = self.peer.own(*parts)
             if BaseException not in _mro(kind):
@@ -153,13 +154,13 @@ class ImageMaker:
         arguments: list[Any],
         own: dict[str, Any],
     ) -> BaseException:
-        """An exception as the other side raised it.
+        """Make an exception as the other side raised it.
 
         Args:
           kind: Its class.
-          number: That of the object at its owner, where its class is an image.
+          number: The owner's number for the exception, if its class is an image; else None.
           arguments: Its `args`.
-          own: Its attributes, where its class is one of both sides.
+          own: Its attributes, if both sides have its class.
         """
         error = kind.__new__(kind, *arguments)
         builtin: Any = next(base for base in _mro(kind) if base.__name__ in _EXCEPTIONS)
@@ -174,14 +175,14 @@ class ImageMaker:
 
 
 def _is_open(module: str) -> bool:
-    """Whether a program may raise a library's exceptions in tests that have imported it.
+    """Whether a program may raise a library's exceptions in tests that have imported the library.
 
-    Not the grader's, and none by which a runner of tests skips one.
+    The grader's own exceptions are excluded, and those by which a test runner skips a test.
     """
     top = module.partition(".")[0]
     return top in sys.stdlib_module_names and top not in _RUNNERS
 
 
 def maker_of(value: Any) -> ImageMaker | None:
-    """Who made an image; None for whatever is no image."""
+    """Return the maker of an image; None for any other value."""
     return _namespace(type(value)).get(_MAKER)

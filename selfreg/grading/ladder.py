@@ -1,9 +1,9 @@
-"""The ways in which programs are kept in, from the strongest down, and the layers they are made of.
+"""The isolations for programs, from the strongest down, and the layers that each consists of.
 
 ns         namespaces and a user of its own, made as root
 userns     namespaces, made through a user namespace: no root needed
 landlock   no namespaces (a container's default): Landlock, seccomp and rlimits
-weak       whatever there is, and only where the caller allows it
+weak       whatever layers there are, and only if the caller allows it
 """
 
 from typing import NamedTuple
@@ -15,9 +15,9 @@ class Layer(NamedTuple):
     """A layer of the sandbox.
 
     Attributes:
-      meaning: What it forbids.
-      act: A statement that raises OSError or MemoryError where the layer holds.
-      bare: Whether it is tried without Landlock and seccomp, which would deny the act, too.
+      meaning: A statement that is true if the layer holds.
+      act: A statement that raises OSError or MemoryError if the layer holds.
+      bare: Whether it is tried without Landlock and seccomp, which would also deny the act.
     """
 
     meaning: str
@@ -32,7 +32,7 @@ LAYERS = {
     "landlock": Layer("files but those of the library cannot be read", "os.listdir('/')"),
     "netns": Layer(
         "the network is empty",
-        # A datagram socket: nothing is sent, the kernel only looks for a way.
+        # A datagram socket sends nothing here; the kernel only looks for a route.
         "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))",
         bare=True,
     ),
@@ -45,7 +45,7 @@ LAYERS = {
         bare=True,
     ),
 }
-# What must hold in each way of isolation.
+# The layers that must hold in each isolation.
 NEEDED = {
     "ns": ("rlimits", "capabilities", "netns", "mounts", "pidns", "user", "quota"),
     "userns": ("rlimits", "capabilities", "netns", "mounts", "pidns", "quota"),
@@ -56,6 +56,6 @@ LADDER = ("ns", "userns", "landlock")
 
 
 def refusal(isolation: str, held: tuple[str, ...]) -> str:
-    """Why what holds is not enough for a way of isolation; empty where it is."""
+    """Return why the layers that hold are not enough for an isolation; empty if they are."""
     lacking = [name for name in NEEDED[isolation] if name not in held]
     return "; ".join(f"{name} does not hold: {LAYERS[name].meaning}" for name in lacking)

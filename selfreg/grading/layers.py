@@ -1,4 +1,4 @@
-"""Which layers of the sandbox hold: each is probed by attempting, in a child, what it forbids."""
+"""Find out which sandbox layers hold, by attempting in a child what each one forbids."""
 
 import os
 
@@ -10,7 +10,7 @@ from selfreg.grading.values import dump
 from selfreg.grading.zygote import SEAL
 
 _LIMITS = Limits(cpu_s=2.0, wait_s=10.0, memory_mb=256, file_mb=namespaces.SCRATCH_MB + 2)
-_IMPORT = "import colorsys, os\nos.write(3, b'imported')"  # whatever the zygote lacks as yet
+_IMPORT = "import colorsys, os\nos.write(3, b'imported')"  # one that the zygote has not imported
 _ATTEMPT = """\
 import os, socket
 try:
@@ -21,10 +21,10 @@ except (OSError, MemoryError):
 
 
 def probe(zygote: Zygote) -> list[str]:
-    """The names of the LAYERS that hold, in their order; the zygote is sealed behind it.
+    """Return the names of the LAYERS that hold, in their order, and seal the zygote.
 
     Raises:
-      JailError: The jail keeps honest programs from their library, too.
+      JailError: The jail keeps even honest programs from their library.
     """
     if _run(zygote, _IMPORT) != b"imported":
         library = os.path.dirname(os.__file__)

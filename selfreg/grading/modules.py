@@ -1,7 +1,7 @@
-"""Modules beside the standard library that programs and tests may import: an opt-in set.
+"""Copy opt-in modules beside the standard library that programs and tests may import.
 
-Their files are copied into the pool's folder: the jail shows that and nothing else of what is
-installed here, and what it shows cannot be written.
+The files are copied into the pool's folder. The jail shows only that copy of the modules installed
+here, and nothing can write to it.
 """
 
 import importlib.metadata as metadata
@@ -15,17 +15,17 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def gather(names: Sequence[str], folder: str) -> None:
-    """Copy the distributions of some modules, and what they require, into a folder.
+    """Copy the distributions of modules, and those that they require, into a folder.
 
     Args:
       names: Top-level modules, such as "numpy".
-      folder: A new folder; it is made.
+      folder: The folder to create.
 
     Raises:
       ValueError: A module is not installed here.
     """
     os.mkdir(folder)
-    os.chmod(folder, 0o755)  # whatever the umask: programs may be another user's
+    os.chmod(folder, 0o755)  # whatever the umask: programs may run as another user
     known = metadata.packages_distributions()
     todo = []
     for name in names:
@@ -38,7 +38,7 @@ def gather(names: Sequence[str], folder: str) -> None:
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            continue  # for another platform, or another version of Python
+            continue  # needed only on another platform or version of Python
         if distribution.metadata["Name"] in done:
             continue
         done.add(distribution.metadata["Name"])

@@ -1,10 +1,10 @@
-"""A small world for the processes of a worker: their own mounts, network, processes and names.
+"""Namespaces for a worker's processes: their own mounts, network, processes and host names.
 
     /                     read-only: libraries, the interpreter and the compiler, as on the host
     /dev                  null, zero, random, urandom
-    SCRATCH               a tmpfs of bounded size and number of files: all that can be written
+    SCRATCH               a tmpfs of bounded size and number of files, for the programs' writes
 
-There is no /proc, /etc, /home or /tmp. Two ways lead here: as root, or through a user namespace.
+There is no /proc, /etc, /home or /tmp. The namespaces are made as root or through a user namespace.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from selfreg.grading.system import call, libc
 
 SCRATCH = "/scratch"
-SCRATCH_MB = 192  # a precompiled header of the whole library takes 100
+SCRATCH_MB = 192  # a precompiled header of the whole standard library takes 100
 _SCRATCH_FILES = 4096
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
@@ -28,16 +28,16 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 def enter_user(user: int | None) -> bool:
-    """Move the calling process into a user namespace, where it is who it was, with all powers.
+    """Move the process into a user namespace, with the same user id and all capabilities there.
 
     Args:
-      user: Another user to be there; None for no other.
+      user: Another user to map into the namespace; None for no other.
 
     Returns:
-      Whether that user is there: more than oneself can be mapped by root alone, from outside.
+      Whether that user is mapped. Only root can map users other than itself, from outside.
 
     Raises:
-      OSError: The kernel, or who runs this process, does not allow it.
+      OSError: The kernel or the privileges of this process do not allow it.
     """
     mine, group, process = os.geteuid(), os.getegid(), os.getpid()
     inside, ready = os.pipe()
@@ -65,19 +65,19 @@ def enter_user(user: int | None) -> bool:
 
 
 def enter(root: str, visible: Iterable[str], *, writable: str, owner: int) -> None:
-    """Move the calling process into namespaces of its own; its children start in a new one of pids.
+    """Move the process into its own namespaces; its children start in a new pid namespace.
 
     Args:
-      root: An empty folder, where the new root is put together.
+      root: An empty folder, where the new root is assembled.
       visible: Paths that stay visible, read-only.
-      writable: A folder that stays writable for who can write into it now.
+      writable: A folder that stays writable for users who can write into it now.
       owner: The user who owns the scratch folder.
 
     Raises:
-      OSError: The kernel, or who runs this process, does not allow it.
+      OSError: The kernel or the privileges of this process do not allow it.
     """
     call(libc.unshare(_NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET), "unshare")
-    _mount("none", "/", "", _REC | _PRIVATE, "")  # or the mounts would show outside
+    _mount("none", "/", "", _REC | _PRIVATE, "")  # otherwise the mounts would show outside
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
     for path in sorted({*visible, *_DEVICES, writable}):
         _show(root, path)
@@ -94,7 +94,7 @@ def enter(root: str, visible: Iterable[str], *, writable: str, owner: int) -> No
 
 
 def _show(root: str, path: str) -> None:
-    """Make a path of the host visible below a new root; symbolic links stay links."""
+    """Make a path of the host visible below a new root. Symbolic links stay links."""
     target = root + path
     if not os.path.lexists(path) or os.path.lexists(target):
         return

@@ -1,4 +1,4 @@
-"""What one side of a conversation can ask of the other's objects."""
+"""The operations that one side of a conversation can request on the other's objects."""
 
 import copy
 import operator
@@ -11,8 +11,11 @@ _loop: Any = None
 
 
 def _complete(awaitable: Any) -> Any:
-    """Run an awaitable to its end. All of a program share a loop, as its locks and queues want."""
-    import asyncio  # few programs have any use for it, and it is large
+    """Run an awaitable to its end.
+
+    All awaitables of a program share one event loop, as its locks and queues require.
+    """
+    import asyncio  # few programs need it, and it is large
 
     async def wait() -> Any:
         return await awaitable
@@ -24,7 +27,7 @@ def _complete(awaitable: Any) -> Any:
 
 
 def _describe_signature(target: Any) -> tuple[list[Any], list[Any]]:
-    """A callable's parameters, and its return annotation; what is empty is an empty list."""
+    """Return a callable's parameters and return annotation, with empty lists for missing parts."""
     import inspect  # as above
 
     signature = inspect.signature(target)
@@ -44,7 +47,7 @@ BINARY = (
 IN_PLACE = tuple(f"i{name}" for name in BINARY if name != "divmod")
 ORDER = ("lt", "le", "gt", "ge")
 UNARY = ("neg", "pos", "abs", "invert", "index")
-# What can be asked of an object. Bound here, before a program could replace any of it.
+# The operations by name. The functions are bound here, before a program could replace any of them.
 OPERATIONS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(operator, f"__{name}__")

@@ -1,4 +1,4 @@
-"""Whether a program wrote what it should have written, by the checker that its problem names."""
+"""Compare a program's output with the expected output, by the checker that its problem names."""
 
 import re
 from collections import Counter
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the judge has the standard library alone, and passes an object like it
+if TYPE_CHECKING:  # the judge has only the standard library, and passes a similar object
     from selfreg.run.records import Checker
 
-# Names that compare words wherever the line breaks are; "unordered" and the others go by line.
+# Checkers that compare words regardless of line breaks. "unordered" and the others compare lines.
 _BY_WORD = ("tokens", "floats", "caseless")
 _INTEGER = re.compile(rb"([+-]?)0*(\d+)")
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?")
-# Above it a float has no room left for the differences that checkers look at.
+# Above this, a float is too coarse for the differences that checkers look at.
 _EXACT_BELOW = 1e9
 _DECIMAL = Context(prec=60)
 
@@ -34,17 +34,18 @@ def difference(
     | any_of | the output is alike, as by `lines`, to the wanted one or to an alternative |
 
     Args:
-      output: What the program wrote.
-      wanted: What it should have written.
-      checker: Any but "program". With `absolute` or `relative`, two words that are decimal numbers
-        are alike within that; two whole numbers are alike when they are equal.
-      alternatives: Other outputs that are right.
+      output: The program's output.
+      wanted: The expected output.
+      checker: Any checker but "program". With `absolute` or `relative`, two decimal numbers are
+        alike if they differ by no more than that; two whole numbers are alike only if they are
+        equal.
+      alternatives: Other correct outputs.
 
     Returns:
-      None where they agree, or "wrong_output" and where they differ.
+      None if they agree, or "wrong_output" and a description of the first difference.
     """
     if output == wanted:
-        return None  # long outputs are compared in no time
+        return None  # the fast path for long outputs
     found = _compare(output, wanted, checker)
     if found and any(_compare(output, other, checker) is None for other in alternatives):
         return None
@@ -93,7 +94,7 @@ def _compare_unordered(lines: list[list[bytes]], wanted: list[list[bytes]]) -> D
 
 
 def _first(words: list[bytes], wanted: list[bytes], checker: "Checker") -> int | None:
-    """Where two lists of words first differ; None where they agree."""
+    """Return the index at which two lists of words first differ; None if they agree."""
     if words == wanted:
         return None
     by_value = checker.absolute is not None or checker.relative is not None
@@ -110,7 +111,7 @@ def _close(word: bytes, want: bytes, checker: "Checker") -> bool:
         signs = [match[1] == b"-" and match[2] != b"0" for match in (whole, right_whole)]
         return whole[2] == right_whole[2] and signs[0] == signs[1]
     if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(want)):
-        return False  # float() would also take 1_0, nan and inf
+        return False  # float() would also accept 1_0, nan and inf
     absolute, relative = checker.absolute or 0.0, checker.relative or 0.0
     number, right = float(word), float(want)
     if abs(right) < _EXACT_BELOW and absolute + relative:

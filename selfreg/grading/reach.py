@@ -1,7 +1,7 @@
-"""Tests of functions that cannot work from another process: found in their syntax, nothing is run.
+"""Find, from their syntax alone, tests of functions that cannot work from another process.
 
-Tests hold proxies of a program's objects (`proxies.py`), and share no interpreter and no files with
-it. A problem whose tests need those is refused with the reason, and no program is charged with it.
+Tests hold proxies of a program's objects (`proxies.py`), and share neither interpreter nor files
+with it. A problem whose tests need these is refused with the reason, and no program is blamed.
 """
 
 import ast
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 _PATCHABLE = ("sys.stdin", "sys.stdout", "sys.stderr", "builtins.input", "builtins.print")
 _FILES = "the program sees no file that tests write, and tests see none of its files"
-# What is out of reach: why, and the names that show it. A name stands for all below it.
+# Features that are out of reach: the reason, and the names that show them. A name stands for
+# everything below it.
 REFUSED: dict[str, tuple[str, str]] = {
     "files": (
         _FILES,
@@ -61,7 +62,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
 }
 _NAMES = {name: what for what, (_, names) in REFUSED.items() for name in names.split()}
-# Without one of these words, and without imports in the set-up, tests need nothing of it.
+# Tests without any of these words, and without imports in the set-up, need nothing out of reach.
 _TELLING = re.compile(r"\b(?:import|open|globals|type|class)\b")
 _PATH_METHODS = (
     *("write_text", "write_bytes", "read_text", "read_bytes", "touch", "mkdir", "unlink", "rmdir"),
@@ -70,30 +71,30 @@ _PATH_METHODS = (
 
 
 class _Scope(NamedTuple):
-    """What names stand for: what tests import, dotted, and what they bind themselves."""
+    """The names that tests import, with the dotted names behind them, and those that they bind."""
 
     imported: dict[str, str]
     bound: set[str]
 
 
 def out_of_reach(setup: str, code: str, entry_point: str | None = None) -> str:
-    """Why tests cannot work against proxies; empty when nothing shows that they cannot.
+    """Return why tests cannot work through proxies; empty if nothing shows that they cannot.
 
     Args:
       setup: Source that runs before the program.
       code: Source of the tests.
-      entry_point: What the program defines for them, whatever else has that name.
+      entry_point: The name that the program defines for the tests, even if a library has that name.
     """
     if not ("import" in setup or _TELLING.search(code)):
-        return ""  # most tests, in no time
+        return ""  # the fast path, for most tests
     try:
         trees = [ast.parse(source) for source in (setup, code)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""  # it is told where they are compiled
+        return ""  # reported when the tests are compiled
     nodes = [list(ast.walk(tree)) for tree in trees]
     scope = _scope([node for part in nodes for node in part])
     scope.bound.add(entry_point or "")
-    # Set-ups import for the program, too: only what the tests do counts.
+    # Set-ups also import for the program, so that only the nodes of the tests count.
     for node in nodes[1]:
         for what, shown in _needs(node, scope):
             line = getattr(node, "lineno", 0)
@@ -121,7 +122,7 @@ def _scope(nodes: list[ast.AST]) -> _Scope:
 
 
 def _needs(node: ast.AST, scope: _Scope) -> Iterator[tuple[str, str]]:
-    """What a node of tests needs that is out of reach, and how it shows."""
+    """Yield what a node of the tests needs that is out of reach, and the text that shows it."""
     name = _dotted(node, scope)
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
@@ -146,19 +147,20 @@ def _needs(node: ast.AST, scope: _Scope) -> Iterator[tuple[str, str]]:
 
 
 def _dotted(node: ast.AST, scope: _Scope) -> str:
-    """The dotted name of an expression; empty where it is none, or one that the tests bind."""
+    """Return the dotted name of an expression; empty if it has none or the tests bind it."""
     if isinstance(node, ast.Attribute):
         above = _dotted(node.value, scope)
         return f"{above}.{node.attr}" if above else ""
     if isinstance(node, ast.Name):
-        # Neither imported nor a builtin: it is the program's, and may be called glob or signal.
+        # A name that is neither imported nor a builtin is the program's, even if it is glob or
+        # signal.
         own = node.id in scope.bound or node.id not in vars(builtins)
         return scope.imported.get(node.id, "" if own else node.id)
     return ""
 
 
 def _is_of_program(node: ast.expr, scope: _Scope) -> bool:
-    """Whether an expression names what neither the tests nor the builtins define."""
+    """Whether an expression names something that neither the tests nor the builtins define."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name) and node.id not in (
@@ -171,7 +173,7 @@ def _is_type_of(node: ast.expr) -> bool:
 
 
 def _patched(node: ast.Call, scope: _Scope) -> str | None:
-    """What a call of unittest.mock patches; empty where it does not say, None where it is none."""
+    """Return the target of a unittest.mock patch; empty if unknown, None if there is no patch."""
     name = _dotted(node.func, scope)
     _, found, method = name.partition("mock.patch")
     if not found:

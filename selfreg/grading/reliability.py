@@ -1,4 +1,4 @@
-"""What a run's stored programs say of its reward, and what grading some of them again adds."""
+"""Audit a run's reward: grade some of its stored programs again, and search them for shortcuts."""
 
 import json
 import random
@@ -23,7 +23,7 @@ STREAMS = ("train", "panel", "report")
 _NEAR = 0.5
 _LEVEL = 0.95
 
-# What of a verdict counts: all of it, or what the policy learns from.
+# The parts of a verdict to compare: all of it, or only the reward that the policy learns from.
 _ASPECTS: dict[str, Callable[[Outcome], object]] = {
     "verdict": lambda outcome: outcome,
     "reward": lambda outcome: outcome is Outcome.PASSED,
@@ -32,15 +32,15 @@ _ASPECTS: dict[str, Callable[[Outcome], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A program that a run graded, once for all the times that it was sampled.
+    """A program that a run graded, merged over all the times that it was sampled.
 
     Attributes:
-      problem: What it was to solve.
+      problem: The problem that it was to solve.
       program: Its source.
-      outcomes: Those that the run gave it: more than one is a flip already.
-      count: How often it was sampled.
-      time_s: The most CPU seconds that the run saw it use.
-      place: A file that has it.
+      outcomes: The outcomes that the run gave it. More than one is already a flip.
+      count: The number of times that it was sampled.
+      time_s: The most CPU seconds that it used in the run.
+      place: The name of a file that contains it.
     """
 
     problem: Problem
@@ -59,24 +59,24 @@ class Regraded:
     grades: tuple[Grade, ...]
 
     def flips(self, aspect: str) -> bool:
-        """Whether the verdict or the reward is not always the same, the stored one included."""
+        """Whether the verdict or the reward varies among the new grades and the stored outcomes."""
         outcomes = self.stored.outcomes | {grade.outcome for grade in self.grades}
         return len(set(map(_ASPECTS[aspect], outcomes))) > 1
 
     def disagreeing(self, aspect: str) -> int:
-        """How many of the new grades but the first differ from the first."""
+        """Count the new grades that differ from the first new one."""
         first, *others = (_ASPECTS[aspect](grade.outcome) for grade in self.grades)
         return sum(other != first for other in others)
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is graded again.
+    """The programs to grade again.
 
     Attributes:
-      programs: Distinct programs, each as likely as any other: for rates of the grader.
-      completions: The programs of completions, each as likely as any other, so that a program that
-        was sampled often is likely, and may be there twice: for what the run measured.
+      programs: Distinct programs, each equally likely, for rates of the grader.
+      completions: The programs of completions, each completion equally likely, for what the run
+        measured. A program that was sampled often is therefore more likely, and may appear twice.
     """
 
     programs: tuple[Stored, ...]
@@ -86,10 +86,10 @@ class Draw:
 def read_programs(
     run: Path, problems: Mapping[str, Problem], streams: Collection[str] = STREAMS
 ) -> list[Stored]:
-    """Every distinct program that a run has graded, in a fixed order.
+    """Return every distinct program that a run has graded, in a fixed order.
 
     Raises:
-      ValueError: There are none, or one is for a problem that is not among `problems`.
+      ValueError: There are no programs, or one is for a problem that is not in `problems`.
     """
     columns = ["problem_id", "program", "outcome", "grade_time_s"]
     found: dict[tuple[str, str], Stored] = {}
@@ -142,13 +142,13 @@ def draw(programs: Sequence[Stored], size: int, seed: int) -> Draw:
 
 
 def regrade(pool: GraderPool, sample: Sequence[Stored], repeats: int) -> list[Regraded]:
-    """Grade programs several times, each time all of them.
+    """Grade all programs `repeats` times.
 
     Raises:
       GraderError: The grader failed.
     """
     jobs = [(stored.problem, stored.program) for stored in sample]
-    # Equal jobs of one call share a grade: a call each time.
+    # Equal jobs of one call share a grade, so that each repeat needs a call of its own.
     rounds = [pool.grade(jobs) for _ in range(repeats)]
     lost = [grade for grades in rounds for grade in grades if grade.outcome is Outcome.INFRA_ERROR]
     if lost:
@@ -160,9 +160,10 @@ def regrade(pool: GraderPool, sample: Sequence[Stored], repeats: int) -> list[Re
 
 
 def rate(hits: int, count: int) -> dict[str, Any]:
-    """A rate of independent draws with its exact (Clopper-Pearson) 95% interval.
+    """Return a rate of independent draws with its exact (Clopper-Pearson) 95% interval.
 
-    No hits are no proof of none: `high` then is the rate that would show a hit in 97.5% of audits.
+    Zero hits do not prove a rate of zero. `high` is then the rate that would show a hit in 97.5% of
+    audits.
     """
     if not count:
         return {"hits": 0, "n": 0, "rate": "not run"}
@@ -172,10 +173,10 @@ def rate(hits: int, count: int) -> dict[str, Any]:
 
 
 def noise(regraded: Sequence[Regraded], aspect: str) -> dict[str, Any]:
-    """How often a new grade differs from the first new one, with a 95% interval.
+    """Return how often a new grade differs from the first new one, with a 95% interval.
 
-    Grades of one program are not independent, so that the interval counts programs: if a share p of
-    them disagrees at all in k grades, the rate is at least p / (k - 1) and at most p.
+    Grades of one program are not independent, so that the interval counts programs. If a share p of
+    them has any disagreement in k grades, the rate is at least p / (k - 1) and at most p.
     """
     repeats = len(regraded[0].grades) if regraded else 0
     if repeats < 2:
@@ -197,13 +198,13 @@ def noise(regraded: Sequence[Regraded], aspect: str) -> dict[str, Any]:
 def limits(
     programs: Sequence[Stored], regraded: Sequence[Regraded], scale: float
 ) -> dict[str, Any]:
-    """Programs whose verdict a slower or busier machine could change.
+    """Return the programs whose verdict a slower or busier machine could change.
 
-    A program's CPU time is that of all its cases, of which each has the whole limit: one with many
-    cases may count as near the limit when none of them is.
+    A program's CPU time is summed over all its cases, but each case has the whole limit. A program
+    with many cases may therefore count as near the limit although no case is.
 
     Args:
-      programs: All of the run, with the times that it saw.
+      programs: All programs of the run, with the CPU times from the run.
       regraded: The random sample.
       scale: The run's `grading.time_limit_scale`.
     """
@@ -238,7 +239,7 @@ def limits(
 
 
 def shortcuts(programs: Sequence[Stored]) -> dict[str, Any]:
-    """The passes of a run that fit a pattern, and what is left of pass@1 without them."""
+    """Return a run's passes that fit a pattern, and the pass rate without them."""
     passes = [stored for stored in programs if Outcome.PASSED in stored.outcomes]
     found = [(stored, suspicious(stored.problem, stored.program)) for stored in passes]
     flagged = [(stored, names) for stored, names in found if names]
@@ -261,12 +262,12 @@ def shortcuts(programs: Sequence[Stored]) -> dict[str, Any]:
 def summarize(
     programs: Sequence[Stored], drawn: Draw, regraded: Sequence[Regraded], scale: float
 ) -> dict[str, Any]:
-    """Everything that the audit says, as JSON data.
+    """Return all results of the audit as JSON data.
 
     Args:
       programs: All programs of the run.
-      drawn: Which of them were to be graded again.
-      regraded: These, each once.
+      drawn: The programs that were drawn.
+      regraded: The drawn programs with their new grades, each once.
       scale: The run's `grading.time_limit_scale`.
     """
     grades = {id(each.stored): each for each in regraded}
@@ -295,7 +296,7 @@ def summarize(
 
 
 def _share_of_all(hits: int, count: int) -> dict[str, Any]:
-    """A share of all there are: it needs no interval."""
+    """Return a share of the whole population, which needs no interval."""
     return {"hits": hits, "n": count, "rate": hits / count if count else "not run"}
 
 
@@ -324,17 +325,17 @@ def audit(
 
     Args:
       run: A run folder.
-      sample: How many programs to grade again.
-      repeats: How often each of them.
-      seed: Of the sample.
-      streams: Which completions: some of `STREAMS`.
+      sample: The number of programs to grade again.
+      repeats: How often to grade each of them.
+      seed: The seed of the sample.
+      streams: The streams whose completions to use, from `STREAMS`.
       workers: As in GraderPool.
 
     Returns:
-      What `summarize` finds, and how it was asked for.
+      The results of `summarize` and the arguments of the audit.
 
     Raises:
-      ValueError: A number is impossible, the folder is no run, or its programs or problems cannot
+      ValueError: A number is invalid, the folder is not a run, or its programs or problems cannot
         be read.
       ImportError: The problems need a library that is not installed.
       GraderError: The grader failed.
@@ -366,7 +367,7 @@ def audit(
 
 
 def _grading(section: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run graded, as GraderPool's arguments; what older runs could not say is the default."""
+    """Return a run's grading settings as GraderPool's arguments, with defaults for older runs."""
     names = ("time_limit_scale", "max_retries", "cpp_options", "isolation", "allow_weak")
     settings = {name: section.get(name, KEYS[f"grading.{name}"].default) for name in names}
     return settings | {"cpp_options": settings["cpp_options"].split()}

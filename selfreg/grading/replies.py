@@ -1,4 +1,4 @@
-"""Replies of the judge to the pool: what became of a job."""
+"""The judge's replies to the pool."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Reply = dict[str, Any]
 
 
 def split_report(report: str) -> tuple[str, str]:
-    """The outcome and the detail of a report, which says only how a program failed."""
+    """Return the outcome and detail of a report, which only says how a program failed."""
     outcome, _, detail = report.partition("\n")
     known = outcome in ("failed", "exception", "memory", "compile_error")
     return (outcome, detail) if known else ("exception", "")
@@ -22,7 +22,7 @@ def make_reply(
     cpu_s: float = 0.0,
     peak_mb: float = 0.0,
 ) -> Reply:
-    """A reply, with what a child used unless that is told apart."""
+    """Make a reply. A child's own use of CPU and memory takes precedence over the numbers."""
     if ended is not None:
         cpu_s, peak_mb = ended.cpu_s, ended.peak_mb
     cut = detail[:DETAIL_CHARACTERS]

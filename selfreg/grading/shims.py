@@ -1,6 +1,6 @@
-"""Gives scripts what they expect of a system and the jail lacks, within the child.
+"""Give scripts, in the child, the system features that they expect and the jail lacks.
 
-Nothing here keeps a program from anything: it may undo all of it.
+Nothing here is a restriction: a program may undo all of it.
 """
 
 import _thread
@@ -21,15 +21,15 @@ _opened: list[Any] = []  # weak references to the files that the program opened
 
 
 def put_in() -> None:
-    """Have streams open by their paths, threads start with any stack, and a judge be known."""
-    # By it competition programs know to read standard input, and no file.
+    """Let streams open by path and threads start with any stack size, and set ONLINE_JUDGE."""
+    # Competition programs check this variable to read standard input instead of a file.
     os.environ["ONLINE_JUDGE"] = "1"
     builtins.open = io.open = _by_stream(io.open)
     _thread.stack_size = _at_most(_thread.stack_size)
 
 
 def _by_stream(opener: Callable[..., Any]) -> Any:
-    """An `open` that takes the paths of standard streams: where programs run there is no /proc."""
+    """Return an `open` that accepts the paths of standard streams: the jail has no /proc."""
 
     def open_path(file: Any, *arguments: Any, **options: Any) -> Any:
         if not isinstance(file, int) and os.fspath(file) in _STREAMS:
@@ -42,7 +42,7 @@ def _by_stream(opener: Callable[..., Any]) -> Any:
 
 
 def flush_files() -> None:
-    """Flush the files that are open, as the interpreter does at its end."""
+    """Flush the open files, as the interpreter does when it ends."""
     for reference in _opened:
         file = reference()
         if file is not None and not file.closed:
@@ -51,10 +51,10 @@ def flush_files() -> None:
 
 
 def _at_most(stack_size: Callable[..., int]) -> Any:
-    """A `threading.stack_size` that keeps within a quarter of the memory.
+    """Return a `threading.stack_size` that keeps within a quarter of the memory limit.
 
-    The system gives a thread its stack as it is used. A limit on memory counts all of it at once,
-    and would not let the thread start. Calls of Python functions do not need it.
+    The system allocates a thread's stack as it is used. A limit on memory counts all of it at once,
+    and would keep the thread from starting. Calls of Python functions do not need it.
     """
 
     def limited(*size: int) -> int:

@@ -1,4 +1,4 @@
-"""Messages between the pool and its workers: JSON behind a length of four bytes."""
+"""Messages between the pool and its workers: JSON after a four-byte length."""
 
 import json
 import socket
@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 _LENGTH = struct.Struct("!I")
-# Received at a time: recv allocates all that it is asked for.
+# The most bytes to receive at a time, because recv allocates all that it is asked for.
 _PART_BYTES = 1 << 20
 
 
@@ -21,11 +21,11 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def receive(connection: socket.socket, max_bytes: int) -> dict[str, Any] | None:
-    """Receive one message; None at the end of the stream.
+    """Receive one message; return None at the end of the stream.
 
     Raises:
       OSError: The other side is gone, or stops within a message.
-      ValueError: What came is no message of at most `max_bytes`.
+      ValueError: The data is not a message of at most `max_bytes`.
     """
     head = _receive_bytes(connection, _LENGTH.size)
     if not head:
@@ -40,7 +40,7 @@ def receive(connection: socket.socket, max_bytes: int) -> dict[str, Any] | None:
 
 
 def _receive_bytes(connection: socket.socket, count: int) -> bytes:
-    """Exactly `count` bytes, or none where the stream ends before the first."""
+    """Return exactly `count` bytes, or none if the stream ends before the first."""
     data = bytearray()
     while len(data) < count:
         part = connection.recv(min(count - len(data), _PART_BYTES))

@@ -1,5 +1,5 @@
-// Plain data as bytes, and functions across two processes. Included before anything else of a
-// translation unit: it brings no name but these two namespaces and those of two small headers.
+// Sends plain data as bytes, and calls functions across two processes. It precedes everything else
+// in a translation unit, and adds only the names of two small headers and these two namespaces.
 //
 //     bool, integers      8 bytes             string              size, bytes
 //     float, double       8 bytes             any container       size, elements
@@ -11,11 +11,11 @@
 namespace selfreg_channel {  // tests.cpp and program.cpp define these
 using Size = unsigned long;
 void put(const void* data, Size size);
-void get(void* data, Size size);  // ends the process, or fails the tests, where there is no more
+void get(void* data, Size size);  // reports a failure by `fail` if too few bytes are left
 Size size_of_rest();
 [[noreturn]] void fail(const char* reason);
-void ask();   // sends what was put, and receives what `get` then gives
-void done();  // all that was received has been read
+void ask();   // sends what `put` collected, and receives what `get` returns
+void done();  // checks that everything received has been read
 }  // namespace selfreg_channel
 
 namespace selfreg_carry {
@@ -96,7 +96,7 @@ template <class T> T get() {
         return T(get<typename T::value_type>());
     } else if constexpr (is_string<T> || is_range<T>) {
         const Size size = get<Size>();
-        // An element takes a byte at least: what is announced must be there.
+        // Each element takes at least one byte, so that the announced size cannot exceed the rest.
         if (size > selfreg_channel::size_of_rest()) selfreg_channel::fail("a size is too large");
         T values{};
         if constexpr (is_string<T>) {
@@ -132,7 +132,7 @@ template <class A> void take_back(std::remove_reference_t<A>& argument) {
     if constexpr (is_changed<A>) argument = get<Plain<A>>();
 }
 
-// A holds the declared types; the arguments are the stub's own parameters.
+// A holds the declared types. The arguments are the stub's own parameters.
 template <class R, class... A> R call(std::remove_reference_t<A>&... arguments) {
     static_assert(!std::is_reference_v<R>, "no reference can be carried from process to process");
     (put(static_cast<const Plain<A>&>(arguments)), ...);
@@ -150,7 +150,7 @@ template <class R, class... A> R call(std::remove_reference_t<A>&... arguments) 
 
 // --- In the process of the program: an answer to such a call -------------------------------------
 
-// To the declared type, and not a bit further: 5.5 is no int.
+// Converts to the declared type. A conversion to an integer must be exact: 5.5 is not an int.
 template <class To, class From> To convert(const From& value) {
     if constexpr (std::is_same_v<To, From>) {
         return value;
@@ -184,7 +184,7 @@ template <class To, class From> To convert(const From& value) {
     }
 }
 
-// Becomes what a parameter is, also where the program has its own idea of an int.
+// Converts to the program's parameter type, even if that differs from the declared one.
 template <class T> struct Loose {
     const T& value;
     template <class To> operator To() const { return convert<To>(value); }

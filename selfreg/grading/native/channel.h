@@ -1,4 +1,4 @@
-// What both ends of the channel have: messages behind a length of four bytes.
+// Shared by both ends of the channel: messages after a four-byte length.
 #pragma once
 #include <cstring>
 #include <string>

@@ -1,4 +1,4 @@
-// The exceptions that cross as what they are, the derived before their bases.
+// The exceptions that keep their type across processes, derived classes before their bases.
 #pragma once
 #include <exception>
 #include <new>

@@ -3,8 +3,8 @@
 //     call      the judge's number of 8 bytes, arguments
 //     answer    the same number; then "r" and the result, "e" and an exception, "f" and a reason
 //
-// All of this is in the program's hands: it can change every byte, and gains nothing, for the
-// tests take values from here and no verdict.
+// The program controls all of this and can change every byte. It gains nothing, because the tests
+// take values from here, and never a verdict.
 #include "channel.h"
 #include "errors.h"
 

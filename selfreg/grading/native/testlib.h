@@ -1,6 +1,6 @@
-// What most checkers use of Mike Mirzayanov's testlib, under its names: registerTestlibCmd, the
-// streams inf, ouf and ans, quitf and its kin. A checker that uses more does not compile.
-// Its exit statuses: 0 right, 1 wrong answer, 2 presentation error, 3 the checker's own failure.
+// The part of Mike Mirzayanov's testlib that most checkers use (registerTestlibCmd, the streams inf,
+// ouf and ans, quitf and related functions). A checker that uses more does not compile. The exit
+// statuses: 0 right, 1 wrong answer, 2 presentation error, 3 the checker's own failure.
 #pragma once
 #include <algorithm>
 #include <cctype>
@@ -38,7 +38,7 @@ struct InStream {
         if (!file) testlib_end(_fail, std::string("cannot read ") + path);
         text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     }
-    // What is wrong with the output is the program's fault; with the other files, the checker's.
+    // A fault in the output is the program's; a fault in another file is the checker's own failure.
     [[noreturn]] void quit(TResult result, const std::string& message) {
         testlib_end(is_output ? result : _fail, name + ": " + message);
     }
@@ -140,7 +140,7 @@ struct InStream {
 inline InStream inf, ouf, ans;
 
 [[noreturn]] inline void testlib_end(TResult result, const std::string& message) {
-    // Output behind a right answer is a presentation error, as in testlib.
+    // Extra output after a right answer is a presentation error, as in testlib.
     if (result == _ok && !ouf.seekEof()) {
         std::fprintf(stderr, "wrong output format Extra information in the output\n");
         std::exit(_pe);

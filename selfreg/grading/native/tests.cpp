@@ -1,8 +1,8 @@
-// The tests' process: it asks for calls, and says how the tests ended.
+// The tests' process: it asks for calls, and reports how the tests ended.
 //
 //     "c" and arguments    a call; the answer is "r" and the result, "e" and an exception, or "f"
 //     "p"                  the tests ran to their end
-//     "f", "x", "m"        they failed, an exception or the lack of memory ended them: details
+//     "f", "x", "m"        failed, ended by an exception, or out of memory; details follow
 #include <sys/prctl.h>
 
 #include "channel.h"
@@ -58,7 +58,7 @@ extern "C" int __real_main(int, char**);
 
 extern "C" int __wrap_main(int count, char** values) {
     using selfreg_channel::end;
-    // Nothing of the same user may look into this process.
+    // No process of the same user may inspect this one.
     prctl(PR_SET_DUMPABLE, 0);
     int status = 0;
     try {
