@@ -2,9 +2,9 @@
 
     selfreg regrade --run=runs/tiny/A0/seed_7
 
-Grades a random sample of the run's stored programs again, several times over, and compares verdicts
-with each other and with the stored one; and searches every program that passed for shortcuts.
-Writes every number, and every program behind one, to --out.
+Grades a random sample of the run's stored programs again, several times, and compares the verdicts
+with each other and with the stored one. Also searches every program that passed for shortcuts.
+Writes every number, and the programs behind each, to --out.
 
 The problems are built anew from the run's config. A program that times out costs its whole limit
 each time that it is graded.

@@ -240,7 +240,7 @@ class Child:
         return bytes(self._buffer[1:])
 
     def end(self) -> Ended:
-        """End the child if it still runs, and everything that it started.
+        """End the child if it still runs, and end everything that it started.
 
         Raises:
           JailError: The jail could not be put on, or the child was killed from outside.

@@ -239,8 +239,8 @@ class Toolchain:
         if os.path.exists(self._path(f"{name}.gch")):
             return name
         try:
-            # The worker that creates the file compiles the header. The others do without until it
-            # is ready.
+            # The worker that creates the file compiles the header. The others compile without a
+            # header until it is ready.
             with open(self._path(name), "x") as file:
                 file.write(family_source(family))
             command = ["-xc++-header", self._path(name)]

@@ -1,9 +1,9 @@
-"""Test what isolates programs on this machine, what tests may use, and how fast grading is.
+"""Test which isolation works on this machine, what tests may use, and how fast grading is.
 
     selfreg doctor
 
-For each layer of isolation, a child process attempts what the layer forbids. The exit code is 1
-where no isolation works.
+For each layer of isolation, a child process attempts what the layer forbids. The exit code is 1 if
+no isolation works.
 """
 
 import time

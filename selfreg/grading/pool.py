@@ -26,13 +26,11 @@ from selfreg.grading.trials import Task, Trial, Trials
 from selfreg.run.records import Grade, Language, Outcome, Problem
 
 _CLOSE_TIMEOUT_S = 10.0
-# A worker that has not answered for this long counts as hung. The allowance lies far above the
-# worker's own limits, because it must catch only workers that fail to enforce them, and not workers
-# on a busy machine.
+# A worker counts as hung after this long without an answer. This is far more than its own limits
+# allow, to catch workers that fail to enforce them, and not those on a busy machine.
 _HUNG_EXTRA_S = 60.0
 _HUNG_FACTOR, _HUNG_COMPILER_S = 40.0, 600.0
-# The judge's own CPU allowance per job, in seconds, and how often the pool checks it. The allowance
-# catches tests that never end, by themselves or because of the program's answers.
+# CPU seconds of the judge itself per job, to catch tests that never end; how often the pool checks.
 _JUDGE_EXTRA_S, _JUDGE_LOOK_S = 5.0, 0.5
 
 
@@ -47,8 +45,8 @@ class GraderPool:
     libraries only, and write only to a scratch folder that is emptied after each program. Its CPU
     time, waiting time, wall-clock time, memory, threads, files and output are limited. Tests of
     Python functions run outside the program's reach, in a judge that compares plain data. A pass
-    means that the tests ran to their end in the judge. Tests of C++ functions are compiled and run
-    apart from the program, and receive only the values that its calls return.
+    means that the tests ran to their end there. Tests of C++ functions are compiled and run apart
+    from the program, and receive only the values that calls of it return.
     Programs have the standard library, and see the same hashes and random numbers in every run. C++
     that does not compile within ten CPU seconds is a COMPILE_ERROR.
 
@@ -58,9 +56,8 @@ class GraderPool:
     Args:
       workers: The number of programs that run at a time; 0 means one for each core of this process.
       time_limit_scale: A factor on the CPU limit of every problem.
-      max_retries: The number of times that a program is graded again after its worker failed. A
-        program that fails every time gets an EXCEPTION if a known-good program passes right
-        afterwards.
+      max_retries: How often a program is graded again after its worker failed. If its worker fails
+        every time, the program gets an EXCEPTION if a known-good program then passes.
       recycle_after: The number of programs after which a worker is replaced by a fresh one.
       cpp_options: The compiler options for C++.
       isolation: One of `selfreg.grading.ladder.LADDER`, or "auto" for the first that works here.

@@ -131,7 +131,7 @@ class Peer:
         self._objects: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._images = ImageMaker(self, side.methods)
-        # Containers that both sides hold, and what the other side knows to be in them.
+        # Containers that both sides hold, and their contents as the other side knows them.
         self._shared: list[Any] = []
         self._synced: list[list[Any]] = []
 
