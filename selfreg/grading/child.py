@@ -35,7 +35,7 @@ class JailError(Exception):
 
 
 class ChildOver(BaseException):
-    """The child ended, or broke a limit, while the judge needed it."""
+    """The child ended, or reached a limit, while the judge needed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +263,8 @@ class Child:
         timed_out = self._timed_out
         if not timed_out and (cpu_s > self._limits.cpu_s or status == -signal.SIGXCPU):
             timed_out = f"used {cpu_s:.1f} CPU seconds of {self._limits.cpu_s:.1f}"
-        # The filter keeps a program from sending itself this signal, so that the program is tried
-        # again.
+        # Someone else killed the program, because the filter keeps it from killing itself. It is
+        # tried again.
         if status == -signal.SIGKILL and not killed and not timed_out:
             raise JailError("SIGKILL ended the program: is the machine short of memory?")
         return Ended(status, cpu_s, peak_mb, timed_out, output)
