@@ -1,6 +1,6 @@
-// The part of Mike Mirzayanov's testlib that most checkers use (registerTestlibCmd, the streams inf,
-// ouf and ans, quitf and related functions). A checker that uses more does not compile. The exit
-// statuses: 0 right, 1 wrong answer, 2 presentation error, 3 the checker's own failure.
+// The part of Mike Mirzayanov's testlib that most checkers use: registerTestlibCmd, the streams
+// inf, ouf and ans, quitf and related functions. A checker that uses more does not compile.
+// Exit statuses: 0 right, 1 wrong answer, 2 presentation error, 3 the checker's own failure.
 #pragma once
 #include <algorithm>
 #include <cctype>
