@@ -56,7 +56,7 @@ def render(problem: Problem, style: str, tokenizer: Any) -> np.ndarray:
 
 
 def plain_text(problem: Problem) -> str:
-    """Write the spec as a comment in the problem's language; the mark shows which language it is."""
+    """Write the spec as a comment in the problem's language; the mark shows which one it is."""
     mark = _COMMENT[problem.language]
     return "".join(f"{mark}{line}\n" for line in problem.spec.splitlines())
 
