@@ -1,4 +1,4 @@
-"""What a graded program costs, and whether verdicts hold: GraderPool beside other ways.
+"""Measure the cost of grading, and check verdicts under stress: GraderPool beside other ways.
 
     python -m benchmarks.grading
     python -m benchmarks.grading --parts=python --rounds=5
@@ -7,25 +7,26 @@
     python -m benchmarks.grading --parts=load --load=10
     python -m benchmarks.grading --parts=forgers --forgers=1000 --seed=7
 
-python  CPU ms a program, programs/s/core (1000 / CPU ms) and programs/s with all workers: the same
-        short programs, 7 of 10 of them right, with the same three asserts through every way; the
-        ways take turns for some rounds. Each peer runs in as many lean processes as the pool has
-        workers, so that a fork costs it no more than it must. "wrong on" lists the programs whose
-        verdict was not the known one.
+python  CPU ms per program, programs/s/core (1000 / CPU ms), and programs/s with all workers. Every
+        way grades the same short programs with the same three asserts; 7 of 10 programs are right.
+        The ways alternate for some rounds. Each peer runs in as many processes as the pool has
+        workers. These processes import little, so that their forks are cheap. "wrong on" lists the
+        programs whose verdict was not the known one.
 cpp     CPU s of C++ programs: compiled and run, and run again.
-stdin   MB/s of programs that read standard input, and small cases a second.
-data    How many reference solutions of real data sets pass.
-chaos   Verdicts, and what is left behind, while processes of the pool are killed at random.
+stdin   MB/s of programs that read standard input, and small cases per second.
+data    The number of reference solutions of real data sets that pass.
+chaos   Verdicts and leftovers while processes of the pool are killed at random.
 load    Verdicts that change when the machine is busy.
-forgers Drawn programs that try to pass without being right, so many in Python and in C++, in each
-        isolation.
+forgers Random programs that try to pass without being right: --forgers in Python and as many in
+        C++, in each isolation.
 
-CPU time is user + system time of this process and all its descendants, ended ones too. It is read
-before and after, with the pool and the peers started before and closed after: rusage of this
-process and of what it reaped, and for each living descendant the own time and that of the children
-that it reaped, from /proc/PID/stat. Whoever reaps a process (a zygote, a judge, the pool) takes
-over its count; orphans come to this process. Only a process that ignores SIGCHLD would lose its
-children's time: the benchmark fails when there is one.
+CPU time is the user + system time of this process and of all its descendants, including those that
+have ended. The pool and the peers start before the first reading and close after the last one. A
+reading adds the rusage of this process and of its reaped children. For each living descendant it
+adds the process's own time and that of its reaped children, from /proc/PID/stat. A process that
+reaps another (a zygote, a judge, the pool) takes over its time, and this process adopts orphans.
+The time of children is lost only if their parent ignores SIGCHLD. The benchmark fails if there is
+such a process.
 """
 
 import os
@@ -69,8 +70,8 @@ class Timing:
     """One run of one way over all programs.
 
     Attributes:
-      cpu_ms: CPU milliseconds a program.
-      wall_s: Seconds of the whole run.
+      cpu_ms: CPU milliseconds per program.
+      wall_s: Wall-clock seconds of the whole run.
       other: Numbers of the programs whose verdict was not the known one.
     """
 
@@ -80,7 +81,7 @@ class Timing:
 
 
 def main(_: list[str]) -> None:
-    """Run the parts that were asked for."""
+    """Run the parts that --parts names."""
     adopt_orphans()
     workers = _WORKERS.value or len(os.sched_getaffinity(0))
     parts: dict[str, Callable[[], None]] = {
@@ -99,7 +100,7 @@ def main(_: list[str]) -> None:
 
 
 def compare(workers: int, programs: int, rounds: int) -> None:
-    """Print what a program costs in every way."""
+    """Print the cost of a program in every way."""
     cases = python_cases(programs)
     missing: dict[str, str] = {}
     with ExitStack() as stack:
@@ -130,7 +131,7 @@ def compare(workers: int, programs: int, rounds: int) -> None:
 
 
 def _start(name: str) -> LineServer:
-    # Bare interpreters for the floors; the peers have packages.
+    # The floors run in bare interpreters, but the peers need their packages.
     options = ["-I", "-S"] if name.startswith("floor") else ["-P"]
     return LineServer([*options, grading_peers.__file__, name])
 
@@ -140,7 +141,7 @@ def _grade(pool: GraderPool, cases: Sequence[Case]) -> list[bool]:
 
 
 def _ask(servers: Sequence[LineServer], cases: Sequence[Case]) -> list[bool]:
-    """Deal the programs to the servers, and put their verdicts in order."""
+    """Distribute the programs over the servers, and return the verdicts in order."""
     count, verdicts = len(servers), [False] * len(cases)
     for i, server in enumerate(servers):
         server.send([case.wire for case in cases[i::count]])

@@ -14,7 +14,7 @@ Job = tuple[Problem, str]
 
 
 class Case(NamedTuple):
-    """A Python program, calls of its `solve`, and whether they all give what is expected."""
+    """A Python program, calls of its `solve`, and whether all of them give the expected result."""
 
     number: int
     program: str
@@ -23,17 +23,17 @@ class Case(NamedTuple):
 
     @property
     def asserts(self) -> str:
-        """The tests as source."""
+        """The tests as source text."""
         return "".join(f"assert solve({x!r}) == {expected!r}\n" for x, expected in self.calls)
 
     @property
     def job(self) -> Job:
-        """For GraderPool."""
+        """The job for GraderPool."""
         return _problem(f"python/{self.number}", self.asserts), self.program
 
     @property
     def wire(self) -> dict[str, object]:
-        """For benchmarks.grading_peers."""
+        """The job for benchmarks.grading_peers."""
         return {
             "program": self.program,
             "asserts": self.asserts,
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
 
 def python_cases(count: int) -> list[Case]:
-    """Distinct short programs with three asserts each; 7 of 10 are right."""
+    """Make distinct short programs with three asserts each; 7 of 10 are right."""
     rng = np.random.default_rng(0)
     cases: dict[str, Case] = {}
     while len(cases) < count:
@@ -57,7 +57,7 @@ def python_cases(count: int) -> list[Case]:
 
 
 def timed_jobs(limit_s: float, seconds: Sequence[float], action: str) -> list[Job]:
-    """Programs that wait or work for so many seconds; `action` has {s} where the number goes."""
+    """Make programs that wait or work for these seconds; {s} in `action` stands for the number."""
     problem = _problem(action, "assert solve(1) == 2\n", limit_s)
     return [
         (problem, f"import time\ndef solve(x):\n    {action.format(s=s)}\n    return x + 1\n")
@@ -70,7 +70,7 @@ SLEEP = "time.sleep({s})"
 
 
 def mixed_jobs() -> list[Job]:
-    """Programs of other kinds: that work or wait for a while, never end, read and write."""
+    """Make programs of other kinds, which work, wait, never end, or read and write."""
     whole = Problem(id="sums", spec="", tests=Tests(stdio=_sums(7)))
     adder = "n, *rest = map(int, open(0).read().split())\nprint({k} * sum(rest))\n"
     return [
@@ -127,7 +127,7 @@ int main() {{
 
 
 def cpp_functions(count: int) -> list[Job]:
-    """As in HumanEval-X: a function under seven headers, and a main function that asserts."""
+    """Make programs as in HumanEval-X: a function after seven includes, and asserts in main."""
     return [
         (
             Problem(
@@ -145,7 +145,7 @@ def cpp_functions(count: int) -> list[Job]:
 
 
 def cpp_programs(count: int) -> list[Job]:
-    """Whole programs that include everything, with a case of input and output."""
+    """Make whole programs that include bits/stdc++.h, with one case of input and output each."""
     return [
         (
             Problem(

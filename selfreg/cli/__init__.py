@@ -1,1 +1,4 @@
-"""Commands: each module reads flags, calls a room, and prints. docs/commands.md lists them."""
+"""Commands. Each module reads flags, calls another subpackage, and prints the result.
+
+docs/commands.md lists the commands.
+"""

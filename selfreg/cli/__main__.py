@@ -1,4 +1,4 @@
-"""`python -m selfreg` is the command `selfreg`."""
+"""Run the command `selfreg` as `python -m selfreg`."""
 
 from selfreg.cli.verbs import run
 

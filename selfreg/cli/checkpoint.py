@@ -1,4 +1,4 @@
-"""Read a checkpoint of a run onto the devices, with the policy that it belongs to."""
+"""Load a checkpoint of a run onto the devices, together with its policy."""
 
 import json
 from pathlib import Path
@@ -18,17 +18,17 @@ from selfreg.run.records import Checkpoint
 
 
 def open_checkpoint(run: Path, checkpoint: Checkpoint, mesh: Mesh) -> tuple[Policy, Any]:
-    """The policy of a run, and its weights at a checkpoint.
+    """Load the policy of a run, and its weights at a checkpoint.
 
-    The shape and the tokenizer are read from where the run began, its config.model.path.
+    The shape and the tokenizer come from the initial model, the run's config.model.path.
 
     Args:
       run: The run folder.
-      checkpoint: One that is on disk.
-      mesh: Where the weights go.
+      checkpoint: A checkpoint that is on disk.
+      mesh: The devices for the weights.
 
     Returns:
-      The policy, and its weights; with LoRA, `Adapted` ones.
+      The policy and its weights; `Adapted` weights if the run used LoRA.
     """
     model = json.loads((run / rundir.CONFIG).read_text())["model"]
     policy, weights = open_policy(model["path"])
@@ -38,7 +38,7 @@ def open_checkpoint(run: Path, checkpoint: Checkpoint, mesh: Mesh) -> tuple[Poli
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
     params = restore(run / rundir.CHECKPOINTS, checkpoint, {"params": like})["params"]
-    if model["lora_rank"]:  # as the learner merges them
+    if model["lora_rank"]:  # as the learner combines base and adapters
         types = frozen_types(weights, jax.numpy.dtype(model["dtype"]))
         base = place(weights, layout(policy.config, mesh, weights), types)
         params = Adapted(base, params, model["lora_alpha"])

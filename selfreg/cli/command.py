@@ -1,4 +1,4 @@
-"""Start the commands that read a config: --config is found, and its keys are checked."""
+"""Start the commands that read a config: find the file of --config, and check the keys."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -21,14 +21,15 @@ def run(
     *,
     lists_keys: bool = False,
 ) -> NoReturn:
-    """Run a command whose flag --config is of `DEFINE_config_file`.
+    """Run a command whose flag --config was defined by `DEFINE_config_file`.
 
     Args:
       main: As in `selfreg.run.command.run`.
       verb: The command's name after `selfreg`.
-      module: Its name after `python -m`.
-      usage: The flags that a usual call has.
-      lists_keys: Whether --help lists every key, and not only the keys that hold a given word.
+      module: The command's name after `python -m`.
+      usage: The flags of a typical call.
+      lists_keys: Whether a plain --help lists every key. If not, it lists keys only for a given
+        word.
     """
     command.run(
         main,
@@ -44,22 +45,22 @@ def run(
 
 
 def config_flags() -> tuple[str, ...]:
-    """The names of the flags that set single keys."""
+    """Return the names of the flags that set single keys."""
     return tuple(f"config.{name}" for name in KEYS)
 
 
 def find_keys(word: str) -> str:
-    """The keys of a config that hold a word, for --help; without a word, where to find them."""
+    """Describe the config keys that contain a word; without a word, say how to list them."""
     return describe(word) if word else "selfreg train --help lists the keys of a config."
 
 
 def prepare(arguments: list[str]) -> list[str]:
-    """Name the file that --config stands for, and refuse unknown keys.
+    """Replace the value of --config by the path of its file, and refuse unknown keys.
 
-    ml_collections would name an unknown key and nothing else.
+    The check is made here because ml_collections' own error names the unknown key and nothing else.
 
     Raises:
-      ValueError: There is no such file or key, or keys are set without a --config.
+      ValueError: The file or a key does not exist, or a key is set without --config.
     """
     done, is_value, is_named = [], False, False
     for argument in arguments:
@@ -79,10 +80,10 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def read_config(holder: flags.FlagHolder) -> FrozenConfigDict:
-    """The resolved config that the flag `holder`, of `DEFINE_config_file`, names.
+    """Return the resolved config of the flag `holder`, which `DEFINE_config_file` made.
 
     Raises:
-      ValueError: There is no --config, or a value is impossible.
+      ValueError: --config is missing, or a value is not allowed.
     """
     if holder.value is None:
         raise ValueError("--config is missing: name one, such as --config=tiny, or a file")

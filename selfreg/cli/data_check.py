@@ -3,9 +3,9 @@
     selfreg data check SOURCE [--model=tiny] [--prompt=plain] [--samples=5]
     selfreg data overlap TRAIN HELD_OUT
 
-`check` loads a source (docs/data.md), runs the solution of every problem, and prints counts, the
-problems that are broken, the lengths of prompts, and some prompts. `overlap` prints the problems of
-HELD_OUT that TRAIN holds too.
+`check` loads a source (docs/data.md) and runs the solution of every problem. It prints counts, the
+broken problems, the lengths of prompts, and some prompts. `overlap` prints the problems of HELD_OUT
+that TRAIN also holds.
 
 The exit code is 1 if more problems are broken than --max_broken, or if the sources overlap.
 """
@@ -40,14 +40,14 @@ _SHOWN = 20
 
 
 def check(source: str, console: Console) -> bool:
-    """Load and validate a source, and print what a user should know of it.
+    """Load and validate a source, and print its counts, prompts and broken problems.
 
     Returns:
-      Whether no more problems are broken than may be.
+      Whether at most --max_broken problems are broken.
 
     Raises:
-      ValueError: The source cannot be read, or a row is no problem.
-      GraderError: The grader does not work here.
+      ValueError: The source cannot be read, or a row is not a problem.
+      GraderError: The grader does not work on this machine.
     """
     problems = load_problems(source)
     _show_counts(source, problems, console)
@@ -112,10 +112,10 @@ def _show_broken(problems: Sequence[Problem], console: Console) -> bool:
 
 
 def overlap(train: str, held_out: str, console: Console) -> bool:
-    """Print the problems of one source that also stand in another.
+    """Print the problems of one source that also occur in another.
 
     Returns:
-      Whether there is none.
+      Whether there are none.
 
     Raises:
       ValueError: A source cannot be read.

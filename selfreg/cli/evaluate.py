@@ -4,7 +4,7 @@
     selfreg evaluate --model=smollm2 --prompt=chat --problems=easy:main,humaneval
     selfreg evaluate --checkpoint=runs/tiny/ES/seed_7:peak
 
-A checkpoint brings its model. The other settings are those of the flags, not those of its run.
+A checkpoint determines the model. All other settings come from the flags, not from its run.
 """
 
 import os
@@ -69,10 +69,10 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the random draws.", lower_bound=0)
 
 
 def evaluate() -> Table:
-    """Measure every source; returns the table of results.
+    """Measure the policy on every source, and return the table of results.
 
     Raises:
-      ValueError: A policy or a source cannot be used.
+      ValueError: The policy or a source cannot be used.
     """
     mesh = make_mesh(-1, 1, 1)
     name, policy, params = _open(mesh)
@@ -106,7 +106,7 @@ def evaluate() -> Table:
 
 
 def _open(mesh: Mesh) -> tuple[str, Policy, Any]:
-    """The name of the policy to measure, the policy, and its weights on the devices."""
+    """Return the policy to measure: its name, the policy, and its weights on the devices."""
     if _CHECKPOINT.value is None:
         name = _MODEL.value or "tiny"
         policy, weights = open_policy(name)
@@ -120,7 +120,7 @@ def _open(mesh: Mesh) -> tuple[str, Policy, Any]:
 
 
 def main(_: list[str]) -> None:
-    """Print the table."""
+    """Print the table of results."""
     xla.set_up()
     try:
         Console().print(evaluate())

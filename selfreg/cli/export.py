@@ -5,10 +5,11 @@
     selfreg export --checkpoint=runs/tiny/ES/seed_7:1.12 --out=exports/step
 
 The folder holds config.json, generation_config.json with the run's stop tokens, sharded
-safetensors, the tokenizer and the chat template. The shape and the tokenizer are those of the
-model that the run began with, its config.model.path.
+safetensors, the tokenizer and the chat template. The shape and the tokenizer come from the run's
+initial model, config.model.path.
 
---run with --campaign and --which or --step names a checkpoint too: --run=RUN alone is RUN:kept.
+--run, --campaign, and --which or --step can name the checkpoint instead. --run=RUN alone means
+RUN:kept.
 """
 
 import os
@@ -45,10 +46,10 @@ _NEEDED = "--checkpoint=RUN:PLACE (or --run) and --out are needed"
 
 
 def _asked() -> Address:
-    """The checkpoint that the flags name.
+    """Return the address of the checkpoint that the flags name.
 
     Raises:
-      ValueError: They name none, or two.
+      ValueError: The flags name no checkpoint, or two.
     """
     others = {"run": _RUN, "campaign": _CAMPAIGN, "step": _STEP, "which": _WHICH}
     given = [name for name, flag in others.items() if flag.value is not None]
@@ -66,16 +67,16 @@ def _asked() -> Address:
             raise ValueError(f"--step={_STEP.value} of which campaign? add --campaign")
         return address.parse(f"{run}:{campaign}.{_STEP.value}")
     which = _WHICH.value or "kept"
-    if which == "peak" and campaign is None:  # the last campaign's: RUN:peak is the whole run's
+    if which == "peak" and campaign is None:  # of the last campaign; RUN:peak is the whole run's
         campaign = max(0, len(read_summaries(Path(run))) - 1)
     return address.parse(f"{run}:{which}" if campaign is None else f"{run}:{campaign}:{which}")
 
 
 def _find(named: Address) -> Checkpoint:
-    """The checkpoint at an address.
+    """Find the checkpoint at an address.
 
     Raises:
-      ValueError: It is not on disk, or is the policy that the run began with.
+      ValueError: The checkpoint is not on disk, or is the run's initial policy.
     """
     checkpoint = address.find(named)
     if named.where == "kept" and checkpoint.step == 0:
@@ -100,7 +101,7 @@ def main(_: list[str]) -> None:
     named = _asked()
     config = address.read_config(named.run)
     checkpoint = _find(named)
-    # Only now: a mistake in a flag should not wait for jax to load.
+    # Imported this late, so that a mistake in a flag is reported without waiting for jax to load.
     import jax
 
     from selfreg.cli.checkpoint import open_checkpoint

@@ -3,15 +3,15 @@
     selfreg train --config=tiny --config.condition=ES --workdir=runs/tiny/ES
     selfreg train --help optimizer      # the keys that hold a word
 
-The same command resumes a chain that was stopped. Of a finished chain it only rewrites the report.
+The same command resumes a chain that was stopped. For a finished chain it only rewrites the report.
 
 To use several hosts or processes, start the same command in each of them, with a run folder that
-all of them see. config.mesh counts the devices of all processes. Under SLURM, Open MPI, Kubernetes
-or on a TPU pod:
+all of them can access. config.mesh counts the devices of all processes. Under SLURM, Open MPI,
+Kubernetes or on a TPU pod:
 
     srun selfreg train --config=tiny --coordinator=auto
 
-Elsewhere, give the address of the first process's host, and each process its index from 0:
+Elsewhere, name the host of the first process, and give each process its index, counted from 0:
 
     selfreg train ... --coordinator=10.0.0.1:9911 --process_count=2 --process_index=0
 
@@ -62,9 +62,9 @@ def main(_: list[str]) -> None:
     config = read_config(_CONFIG)
     name = f"{config.name}/{config.condition}/seed_{config.seed}"
     workdir = Path(_WORKDIR.value or f"runs/{name}")
-    # Ctrl-C in the middle of a library's own C code can end in any error.
+    # Ctrl-C must wait, because inside a library's C code it can end in any error.
     interrupt.install(at_once=False)
-    # Only now: a mistake in a flag should not wait for jax to load.
+    # Imported this late, so that a mistake in a flag is reported without waiting for jax to load.
     from jax.errors import JaxRuntimeError
 
     from selfreg.policy import distributed

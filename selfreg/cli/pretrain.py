@@ -3,12 +3,12 @@
     selfreg pretrain --out=FOLDER
 
 With its defaults, this command made the weights in selfreg/policy/models/tiny, in about 13 minutes
-on 2 cores. `selfreg evaluate --model=FOLDER` then measures their pass@1, within its standard error.
+on 2 cores. `selfreg evaluate --model=FOLDER` measures their pass@1, within its standard error.
 
 The corpus is sloppy on purpose. Over half of its programs have a defect, such as `print` instead of
-`return`, so that reinforcement learning has something to improve. Say so beside every result: most
-of the fast rise is the policy moving away from planted defects. `--sloppy_rate=0 --bug_rate=0`
-makes a clean corpus, to compare with.
+`return`, so that reinforcement learning has something to improve. State this with every result,
+because most of the fast rise is the policy unlearning planted defects. `--sloppy_rate=0
+--bug_rate=0` makes a clean corpus for comparison.
 """
 
 import math
@@ -54,7 +54,7 @@ TINY = DecoderConfig(
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE of VOCABULARY tokens, with <pad> and <eos>."""
     tokenizer = Tokenizer(models.BPE())
-    # Runs of spaces stay whole: an indent is then one token.
+    # The pre-tokenizer keeps runs of spaces whole, so that an indent can be one token.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -75,7 +75,11 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 def batches(
     tokenizer: Any, examples: Sequence[tuple[str, str]], rows: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield shuffled batches without end: tokens [B, T], lengths [B], completion mask [B, T]."""
+    """Yield shuffled batches endlessly.
+
+    Yields:
+      Tokens, int32 [B, T]; lengths in tokens, int32 [B]; and the completion mask, float32 [B, T].
+    """
     prompts = tokenizer([prompt for prompt, _ in examples])["input_ids"]
     answers = tokenizer([answer for _, answer in examples])["input_ids"]
     pairs = zip(prompts, answers, strict=True)
@@ -95,7 +99,7 @@ def batches(
 
 
 def fit(policy: Policy, params: Any, data: Iterator[Any], steps: int, peak_lr: float) -> Any:
-    """Minimize the completions' cross-entropy with AdamW; returns the trained weights."""
+    """Minimize the cross-entropy of the completions with AdamW, and return the trained weights."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, peak_lr, max(1, steps // 20), steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98))
 

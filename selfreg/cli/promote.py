@@ -1,21 +1,21 @@
-"""Decide if a checkpoint is safe to promote over another. Pipelines call this command.
+"""Decide if a checkpoint may be promoted over another. Pipelines call this command.
 
     selfreg promote --run=runs/tiny/ES/seed_7
     selfreg promote --candidate=runs/b:peak --incumbent=runs/a:kept
     selfreg promote --run=runs/b --bound=-0.05 --bounds=report=0,cpp=-0.02
 
-Checkpoints are named as docs/commands.md says: RUN:start, RUN:peak, RUN:end, RUN:kept, and
-RUN:CAMPAIGN:peak of one campaign. --run=RUN compares RUN:kept with RUN:start. Both checkpoints must
-have been measured on the same panels.
+docs/commands.md says how to name checkpoints: RUN:start, RUN:peak, RUN:end, RUN:kept, or
+RUN:CAMPAIGN:peak for one campaign. --run=RUN compares RUN:kept with RUN:start. Both checkpoints
+must have been measured on the same panels.
 
-The difference candidate - incumbent, paired by problem, must lie above its bound beyond noise. This
-is tested on the report panel and on every protected capability, by the guard's one-sided sign-flip
-test at --level. The candidate is promoted only if every test passes. So one whose true difference
-does not exceed a bound is promoted with a probability of at most --level, and the tests need no
-correction for their number. A bound of 0 asks for a gain.
+The difference candidate - incumbent, paired by problem, must exceed its bound by more than noise.
+The guard's one-sided sign-flip test checks this at --level, on the report panel and on every
+protected capability. The candidate is promoted only if every test passes. So a candidate whose true
+difference does not exceed a bound is promoted with a probability of at most --level, and the tests
+need no correction for their number. A bound of 0 asks for a gain.
 
-It prints JSON. The exit code is 0 to promote; 1 not to, as the candidate is worse or the panels are
-too small to tell; and 2 for a mistake in the question.
+The command prints JSON. The exit code is 0 to promote. It is 1 not to promote, because the
+candidate is worse or the panels are too small to tell. It is 2 for a mistake in the call.
 """
 
 import json
@@ -47,7 +47,7 @@ REPORT = "report"
 
 
 class Place(NamedTuple):
-    """A measured policy: its name, and its scores by panel."""
+    """A measured policy: its name and its scores by panel."""
 
     name: str
     scores: Mapping[str, PanelScore]
@@ -59,15 +59,15 @@ class Test:
 
     Attributes:
       panel: "report", or a capability's name.
-      candidate: pass@1.
-      incumbent: pass@1.
+      candidate: The candidate's pass@1.
+      incumbent: The incumbent's pass@1.
       difference: Candidate - incumbent, paired by problem.
       lowest: One-sided lower confidence bound of the difference, at the level.
-      bound: What the difference must exceed.
+      bound: The value that the difference must exceed.
       p: The p-value of the hypothesis that the true difference is at most the bound.
       passes: p <= level.
-      worse: The difference lies below the bound beyond noise. Where a test neither passes nor is
-        worse, the panel is too small to tell.
+      worse: Whether the difference is below the bound by more than noise. If a test neither passes
+        nor is worse, the panel is too small to tell.
     """
 
     panel: str
@@ -87,8 +87,8 @@ class Decision:
     """The answer to the pipeline.
 
     Attributes:
-      promote: Every test passes.
-      reason: One line.
+      promote: Whether every test passes.
+      reason: The reason, in one line.
       candidate: The candidate, as RUN:CAMPAIGN:PLACE.
       incumbent: The incumbent, as RUN:CAMPAIGN:PLACE.
       level: The level of each test.
@@ -111,7 +111,7 @@ def decide(
     Args:
       candidate: The policy that may be promoted.
       incumbent: The policy in use.
-      bounds: What candidate - incumbent must exceed, by panel. These panels are tested.
+      bounds: The value that candidate - incumbent must exceed, for each panel to test.
       level: The level of each test.
 
     Raises:
@@ -135,7 +135,7 @@ def find_place(text: str) -> Place:
     """Find the policy that an address names, with its scores.
 
     Raises:
-      ValueError: There is no such run, finished campaign or place, or it was not measured.
+      ValueError: The run, the finished campaign or the place does not exist, or was not measured.
     """
     named = address.parse(text)
     found = address.find(named)
@@ -155,7 +155,7 @@ def find_place(text: str) -> Place:
 
 
 def main(_: list[str]) -> int:
-    """Decide and print; returns the exit code."""
+    """Print the decision, and return the exit code."""
     decision = _decision()
     print(json.dumps(to_json(decision), indent=2))
     return Exit.OK if decision.promote else Exit.FAILED

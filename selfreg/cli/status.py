@@ -1,4 +1,4 @@
-"""Show how chains stand: which run, which have ended and why, and how long the others will take.
+"""Show the state of chains: which are running, which ended and why, and the time that is left.
 
 selfreg status --runs=runs
 selfreg status --runs=runs --live
@@ -27,7 +27,7 @@ def main(_: list[str]) -> None:
     if not _LIVE.value:
         console.print(shown)
         return
-    # Ctrl-C is how this ends, and no failure.
+    # Ctrl-C is the normal way to end the live table, not a failure.
     with (
         suppress(KeyboardInterrupt),
         Live(shown, console=console, screen=False, auto_refresh=False) as live,

@@ -1,6 +1,6 @@
-"""The command `selfreg`: each verb starts the module that `python -m` starts too.
+"""The command `selfreg`. Each verb runs a module that `python -m` can also run.
 
-Nothing here loads a library: `selfreg --help` answers at once.
+This module imports no library, so that `selfreg --help` answers at once.
 """
 
 import difflib
@@ -13,9 +13,9 @@ class Verb(NamedTuple):
     """A verb of the command line.
 
     Attributes:
-      module: Where its `run` is.
-      line: What it does, for the list of verbs.
-      group: The heading that it stands under.
+      module: The module whose `run` is called.
+      line: One line for the list of verbs.
+      group: The heading in that list.
     """
 
     module: str
@@ -60,7 +60,7 @@ VERBS = {
 
 
 def run() -> None:
-    """Run the verb that the command line names; the console script's entry point."""
+    """Run the verb that the command line names. This is the console script's entry point."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help", *arguments[2:]]
@@ -72,7 +72,7 @@ def run() -> None:
 
         print(f"selfreg {__version__}")
     elif name in VERBS:
-        sys.argv = [f"selfreg {name}", *rest]  # what messages and the manifest call this program
+        sys.argv = [f"selfreg {name}", *rest]  # the name in messages and in the manifest
         importlib.import_module(VERBS[name].module).run()
     else:
         print(f"error: {_unknown(name)}", file=sys.stderr)
@@ -80,7 +80,7 @@ def run() -> None:
 
 
 def overview() -> str:
-    """The verbs by group, with a line each."""
+    """Return the list of verbs by group, with one line for each."""
     lines = [
         "Study, detect and prevent rise-and-collapse in LLM self-training.",
         "",

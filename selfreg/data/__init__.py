@@ -1,1 +1,1 @@
-"""Problems and prompts: every source becomes the one record `Problem`."""
+"""Problems and prompts: every source of problems is read into the same record, `Problem`."""

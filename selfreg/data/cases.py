@@ -1,10 +1,10 @@
-"""The encodings that public data sets keep their test cases in, read into one form.
+"""Read test cases from every encoding that public data sets use into one form.
 
     {"inputs": [...], "outputs": [...], "fn_name": ...}                    APPS, TACO, verl, rStar
     [{"input": ..., "output": ..., "type" or "testtype": ..., "fn_name": ...}, ...]   the others
 
-Each may stand in the row as it is, as JSON, as a Python literal (PrimeIntellect), or as base64 of a
-zipped pickle of JSON (LiveCodeBench).
+A row may hold either form as plain data, as JSON, as a Python literal (PrimeIntellect), or as the
+base64 text of a zlib-compressed pickle of JSON (LiveCodeBench).
 """
 
 import ast
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from selfreg.run.records import StdioCase
 
-# Far above any data set's: a row of a few kilobytes cannot fill the memory.
+# Far above the size of any data set's tests. It keeps a row of a few kilobytes from unzipping to
+# more than the memory holds.
 _MOST_UNZIPPED = 1 << 30
 _STDIN_TYPES = ("stdin", "stdin_stdout", "stdio")
 _CALL_TYPES = ("functional", "function_call", "function")
@@ -30,18 +31,18 @@ _FENCE = re.compile(r"\A\s*```[\w+]*[ \t]*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
 class NoTests(Exception):
-    """The row holds nothing to grade by, for a reason that its data set knows; it is left out."""
+    """Raised for a row that a data set publishes without usable tests; the row is left out."""
 
 
 class Call(NamedTuple):
-    """One call of a function: its arguments and the result that is wanted."""
+    """One call of a function: its arguments and the expected result."""
 
     arguments: list[Any]
     result: Any
 
 
 class Cases(NamedTuple):
-    """The cases of a row: of a whole program, or calls of the function `name`."""
+    """The test cases of a row: stdin cases of a whole program, or calls of the function `name`."""
 
     stdio: tuple[StdioCase, ...] = ()
     calls: tuple[Call, ...] = ()
@@ -49,17 +50,17 @@ class Cases(NamedTuple):
 
 
 def read_cases(value: Any, key: str, name: str = "", *, default: str = "stdin") -> Cases:
-    """Read the cases that a row holds under a key.
+    """Read the test cases that a row holds under a key.
 
     Args:
-      value: In any of the encodings above.
-      key: For error messages.
-      name: The function that is called, where the row names it elsewhere.
-      default: The type of a case that names none.
+      value: The row's value, in any of the encodings above.
+      key: The key, for error messages.
+      name: The function to call, if another part of the row names it.
+      default: The type of a case that states no type.
 
     Raises:
-      NoTests: There are no cases, or they test numbers of more digits than Python reads.
-      ValueError: Anything else that is no case.
+      NoTests: There are no cases, or they hold integers of more digits than Python reads.
+      ValueError: The value does not hold valid cases.
     """
     data = decode(value, key)
     if isinstance(data, Mapping):
@@ -74,11 +75,11 @@ def read_cases(value: Any, key: str, name: str = "", *, default: str = "stdin") 
 
 
 def decode(value: Any, key: str) -> Any:
-    """The data that a row holds as it is, as JSON, as a Python literal or as a zipped pickle.
+    """Decode a value that is plain data, JSON, a Python literal or a zipped pickle.
 
     Raises:
       NoTests: The value is empty, or has an integer of more digits than Python reads by default.
-      ValueError: It is none of these.
+      ValueError: The value is in none of these encodings.
     """
     if not value:
         raise NoTests("no test cases")
@@ -102,14 +103,14 @@ def decode(value: Any, key: str) -> Any:
 
 
 class _StringsOnly(pickle.Unpickler):
-    """Reads plain data: a pickle that names a class or a function could do anything."""
+    """An unpickler of plain data. It refuses classes and functions, which could run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def _unpack(text: str, key: str) -> Any:
-    """The plain data of LiveCodeBench's encoding; None where the text is not in it.
+    """Decode LiveCodeBench's encoding; return None for a text in another encoding.
 
     Raises:
       ValueError: The pickle is broken, or holds more than plain data.
@@ -129,13 +130,13 @@ def _unpack(text: str, key: str) -> Any:
 
 
 def read_code(text: str | None) -> str | None:
-    """A solution that may stand between fences."""
+    """Return a solution without its Markdown fence, if it has one; None for an empty solution."""
     fenced = _FENCE.match(text or "")
     return f"{fenced[1]}\n" if fenced else text or None
 
 
 def join_cases(parts: Sequence[Cases]) -> Cases:
-    """The cases of several keys of one row."""
+    """Join the cases from several keys of one row."""
     name = next((part.name for part in parts if part.name), "")
     return Cases(
         tuple(case for part in parts for case in part.stdio),
@@ -145,7 +146,7 @@ def join_cases(parts: Sequence[Cases]) -> Cases:
 
 
 def stdio_cases(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[StdioCase, ...]:
-    """Cases of a whole program from lists of texts, or of lists of lines."""
+    """Pair inputs with outputs as stdin cases. Each is a text, a number or a list of lines."""
     return tuple(StdioCase(_text(given), _text(right)) for given, right in _pairs(inputs, outputs))
 
 
@@ -199,7 +200,7 @@ def _read_list(data: list[Any], key: str, name: str, default: str) -> Cases:
 
 
 def _refuse_unknown(data: Mapping[str, Any], key: str, known: set[str]) -> None:
-    """A part of a case that nobody reads could be what decides."""
+    """Refuse unknown keys of a case, because a key that is not read could change the verdict."""
     if unknown := [part for part, value in data.items() if part not in known and value]:
         raise ValueError(
             f"a case of {key!r} has the unknown part {unknown[0]!r}; known are "
@@ -212,7 +213,7 @@ def _name_in(metadata: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """The text of a stdin or stdout, which APPS stores as one string or as a list of lines."""
+    """Return stdin or stdout as one text; APPS stores it as a string or as a list of lines."""
     if isinstance(value, list):
         return "\n".join(map(str, value))
     if isinstance(value, (str, int, float)):
@@ -221,7 +222,7 @@ def _text(value: Any) -> str:
 
 
 def _call(given: Any, right: Any) -> Call:
-    """A call: a list of arguments and a result, or both as JSON, an argument a line."""
+    """Read a call from a list of arguments, or from a text with one JSON argument on each line."""
     if isinstance(given, str):
         return Call([_json(line) for line in given.split("\n") if line.strip()], _json(right))
     if not isinstance(given, list):
@@ -245,7 +246,7 @@ def _json(text: Any) -> Any:
 
 
 def _int_keys(value: Any) -> Any:
-    """An argument; JSON has made texts of a dictionary's keys, and APPS' harness undoes that."""
+    """Turn a dictionary's integer keys, which JSON stores as texts, back; APPS' harness does so."""
     if isinstance(value, dict) and value and all(re.fullmatch(r"-?\d{1,18}", key) for key in value):
         return {int(key): item for key, item in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""Checkers as rows write them: a name, or an object with a name and what differs from its default.
+"""Read and write a row's checker: a name, or an object with a name and the changed settings.
 
 "tokens"
 {"name": "floats", "absolute": 1e-4, "relative": 0}
@@ -35,10 +35,10 @@ _KEYS: dict[str, Any] = {
 
 
 def read_checker(value: Any) -> Checker:
-    """The checker that a row names.
+    """Read the checker of a row.
 
     Raises:
-      ValueError: An unknown name or key, or a value that the checker cannot have.
+      ValueError: A name or a key is unknown, or the checker does not accept a value.
     """
     data = {"name": value} if isinstance(value, str) else value
     fields = read_fields(data, _KEYS, required=("name",))
@@ -64,7 +64,7 @@ def read_checker(value: Any) -> Checker:
 
 
 def write_checker(checker: Checker) -> dict[str, Any]:
-    """A checker as `read_checker` reads it: its name, and what differs from the name's default."""
+    """Write a checker for `read_checker`: its name, and the settings that are not its defaults."""
     default = CHECKERS.get(checker.name, Checker("program"))
     data, usual = to_json(checker), to_json(default)
     return {key: value for key, value in data.items() if key == "name" or value != usual[key]}

@@ -1,8 +1,9 @@
 """The pretraining corpus of the tiny policy: procedural problems with programs of mixed quality.
 
-A policy trained on clean programs alone leaves reinforcement learning little to find, so that some
-programs are planted with defects: bugs (a wrong program, well written) and sloppiness (a right idea
-that cannot pass, such as print for return). Both rates are knobs; 0 and 0 give the clean corpus.
+A policy trained on clean programs alone would leave reinforcement learning little to improve, so
+some programs have planted defects. A bug is a wrong program in the right form. Sloppiness is a
+right idea that cannot pass, such as `print` instead of `return`. Both rates are arguments. If both
+are 0, the corpus is clean.
 """
 
 from dataclasses import replace
@@ -21,8 +22,8 @@ from selfreg.data.procedural import (
 )
 from selfreg.run.records import Language, Problem
 
-# How often the corpus words a problem like each split. Without the last three a policy would
-# score zero on hard, ood and cpp. The compositions are train's throughout.
+# The share of corpus problems in the style of each split. Without the last three styles, a policy
+# would score zero on hard, ood and cpp. All compositions come from the training split.
 STYLES = {"train": 0.58, "hard": 0.10, "ood": 0.14, "cpp": 0.18}
 
 _WRONG_NAMES = ("solution", "solver", "func", "answer")
@@ -31,7 +32,8 @@ _CHATTER = (
     "Here the input is changed step by step.",
     "Let me know if you want another version.",
 )
-# C++ without a return may pass by accident: the result's register can hold the right value.
+# C++ has no "no_return": such a program may pass by accident, because the result register can hold
+# the right value.
 _SLOPPY = {
     Language.PYTHON: ("print", "no_return", "name", "chatter"),
     Language.CPP: ("print", "name", "chatter"),
@@ -45,19 +47,19 @@ def make_corpus(
     """Make problems with completions; a pure function of its arguments.
 
     Args:
-      count: Examples wanted. Problems may come more than once, in other words.
+      count: The number of examples. A program may occur more than once, in different words.
       seed: Any non-negative integer. The rates change completions only: two corpora of one seed
         have the same problems.
-      bug_rate: Fraction of the completions with a missing operation, another constant or another
+      bug_rate: Fraction of completions that lack an operation or have a changed constant or
         operation. Such a program fails the problem's tests.
-      sloppy_rate: Fraction that prints the result, forgets to return it, names the function
-        otherwise or chatters after the program. Drawn independently of bugs.
+      sloppy_rate: Fraction of completions that print the result, do not return it, misname the
+        function, or chatter after the program. It is drawn independently of bugs.
 
     Returns:
       (problem, completion) pairs. No problem has a composition of a held-out split.
 
     Raises:
-      ValueError: A rate outside [0, 1].
+      ValueError: A rate is outside [0, 1].
     """
     for name, rate in (("bug_rate", bug_rate), ("sloppy_rate", sloppy_rate)):
         if not 0 <= rate <= 1:
@@ -80,7 +82,7 @@ def make_corpus(
 
 
 def break_program(rng: np.random.Generator, program: Program, cases: tuple[Case, ...]) -> Program:
-    """A neighbour of the program that fails on `cases`: one operation missing or changed."""
+    """Remove or change one operation so that the program fails on `cases`."""
     while True:
         i = int(rng.integers(len(program.steps)))
         op, _ = list(program.ops)[i]
@@ -93,7 +95,7 @@ def break_program(rng: np.random.Generator, program: Program, cases: tuple[Case,
 
 
 def write_sloppily(rng: np.random.Generator, program: Program, language: Language) -> str:
-    """The program with one of the defects that keep a right idea from passing."""
+    """Write the program with one sloppy defect, which keeps a right idea from passing."""
     defects = _SLOPPY[language]
     defect = defects[rng.integers(len(defects))]
     if defect == "print":

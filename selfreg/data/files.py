@@ -1,4 +1,4 @@
-"""Rows from files and from the Hugging Face hub, read alike; errors are one line with the fix."""
+"""Read rows from files and from the Hugging Face hub. Every error is one line with the fix."""
 
 import gzip
 import json
@@ -13,10 +13,10 @@ _TEXT = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
 def read_file(path: str | Path) -> list[Any]:
-    """The rows of a file, by its name: JSON lines, a JSON list, or Parquet.
+    """Read the rows of a file. Its suffix says whether it is JSON lines, a JSON list or Parquet.
 
     Raises:
-      ValueError: The name ends otherwise, or the file is cut or holds something else.
+      ValueError: The suffix is unknown, or the file is truncated or in another format.
       FileNotFoundError: There is no such file.
     """
     path = Path(path)
@@ -41,7 +41,7 @@ def read_file(path: str | Path) -> list[Any]:
         if not isinstance(rows, list):
             raise ValueError(f"{path}: a .json file must hold a list of rows")
         return rows
-    # Not splitlines: it would also split at U+2028, which JSON allows inside a string.
+    # `splitlines` would also split at U+2028, which JSON allows inside a string.
     lines = enumerate(text.split("\n"), 1)
     return [_parse(line, f"{path}, line {number}") for number, line in lines if line.strip()]
 
@@ -65,19 +65,19 @@ def read_hub(rest: str) -> Rows:
     try:
         rows: Rows = load_dataset(name, *config, split=split, **options)
         return rows
-    except Exception as error:  # of the library and of whatever it uses to reach the hub
+    except Exception as error:  # the library and its HTTP clients raise errors of many types
         raise ValueError(f"hf:{rest} cannot be read: {_explain(error)}") from error
 
 
 def rename_columns(rows: Rows, columns: Mapping[str, str]) -> Iterator[Any]:
-    """Rows with columns by other names.
+    """Yield rows with renamed columns.
 
     Args:
       rows: JSON objects.
-      columns: The name in the file and the name wanted; "" drops the column.
+      columns: The new name of each column, by its old name; "" drops the column.
 
     Raises:
-      ValueError: A row lacks a column, or has the new name already.
+      ValueError: A row lacks a column, or already has a column of the new name.
     """
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
@@ -117,7 +117,7 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _explain(error: Exception) -> str:
-    """The error's first line, and what to do about the usual ones."""
+    """Return the error as one line, with advice for the common ones."""
     line = _first_line(error)
     said = line.lower()
     hint = ""

@@ -1,8 +1,8 @@
-"""What each data set's own harness gives every answer: imports, and how it compares outputs."""
+"""The imports that each data set's own harness gives answers, and how it compares outputs."""
 
 from selfreg.run.records import Checker
 
-# APPS, and what was made from it: TACO, Eurus-2, PrimeIntellect, DeepCoder. numpy aside.
+# APPS and the sets made from it: TACO, Eurus-2, PrimeIntellect, DeepCoder. numpy is left out.
 APPS_SETUP = """\
 import bisect, collections, copy, fractions, functools, heapq, io, itertools, math, operator, os
 import random, re, string, sys, time
@@ -16,7 +16,7 @@ from math import ceil, cos, exp, fabs, factorial, floor, gcd, inf, log, log2, pi
 from typing import Any, Dict, List, Optional, Set, Tuple, Union
 """
 
-# LiveCodeBench; `builtins` comes last, so that its open and pow are those that an answer gets.
+# LiveCodeBench. `builtins` comes last, so that an answer gets the builtin open and pow.
 LCB_SETUP = """\
 from string import *
 from re import *
@@ -41,13 +41,13 @@ import random, re, statistics, string, sys, time
 sys.setrecursionlimit(50000)
 """
 
-# np.allclose, by line.
+# Compares line by line, as np.allclose does.
 APPS_CHECKER = Checker("lines", absolute=1e-5, relative=1e-5)
-# Words in lower case; two numbers within 1e-5.
+# Compares words regardless of case. Two numbers are equal within 1e-5.
 CONTESTS_CHECKER = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
-# Lines of words; two numbers of the same value.
+# Compares lines word by word. Two numbers are equal if they have the same value.
 LCB_CHECKER = Checker("lines", absolute=0.0, relative=0.0)
-# Lines in lower case; two numbers within 1e-5.
+# Compares lines regardless of case. Two numbers are equal within 1e-5.
 FUSION_CHECKER = Checker("lines", absolute=1e-5, relative=1e-5, caseless=True)
-# Codeforces' usual one for problems without a checker of their own.
+# Codeforces' usual checker, for problems without a checker of their own.
 CODEFORCES_CHECKER = Checker("tokens")

@@ -1,4 +1,4 @@
-"""Checked look-ups in JSON objects, with errors that name the key and what it may hold."""
+"""Checked look-ups in JSON objects. Errors name the key and the values that it may hold."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,12 +17,12 @@ _TYPE_NAMES: dict[Any, str] = {
 
 
 def get_value(row: Mapping[str, Any], key: str, kind: Any = str) -> Any:
-    """Return `row[key]`, checked.
+    """Return `row[key]` after checking its type.
 
     Args:
       row: A JSON object.
-      key: What to look up.
-      kind: The type wanted, or a tuple of types. A boolean is never a number.
+      key: The key to look up.
+      kind: The expected type, or a tuple of types. A boolean never counts as a number.
 
     Raises:
       ValueError: The key is absent or the value is of another type.
@@ -38,10 +38,10 @@ def get_value(row: Mapping[str, Any], key: str, kind: Any = str) -> Any:
 
 
 def get_language(row: Mapping[str, Any], allowed: tuple[Language, ...]) -> Language:
-    """Return the row's `language`, Python where it names none.
+    """Return the row's `language`; Python if the row names none.
 
     Raises:
-      ValueError: A language that is not allowed.
+      ValueError: The language is not allowed.
     """
     name = row.get("language", Language.PYTHON.value)
     if name not in allowed:
@@ -57,13 +57,13 @@ def read_fields(
     A key that holds null counts as absent.
 
     Raises:
-      ValueError: An unknown or missing key, or a value of another type.
+      ValueError: A key is unknown or missing, or a value has another type.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"expected an object with the keys {', '.join(kinds)}, not {data!r:.60}")
-    # Parquet has null where a row lacks what another row has.
+    # Parquet stores null where a row lacks a key that another row has.
     data = {key: value for key, value in data.items() if value is not None or key in required}
-    # An unknown key is more likely a misspelt one than a remark: a silent default would hide it.
+    # An unknown key is probably misspelt. Ignoring it would silently apply the default.
     if unknown := [key for key in data if key not in kinds]:
         raise ValueError(f"unknown key {unknown[0]!r}; allowed: {', '.join(kinds)}")
     return {

@@ -1,11 +1,11 @@
-"""The limits that rows of competition problems state, in any of their units."""
+"""Read the time and memory limits of competition problems, in any of their units."""
 
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-# An interpreter alone takes some 40 MiB of address space, and the modules of a harness as much.
+# The interpreter alone takes about 40 MiB of address space, and a harness's modules as much again.
 LEAST_PYTHON_MB = 128
 
 _SECONDS = {"": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "ms": 1e-3, "millisecond": 1e-3}
@@ -16,15 +16,17 @@ _MIB = {
     **dict.fromkeys(("gb", "gib", "gigabyte"), 1024.0),
 }
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*?)s?\.?\s*", re.IGNORECASE)
-# A bare number above it is in no unit that one could guess.
+# A limit above this is refused. A bare number so large is not in MiB, and its unit is unknown.
 _MOST_MB = 1 << 16
 
 
 def time_limit_s(row: Mapping[str, Any]) -> float:
-    """The seconds of `time_limit`: a number, "2.0 seconds", or {"seconds", "nanos"}; 0 for none.
+    """Return `time_limit` in seconds; 0 for none.
+
+    The row may hold a number, a text such as "2.0 seconds", or {"seconds": ..., "nanos": ...}.
 
     Raises:
-      ValueError: It is something else.
+      ValueError: The value is in none of these forms.
     """
     limit = row.get("time_limit")
     if isinstance(limit, Mapping):
@@ -36,10 +38,10 @@ def time_limit_s(row: Mapping[str, Any]) -> float:
 
 
 def memory_limit_mb(row: Mapping[str, Any]) -> int:
-    """The MiB of `memory_limit_bytes` or `memory_limit` ("256 megabytes", 256.0); 0 for none.
+    """Return `memory_limit_bytes` or `memory_limit` ("256 megabytes", 256.0) in MiB; 0 for none.
 
     Raises:
-      ValueError: It is something else.
+      ValueError: The value is in none of these forms, or too large.
     """
     key = "memory_limit_bytes" if row.get("memory_limit_bytes") else "memory_limit"
     limit = row.get(key)
@@ -53,13 +55,13 @@ def memory_limit_mb(row: Mapping[str, Any]) -> int:
 
 
 def _amount(value: Any, units: Mapping[str, float]) -> float | None:
-    """An amount in the unit whose factor is 1; 0 for none, None for what is no amount."""
+    """Convert an amount to the unit of factor 1; return 0 for no value, None for an invalid one."""
     if value is None or value == "":
         return 0.0
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value)
         unit = match[2].lower() if match else ""
-        # "s" alone is a unit too, and its letter was taken for a plural.
+        # In "2 s" the pattern reads the "s" as a plural ending, but here it is the unit.
         if match and not unit and re.search(r"\d\s*s\s*$", value, re.IGNORECASE):
             unit = "s"
         if match and unit + "s" in units:

@@ -1,9 +1,9 @@
-"""Problems of one set that also stand in another: what was trained on cannot be held out.
+"""Find held-out problems that also occur in a training set.
 
-Two problems are the same when their texts hold the same words, their tests or the longer of their
-solutions are the same, or when most of the longer runs of
-words of one stand in the other, of the text or of the solution's code (n-grams, as in Brown et al.
-2020, "Language Models are Few-Shot Learners", appendix C).
+Two problems are the same if their texts have the same words, if their tests are the same, or if
+their solutions are the same and not short. They are also the same if most n-grams of the held-out
+problem's text, or of its solution's code, occur in the training problem (as in Brown et al. 2020,
+"Language Models are Few-Shot Learners", appendix C).
 """
 
 import re
@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from selfreg.run.records import Problem
 
-# Words in a run; runs that a problem needs to be compared by them; the share that must be common.
+# Words in an n-gram, the fewest n-grams by which a problem is compared, and the share of them that
+# the other problem must have.
 TEXT_WORDS, TEXT_LEAST, TEXT_SHARE = 8, 16, 0.6
 CODE_WORDS, CODE_LEAST, CODE_SHARE = 12, 30, 0.8
-# What every prompt of a set says is no sign that two of its problems are one.
+# An n-gram of more training problems than this is boilerplate, and does not count.
 _COMMON = 20
-# Solutions of fewer words may be the same by chance.
+# Solutions of fewer tokens may be the same by chance.
 _LONG_CODE = 20
 
 _WORD = re.compile(r"\w+")
@@ -31,11 +32,12 @@ class Overlap(NamedTuple):
     """A pair of problems that are the same.
 
     Attributes:
-      held_out: The id of the one.
-      train: The id of the other.
-      by: "text", "tests" or "code" where these are the same; "words of the text" or "words of the
-        code" for common runs.
-      share: Of the runs of `held_out`; 1.0 where all is the same.
+      held_out: The id of the held-out problem.
+      train: The id of the training problem.
+      by: "text", "tests" or "code" if these are the same; "words of the text" or "words of the
+        code" for n-grams in common.
+      share: The share of the held-out problem's n-grams that the training problem has; 1.0 if the
+        whole text, tests or code are the same.
     """
 
     held_out: str
@@ -45,10 +47,10 @@ class Overlap(NamedTuple):
 
 
 def find_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[Overlap]:
-    """The problems of `held_out` that also stand in `train`, each with its closest one.
+    """Return the problems of `held_out` that also occur in `train`, each with its closest match.
 
-    The cost is linear in the length of the texts; what is held at a time is of the size of
-    `held_out`, and not of `train`.
+    The time is linear in the length of the texts. The n-grams in memory are those of `held_out`
+    alone, however large `train` is.
     """
     found: dict[str, Overlap] = {}
     for by, whole in (("text", _whole_text), ("tests", _whole_tests), ("code", _whole_code)):
@@ -75,7 +77,7 @@ def find_overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[
 
 
 def _closest(runs: set[int], where: Mapping[int, Sequence[str]], least: int) -> tuple[str, float]:
-    """The problem with most of these runs, and its share; "" for too few runs, or none."""
+    """Return the problem with most of these n-grams, and its share; ("", 0.0) if too few count."""
     telling = [run for run in runs if len(where.get(run, ())) <= _COMMON]
     hits = Counter(name for run in telling for name in where.get(run, ()))
     if len(telling) < least or not hits:
@@ -108,6 +110,6 @@ def _words(text: str) -> list[str]:
 
 
 def _code(problem: Problem) -> list[str]:
-    """The tokens of a solution, what its starter gives and comments left out."""
+    """Return the tokens of a solution, without its starter and its comments."""
     code = (problem.solution or "").removeprefix(problem.starter)
     return _CODE.findall(_COMMENT.sub("", code))

@@ -1,4 +1,4 @@
-"""Problems as JSON data: selfreg's own rows. docs/data.md describes every key."""
+"""Read and write problems as JSON data, selfreg's own rows. docs/data.md describes every key."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -34,13 +34,13 @@ _TESTS_KEYS: dict[str, Any] = {
     "code": str,
     "stdio": list,
     "checker": (str, Mapping),
-    "tolerance": _NUMBER,  # the checker of rows that are older than checkers
+    "tolerance": _NUMBER,  # from before rows could name a checker
 }
 _CASE_KEYS: dict[str, Any] = {"stdin": str, "stdout": str, "alternatives": list}
 
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:
-    """A problem as JSON data, defaults left out; `problem_from_json` gives the same back."""
+    """Write a problem as JSON data without defaults; `problem_from_json` reads it back."""
     data = _short(problem)
     tests = _short(problem.tests)
     if tests.get("checker"):
@@ -51,17 +51,17 @@ def problem_to_json(problem: Problem) -> dict[str, Any]:
 
 
 def _short(record: Any) -> dict[str, Any]:
-    """The fields of a record that are not at their defaults."""
+    """Return the fields of a record that differ from their defaults."""
     defaults = {field.name: to_json(field.default) for field in fields(record)}
     data: dict[str, Any] = to_json(record)
     return {key: value for key, value in data.items() if value != defaults[key] and value != []}
 
 
 def problem_from_json(data: Mapping[str, Any]) -> Problem:
-    """Read what `problem_to_json` wrote, or what a person wrote in the same form.
+    """Read a problem in the form that `problem_to_json` writes.
 
     Raises:
-      ValueError: An unknown or missing key, or a value that a problem cannot have.
+      ValueError: A key is unknown or missing, or a value is not allowed.
     """
     values = read_fields(data, _PROBLEM_KEYS, required=("id", "spec", "tests"))
     if values.get("split", "") not in SPLITS:

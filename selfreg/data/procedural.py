@@ -1,14 +1,16 @@
-"""The procedural family: real function problems, composed of operations, without any download.
+"""Generate the procedural family: function problems composed of operations, with no download.
 
-A problem asks for `solve(x)` on a list of integers or on a string: one to five operations, then a
-terminal. Its tests are eight random inputs with the outputs of the canonical program.
+A problem asks for `solve(x)`, where x is a list of integers or a string. The solution applies one
+to five operations and returns a terminal, such as the sum. The tests are eight random inputs with
+the outputs of the canonical program.
 
     train      1-3 operations, English    hard  4-5 operations, English
     main       1-3 operations, English    ood   1-3 operations, Spanish
     cpp_train  as train, in C++           cpp   1-3 operations, English, in C++
 
-A composition (the names of the operations, constants aside) belongs to train and cpp_train or to
-the four held-out splits, by a hash: what a policy learnt on train it never meets again elsewhere.
+A composition is a program without its constants. A hash assigns each composition either to train
+and cpp_train or to the four held-out splits. So a policy never meets a composition of its training
+set in a held-out split.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ from selfreg.run.records import Language, Problem, Tests
 
 TESTS_PER_PROBLEM = 8
 HELD_OUT_FRACTION = 0.25
-# Vowels are twice as frequent as in the alphabet, and letters repeat.
+# Vowels have at least twice their share of the alphabet, and few letters make repetitions likely.
 _LETTERS = "aaeiioubcdlmnrstAEOBDNST"
 
 _OPS = {kind: {op.name: op for op in ops} for kind, ops in OPS.items()}
@@ -35,7 +37,7 @@ _TERMINALS = {kind: {end.name: end for end in ends} for kind, ends in TERMINALS.
 
 
 class Split(NamedTuple):
-    """What the problems of a split look like, and how many `load_problems` makes."""
+    """The kind of problems in a split, and how many of them `load_problems` makes."""
 
     lengths: tuple[int, ...]
     spanish: bool = False
@@ -50,7 +52,7 @@ SPLITS = {
     "hard": Split((4, 5)),
     "ood": Split((1, 2, 3), spanish=True),
     "cpp": Split((1, 2, 3), language=Language.CPP),
-    # Last: a split's place seeds its problems.
+    # New splits go last, because a split's index seeds its problems.
     "cpp_train": Split((1, 2, 3), language=Language.CPP, held_out=False),
 }
 
@@ -61,7 +63,7 @@ class Program:
 
     Attributes:
       kind: "list" or "string", the type of `x`.
-      steps: (name of the operation, its constant or 0 where it has none), first to last.
+      steps: (name of the operation, its constant or 0 if it has none), first to last.
       terminal: Name of the terminal.
     """
 
@@ -81,7 +83,7 @@ class Program:
 
 
 class Case(NamedTuple):
-    """An input and what the canonical program returns for it."""
+    """An input, and the result of the canonical program for it."""
 
     x: Any
     expected: Any
@@ -93,14 +95,14 @@ def generate(split: str, count: int, seed: int) -> tuple[Problem, ...]:
 
     Args:
       split: A key of SPLITS.
-      count: Problems wanted. No two of them have the same program.
+      count: The number of problems. No two of them have the same program.
       seed: Any non-negative integer. Another seed gives other problems of the same split.
 
     Returns:
       `count` problems with ids "procedural/<split>/<seed>/<index>".
 
     Raises:
-      ValueError: An unknown split, or more problems than the split's programs allow.
+      ValueError: The split is unknown, or has fewer programs than `count`.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown procedural split {split!r}; allowed: {', '.join(SPLITS)}")
@@ -121,7 +123,7 @@ def generate(split: str, count: int, seed: int) -> tuple[Problem, ...]:
 def make_problem(
     rng: np.random.Generator, program: Program, cases: tuple[Case, ...], split: str, name: str
 ) -> Problem:
-    """Make a problem of a program; `split` says in which language to word and to write it."""
+    """Make a problem from a program; `split` sets its natural and its programming language."""
     style = SPLITS[split]
     if style.language is Language.CPP:
         tests = Tests(setup=CPP_HEADER, code=_cpp_tests(cases))
@@ -144,34 +146,35 @@ def make_problem(
 
 
 def composition(program: Program) -> str:
-    """The program without its constants, for example "even square > sum".
+    """Return the program without its constants, for example "even square > sum".
 
-    The kind is left out: reversing a list and reversing a string are one program text.
+    It leaves out the kind, because reversing a list and reversing a string are the same program
+    text.
     """
     return f"{' '.join(name for name, _ in program.steps)} > {program.terminal}"
 
 
 def is_held_out(program: Program) -> bool:
-    """Whether the composition belongs to main, hard, ood and cpp, and so to no training split."""
+    """Return whether the composition belongs to the held-out splits: main, hard, ood and cpp."""
     digest = hashlib.sha256(composition(program).encode()).digest()
     return digest[0] < 256 * HELD_OUT_FRACTION
 
 
 def signature(program: Program, language: Language) -> str:
-    """The line that the canonical program starts with."""
+    """Return the first line of the canonical program."""
     if language is Language.PYTHON:
         return "def solve(x):\n"
     return f"{program.end.cpp_type} solve({CPP_TYPES[program.kind]} x) {{\n"
 
 
 def write(program: Program, language: Language, result: str = "return {}", name: str = "") -> str:
-    """The program as source text, one statement an operation.
+    """Write the program as source text, with one statement for each operation.
 
     Args:
-      program: What to write.
-      language: Python, or C++ over CPP_HEADER.
+      program: The program to write.
+      language: Python, or C++ that uses CPP_HEADER.
       result: The last statement; `{}` stands for the terminal's expression.
-      name: The function's name, in place of `solve`.
+      name: A name for the function; "" for `solve`.
     """
     head = signature(program, language)
     head = head.replace(" solve(", f" {name}(") if name else head
@@ -185,7 +188,7 @@ def write(program: Program, language: Language, result: str = "return {}", name:
 
 
 def describe(rng: np.random.Generator, program: Program, spanish: bool = False) -> str:
-    """The spec: one phrase for each operation, drawn among its paraphrases, then the terminal's."""
+    """Word the spec: draw one paraphrase for each operation, then one for the terminal."""
     phrases = (SPANISH if spanish else ENGLISH)[program.kind]
     words = [_pick(rng, phrases[name]).format(k=k) for name, k in program.steps]
     end = _pick(rng, phrases[program.terminal])
@@ -193,10 +196,10 @@ def describe(rng: np.random.Generator, program: Program, spanish: bool = False) 
 
 
 def function(program: Program) -> Callable[[Any], Any]:
-    """The program, to be called with an `x`.
+    """Return the program as a function of `x`.
 
-    It raises ValueError or IndexError where the terminal is undefined, for example at the maximum
-    of nothing.
+    The function raises ValueError or IndexError if the terminal is undefined, for example for the
+    maximum of an empty list.
     """
     steps = [_function(op.python.format(k=k)) for op, k in program.ops]
     steps.append(_function(program.end.python))
@@ -222,7 +225,8 @@ def draw(
 ) -> tuple[Program, tuple[Case, ...]]:
     """Draw a program of one of `lengths` operations, and cases that tell it from its neighbours.
 
-    A length is kept until a program of it passes, so that all lengths are equally frequent.
+    The length is drawn once and kept until a program of that length is accepted, so that all
+    lengths are equally frequent.
     """
     length = _pick(rng, lengths)
     while True:
@@ -234,13 +238,13 @@ def draw(
 
 
 def draw_step(rng: np.random.Generator, kind: str) -> tuple[str, int]:
-    """Draw one operation and its constant (0 where it has none)."""
+    """Draw one operation and its constant (0 if it has none)."""
     op = _pick(rng, OPS[kind])
     return op.name, _pick(rng, op.constants) if op.constants else 0
 
 
 def fails(program: Program, cases: tuple[Case, ...]) -> bool:
-    """Whether the program gives another result than expected, or an error, on some case."""
+    """Return whether the program gives a wrong result or an error on any case."""
     run = function(program)
     try:
         return any(run(x) != expected for x, expected in cases)
@@ -249,7 +253,7 @@ def fails(program: Program, cases: tuple[Case, ...]) -> bool:
 
 
 def _draw_cases(rng: np.random.Generator, program: Program) -> tuple[Case, ...]:
-    """Eight cases on which no neighbour passes, or none when these inputs do not suffice."""
+    """Draw eight cases that every neighbour fails; return () if the drawn inputs do not suffice."""
     run, cases = function(program), dict[str, Case]()
     for _ in range(3 * TESTS_PER_PROBLEM):
         x = _draw_input(rng, program.kind)
@@ -257,7 +261,7 @@ def _draw_cases(rng: np.random.Generator, program: Program) -> tuple[Case, ...]:
             expected = run(x)
         except (ValueError, IndexError):
             continue
-        # A bound on what is printed also bounds numbers: C++ holds them in 64 bits.
+        # The bound on printed length also keeps integers within the 64 bits that C++ holds.
         if len(repr(expected)) <= (12 if isinstance(expected, int) else 80):
             cases.setdefault(repr(x), Case(x, expected))
         if len(cases) == TESTS_PER_PROBLEM:
@@ -272,7 +276,10 @@ def _draw_cases(rng: np.random.Generator, program: Program) -> tuple[Case, ...]:
 
 
 def _neighbours(program: Program) -> Iterator[Program]:
-    """Each program with operations missing (reverse twice: both), or one constant off by one."""
+    """Yield each program that lacks one or more operations, or has one constant off by one.
+
+    Dropping several at once matters: two reversals, for example, cancel out.
+    """
     for length in range(len(program.steps)):
         for steps in combinations(program.steps, length):
             yield Program(program.kind, steps, program.terminal)
@@ -283,7 +290,7 @@ def _neighbours(program: Program) -> Iterator[Program]:
 
 
 def _draw_input(rng: np.random.Generator, kind: str) -> Any:
-    """A list of 1-10 integers or a string of 1-3 words; a quarter are palindromes."""
+    """Draw a list of 1-10 integers or a string of 1-3 words; a quarter become palindromes."""
     if kind == "list":
         low, high = ((-12, 25), (-3, 8))[rng.integers(2)]
         x = rng.integers(low, high, size=rng.integers(1, 11)).tolist()
@@ -302,7 +309,7 @@ def _pick(rng: np.random.Generator, options: tuple[Any, ...]) -> Any:
 
 
 def _cpp_tests(cases: tuple[Case, ...]) -> str:
-    """A main function that asserts every case, also under a compiler flag that voids asserts."""
+    """Write a main function that asserts every case, even if a compiler flag defines NDEBUG."""
     # The outer parentheses keep the macro from splitting `vector<long>{1, 2}` at its comma.
     asserts = "".join(f"    assert((solve({_cpp(x)}) == {_cpp(y)}));\n" for x, y in cases)
     return f"#undef NDEBUG\n#include <cassert>\nint main() {{\n{asserts}}}\n"

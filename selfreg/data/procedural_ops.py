@@ -1,12 +1,13 @@
 """The operations of the procedural family, as program text in Python and in C++.
 
-An operation maps a list to a list, or a string to a string, and is one statement; a terminal ends
-the program. How a spec words them is in procedural_phrases.py, under the same names.
+An operation is one statement that maps a list to a list, or a string to a string. A terminal is the
+expression that the program returns. procedural_phrases.py words both for specs, under the same
+names.
 """
 
 from dataclasses import dataclass
 
-POSITIONS = (2, 3, 4, 5)  # past 5 most test inputs would be too short to tell two constants apart
+POSITIONS = (2, 3, 4, 5)  # above 5, most inputs are too short to tell two constants apart
 NUMBERS = (2, 3, 4, 5, 6, 7, 8, 9)
 
 
@@ -16,9 +17,9 @@ class Op:
 
     Attributes:
       name: Unique among the operations and terminals of its kind.
-      python: The expression that replaces `x`.
-      cpp: The statement that changes `x` in place, over CPP_HEADER.
-      constants: The values that `{k}` may take; empty where there is no constant.
+      python: The expression whose value replaces `x`.
+      cpp: The statement that changes `x` in place, with CPP_HEADER included.
+      constants: The values that `{k}` may take; empty if there is no constant.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Terminal:
     Attributes:
       name: Unique among the operations and terminals of its kind.
       python: The expression in Python.
-      cpp: The expression in C++, over CPP_HEADER.
+      cpp: The expression in C++, with CPP_HEADER included.
       cpp_type: The type of the C++ result.
     """
 
@@ -51,7 +52,7 @@ OPS = {
         Op("positive", "[v for v in x if v > 0]", "KEEP(x, v > 0);"),
         Op("above", "[v for v in x if v > {k}]", "KEEP(x, v > {k});", NUMBERS),
         Op("below", "[v for v in x if v < {k}]", "KEEP(x, v < {k});", NUMBERS),
-        # From 3 on: the multiples of 2 are "even".
+        # Starts at 3, because the multiples of 2 are "even".
         Op("multiples", "[v for v in x if v % {k} == 0]", "KEEP(x, v % {k} == 0);", NUMBERS[1:]),
         Op("add", "[v + {k} for v in x]", "EACH(x, v + {k});", NUMBERS),
         Op("subtract", "[v - {k} for v in x]", "EACH(x, v - {k});", NUMBERS),
@@ -113,8 +114,9 @@ TERMINALS = {
     ),
 }
 
-# Upper-case names leave free every name that a model is likely to define. Statements change x in
-# place. Reading the front of an empty x is undefined, and no test makes a right program do so.
+# The names are in upper case, because a model is unlikely to define such a name itself. Statements
+# change x in place. Reading the front of an empty x is undefined, but no test makes a right program
+# do so.
 CPP_HEADER = """\
 #include <algorithm>
 #include <cctype>

@@ -1,7 +1,7 @@
-"""How the specs of the procedural family word each operation and terminal.
+"""Phrases for each operation and terminal, from which the procedural family's specs are made.
 
-Phrases continue one sentence: "keep the even numbers, square each number, then return the sum".
-No two names of one kind share a phrase, so that a spec tells one program.
+The phrases of a spec form one sentence: "keep the even numbers, square each number, then return the
+sum". No two names of one kind share a phrase, so a spec describes exactly one program.
 """
 
 ENGLISH = {

@@ -1,8 +1,8 @@
-"""Prompts: a problem as the token ids that a policy continues.
+"""Render a problem as a prompt: the token ids that a policy continues. There are three styles.
 
 plain       a comment with the spec; the policy writes the program (the tiny model)
 chat        the tokenizer's chat template around an instruction (instruct models)
-completion  the starter itself; the policy goes on in it (base models, HumanEval)
+completion  the starter itself, which the policy continues (base models, HumanEval)
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ def render(problem: Problem, style: str, tokenizer: Any) -> np.ndarray:
     """Render a problem as prompt token ids; a pure function of its arguments.
 
     Args:
-      problem: What to ask for.
+      problem: The problem to ask about.
       style: One of STYLES.
       tokenizer: A Hugging Face tokenizer.
 
@@ -30,8 +30,8 @@ def render(problem: Problem, style: str, tokenizer: Any) -> np.ndarray:
       int32 [prompt length].
 
     Raises:
-      ValueError: An unknown style, a tokenizer without the chat template that "chat" needs, or a
-        problem without the starter that "completion" needs.
+      ValueError: The style is unknown, the tokenizer lacks the chat template that "chat" needs, or
+        the problem lacks the starter that "completion" needs.
     """
     if style == "plain":
         return np.array(tokenizer.encode(plain_text(problem)), np.int32)
@@ -51,21 +51,22 @@ def render(problem: Problem, style: str, tokenizer: Any) -> np.ndarray:
         add_generation_prompt=True,
         tokenize=False,
     )
-    # The template has written the special tokens already, a leading <bos> included.
+    # The template has already written the special tokens, including a leading <bos>.
     return np.array(tokenizer.encode(text, add_special_tokens=False), np.int32)
 
 
 def plain_text(problem: Problem) -> str:
-    """The spec as a comment in the problem's own language, which tells the two languages apart."""
+    """Write the spec as a comment in the problem's language; the mark shows which one it is."""
     mark = _COMMENT[problem.language]
     return "".join(f"{mark}{line}\n" for line in problem.spec.splitlines())
 
 
 def chat_message(problem: Problem) -> str:
-    """The user's message: what to write, the spec, the starter and the form of the answer."""
+    """Write the user's message: the spec, the starter, the task and the form of the answer."""
     name, fence = _NAME[problem.language], _FENCE[problem.language]
     parts = []
-    # A HumanEval starter holds the docstring already: saying it twice only lengthens the prompt.
+    # A HumanEval starter already holds the spec as its docstring. Repeating it would only lengthen
+    # the prompt.
     if problem.spec not in problem.starter:
         parts.append(problem.spec)
     if problem.tests.stdio:
@@ -73,8 +74,8 @@ def chat_message(problem: Problem) -> str:
     else:
         what = f"the {name} function `{problem.entry_point}`"
     if problem.starter:
-        # The fence is in the user's turn and closed. One that the answer had to go on in makes
-        # small models close it at once.
+        # The fence is closed within the user's turn. Given an open fence to continue, small models
+        # close it at once.
         parts.append(f"Start like this:\n```{fence}\n{problem.starter.rstrip()}\n```")
     ask = f"Write {what}. Answer with one ```{fence} code block that holds all of it."
     if problem.language is Language.CPP and not problem.tests.stdio:

@@ -1,7 +1,7 @@
-"""Rows of public data sets as problems.
+"""Turn rows of public data sets into problems.
 
-The columns of a row say which data set it is of; SHAPES is the whole table. No program of a row is
-run. docs/data.md lists the formats.
+The columns of a row tell which data set it comes from; SHAPES lists all data sets. No program in a
+row is run here. docs/data.md lists the formats.
 """
 
 import logging
@@ -21,13 +21,13 @@ Row = Mapping[str, Any]
 
 
 class Shape(NamedTuple):
-    """A kind of row.
+    """The columns of one data set's rows, and their conversion into problems.
 
     Attributes:
-      keys: The columns that tell it.
-      convert: Makes a problem of a row, or raises NoTests for one to be left out.
+      keys: The columns by which a row is recognised.
+      convert: Turns a row into a problem, or raises NoTests for a row to leave out.
       reads: Other columns with tests, which `convert` reads.
-      ignores: Columns that look like tests and decide nothing.
+      ignores: Columns that look like tests but do not affect grading.
     """
 
     keys: tuple[str, ...]
@@ -43,7 +43,7 @@ def _refused(reason: str) -> Callable[[Row, str], Problem]:
     return refuse
 
 
-# The first shape whose keys are all in a row is the row's.
+# A row has the first shape whose keys it holds, so the order matters.
 SHAPES = {
     "selfreg": Shape(("id", "spec", "tests"), functions.from_own),
     "HumanEval-X": Shape(
@@ -123,7 +123,7 @@ SHAPES = {
     ),
 }
 
-# A column of such a name may hold tests: a shape that does not know it would drop them.
+# A column with such a name may hold tests, which a shape that does not know it would drop.
 _LIKE_TESTS = re.compile(
     r"(^|_)(tests?|test_?cases?|cases|asserts?|assertions?|doctests?|unittests?|unit_tests?"
     r"|inputs?|outputs?|checkers?|verifiers?|ground_truth|expected)(_|$)|test_?case",
@@ -132,20 +132,20 @@ _LIKE_TESTS = re.compile(
 
 
 def load_rows(rows: Iterable[Row], source: str, shapes: Sequence[str] = ()) -> tuple[Problem, ...]:
-    """Turn rows into problems, in their order.
+    """Turn rows into problems, in the order of the rows.
 
-    Time and memory limits of a row are kept. Rows that a data set publishes without tests, and
-    those of another kind than programs, are left out, with a warning that counts them by reason.
+    A row's time and memory limits are kept. Rows without tests, and rows that do not ask for a
+    program, are left out. A warning counts them by reason.
 
     Args:
-      rows: JSON objects of any of the SHAPES, also mixed.
-      source: Where they come from, for error messages.
-      shapes: Names of the shapes to accept; all of SHAPES when empty.
+      rows: JSON objects of any of the SHAPES; shapes may be mixed.
+      source: The source of the rows, for error messages.
+      shapes: Names of the shapes to accept; all of SHAPES if empty.
 
     Raises:
-      ValueError: A row that fits no shape, has a bad value or a column of tests that its shape does
+      ValueError: A row fits no shape, has a bad value, has a column of tests that its shape does
         not know, or repeats an id. The message names the source, the row (from 1), the key and
-        what is allowed.
+        the allowed values.
     """
     problems: dict[str, Problem] = {}
     left_out: Counter[str] = Counter()
@@ -167,10 +167,10 @@ def load_rows(rows: Iterable[Row], source: str, shapes: Sequence[str] = ()) -> t
 
 
 def find_shape(row: Row, shapes: Sequence[str] = ()) -> str:
-    """The name of a row's shape.
+    """Return the name of a row's shape.
 
     Raises:
-      ValueError: It fits none.
+      ValueError: The row fits no shape.
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"a row must be a JSON object, not {row!r:.60}")
@@ -184,7 +184,7 @@ def find_shape(row: Row, shapes: Sequence[str] = ()) -> str:
 def _convert(row: Row, name: str, shapes: Sequence[str]) -> Problem:
     shape_name = find_shape(row, shapes)
     shape = SHAPES[shape_name]
-    if shape_name == "selfreg":  # whose unknown keys are all refused
+    if shape_name == "selfreg":  # its `convert` refuses every unknown key
         return shape.convert(row, name)
     known = {*shape.keys, *shape.reads, *shape.ignores}
     for key, value in row.items():

@@ -1,4 +1,4 @@
-"""The three sets of problems of a run: what it trains on, and two panels that it never sees."""
+"""Load a run's problems: the training set, and the held-out panels that it never trains on."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -10,24 +10,25 @@ from selfreg.data.problems import load_problems
 from selfreg.data.splits import split_panels
 from selfreg.run.records import Problem
 
-# Sets do not depend on a run's seed: runs that differ by seed alone are measured on one panel.
+# Fixed, so that runs that differ only in their seed are measured on the same panels.
 _SETS_SEED = 0
-# What completions, scores and capabilities are filed under already.
+# Completions, scores and capabilities are already filed under these names.
 _TAKEN = ("train", "panel", "report", "main")
 _MADE = ("procedural:", "easy:")
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemSets:
-    """Disjoint sets.
+    """The training set of a run, and panels that have no problem in common with it.
 
     Attributes:
-      train: What the policy learns from, in any campaign.
-      categories: The part of it that each campaign learns from, the last one stays; empty: all.
-      panel: Measured all through a campaign; the controls may select by it.
-      report: Measured at a campaign's start, peak and end only; nothing is selected by it, so that
-        the peak's score is not the largest of many noisy ones.
-      capabilities: Panels of other kinds of problems by name, measured when the report is.
+      train: The training problems of all campaigns.
+      categories: The part of `train` for each campaign; campaigns after the last part keep it. If
+        empty, every campaign trains on all of `train`.
+      panel: Problems measured throughout a campaign; the controls may select checkpoints by them.
+      report: Problems measured only at a campaign's start, peak and end. Nothing is selected by
+        them, so the peak's score is not the maximum of many noisy ones.
+      capabilities: Panels of other kinds of problems, by name, measured together with `report`.
     """
 
     train: tuple[Problem, ...]
@@ -38,12 +39,12 @@ class ProblemSets:
 
     @property
     def all(self) -> tuple[Problem, ...]:
-        """Every problem of every set."""
+        """The problems of all sets."""
         capabilities = (p for panel in self.capabilities.values() for p in panel)
         return (*self.train, *self.panel, *self.report, *capabilities)
 
     def without(self, ids: Collection[str]) -> "ProblemSets":
-        """The same sets, less some problems.
+        """Return these sets without some problems.
 
         Raises:
           ValueError: A set would be empty.
@@ -64,25 +65,25 @@ class ProblemSets:
         )
 
     def of_campaign(self, campaign: int) -> tuple[Problem, ...]:
-        """What the policy learns from in a campaign, from 0."""
+        """Return the training problems of a campaign, counted from 0."""
         if not self.categories:
             return self.train
         return self.categories[min(campaign, len(self.categories) - 1)]
 
 
 def load_sets(settings: Mapping[str, Any], capabilities: Sequence[str] = ()) -> ProblemSets:
-    """Load what `config.problems` names.
+    """Load the sets of problems that a config names.
 
     Args:
-      settings: Its section `problems`.
-      capabilities: As config.evaluation.capabilities.
+      settings: The section `problems` of the config.
+      capabilities: config.evaluation.capabilities, entries of the form NAME=SOURCE.
 
     Raises:
-      ValueError: A source is unknown, too small, not for training, or has problems in common with
-        another.
+      ValueError: A source is unknown, is too small, forbids training, or has problems in common
+        with another.
     """
     panels = {"panel": settings["panel_count"], "report": settings["report_count"]}
-    # A run folder that is older than the key has none.
+    # The config of an older run folder lacks this key.
     sources = tuple(settings.get("categories", ())) or (settings["train"],)
     categories = [load_problems(source) for source in sources]
     held_out_of = settings["held_out"]
@@ -133,13 +134,16 @@ def _twins(
     held_out: Mapping[str, Sequence[Problem]],
     settings: Mapping[str, Any],
 ) -> set[str]:
-    """What is left of a set that panels were drawn from, and is a problem of theirs once more."""
+    """Return the ids of training problems that duplicate a problem of the panels.
+
+    The panels were drawn from the training set, which may hold a problem more than once.
+    """
     if settings.get("max_overlap", -1) < 0:
         return set()
     panels = [p for panel in held_out.values() for p in panel]
     names = {p.id for p in panels}
     twins: set[str] = set()
-    while True:  # a problem may stand there more than twice
+    while True:  # a problem may occur more than twice
         rest = [p for c in categories for p in c if p.id not in names | twins]
         found = {pair.train for pair in find_overlap(rest, panels)}
         if not found:
@@ -160,13 +164,13 @@ def _refuse_overlap(
     measured: Sequence[Sequence[Problem]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Refuse problems of the panels that stand in the training set under another id.
+    """Refuse panel problems that also occur in the training set under another id.
 
     Raises:
-      ValueError: There are more than config.problems.max_overlap.
+      ValueError: There are more of them than config.problems.max_overlap.
     """
     most = settings.get("max_overlap", -1)
-    # Those that selfreg makes are apart by their making.
+    # selfreg's own sets have no problems in common by construction.
     own = all(
         name.rpartition("=")[2].startswith(_MADE) for name in (*train_sources, *others) if name
     )
@@ -183,13 +187,13 @@ def _refuse_overlap(
 
 
 def describe(pair: Overlap) -> str:
-    """A pair of problems that are the same, for a person."""
+    """Describe a pair of problems that are the same."""
     share = "the same" if pair.share == 1 else f"{pair.share:.0%} of the"
     return f"{pair.held_out} is {pair.train}: {share} {pair.by}"
 
 
 def _capability(entry: str, count: int) -> tuple[str, tuple[Problem, ...]]:
-    """The name and the panel of one entry, NAME=SOURCE: as many problems as the report, or all."""
+    """Load the panel of an entry NAME=SOURCE: `count` problems, or all if the source has fewer."""
     name, _, source = entry.partition("=")
     if not (name.isidentifier() and source):
         raise ValueError(f"config.evaluation.capabilities: {entry!r} is not NAME=SOURCE")

@@ -1,4 +1,4 @@
-"""Rows whose tests call a function, or assert what it gives."""
+"""Convert rows of data sets whose tests call a function or assert its results."""
 
 import ast
 import re
@@ -21,15 +21,16 @@ from selfreg.run.records import Language, Problem, Tests
 
 Row = Mapping[str, Any]
 
-# The reference of MBPP/123 takes 2 to 6 s, by machine: at 3 s a right program could fail.
+# The reference of MBPP/123 takes 2 to 6 s, depending on the machine. At the usual 3 s, a right
+# program could fail.
 _MBPP_TIME_LIMITS_S = {123: 15.0}
-# evalplus runs up to a thousand inputs a problem, each with a limit of its own.
+# evalplus runs up to a thousand inputs for each problem, and gives each input its own limit.
 _EVALPLUS_TIME_LIMIT_S = 10.0
 _HUMANEVAL_X = {"CPP": Language.CPP, "Python": Language.PYTHON}
 
 
 def from_own(row: Row, _: str) -> Problem:
-    """Selfreg's own rows."""
+    """Convert a row of selfreg's own format."""
     problem = problem_from_json(row)
     name, sources = problem.entry_point, (problem.starter, problem.solution or "")
     if problem.language is Language.CPP and problem.tests.code:
@@ -44,11 +45,11 @@ def from_own(row: Row, _: str) -> Problem:
 
 
 def from_humaneval(row: Row, _: str) -> Problem:
-    """HumanEval; HumanEval-XL, the same in other natural languages; evalplus/humanevalplus."""
+    """Convert a row of HumanEval, evalplus/humanevalplus or HumanEval-XL (many human languages)."""
     prompt, entry_point = get_value(row, "prompt"), get_value(row, "entry_point")
     name, natural_language = get_value(row, "task_id"), row.get("natural_language", "")
     test = without_numpy(get_value(row, "test").strip())
-    # evalplus' own file ends its tests with the call.
+    # evalplus' own file already ends its tests with the call of `check`.
     call = (
         ""
         if re.search(rf"^check\({re.escape(entry_point)}\)", test, re.MULTILINE)
@@ -69,7 +70,7 @@ def from_humaneval(row: Row, _: str) -> Problem:
 
 
 def from_evalplus(row: Row, _: str) -> Problem:
-    """Evalplus' HumanEvalPlus.jsonl and HumanEvalPlus-Mini.jsonl: inputs, and a reference."""
+    """Convert a row of HumanEvalPlus.jsonl or HumanEvalPlus-Mini.jsonl: inputs and a reference."""
     prompt, entry_point = get_value(row, "prompt"), get_value(row, "entry_point")
     name, solution = get_value(row, "task_id"), get_value(row, "canonical_solution")
     if not name.startswith("HumanEval"):
@@ -95,7 +96,7 @@ def from_evalplus(row: Row, _: str) -> Problem:
 
 
 def from_humaneval_x(row: Row, _: str) -> Problem:
-    """HumanEval-X in C++, whose test is a main function, and in Python."""
+    """Convert a row of HumanEval-X in C++, whose test is a main function, or in Python."""
     name, prompt = get_value(row, "task_id"), get_value(row, "prompt")
     language = _HUMANEVAL_X.get(name.partition("/")[0])
     if language is None:
@@ -107,14 +108,14 @@ def from_humaneval_x(row: Row, _: str) -> Problem:
         functions = [n for n in parse(prompt, "prompt").body if isinstance(n, ast.FunctionDef)]
         if not functions:
             raise ValueError("'prompt' must end with the signature of a function")
-        # Its tests end with the call.
+        # The row names no entry point. Its tests already end with the call.
         entry_point = functions[-1].name
         return from_humaneval({**row, "entry_point": entry_point, "language": "python"}, "")
     comments = re.findall(r"(?s:/\*(.*?)\*/)|//(.*)", prompt)
     entry_point = _cpp_function(prompt)
     if not comments:
         raise ValueError("'prompt' must say in a comment what is asked")
-    # The reference leans on includes that the declaration has and the prompt has not.
+    # The reference needs includes that the declaration has but the prompt lacks.
     return Problem(
         id=name,
         spec="".join(comments[-1]).strip(),
@@ -129,7 +130,7 @@ def from_humaneval_x(row: Row, _: str) -> Problem:
 
 
 def from_multipl_e(row: Row, _: str) -> Problem:
-    """MultiPL-E in C++; its licence forbids training on it."""
+    """Convert a row of MultiPL-E in C++. Its licence forbids training on it."""
     prompt, tests = get_value(row, "prompt"), get_value(row, "tests")
     if row.get("language") != "cpp":
         raise ValueError(f"MultiPL-E is graded in cpp, not in {row.get('language')!r}")
@@ -137,7 +138,8 @@ def from_multipl_e(row: Row, _: str) -> Problem:
     return Problem(
         id=f"MultiPL-E/{get_value(row, 'name')}",
         spec=comment,
-        # A completion ends before the brace that closes the function; these tests begin with it.
+        # MultiPL-E's completions stop before the brace that closes the function, so its tests begin
+        # with that brace. Here the program already has it.
         tests=Tests(setup=_cpp_includes(prompt), code=re.sub(r"\A\s*\}\s*\n", "", tests)),
         language=Language.CPP,
         entry_point=_cpp_function(prompt),
@@ -147,16 +149,16 @@ def from_multipl_e(row: Row, _: str) -> Problem:
 
 
 def from_mbpp(row: Row, _: str) -> Problem:
-    """MBPP in both forms, and evalplus/mbppplus, whose `test` has many more cases.
+    """Convert a row of MBPP in either form, or of evalplus/mbppplus, whose `test` has more cases.
 
-    MBPP's texts do not name the function: one assert is shown, as is usual.
+    MBPP's texts do not name the function, so the spec shows one assert, as is usual.
     """
     number, asserts = get_value(row, "task_id", int), strings(get_value(row, "test_list", list))
     solution = unix(get_value(row, "code"))
     kinds = (ast.FunctionDef, ast.ClassDef)
     defined = {node.name for node in parse(solution, "code").body if isinstance(node, kinds)}
     entry_point = called_name("\n".join(asserts), defined, "test_list")
-    # Some set-ups build objects of a class that the answer defines: they must run after it.
+    # Some set-ups build objects of a class that the answer defines, so they must run after it.
     setup = [*strings(row.get("test_imports") or ()), unix(row.get("test_setup_code") or "")]
     code = "".join(f"{line}\n" for line in (*setup, *asserts) if line)
     limit = _MBPP_TIME_LIMITS_S.get(number, 3.0)
@@ -175,7 +177,7 @@ def from_mbpp(row: Row, _: str) -> Problem:
 
 
 def from_leetcode(row: Row, name: str) -> Problem:
-    """LeetCodeDataset: a method of class Solution, and helper types that its prompt defines."""
+    """Convert a row of LeetCodeDataset: a method of class Solution; the prompt has helper types."""
     target, starter = get_value(row, "entry_point"), get_value(row, "starter_code")
     setup = get_value(row, "prompt")
     parse(setup, "prompt")
@@ -191,7 +193,7 @@ def from_leetcode(row: Row, name: str) -> Problem:
 
 
 def from_acecode(row: Row, name: str) -> Problem:
-    """AceCode: a list of asserts. Its functions are named by the asserts alone: one is shown."""
+    """Convert a row of AceCode. Only the asserts name its function, so the spec shows one."""
     asserts = strings(decode(row["test_cases"], "test_cases"))
     if not asserts:
         raise NoTests("no test cases")
@@ -205,7 +207,7 @@ def from_acecode(row: Row, name: str) -> Problem:
 
 
 def from_kodcode(row: Row, name: str) -> Problem:
-    """KodCode: tests for pytest that import what they call from `solution`."""
+    """Convert a row of KodCode: pytest tests that import from the module `solution`."""
     code, wanted = pytest_tests(unix(get_value(row, "test_code" if "test_code" in row else "test")))
     solution = unix(get_value(row, "solution"))
     info = row.get("test_info") or []
@@ -229,7 +231,10 @@ def from_kodcode(row: Row, name: str) -> Problem:
 
 
 def from_bigcodebench(row: Row, _: str) -> Problem:
-    """BigCodeBench: a class of unittest. Rows whose libraries are not here fail validation."""
+    """Convert a row of BigCodeBench: a unittest class.
+
+    Validation refuses a row that needs a library which is not installed.
+    """
     starter = get_value(row, "complete_prompt")
     entry_point = get_value(row, "entry_point")
     return Problem(
@@ -243,7 +248,7 @@ def from_bigcodebench(row: Row, _: str) -> Problem:
 
 
 def _docstring(prompt: str, entry_point: str) -> str:
-    """The docstring of the function that a HumanEval prompt ends with."""
+    """Return the docstring of the function at the end of a HumanEval prompt."""
     for node in parse(prompt, "prompt").body:
         if isinstance(node, ast.FunctionDef) and node.name == entry_point:
             return (ast.get_docstring(node, clean=False) or "").strip()
@@ -251,7 +256,7 @@ def _docstring(prompt: str, entry_point: str) -> str:
 
 
 def _cpp_function(prompt: str) -> str:
-    """The last function that a prompt begins to define; declarations may end within its body."""
+    """Return the name of the last C++ function whose definition begins in the prompt."""
     signatures = re.findall(r"^[A-Za-z_][^\n;(){}]*?(\w+)\s*\([^()]*\)\s*\{", prompt, re.MULTILINE)
     if not signatures:
         raise ValueError("'prompt' must end with the signature of a C++ function and '{'")
@@ -264,10 +269,10 @@ def _cpp_includes(source: str) -> str:
 
 
 def strings(values: Iterable[Any]) -> list[str]:
-    """A list of texts, checked.
+    """Return the values as a list of texts, after checking them.
 
     Raises:
-      ValueError: It holds something else.
+      ValueError: A value is not a text.
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"expected a list of strings, not {values!r:.60}")
@@ -278,5 +283,5 @@ def strings(values: Iterable[Any]) -> list[str]:
 
 
 def unix(text: str) -> str:
-    """A text with the line ends of Unix."""
+    """Convert Windows line ends to Unix ones."""
     return text.replace("\r\n", "\n")

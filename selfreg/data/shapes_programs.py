@@ -1,4 +1,4 @@
-"""Rows of competition problems: whole programs with their inputs and outputs, or calls."""
+"""Convert rows of competition problems: whole programs with inputs and outputs, or calls."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,12 +33,12 @@ _LANGUAGES = {
     Language.PYTHON: r"py|python *[\d.]*",
     Language.CPP: r"cpp *\d*|(gnu *)?(c|g)\+\+ *\d*.*",
 }
-# What begins as JSON, or is base64 throughout; all else is Python.
+# Matches JSON and base64; any other test is Python code.
 _ENCODED = re.compile(r"\s*[\[{]|\s*[\w+/]+=*\s*\Z", re.ASCII)
 
 
 def from_apps(row: Row, name: str) -> Problem:
-    """APPS, TACO and TACO-verified."""
+    """Convert a row of APPS, TACO or TACO-verified."""
     cases = read_cases(row.get("input_output"), "input_output")
     solutions = row.get("solutions") or []
     return _problem(
@@ -52,7 +52,7 @@ def from_apps(row: Row, name: str) -> Problem:
 
 
 def from_areal(row: Row, name: str) -> Problem:
-    """AReaL: APPS' cases, with the prompt in a key of that name."""
+    """Convert a row of AReaL: cases as in APPS, with the question under `prompt`."""
     cases = read_cases(row.get("input_output"), "input_output")
     solution = next(iter(_solutions(row.get("solutions") or [])), None)
     return _problem(
@@ -65,7 +65,7 @@ def from_areal(row: Row, name: str) -> Problem:
 
 
 def from_code_contests(row: Row, name: str) -> Problem:
-    """CodeContests as its authors publish it; tests of every kind count."""
+    """Convert a row of CodeContests as its authors publish it, with tests of all three kinds."""
     if row.get("input_file") or row.get("output_file"):
         raise NoTests("programs that read or write files")
     kinds = [_contest_tests(row, f"{kind}_tests") for kind in ("public", "private", "generated")]
@@ -81,7 +81,7 @@ def from_code_contests(row: Row, name: str) -> Problem:
 
 
 def from_codeforces(row: Row, name: str) -> Problem:
-    """open-r1/codeforces: official tests, and a generated checker where answers are many."""
+    """Convert a row of open-r1/codeforces: official tests and, if present, a generated checker."""
     if row.get("interaction_format"):
         raise NoTests("interactive problems")
     if row.get("input_mode") not in (None, "", "stdio"):
@@ -112,7 +112,7 @@ def from_codeforces(row: Row, name: str) -> Problem:
 
 
 def from_sandbox_fusion(row: Row, name: str) -> Problem:
-    """SandboxFusion's sets: lists of inputs and outputs, LiveCodeBench's encoding, or asserts."""
+    """Convert a row of SandboxFusion: inputs and outputs, LiveCodeBench's encoding, or asserts."""
     labels = _labels(row)
     identity = labels.get("name") or labels.get("task_id") or name
     spec, category = get_value(row, "content").strip(), str(labels.get("difficulty", ""))
@@ -144,7 +144,7 @@ def from_sandbox_fusion(row: Row, name: str) -> Problem:
 
 
 def from_live_code_bench(row: Row, name: str) -> Problem:
-    """LiveCodeBench, code_generation and code_generation_lite."""
+    """Convert a row of LiveCodeBench's code_generation or code_generation_lite."""
     metadata = decode(row.get("metadata") or {"": ""}, "metadata")
     function = metadata.get("func_name") or ""
     keys = [key for key in ("public_test_cases", "private_test_cases") if row.get(key)]
@@ -164,7 +164,7 @@ def from_live_code_bench(row: Row, name: str) -> Problem:
 
 
 def from_verl(row: Row, name: str) -> Problem:
-    """Eurus-2 and other data for verl: the cases are the ground truth of the reward."""
+    """Convert a row of Eurus-2 or other verl data: the reward's ground truth holds the cases."""
     reward = decode(row["reward_model"], "reward_model")
     _only_code(row.get("ability"))
     cases = read_cases(_part(reward, "ground_truth"), "ground_truth")
@@ -172,7 +172,7 @@ def from_verl(row: Row, name: str) -> Problem:
 
 
 def from_skyrl(row: Row, name: str) -> Problem:
-    """SkyRL: the same in its key `reward_spec`."""
+    """Convert a row of SkyRL: verl's form, with the reward under `reward_spec`."""
     reward = decode(row["reward_spec"], "reward_spec")
     _only_code(row.get("ability"))
     cases = read_cases(_part(reward, "ground_truth"), "ground_truth")
@@ -180,7 +180,7 @@ def from_skyrl(row: Row, name: str) -> Problem:
 
 
 def from_deepcoder(row: Row, name: str) -> Problem:
-    """DeepCoder's sets, whose `tests` are encoded in three ways."""
+    """Convert a row of DeepCoder, whose `tests` come in three encodings."""
     metadata = row.get("metadata") or {}
     metadata = decode(metadata, "metadata") if metadata else {}
     function = metadata.get("func_name") or "" if isinstance(metadata, Mapping) else ""
@@ -197,7 +197,10 @@ def from_deepcoder(row: Row, name: str) -> Problem:
 
 
 def from_verification_info(row: Row, name: str) -> Problem:
-    """SYNTHETIC-1 and -2, verifiable-coding-problems, open-r1's and TRL's code rewards."""
+    """Convert a row with `verification_info`.
+
+    SYNTHETIC-1 and -2, verifiable-coding-problems, and open-r1's and TRL's code rewards have it.
+    """
     _only_code(row.get("task_type"))
     info = decode(row["verification_info"], "verification_info")
     if not isinstance(info, Mapping):
@@ -222,7 +225,7 @@ def from_verification_info(row: Row, name: str) -> Problem:
 
 
 def from_rstar(row: Row, name: str) -> Problem:
-    """rStar-Coder's test cases."""
+    """Convert a row of rStar-Coder's test cases."""
     table = {key: decode(row.get(key), key) for key in ("inputs", "outputs")}
     cases = read_cases(table, "inputs", row.get("func_name") or "")
     return _problem(
@@ -235,7 +238,7 @@ def from_rstar(row: Row, name: str) -> Problem:
 
 
 def from_nemotron(row: Row, name: str) -> Problem:
-    """Nemotron-RL's coding problems."""
+    """Convert a row of Nemotron-RL's coding problems."""
     request = decode(row["responses_create_params"], "responses_create_params")
     metadata = decode(row["verifier_metadata"], "verifier_metadata")
     cases = read_cases(_part(metadata, "unit_tests"), "unit_tests")
@@ -260,7 +263,7 @@ def _problem(
     solution: str | None = None,
     category: str = "",
 ) -> Problem:
-    """A problem from its cases; the answer is a whole program, a function or a method."""
+    """Make a problem from its cases; the answer is a whole program, a function or a method."""
     starter = row.get("starter_code") or ""
     if cases.stdio:
         used = setup if language is Language.PYTHON else ""
@@ -286,7 +289,7 @@ def _problem(
 
 
 def text_of(prompt: Any) -> str:
-    """What a prompt asks: a text, or the user's messages of a chat."""
+    """Return the question of a prompt, which is a text or the messages of a chat."""
     if isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, Sequence) or not all(isinstance(m, Mapping) for m in prompt):
@@ -298,7 +301,7 @@ def text_of(prompt: Any) -> str:
 
 
 def _id(row: Row, prefix: str, name: str, keys: Sequence[str]) -> str:
-    """The row's own id behind the set's name, or the name of its place."""
+    """Return the row's own id after the set's name; `name` if the row has no id."""
     found = next((row[key] for key in keys if row.get(key) not in (None, "")), None)
     return name if found is None else f"{prefix}/{found}"
 
@@ -310,13 +313,13 @@ def _part(value: Any, key: str) -> Any:
 
 
 def _only_code(kind: Any) -> None:
-    """Leave out what a mixed data set says is no code."""
+    """Leave out a row that a mixed data set marks as something other than code."""
     if isinstance(kind, str) and kind and "cod" not in kind.lower():
         raise NoTests(f"{kind} is not code")
 
 
 def _language(name: Any, key: str) -> Language:
-    """The language that a row names in any of the usual ways; Python where it names none."""
+    """Read the programming language of a row, in any usual spelling; Python if it names none."""
     for language, pattern in _LANGUAGES.items():
         if re.fullmatch(pattern, str(name or "python").lower()):
             return language
@@ -336,14 +339,14 @@ def _labels(row: Row) -> Mapping[str, Any]:
 
 
 def _fusion_cases(data: Any) -> Cases:
-    """LiveCodeBench in SandboxFusion's rows: the same table, or the table inside `input_output`."""
+    """Read LiveCodeBench's cases from a SandboxFusion row, where `input_output` may hold them."""
     if isinstance(data, Mapping) and "input_output" in data:
         data = decode(data["input_output"], "input_output")
     return read_cases(data, "test")
 
 
 def _contest_tests(row: Row, key: str) -> tuple[StdioCase, ...]:
-    """One kind of tests: two lists, or, as some readers of the file give them, records."""
+    """Read one kind of tests: two lists, or the records that some readers of the file return."""
     tests = row.get(key)
     if not tests:
         return ()
@@ -354,7 +357,7 @@ def _contest_tests(row: Row, key: str) -> tuple[StdioCase, ...]:
 
 
 def _contest_solution(solutions: Any) -> str | None:
-    """The first solution in Python 3, which its authors number 3."""
+    """Return the first solution in Python 3 (number 3 in CodeContests); None if there is none."""
     if isinstance(solutions, Mapping):
         languages, texts = solutions.get("language", ()), solutions.get("solution", ())
         pairs = list(zip(languages, texts, strict=False))
@@ -364,5 +367,5 @@ def _contest_solution(solutions: Any) -> str | None:
 
 
 def _unix_case(case: StdioCase) -> StdioCase:
-    """Codeforces' tests have the line ends of Windows, which programs on Unix do not expect."""
+    """Give a Codeforces case Unix line ends; its Windows ones would confuse programs on Unix."""
     return StdioCase(unix(case.stdin), unix(case.stdout))

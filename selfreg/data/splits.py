@@ -1,4 +1,4 @@
-"""Disjoint panels of a data set that comes without splits."""
+"""Split a data set into disjoint panels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,19 +10,19 @@ from selfreg.run.records import Problem
 def split_panels(
     problems: Sequence[Problem], sizes: Mapping[str, int], seed: int
 ) -> dict[str, tuple[Problem, ...]]:
-    """Draw disjoint random panels, for example one to train on, one to watch, one to report.
+    """Draw disjoint random panels, for example for training, for monitoring and for the report.
 
     Args:
-      problems: What to draw from.
-      sizes: Problems wanted for each panel, by name. Panels are dealt in this order, so that
-        enlarging the last one leaves the others as they are.
+      problems: The problems to draw from.
+      sizes: The number of problems of each panel, by name. Panels are filled in this order, so
+        that enlarging the last one leaves the others as they are.
       seed: Any non-negative integer.
 
     Returns:
       The panels by name; inside a panel, problems keep the order of `problems`.
 
     Raises:
-      ValueError: The sizes add up to more than there is, or one is negative.
+      ValueError: The sizes add up to more than the number of problems, or one is negative.
     """
     wanted = " + ".join(f"{name} {size}" for name, size in sizes.items())
     if min(sizes.values(), default=0) < 0:

@@ -1,7 +1,8 @@
-"""Test code for function problems, made of cases or of the tests that data sets write.
+"""Make test code for function problems from cases, or from the tests that a data set provides.
 
-Tests run in the judge, which has the standard library alone: what they use of numpy and pytest has
-a stand-in here, and what has none is refused when the row is loaded.
+Tests run in the judge, which has only the standard library. This module has stand-ins for the parts
+of numpy and pytest that tests use. A test that uses another part of pytest is refused when its row
+is loaded.
 """
 
 import ast
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 
 from selfreg.data.cases import Call
 
-# JSON has lists for tuples, and texts for the keys of dictionaries: both sides take its form.
+# JSON stores tuples as lists, and dictionary keys as texts. Results are converted to that form
+# before they are compared.
 _PLAIN = """\
 def _selfreg_key(key):
     if key is None or isinstance(key, (bool, int, float)):
@@ -26,7 +28,7 @@ def _selfreg_plain(value):
     return value
 """
 
-# What the answer defines: a method of class Solution, or a function.
+# Finds the answer: a method of class Solution, or a function.
 _TARGET = """\
 try:
     _selfreg_target = Solution().{name}
@@ -125,13 +127,13 @@ _PYTEST_HAS = ("raises", "approx", "fixture", "fail", "mark.parametrize")
 
 
 def call_tests(name: str, calls: Sequence[Call], *, in_class: bool, unwraps: bool) -> str:
-    """Asserts that the calls give the wanted results.
+    """Write asserts that the calls give the expected results.
 
     Args:
       name: The function, or the method of class Solution.
-      calls: What to call it with.
-      in_class: Whether it must be a method; without, the answer may define either.
-      unwraps: Whether a result inside a list of one is also right without the list (APPS).
+      calls: The calls to test.
+      in_class: Whether the answer must be a method; if not, it may be a method or a function.
+      unwraps: Whether an answer may also return the only element of an expected list of one (APPS).
     """
     target = f"Solution().{name}" if in_class else "_selfreg_target"
     lines = [_PLAIN, "" if in_class else _TARGET.format(name=name)]
@@ -146,15 +148,15 @@ def call_tests(name: str, calls: Sequence[Call], *, in_class: bool, unwraps: boo
 def reference_tests(
     name: str, reference: str, inputs: Sequence[Sequence[object]], tolerance: float
 ) -> str:
-    """evalplus: on every input the program must give what the reference solution gives.
+    """Write evalplus' tests: the program must agree with the reference solution on every input.
 
     Args:
       name: The function.
-      reference: Source that defines it; it runs beside the tests, apart from the program.
+      reference: Source that defines the function; it runs with the tests, not with the program.
       inputs: Lists of arguments.
-      tolerance: evalplus' `atol`; 0: 1e-6 where floats are wanted.
+      tolerance: evalplus' `atol`. If it is 0, expected floats have a tolerance of 1e-6.
     """
-    # HumanEval/32 has many right answers: a root is right when the polynomial is near 0 there.
+    # HumanEval/32 has many right answers: a root is right if the polynomial is near 0 there.
     agree = f"_selfreg_agree(got, want, {tolerance!r})"
     if name == "find_zero":
         agree = "abs(sum(c * got**i for i, c in enumerate(given[0]))) <= 1e-4"
@@ -178,26 +180,26 @@ for given in {list(inputs)!r}:
 
 
 def without_numpy(code: str) -> str:
-    """Evalplus' tests with the stand-in for numpy in the place of its import."""
+    """Replace the import of numpy in evalplus' tests by the stand-in."""
     found, count = re.subn(r"^import numpy as np[ \t]*$", _NUMPY, code, flags=re.MULTILINE)
     return found if count else code
 
 
 def unittest_tests(code: str) -> str:
-    """BigCodeBench: its class TestCases, run so that the first failure ends the tests."""
+    """Add a line to BigCodeBench's tests that runs its class TestCases up to the first failure."""
     return (
         f"{code.rstrip()}\n\nunittest.defaultTestLoader.loadTestsFromTestCase(TestCases).debug()\n"
     )
 
 
 def pytest_tests(code: str) -> tuple[str, list[str]]:
-    """KodCode: tests for pytest, run one after another without it.
+    """Rewrite KodCode's pytest tests to run one after another without pytest.
 
     Returns:
-      Test code, and the names that the tests import from the solution.
+      The test code, and the names that the tests import from the solution.
 
     Raises:
-      ValueError: The tests do not parse, or use what the stand-in for pytest lacks.
+      ValueError: The tests do not parse, or use a feature that the stand-in for pytest lacks.
     """
     tree = parse(code, "test_code")
     wanted: list[str] = []
@@ -234,7 +236,7 @@ def pytest_tests(code: str) -> tuple[str, list[str]]:
 
 
 def _run_lines(tree: ast.Module) -> list[str]:
-    """The lines that run every test, in pytest's order."""
+    """Return the lines that run every test, in pytest's order."""
     lines = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
@@ -269,10 +271,13 @@ def _refuse_lacking(tree: ast.Module) -> None:
 
 
 def called_name(asserts: str, defined: set[str] | None = None, key: str = "test") -> str:
-    """The function that asserts call first: one of `defined`, or else no builtin.
+    """Return the first function of the program that the asserts call.
+
+    It is one of `defined`. If `defined` is None, it is the first function that is not a builtin and
+    that the asserts neither import nor define.
 
     Raises:
-      ValueError: There is none, or the asserts do not parse.
+      ValueError: There is no such function, or the asserts do not parse.
     """
     tree = parse(asserts, key)
     imported = {
@@ -296,19 +301,19 @@ def called_name(asserts: str, defined: set[str] | None = None, key: str = "test"
 
 
 def parse(source: str, key: str) -> ast.Module:
-    """Parse a row's Python.
+    """Parse Python source from a row.
 
     Raises:
-      ValueError: It is none.
+      ValueError: The source is not valid Python.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # many rows write "\\d" for r"\\d"
+            warnings.simplefilter("ignore")  # many rows write "\\d" instead of r"\\d", which warns
             return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{key!r} must be Python: {error}") from error
 
 
 def _names_of_floats(code: str) -> str:
-    """Code whose literals may say inf or nan, as JSON's do."""
+    """Import inf and nan at the top of code that uses them, because `repr` writes floats so."""
     return f"from math import inf, nan\n{code}" if re.search(r"\b(inf|nan)\b", code) else code

@@ -1,14 +1,14 @@
-"""Find the checkpoint that RUN:WHERE names: one grammar for all commands and config keys.
+"""Find the checkpoint that RUN:WHERE names, by one grammar for all commands and config keys.
 
-    RUN:start       the policy that the run began with
-    RUN:peak        where the metric of the run's control was first at its highest
+    RUN:start       the run's initial policy
+    RUN:peak        the first step at which the control's metric had its maximum
     RUN:end         the last step of the last finished campaign
-    RUN:kept        what the run's control hands on after the last finished campaign
-    RUN:latest      the newest checkpoint on disk, also of a campaign that still runs
-    RUN:3:peak      the same places of one campaign, counted from 0
+    RUN:kept        the checkpoint that the control hands on after the last finished campaign
+    RUN:latest      the newest checkpoint on disk, even of an unfinished campaign
+    RUN:3:peak      the same places, but of campaign 3 (the first one is 0)
     RUN:3.20        step 20 of campaign 3
 
-RUN is a run folder. start, peak, end and kept ask for finished campaigns.
+RUN is a run folder. peak, end and kept need a finished campaign.
 """
 
 import difflib
@@ -28,12 +28,12 @@ FORMS = f"RUN:PLACE, RUN:CAMPAIGN:PLACE or RUN:CAMPAIGN.STEP, with a PLACE of {'
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a user calls a checkpoint.
+    """A user's name for a checkpoint.
 
     Attributes:
-      text: As the user wrote it.
+      text: The address as the user wrote it.
       run: The run folder.
-      campaign: From 0; None: the place is one of the whole run.
+      campaign: The campaign, counted from 0; None if the place is one of the whole run.
       where: A place, or a step of the campaign.
     """
 
@@ -44,17 +44,17 @@ class Address:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether it names the same checkpoint however far the run goes on."""
+        """Whether the address names the same checkpoint however far the run goes on."""
         if self.where == "start" or isinstance(self.where, int):
             return True
         return self.campaign is not None and self.where != "latest"
 
 
 def parse(text: str) -> Address:
-    """Read RUN:PLACE, RUN:CAMPAIGN:PLACE or RUN:CAMPAIGN.STEP, without looking at the disk.
+    """Parse RUN:PLACE, RUN:CAMPAIGN:PLACE or RUN:CAMPAIGN.STEP, without reading the disk.
 
     Raises:
-      ValueError: It has another form.
+      ValueError: The text has another form.
     """
     run, _, last = text.rpartition(":")
     campaign, _, step = last.partition(".")
@@ -71,10 +71,10 @@ def parse(text: str) -> Address:
 
 
 def find(address: Address) -> Checkpoint:
-    """The checkpoint that an address names. Whether its weights are on disk is not looked at.
+    """Return the checkpoint that an address names, without checking that its weights are on disk.
 
     Raises:
-      ValueError: There is no such run, no such campaign, or it has not finished.
+      ValueError: The run or the campaign does not exist, or the campaign has not finished.
     """
     run, where = address.run, address.where
     if not run.is_dir():
@@ -98,7 +98,7 @@ def check_saved(address: Address, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint whose weights are not on disk.
 
     Raises:
-      ValueError: Names those of its campaign that are.
+      ValueError: The weights are not on disk. The message lists the saved steps of the campaign.
     """
     steps = rundir.saved_steps(address.run / rundir.CHECKPOINTS, checkpoint.campaign)
     if checkpoint.step not in steps:
@@ -110,10 +110,10 @@ def check_saved(address: Address, checkpoint: Checkpoint) -> None:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The flat config of a run folder.
+    """Read the config of a run folder as a flat dictionary with dotted keys.
 
     Raises:
-      ValueError: It has none.
+      ValueError: The folder has no config.
     """
     file = run / rundir.CONFIG
     if not file.is_file():
@@ -122,7 +122,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def _summary(address: Address) -> CampaignSummary:
-    """The summary of the campaign that the address names, by default of the last finished one."""
+    """Return the summary of the address's campaign; of the last finished one if it names none."""
     try:
         summaries = rundir.read_summaries(address.run)
     except (KeyError, TypeError) as error:
@@ -144,7 +144,7 @@ def _summary(address: Address) -> CampaignSummary:
 
 
 def _peak(run: Path, campaigns: int) -> Checkpoint:
-    """Find the peak of the control's metric over the first so many campaigns."""
+    """Find the peak of the control's metric over the first `campaigns` campaigns."""
     own = [record for record in rundir.read_records(run) if record.campaign < campaigns]
     peak = find_peak(own, read_config(run)["control_metric"])
     return Checkpoint(peak.campaign, peak.step)

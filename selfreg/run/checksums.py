@@ -1,4 +1,4 @@
-"""Checksums of arrays, computed where they lie: on their devices, however they are sharded."""
+"""Compute checksums of arrays on their own devices, whatever their sharding."""
 
 from typing import Any
 
@@ -11,14 +11,18 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """The checksum of each array of a tree, by its path.
+    """Compute the checksum of each array of a tree.
 
-    sum_i m_i w_i mod 2^32, with w_i the bits of element i and m_i an odd number that depends on
-    the element's place. A sum does not depend on the order of its terms, so that sharding does not
-    change it. As m_i is odd, the sum differs wherever a single element differs.
+    The checksum is sum_i m_i w_i mod 2^32, where w_i are the bits of element i, and m_i is an odd
+    number that depends on the index of the element. The order of the terms does not matter, so
+    sharding does not change the sum. Because m_i is odd, a change of a single element always
+    changes the sum.
 
     Args:
       tree: Arrays whose elements have 1, 2 or 4 bytes.
+
+    Returns:
+      The checksum of each array, in [0, 2^32), by the array's path in the tree.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     sums = jax.device_get(_sums([leaf for _, leaf in paths]))

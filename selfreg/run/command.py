@@ -1,7 +1,7 @@
-"""Start a command, print its --help, and end it with an exit code that says how it went.
+"""Start a command, print its --help, and end it with an exit code that tells the outcome.
 
-Every command is a module with absl flags, a `main` and a `run` that calls `run` here. absl's flags
-are global, so this module declares none.
+Every command is a module with absl flags, a `main`, and a `run` that calls `run` of this module.
+absl's flags are global, so this module declares none.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 _HELP = ("help", "helpfull", "helpshort", "h", "?")
-# The operating system's errors that a user can mend by naming another file or folder.
+# Errors of the operating system that a user can fix by naming another file or folder.
 _WRONG_FILE = (
     FileExistsError,
     FileNotFoundError,
@@ -33,11 +33,11 @@ class Exit(IntEnum):
     """The exit codes of all commands.
 
     Attributes:
-      OK: It did what was asked.
-      FAILED: It was asked properly and failed; or it was asked a question and the answer is no.
-      MISTAKE: A flag, an argument or a file is wrong. Nothing was begun.
+      OK: The command succeeded.
+      FAILED: The call was valid but failed, or the answer to its question is no.
+      MISTAKE: A flag, an argument or a file is wrong. The command did not start its work.
       ALARM: `selfreg watch` found a collapse.
-      INTERRUPTED: Ctrl-C.
+      INTERRUPTED: The user pressed Ctrl-C.
     """
 
     OK = 0
@@ -49,16 +49,17 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a command is called.
+    """The names, the arguments and the help of a command.
 
     Attributes:
-      verb: Its name after `selfreg`.
-      module: Its name after `python -m`.
-      usage: The flags and arguments that a usual call has.
-      arguments: What its arguments without dashes are; "": it takes none.
+      verb: The command's name after `selfreg`.
+      module: The command's name after `python -m`.
+      usage: The flags and arguments of a typical call.
+      arguments: The arguments without dashes, as --help shows them; "" if there are none.
       prepare: Rewrites the arguments before absl reads them; may raise ValueError.
-      names: More names of flags than the module declares, for suggestions.
-      details: What --help prints after the flags: all of it, or what holds a word.
+      names: Names of flags that the module does not declare itself, for suggestions.
+      details: Returns the text that --help prints after the flags: all of it for "", else the
+        entries that contain the given word.
     """
 
     verb: str
@@ -73,13 +74,13 @@ class Command:
 def run(main: Callable[[list[str]], int | None], command: Command) -> NoReturn:
     """Parse the flags, call `main`, and exit.
 
-    `main` gets the arguments without dashes, and returns an exit code or None for OK. Of what it
-    raises, ValueError, ImportError and a missing file are the user's mistakes, told in one line.
-    Other errors of the operating system are failures, told in one line too.
+    `main` gets the arguments without dashes, and returns an exit code, or None for OK. If it raises
+    ValueError, ImportError or an error about a file, the user made a mistake. Any other OSError is
+    a failure. Both are reported in one line.
 
     Args:
-      main: A function of the command's module: its module's flags are the command's.
-      command: How the command is called.
+      main: A function in the command's module. The flags of that module are the command's flags.
+      command: The names, the arguments and the help of the command.
     """
     holders = {
         holder.name: holder
@@ -98,11 +99,12 @@ def run(main: Callable[[list[str]], int | None], command: Command) -> NoReturn:
         except flags.UnrecognizedFlagError as error:
             return fail(_unknown_flag(command, error.flagname, holders))
         except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            # ml_collections puts a config file's whole traceback into its message.
+            # ml_collections puts the whole traceback of a config file into its message, so only the
+            # last line is shown.
             return fail(str(error).strip().splitlines()[-1])
 
     def guarded(arguments: list[str]) -> int:
-        if not flags.FLAGS["verbosity"].present:  # the libraries' notes would bury the answer
+        if not flags.FLAGS["verbosity"].present:  # else the libraries' logs bury the answer
             absl_logging.set_verbosity(absl_logging.ERROR)
             logging.getLogger("selfreg").setLevel(logging.WARNING)
         try:
@@ -120,15 +122,16 @@ def run(main: Callable[[list[str]], int | None], command: Command) -> NoReturn:
 
 
 def fail(error: BaseException | str, code: Exit = Exit.MISTAKE) -> NoReturn:
-    """Print what is wrong, in one line, and exit."""
+    """Print an error in one line, and exit."""
     print("error:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(code)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A question that names what `name` may have meant; "" where nothing is close.
+    """Ask whether `name` was meant to be a similar known name; return "" if none is similar.
 
-    A known name that ends in `name` after a dot counts as close: `seed` may mean `config.seed`.
+    A known name whose part after the last dot is the same counts as similar: `seed` may mean
+    `config.seed`.
     """
     every = list(known)
     last = name.rpartition(".")[2]
@@ -138,26 +141,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def not_a_flag(argument: str, known: Iterable[str]) -> str:
-    """The message that refuses an argument without dashes, where a command takes none."""
+    """Return the error for an argument without dashes, for a command that takes none."""
     named = argument.partition("=")[0] in known
     hint = f"; did you mean --{argument}?" if named and "=" in argument else ""
     return f"{argument!r} is no flag, and nothing else is taken here{hint} (--help lists the flags)"
 
 
 def entry(head: str, meaning: str) -> str:
-    """A flag and, below it, its meaning: one entry of --help."""
+    """Format an entry of --help: a flag, and below it its meaning."""
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     body = textwrap.fill(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return f"  {head}\n{body}"
 
 
 def matching(entries: Iterable[str], word: str) -> list[str]:
-    """The entries of --help in which a word occurs, in any case; "": all."""
+    """Return the entries of --help that contain a word, in any case; all entries for ""."""
     return [text for text in entries if word.lower() in text.lower()]
 
 
 def _help_word(arguments: Sequence[str]) -> str | None:
-    """What --help is asked about, "" for all of it; None where nobody asks for help."""
+    """Return the word that --help is asked about, "" if it has none, None if there is no --help."""
     for position, argument in enumerate(arguments[1:], 1):
         name, _, word = argument.partition("=")
         if name.startswith("-") and name.lstrip("-") in _HELP:
@@ -182,13 +185,13 @@ def _print_help(command: Command, doc: str, names: Sequence[str], word: str) -> 
         parts.append("\n".join(["Flags:", *shown]))
     try:
         print("\n\n".join([*parts, *([details] if details else [])]), flush=True)
-    except BrokenPipeError:  # as `--help | head` closes it; Python would flush once more at the end
+    except BrokenPipeError:  # `--help | head` closes the pipe; Python flushes again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(Exit.OK)
 
 
 def _flag_entry(flag: flags.Flag) -> str:
-    """A flag with its default and its meaning."""
+    """Format a flag with its default and its meaning."""
     kind = flag.flag_type()
     meaning = str(flag.help).partition(";\n    repeat this option")[0]  # absl's addition
     if isinstance(flag, flags.EnumFlag):
@@ -206,7 +209,7 @@ def _flag_entry(flag: flags.Flag) -> str:
 def _refuse_what_is_not_used(
     command: Command, arguments: Sequence[str], holders: dict[str, Any]
 ) -> None:
-    """Refuse arguments that the command does not take, and texts that are empty by accident."""
+    """Refuse arguments that the command does not take, and empty values of text flags."""
     if arguments and not command.arguments:
         raise ValueError(not_a_flag(arguments[0], [*holders, *command.names()]))
     for name in holders:

@@ -1,7 +1,7 @@
-"""Defines every key of a config, once: its default, its meaning with the unit, and its rule.
+"""Define every config key in one place: its default, its meaning with the unit, and its rule.
 
-A config file under configs/ starts from `default()` and sets what its question needs. absl flags
-override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
+A config file under configs/ starts from `default()` and changes the keys that its experiment needs.
+absl flags override single keys: `--config.seed=17 --config.optimizer.lr=3e-4`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ ALGORITHM = Rule(
     lambda name: name.endswith(".py") or name in names(),
     "a .py file, or one of " + ", ".join(names()),
 )
-# The keys that the algorithm decides if a config leaves them open.
+# The algorithm sets these keys if a config leaves them open.
 SETTINGS = {
     f"learn.{name}": Key(Open(type(key.default), "(by algorithm)"), key.meaning, key.rule)
     for name, key in setting_keys().items()
@@ -162,7 +162,7 @@ KEYS: dict[str, Key] = {
     "control.tau_step": Key(
         0.1, "by how much a revision of CARE v2 moves its threshold", ABOVE_ZERO
     ),
-    # Full CARE: selfreg/control/between/care.py. Letters are the paper's, appendix D.
+    # Full CARE: selfreg/control/between/care.py. Greek letters are those of the paper, appendix D.
     "control.proposer": Key(
         "rules", "who proposes strategies", one_of("rules", "random", "pareto", "llm")
     ),
@@ -322,7 +322,7 @@ def default() -> ConfigDict:
         section, _, last = name.rpartition(".")
         if section and section not in config:
             config[section] = ConfigDict()
-        # One placeholder each: a shared one would tie the values of two keys together.
+        # Each key needs its own placeholder, because a shared one would tie two values together.
         is_open = isinstance(key.default, Open)
         value = config_dict.placeholder(key.default.kind) if is_open else key.default
         (config[section] if section else config)[last] = value
@@ -330,28 +330,29 @@ def default() -> ConfigDict:
 
 
 def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the keys that a dotted config lacks, with the values that change nothing.
+    """Add the keys that a stored config lacks, with values that keep the behaviour of its version.
 
     Args:
-      flat: The config in a run folder, perhaps of an older version, as JSON data.
+      flat: The config of a run folder, with dotted keys, as JSON data. An older version of selfreg
+        may have written it.
 
     Returns:
-      JSON data, with lists for tuples.
+      JSON data, with lists instead of tuples.
     """
     neutral = {name: key.default for name, key in KEYS.items()}
     neutral |= {f"learn.{name}": key.default for name, key in setting_keys().items()}
-    # Older versions did this.
+    # These values reproduce what older versions did.
     neutral |= {"grading.code_block": "first", "problems.max_overlap": -1}
-    # Every version has written the keys that a condition decides.
+    # Open keys need no value, because every version has written the keys that a condition decides.
     known = {name: value for name, value in neutral.items() if not isinstance(value, Open)}
     return {n: list(v) if isinstance(v, tuple) else v for n, v in known.items()} | {**flat}
 
 
 def describe(word: str = "") -> str:
-    """Describe the keys by section with defaults and meanings, then the algorithms, for --help.
+    """Describe the keys with their defaults and meanings, and then the algorithms, for --help.
 
     Args:
-      word: Describe only entries that contain this word, in any case.
+      word: Keep only entries that contain this word, in any case; "" keeps all.
     """
     sections: dict[str, list[str]] = {}
     for name, key in KEYS.items():

@@ -1,11 +1,12 @@
 """Write scalars as a TensorBoard event file.
 
-The libraries that write such files load torch where it is installed. That takes seconds, and brings
-CUDA libraries of torch's own beside jax's into one process.
+This module writes the files itself, because the usual libraries import torch if it is installed.
+That import takes seconds, and loads torch's CUDA libraries into the same process as jax's.
 
-A file is a sequence of records: the length as uint64, its checksum, an Event protocol buffer, its
-checksum; all little-endian (tensorflow/core/lib/io/record_writer.h). A checksum is a CRC-32C,
-rotated and offset (tensorflow/core/lib/hash/crc32c.h). Events are those of event.proto.
+A file is a sequence of records. A record is a length as uint64, the checksum of the length, an
+Event protocol buffer, and its checksum, all little-endian (tensorflow/core/lib/io/record_writer.h).
+A checksum is a CRC-32C, rotated and offset (tensorflow/core/lib/hash/crc32c.h). event.proto defines
+the events.
 """
 
 import os
@@ -19,7 +20,7 @@ import numpy as np
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, with its bits reversed
 _MASK = 0xA282EAD8
-# The protocol buffers' field numbers and wire types, each as the byte that goes before the value.
+# Field numbers and wire types of the protocol buffers. Each is the byte that precedes its value.
 _WALL_TIME, _STEP, _VERSION, _SUMMARY, _SESSION = b"\x09", b"\x10", b"\x1a", b"\x2a", b"\x3a"
 _VALUE, _TAG, _SIMPLE_VALUE = b"\x0a", b"\x0a", b"\x15"
 _START = b"\x08\x01"  # SessionLog.status = START
@@ -32,8 +33,8 @@ class EventFile:
         """Begin a new file.
 
         Args:
-          folder: Where TensorBoard looks; it is made.
-          purge_step: TensorBoard drops what earlier files hold of this step and later ones.
+          folder: The folder that TensorBoard reads; it is created.
+          purge_step: TensorBoard drops the values of this step and later ones from earlier files.
         """
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time_ns()
@@ -75,7 +76,7 @@ def _sized(data: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """A count in groups of seven bits, the lowest first; all but the last have the top bit set."""
+    """Encode a count in groups of seven bits, lowest first; all but the last set the top bit."""
     groups = []
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)

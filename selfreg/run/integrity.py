@@ -1,4 +1,4 @@
-"""Checks that the records of a run are complete and in order."""
+"""Check that the records of a run are complete and in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from selfreg.run.rundir import CAMPAIGNS, METRICS, RESTORE_FILE, CampaignSummary
 def check_records(
     folder: Path, records: Sequence[StepRecord], summaries: Sequence[CampaignSummary]
 ) -> None:
-    """Refuse records that were lost, doubled or moved: a run writes every step once, in order.
+    """Refuse lost, doubled or moved records. A run writes every step once, in order.
 
     Args:
       folder: The run folder, for the message.
-      records: As `read_records` returned them.
-      summaries: As `read_summaries` returned them.
+      records: The run's records, from `read_records`.
+      summaries: The summaries of finished campaigns, from `read_summaries`.
 
     Raises:
       ValueError: A step does not follow the one before it, a finished campaign lacks steps, or an

@@ -1,4 +1,4 @@
-"""Find the config file that --config names: a file, or the name of one that ships with selfreg."""
+"""Find the config file that --config names: a path, or the name of a config that selfreg ships."""
 
 import difflib
 import importlib
@@ -6,31 +6,32 @@ import os
 import sys
 from pathlib import Path
 
-# Beside the package, in a clone and where pip installs it.
+# This folder is next to the package, both in a clone and in an installation by pip.
 FOLDER = Path(__file__).parents[2] / "configs"
 
 
 def names() -> tuple[str, ...]:
-    """The configs that ship with selfreg, in alphabetical order."""
+    """List the configs that ship with selfreg, in alphabetical order."""
     files = sorted(FOLDER.glob("*.py"))
     return tuple(file.stem for file in files if "def get_config(" in file.read_text())
 
 
 def config_file(text: str) -> str:
-    """The config file, with its variant, that the value of --config stands for.
+    """Find the file for a value of --config, and make its imports of shared code work.
 
-    Config files share code as `from configs import NAME`. From here on that import finds, in this
-    order, the neighbours of a file in a folder `configs`, the user's own ./configs, and what ships.
+    Config files share code by `from configs import NAME`. After this call, that import searches in
+    this order: the folder of the config file, if its name is `configs`; the user's ./configs; and
+    the configs that ship with selfreg.
 
     Args:
-      text: FILE.py or NAME, either with :VARIANT after it. A file that exists goes before a name.
-        `configs/NAME.py`, where there is no such file, is read as NAME.
+      text: FILE.py or NAME, each with an optional :VARIANT. An existing file takes precedence over
+        a name. If `configs/NAME.py` does not exist, it is read as NAME.
 
     Returns:
-      FILE.py or FILE.py:VARIANT, where the file exists.
+      FILE.py or FILE.py:VARIANT. The file exists.
 
     Raises:
-      ValueError: There is neither such a file nor such a name.
+      ValueError: Neither a file nor a shipped config has this name.
     """
     name, colon, variant = text.partition(":")
     file = Path(name)
@@ -54,11 +55,11 @@ def _shipped(file: Path, text: str) -> Path:
 
 
 def _share(neighbours: Path) -> None:
-    """Let `from configs import NAME` find what a config file shares."""
-    if os.getcwd() not in sys.path:  # a console script does not look here
+    """Let `from configs import NAME` find the code that config files share."""
+    if os.getcwd() not in sys.path:  # a console script does not search this folder
         sys.path.append(os.getcwd())
     package = importlib.import_module(FOLDER.name)
     own = [str(neighbours)] if neighbours.name == FOLDER.name else []
-    # A user's configs/__init__.py would hide what ships.
+    # A user's configs/__init__.py would hide the shipped configs.
     found = [*own, *getattr(package, "__path__", ()), str(FOLDER)]
     package.__path__ = list(dict.fromkeys(found))

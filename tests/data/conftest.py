@@ -15,7 +15,7 @@ def pool():
 
 @pytest.fixture(scope="session")
 def failures(pool):
-    """A function from problems to {id: grade} of those whose own solution does not pass."""
+    """Return a function that maps problems to {id: grade} of those whose own solution fails."""
 
     def grade(problems):
         grades = pool.grade([(problem, problem.solution) for problem in problems])
@@ -27,7 +27,7 @@ def failures(pool):
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of public data sets, which the repository does not carry."""
+    """Return the folder of public data sets, which the repository does not contain."""
     beside = Path(__file__).parents[3] / "shared"
     folder = Path(os.environ.get("SELFREG_SHARED", beside)) / "data"
     if not folder.is_dir():

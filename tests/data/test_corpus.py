@@ -36,7 +36,7 @@ def test_planted_defects_never_pass(pool, bug_rate, sloppy_rate):
     outcomes = [grade.outcome for grade in pool.grade(python + cpp)]
     assert Outcome.PASSED not in outcomes
     if bug_rate:
-        # A bug is a well-written program: it parses, and is wrong or fails on some input.
+        # A program with a bug parses, but it gives a wrong result or an error on some input.
         assert set(outcomes) <= {Outcome.FAILED, Outcome.EXCEPTION}
 
 

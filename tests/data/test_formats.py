@@ -1,4 +1,4 @@
-"""Rows in the schema of every public data set that is known: each is told, and graded right.
+"""Test that rows of every known data set's schema are recognised, and graded correctly.
 
 All rows here were written for these tests; none is taken from a data set.
 """
@@ -42,7 +42,7 @@ HUMANEVAL = {
     "canonical_solution": "    return a + b\n",
     "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
 }
-# Right for the base tests alone: only what evalplus adds tells it from a right one.
+# It passes the base tests, and fails only the tests that evalplus adds.
 BASE_ONLY = "def add(a, b):\n    return 3\n"
 PLUS_TEST = """\
 import numpy as np
@@ -89,7 +89,7 @@ CODEFORCES = {
     "generated_tests": 0,
     "generated_checker": None,
 }
-# Any two numbers with the sum that was read.
+# It accepts any two numbers that have the sum in the input.
 SPLIT_CHECKER = """\
 import sys
 total = int(open(sys.argv[1]).read())
@@ -167,7 +167,7 @@ LCB = {
     "metadata": "{}",
 }
 
-# A name; the row; programs that pass and programs that fail.
+# Each entry has a name, a row, programs that pass, and programs that fail.
 ROWS = [
     ("HumanEval", HUMANEVAL, [ADD], [NONE]),
     (
@@ -514,7 +514,7 @@ def test_every_shape_has_a_row():
 
 
 def test_rows_are_told_and_graded(pool):
-    """One call of the grader for all rows: programs of many problems side by side."""
+    """Grade the programs of all rows in one call, so that different problems run in parallel."""
     jobs, wanted = [], []
     for name, row, right, wrong in ROWS:
         assert find_shape(row) == name
@@ -545,7 +545,7 @@ def apps(**changes):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        # A column of tests that nobody reads is never dropped without a word.
+        # An unread column of tests is refused, not dropped silently.
         (HUMANEVAL | {"plus_cases": [[1]]}, "'plus_cases' looks like tests"),
         (apps(hidden_tests=["x"]), "'hidden_tests' looks like tests"),
         (apps(checker="x"), "'checker' looks like tests"),
@@ -553,7 +553,7 @@ def apps(**changes):
         ({"problem": "?", "tests": [CASES[0] | {"files": ["x"]}]}, "the unknown part 'files'"),
         (apps(input_output=TABLE | {"checker": "x"}), "the unknown part 'checker'"),
         ({"problem": "?", "verification_info": {"test_cases": CASES, "checker": "x"}}, "'checker'"),
-        # Languages that are not graded.
+        # These languages are not graded.
         (
             {
                 "task_id": "Java/0",
@@ -570,12 +570,12 @@ def apps(**changes):
         ),
         (MULTIPL_E | {"language": "rs"}, "in cpp, not in 'rs'"),
         (CODEFORCES | {"language": "java"}, "'language' names the language 'java'"),
-        # Inputs that have lost their types.
+        # These inputs have lost their types.
         (
             HUMANEVAL | {"task_id": "Mbpp/2", "base_input": [], "plus_input": [[1]]},
             "read the rows of evalplus/mbppplus",
         ),
-        # Encodings.
+        # These tests cannot be decoded, or they are not valid cases.
         ({"problem": "?", "tests": "eJxrYJ"}, "'tests' must be JSON"),
         ({"problem": "?", "tests": pickled(CASES)[:60]}, "'tests'"),
         ({"problem": "?", "tests": json.dumps([{"type": "stdin", "input": "1"}])}, "'output'"),
@@ -586,7 +586,7 @@ def apps(**changes):
         (apps(time_limit=-1), "'time_limit' must be a number of seconds"),
         (apps(memory_limit="much"), "'memory_limit' must be an amount of memory"),
         (apps(memory_limit=1 << 30), "'memory_limit' must be an amount of memory"),
-        # pytest and its fixtures.
+        # These tests need parts of pytest that have no stand-in, or they have no test function.
         (KODCODE | {"test_code": "import pytest\ndef test_a(tmp_path):\n    pass\n"}, "'tmp_path'"),
         (KODCODE | {"test_code": "import pytest\npytest.skip('x')\n"}, "pytest.skip"),
         (KODCODE | {"test_code": "from solution import add\n"}, "no test function"),
@@ -639,7 +639,7 @@ def test_rows_that_are_no_programs_are_left_out_by_reason(caplog):
             245,
         ),
         ({"time_limit": None, "memory_limit": None}, 3.0, 1024),
-        # An interpreter needs some for itself.
+        # The limit is raised, because the interpreter itself needs memory.
         ({"memory_limit": "16 megabytes"}, 3.0, 128),
     ],
 )

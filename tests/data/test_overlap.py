@@ -1,4 +1,4 @@
-"""Problems that stand in two sets, and what a run does about them."""
+"""Test the search for problems that occur in two sets, and a run's reaction to them."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_what_is_the_same_is_found(train, held_out, by):
 
 
 def test_what_is_alike_by_chance_is_not_found():
-    """What all problems of a set say, short texts and short code are no signs."""
+    """Boilerplate of a set, short texts and short code do not make problems the same."""
     train = [
         make(f"a{i}", f"{WORDS} Do {i}.", solution=f"def f(x):\n    return {i}\n")
         for i in range(40)
@@ -101,7 +101,7 @@ def test_easy_halves_and_humaneval_share_nothing():
 
 @pytest.fixture
 def source(tmp_path):
-    """Writes problems into a file and gives its source."""
+    """Return a function that writes problems to a file and returns its source."""
 
     def write(name, problems):
         path = tmp_path / f"{name}.jsonl"
@@ -146,7 +146,7 @@ def test_twins_of_held_out_problems_are_not_trained_on(source, caplog):
     held_out = {p.spec for p in (*sets.panel, *sets.report)}
     assert not held_out & {p.spec for p in sets.train}
     assert "problems out of training that also stand in a panel" in caplog.text
-    # As before the key was there.
+    # Older configs do not have this key.
     older = {key: value for key, value in given.items() if key != "max_overlap"}
     assert len(load_sets(older).train) == 6
 

@@ -13,7 +13,7 @@ from selfreg.run.records import Language
 
 
 def programs(split, count, seed=0):
-    """Programs of a split with their cases, without the wording."""
+    """Draw programs of a split with their cases, without wording them."""
     rng = np.random.default_rng(seed)
     draw = SPLITS[split].lengths, SPLITS[split].held_out
     return [procedural.draw(rng, *draw) for _ in range(count)]
@@ -26,7 +26,7 @@ def execute(source, x):
 
 
 def cases_of(problem):
-    """(input, output) pairs, read back from the text of Python asserts."""
+    """Yield (input, output) pairs, read from the text of Python asserts."""
     for line in ast.parse(problem.tests.code).body:
         call, (right,) = line.test.left, line.test.comparators
         yield ast.literal_eval(call.args[0]), ast.literal_eval(right)
@@ -122,7 +122,7 @@ def test_no_composition_of_train_is_held_out():
 
 
 def test_no_program_text_of_train_is_held_out():
-    # Constants are 2 to 9, but for the `% 2` of the operations "even" and "odd".
+    # Constants are 2 to 9, except for the `% 2` of the operations "even" and "odd".
     texts = {
         split: {re.sub(r"(?<!% )[2-9]", "k", p.solution) for p in generate(split, 300, seed=0)}
         for split in ("train", "main", "hard", "ood")

@@ -16,7 +16,7 @@ TEMPLATE = (
 
 @pytest.fixture
 def tokenizer():
-    """A token a byte, and a <bos> before every text, as Llama has."""
+    """Make a tokenizer with one token per byte, and a <bos> before every text as in Llama."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<bos>", "<user>", "<assistant>", "<end>"]
     vocabulary = {token: i for i, token in enumerate([*specials, *alphabet])}
@@ -40,7 +40,7 @@ PROBLEM = Problem(
 
 
 def text_of(ids, tokenizer):
-    """The tokens without the byte alphabet's stand-ins for space and line feed."""
+    """Join tokens, and replace the byte alphabet's stand-ins for space and line feed."""
     return "".join(tokenizer.convert_ids_to_tokens(ids)).replace("Ġ", " ").replace("Ċ", "\n")
 
 
@@ -68,7 +68,7 @@ def test_chat(tokenizer):
         "Write the Python function `f`. Answer with one ```python code block that holds all of it."
         "<end><assistant>"
     )
-    # One id for a marker of the template, not the bytes of its name.
+    # A marker of the template is one id, not the bytes of its name.
     assert ids[0] == tokenizer.convert_tokens_to_ids("<user>")
 
 

@@ -1,4 +1,4 @@
-"""Every data set's own solutions pass its own tests, in the real grader."""
+"""Test that each data set's own solutions pass its own tests in the real grader."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from selfreg.data.problems import load_humaneval, load_mbpp, load_problems
 from selfreg.run.records import Outcome
 
-# CPP/22 and CPP/137 include boost, CPP/162 links against OpenSSL.
+# CPP/22 and CPP/137 include boost, and CPP/162 links against OpenSSL.
 HUMANEVAL_X_LIBRARIES = {"CPP/22", "CPP/137", "CPP/162"}
 
 # The samples of APPS and CodeContests come without solutions; these were written for the tests.
@@ -60,7 +60,7 @@ def test_procedural(failures, split):
 
 
 def test_procedural_cpp(failures):
-    # Each operation and terminal of C++ once: a compilation takes a while.
+    # Each operation and terminal of C++ is compiled only once, because compilation is slow.
     wanted, chosen = set(), []
     for problem in load_problems("procedural:cpp"):
         pieces = {line.split("(")[0] for line in problem.solution.splitlines()[1:]}

@@ -1,4 +1,4 @@
-"""A run folder that was damaged while its run stood still: refused, repaired, or of no account."""
+"""Test damage to the folder of a stopped run: it is refused, repaired, or has no effect."""
 
 import random
 import shutil
@@ -28,7 +28,7 @@ def run(folder):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A run to its end, and the same run stopped in its second campaign."""
+    """Return the folders of a finished run and of the same run stopped in its second campaign."""
     whole, stopped = (tmp_path_factory.mktemp(name) / "run" for name in ("whole", "stopped"))
     append = RunLog.append
 
@@ -53,7 +53,7 @@ def stopped(folders, tmp_path, monkeypatch):
 
 
 def state_of(folder):
-    """What a run leaves behind, without what a clock says."""
+    """Read the results of a run, without timings."""
     said = [
         (r.campaign, r.step, r.rates, {k: v for k, v in r.metrics.items() if untimed(k)})
         for r in rundir.read_records(folder)
@@ -82,7 +82,7 @@ def flip(file, bit):
 
 
 def tensors(folder, campaign, step, name="params"):
-    """The file that holds the values of a checkpoint's tree: the largest."""
+    """Return the file with the values of a checkpoint's tree, which is the largest one."""
     place = rundir.checkpoint_folder(folder / rundir.CHECKPOINTS, campaign) / str(step) / name
     return max(
         (file for file in place.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
@@ -205,7 +205,7 @@ def test_completions_that_are_gone_are_missed(stopped):
 
 
 def test_a_bit_of_any_file_of_a_checkpoint(tmp_path):
-    """Every file: what is read back is what was saved, or nothing is."""
+    """Flip bits of every file: reading returns the saved values or is refused."""
     rng = np.random.default_rng(0)
     tree = {
         "params": {"w": jnp.array(rng.normal(size=(40, 9)), jnp.float32), "b": jnp.zeros(7)},

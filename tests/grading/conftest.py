@@ -1,4 +1,4 @@
-"""Fixtures of the grader's tests: one pool for most of them, and short ways to use it."""
+"""Fixtures for the grader's tests: one pool that most tests share, and helpers to use it."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from selfreg.grading import GraderError, GraderPool
 from selfreg.grading.ladder import LADDER
 from selfreg.run.records import Checker, Grade, Language, Problem, StdioCase, Tests
 
-# Of the sum of two numbers, in the order (Python, C++).
+# Tests of a function that adds two numbers, by language.
 SUM_TESTS = {
     Language.PYTHON: Tests(code="assert add(2, 3) == 5\nassert add(10, -4) == 6\n"),
     Language.CPP: Tests(
@@ -29,13 +29,13 @@ def pool() -> Iterator[GraderPool]:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one pool has compiled, for the next."""
+    """Return a folder in which pools share what they compile."""
     return tmp_path_factory.mktemp("compiled")
 
 
 @pytest.fixture(scope="session", params=LADDER)
 def pool_in_each_way(request: pytest.FixtureRequest, compiled: Path) -> Iterator[GraderPool]:
-    """A pool in each isolation that there is here; they share what they compile."""
+    """Yield a pool in each isolation that works here; the pools share what they compile."""
     try:
         pool = GraderPool(2, isolation=request.param)
     except GraderError as error:
@@ -48,7 +48,7 @@ def pool_in_each_way(request: pytest.FixtureRequest, compiled: Path) -> Iterator
 
 @pytest.fixture(scope="session")
 def make_problem() -> Callable[..., Problem]:
-    """A problem, to add two numbers unless `code` or `stdio` say otherwise."""
+    """Return a function that makes a problem; by default, the problem is to add two numbers."""
 
     def make(
         language: Language = Language.PYTHON,
@@ -85,7 +85,7 @@ def make_problem() -> Callable[..., Problem]:
 
 @pytest.fixture(scope="session")
 def grade(pool: GraderPool, make_problem: Callable[..., Problem]) -> Callable[..., Grade]:
-    """Grade one program; the other arguments are those of `make_problem`."""
+    """Return a function that grades one program; its other arguments are as in `make_problem`."""
 
     def grade_one(program: str, language: Language = Language.PYTHON, **problem) -> Grade:
         return pool.grade([(make_problem(language, **problem), program)])[0]
@@ -95,13 +95,13 @@ def grade(pool: GraderPool, make_problem: Callable[..., Problem]) -> Callable[..
 
 @pytest.fixture(scope="session")
 def descendants() -> Callable[[], set[int]]:
-    """Finds the processes below this one."""
+    """Return a function that finds the descendants of this process."""
 
     def find() -> set[int]:
         children: dict[int, list[int]] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                # Behind the name, which may hold anything: state, parent.
+                # State and parent follow the name, which may hold any characters.
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:
                 continue
@@ -118,7 +118,7 @@ def descendants() -> Callable[[], set[int]]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of data sets and attacks beside the repository."""
+    """Return the folder of data sets and attacks beside the repository."""
     default = Path(__file__).parents[3] / "shared"
     folder = Path(os.environ.get("SELFREG_SHARED", default))
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The pool without the rest of selfreg."""
+"""Test that the pool works without the rest of selfreg."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def test_the_import_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     heavy = {"jax", "flax", "transformers", "pyarrow", "scipy", "matplotlib", "rich", "absl"}
-    # Nor what only Linux has: a laptop of another kind reads runs, and must be able to import.
+    # These modules work only on Linux, but any machine that reads runs must be able to import.
     heavy |= {"selfreg.grading.sandbox", "selfreg.grading.program"}
     assert not heavy.intersection(done.stdout.split())
 

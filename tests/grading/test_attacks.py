@@ -1,10 +1,10 @@
-"""A corpus of hostile and of odd but honest programs: each gets its verdict, and touches nothing.
+"""Test a corpus of hostile programs and of odd honest ones: each gets its verdict, and no more.
 
-attacks*.jsonl have one a line: id, category, language, code, test, expect ("pass" or "fail"), and
-must_hold, what to look for. Python defines `solve`, and `test` holds asserts; or it is JSON: of one
-case of standard input and output, or of the `code` of tests in C++. A lone surrogate in `code` is a
-byte that is no UTF-8.
-SELFREG_ATTACK_ROUNDS=20 runs the corpus that often.
+attacks*.jsonl have one program per line: id, category, language, code, test, expect ("pass" or
+"fail"), and must_hold, the property to check. A Python program defines `solve`, and `test` holds
+asserts. Otherwise `test` is JSON: one case of standard input and output, or the `code` of tests in
+C++. A lone surrogate in `code` stands for a byte that is not valid UTF-8.
+SELFREG_ATTACK_ROUNDS=20 runs the corpus 20 times.
 """
 
 import fcntl
@@ -33,12 +33,12 @@ ATTACKS = [
     for line in file.open()
 ]
 LEAKS = [row for row in ATTACKS if row["id"] == "prev_job_leak"]
-# Ended by the compiler's own limit of ten seconds, under any isolation: once is enough.
+# The compiler's limit of ten seconds ends these under any isolation, so they run under only one.
 SLOW = ("cpp_macro_bomb",)
 
 
 def read_attack(row):
-    """The problem of a row, and its program."""
+    """Return the problem of a row, and its program."""
     language = Language(row["language"])
     has_input = row["test"].startswith('{"stdin"')
     if has_input:
@@ -61,9 +61,9 @@ def read_attack(row):
 
 @pytest.fixture
 def canary(monkeypatch):
-    """What nothing may touch: a folder, a listener, and a variable of the environment."""
+    """Set up what no program may touch: a folder, a listener, and an environment variable."""
     with open(f"{CANARY}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the paths in the corpus are fixed
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the corpus has fixed paths, so runs take turns
         CANARY.mkdir(exist_ok=True)
         for name in ("keep.txt", "secret.txt"):
             (CANARY / name).write_text(f"canary of {name}")
@@ -80,14 +80,14 @@ def canary(monkeypatch):
 def test_attacks(isolation, canary, descendants):
     before = descendants()
     try:
-        pool = GraderPool(4, isolation=isolation)  # most of them wait
+        pool = GraderPool(4, isolation=isolation)  # most of the programs wait
     except GraderError as error:
         pytest.skip(f"not on this machine: {error}")
     order = random.Random(0)
     with pool:
         wrong, details = [], []
         for _ in range(ROUNDS):
-            # Side by side and in changing company. prev_job_leak is to run twice in a row.
+            # Attacks run in parallel and in random order. prev_job_leak must run twice in a row.
             attacks = [r for r in ATTACKS if isolation == LADDER[-1] or r["id"] not in SLOW]
             rows = [*order.sample(attacks, len(attacks)), *LEAKS, *LEAKS]
             started = time.monotonic()
@@ -98,7 +98,8 @@ def test_attacks(isolation, canary, descendants):
                 if not is_right or grade.is_verdict == (row["category"] == "test-bug"):
                     wrong.append((row["id"], grade))
                 details.append(grade.detail)
-            # Some fifty reach a limit of one or two seconds, and some ten compilers one of ten.
+            # About fifty programs reach a limit of one or two seconds, and about ten compilers
+            # reach their limit of ten.
             assert took_s < 150.0
         assert pool.counts["worker_restarts"] == pool.counts["retries"] == 0
     assert wrong == []
@@ -122,8 +123,8 @@ def test_attacks(isolation, canary, descendants):
     ],
 )
 def test_a_verdict_comes_in_time(pool, name, why, most_cpu_s):
-    # CPU seconds, and waiting as the judge counts it: both are the same on a busy machine. On the
-    # clock there is a bound for any machine.
+    # CPU time, and waiting as the judge counts it, are the same on a busy machine. Wall-clock time
+    # has a bound that holds on any machine.
     (row,) = [row for row in ATTACKS if row["id"] == name]
     started = time.monotonic()
     (grade,) = pool.grade([read_attack(row)])

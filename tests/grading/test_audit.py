@@ -1,4 +1,4 @@
-"""The reward audit: flips are found, rates have honest intervals, mistakes are one line."""
+"""Test the reward audit: it finds flips, its intervals are honest, and errors are one line."""
 
 import json
 import re
@@ -27,7 +27,7 @@ PROBLEMS = [
 
 
 def write_run(folder, graded, stream="train"):
-    """A run folder with one file of completions of one problem: (program, stored grade) each."""
+    """Write a run folder with one file of completions, given as (program, stored grade) pairs."""
     source = folder / "problems.jsonl"
     source.write_text("".join(json.dumps(problem_to_json(p)) + "\n" for p in PROBLEMS))
     panels = {"train_count": 0, "panel_count": 4, "report_count": 4}
@@ -69,7 +69,7 @@ def test_sound_rewards_do_not_flip(tmp_path):
     for aspect in ("verdict", "reward"):
         assert hits(result["flips"][aspect]) == (0, 5)
         assert hits(result["noise"][aspect]) == (0, 10)
-        # Two grades a program say no more of five programs than one does.
+        # Two grades per program tell no more about five programs than one grade does.
         assert result["noise"][aspect]["low"] == 0
         assert result["noise"][aspect]["high"] == pytest.approx(1 - 0.025 ** (1 / 5))
     assert hits(result["pass_at_1"]) == (0, 99)
@@ -88,7 +88,7 @@ def test_sound_rewards_do_not_flip(tmp_path):
 def test_coins_are_caught(tmp_path):
     graded = [(f"{program}# {i}", PASSED) for i in range(10) for program in (COIN, RIGHT)]
     result = audit(write_run(tmp_path, graded), sample=20, repeats=6, workers=1)
-    # Each of the ten hides with probability 2^-6.
+    # Each of the ten coins goes unnoticed with probability 2^-6.
     assert 7 <= result["flips"]["reward"]["hits"] <= 10
     assert all(COIN in each["program"] for each in result["flipped"])
     for aspect in ("verdict", "reward"):
@@ -150,7 +150,7 @@ def test_the_sample_is_seeded_and_each_program_as_likely_as_any_other():
     assert len(set(draw(programs, 20, 0).programs)) == len(draw(programs, 99, 0).programs) == 20
     drawn = [draw(programs, 5, seed) for seed in range(400)]
     often = np.mean([programs[0] in each.programs for each in drawn])
-    assert 0.19 < often < 0.31  # 5 of 20, however often it was sampled
+    assert 0.19 < often < 0.31  # 5 of 20, whatever the number of samples
     of_completions = np.mean([c is programs[0] for each in drawn for c in each.completions])
     assert 0.96 < of_completions < 1  # 1000 of 1019
 
@@ -180,7 +180,7 @@ def test_the_interval_of_the_noise_holds_the_truth_although_grades_cluster():
         held.append(row["low"] <= truth <= row["high"])
         naive.append(pooled["low"] <= truth <= pooled["high"])
     assert np.mean(held) >= 0.95
-    assert np.mean(naive) < 0.9  # what an interval that takes grades for independent would do
+    assert np.mean(naive) < 0.9  # an interval for independent grades covers too seldom
 
 
 # --- The command ----------------------------------------------------------------------------------

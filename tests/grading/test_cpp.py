@@ -1,4 +1,4 @@
-"""C++ functions: the program supplies values, and the tests alone say whether they are right."""
+"""Test C++ functions: the program supplies values, and only the tests decide if they are right."""
 
 import ast
 import json
@@ -18,8 +18,8 @@ ASSERTS = (
     "#undef NDEBUG\n#include <assert.h>\n"
     "int main() { assert(solve(2, 3) == 5); assert(solve(10, -4) == 6); }\n"
 )
-# "lie": what an attack in the place of `int solve(int, int)` could make the tests believe; "right":
-# honest definitions of it; "type": a starter, tests, and a right and a wrong program.
+# A "lie" replaces `int solve(int, int)` by an attack that could fool the tests. A "right" row is an
+# honest definition of it. A "type" row has a starter, tests, a right program and a wrong one.
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "functions_cpp.jsonl").open()]
 LIES = {row["id"]: row["code"] for row in ROWS if row["kind"] == "lie"}
 RIGHT = {row["id"]: row["code"] for row in ROWS if row["kind"] == "right"}
@@ -46,7 +46,7 @@ def outcome(pool, program, *arguments, **options):
 
 def test_no_lie_passes(pool_in_each_way):
     pool, restarts = pool_in_each_way, pool_in_each_way.counts["worker_restarts"]
-    # Where the problem declares nothing, the program's own declaration has to do.
+    # If the problem has no declaration, the tests use the program's own.
     for starter in ("int solve(int a, int b) {\n", ""):
         grades = pool.grade([(problem(starter=starter), program) for program in LIES.values()])
         pairs = zip(LIES, grades, strict=True)
@@ -89,7 +89,8 @@ def test_types_are_carried(pool):
 
 
 def test_helpers_and_names_of_the_library(pool):
-    # The tests see the starter's helper, and a name that the library has, too.
+    # The tests see the starter's helper, and the program's function although the library also has
+    # a function of that name.
     starter = (
         INCLUDES + "// Is it sorted? } {\nint twice(int x) { return 2 * x; }\nchar c = '{';\n"
         "bool is_sorted(vector<int> x) {\n    /* } */\n"
@@ -142,7 +143,7 @@ def test_tests_that_do_not_end_on_an_answer_are_the_programs_failure(pool):
 # --- The compiler, which is run in a jail only ----------------------------------------------------
 
 WHOLE = "int main() { return 0; }\n"
-# In each of them the compiler is told to read what it must not, or to make more than it may.
+# Each makes the compiler read something forbidden, or produce more than it may.
 HOSTILE = {
     "comment": f"// \\\n#include <PATH>\n{WHOLE}",
     "trigraph": f"// ??/\n#include <PATH>\n{WHOLE}",
@@ -207,7 +208,7 @@ def test_compilers_are_jailed_and_read_no_host_file(pool_in_each_way, descendant
         programs = [text.replace("PATH", str(secret)) for text in HOSTILE.values()] + list(
             ENDLESS.values()
         )
-        # Often enough for a header to be compiled for them, were it to come from their text.
+        # Each runs twice, which is enough to precompile a header if it came from their text.
         grades = pool.grade([whole(f"{text}//{i}\n") for text in programs for i in range(2)])
     finally:
         done.set()
@@ -222,7 +223,7 @@ def test_compilers_are_jailed_and_read_no_host_file(pool_in_each_way, descendant
 
 
 def out_of_jail(process, isolation):
-    """What of the jail a process lacks; empty for nothing."""
+    """Describe the part of the jail that a process lacks; "" if it lacks nothing."""
     status = Path(f"/proc/{process}/status").read_text()
     limits = Path(f"/proc/{process}/limits").read_text()
     if not re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE):
@@ -290,7 +291,7 @@ def test_threads_and_deep_recursion_are_honest(pool):
 
 
 def test_a_killed_compiler_is_nobodys_verdict(make_problem, descendants):
-    # Each of its parts is killed once, as where a machine is short of memory.
+    # Each process of the compiler is killed once, as on a machine that is short of memory.
     victims, done = {"cc1plus", "as", "sh", "g++"}, threading.Event()
 
     def kill():

@@ -1,4 +1,4 @@
-"""Published problems: their own solutions pass, and solutions that do nothing fail."""
+"""Test published problems: their own solutions pass, and solutions that do nothing fail."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Programs taken out of answers, every expectation worked out by hand."""
+"""Test the extraction of programs from answers. Every expectation was worked out by hand."""
 
 import pytest
 from hypothesis import given
@@ -39,16 +39,16 @@ ADD = "def add(x):\n    return sum(x)\n"
         (block(ADD, ""), ADD),
         (block(ADD, "Python"), ADD),
         (block(ADD, "python title=x"), ADD),
-        # The last block that defines the entry point, not the last block.
+        # The last block that defines the entry point wins over the last block.
         (block("def add(x): pass\n") + block(ADD) + block("print(add([1]))\n"), ADD),
         (block("pip install x\n", "bash") + block(ADD), ADD),
         (block("add = sum\n") + block("add == sum\n"), "add = sum\n"),
         (block("class A:\n    def add(x): pass\n"), "class A:\n    def add(x): pass\n"),
-        # Without one, the last that is not blank, of the right language if possible.
+        # If none does, the last block that is not blank wins, in the right language if possible.
         (block("x = 1\n") + block("x = 2\n") + block("\n"), "x = 2\n"),
         (block("x\n", "text") + block("y\n"), "y\n"),
         (block("x\n", "text"), "x\n"),
-        # Cut by length, and a fence that was forgotten.
+        # The answer was cut by length, or its closing fence was forgotten.
         (f"Sure!\n{FENCE}python\ndef add(x):\n    ret", "def add(x):\n    ret"),
         (f"{FENCE}python\n{ADD}{FENCE}python\nprint(1)\n{FENCE}", ADD),
         ("def add(x):\r\n    pass", "def add(x):\r\n    pass"),
@@ -66,13 +66,13 @@ def test_without_a_starter(completion, program):
 @pytest.mark.parametrize(
     ("completion", "program"),
     [
-        # A body goes on at the very character, its indentation kept.
+        # A function body is appended directly to the starter, with its indentation.
         ("    return sum(x)\n", STARTER + "    return sum(x)\n"),
         ("\n    return sum(x)", STARTER + "\n    return sum(x)"),
         ("    return sum(x)\n```\nThis adds.\n", STARTER + "    return sum(x)\n"),
         ("    return sum(x)\n```\n\n```python\nadd([1])\n```", STARTER + "    return sum(x)\n"),
         (block("    return sum(x)\n"), STARTER + "    return sum(x)\n"),
-        # The function again: behind the starter's imports.
+        # A repeated function follows the starter's imports.
         (ADD, "from typing import List\n\n\n" + ADD),
         (block(ADD), "from typing import List\n\n\n" + ADD),
         (
@@ -118,7 +118,7 @@ CPP_ADD = "int add(vector<int> x) {\n    return x[0];\n}\n"
             block(CPP_ADD, "c++") + block("int main() {\n    return add({1});\n}\n", "cpp"),
             f"#include <vector>\nusing namespace std;\n{CPP_ADD}",
         ),
-        # Calls are no definitions.
+        # Calls do not count as definitions.
         (
             block("    if (add(x)) { }\n    auto y = add(x);\n    return add(x);\n}\n", "cpp"),
             f"{CPP_STARTER}    if (add(x)) {{ }}\n    auto y = add(x);\n    return add(x);\n}}\n",
@@ -150,23 +150,23 @@ THOUGHT = f"<think>\nLet me try:\n{block(BRUTE)}Hm.\n</think>\n"
 @pytest.mark.parametrize(
     ("completion", "program"),
     [
-        # The last block, whatever came before.
+        # The last block wins, whatever precedes it.
         (block(BRUTE) + "Faster:\n" + block(FINAL), FINAL),
         (block(BRUTE) + block("$ python a.py\n2\n", "bash"), BRUTE),
         (block("1 2\n", "") + block(FINAL) + "Sample:\n" + block("1 2\n", ""), FINAL),
         (block(BRUTE, "") + block(FINAL, ""), FINAL),
         (block("int main() {}\n", "cpp") + block(FINAL, "py"), FINAL),
         (block(FINAL) + block("int main() {}\n", "cpp"), FINAL),
-        # Thoughts do not count, however they are marked.
+        # Blocks within the reasoning do not count, however it is marked.
         (THOUGHT + block(FINAL), FINAL),
         (THOUGHT.removeprefix("<think>") + block(FINAL), FINAL),
         (THOUGHT + FINAL, "\n" + FINAL),
         (THOUGHT.partition("</think>")[0], None),
         (THOUGHT, None),
-        # A block that was cut, behind a complete one and alone.
+        # A truncated block follows a complete one, or is alone.
         (block(FINAL) + f"{FENCE}python\nprint(", FINAL),
         (f"{FENCE}python\nprint(", "print("),
-        # Fences as models write them.
+        # Models write these forms of fences.
         (f"{FENCE}python\nprint(2){FENCE}\nDone.", FINAL),
         (f"Answer: {FENCE}python\nprint(2)\n{FENCE}", FINAL),
         (f"{block(BRUTE)}So:\n{FENCE}python print(2){FENCE}\n", FINAL),

@@ -1,7 +1,7 @@
-"""What tests of honest programs use, one row a feature: the right program passes, the wrong fails.
+"""Test features that the tests of honest programs use: right programs pass, and wrong ones fail.
 
-features.txt has a row after each ===: the tests, the right program, a piece of that, and what makes
-the program wrong in its place.
+features.txt has one row per feature, after each ===: the tests, the right program, a piece of that
+program, and a replacement of the piece that makes the program wrong.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from selfreg.run.records import Outcome
 
 
 def read_features():
-    """(name, tests, right program, wrong program) of each row."""
+    """Read the name, the tests, the right program and the wrong program of each row."""
     text = (Path(__file__).parent / "features.txt").read_text()
     for row in text.split("=== ")[1:]:
         name, _, rest = row.partition("\n")

@@ -1,4 +1,4 @@
-"""Folders of pools: none is taken for a stale one while it is made, and none stays behind."""
+"""Test the folders of pools: a new one is never taken for a stale one, and none is left behind."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ def test_another_pool_starts_while_a_folder_is_made(moment, tmp_path, monkeypatc
         def call(*args, **options):
             result = None if moment == "lock" else function(*args, **options)
             if not others:
-                others.append(None)  # once
+                others.append(None)  # only the first call starts another pool
                 others[:] = [folder.make_folder()]
             return function(*args, **options) if moment == "lock" else result
 

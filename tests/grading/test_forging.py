@@ -1,4 +1,4 @@
-"""Programs that try to pass without being right, one trick a test."""
+"""Test programs that try to pass without being right, with one trick per test."""
 
 from benchmarks.grading_forgers import python_forgers
 from benchmarks.grading_forgers_cpp import cpp_forgers
@@ -121,7 +121,7 @@ def test_a_program_that_goes_on_talking_fails(grade):
 
 
 def test_a_reply_cannot_come_before_its_request(grade):
-    # It answers the second call while it is at the first.
+    # The program answers the second call during the first one.
     early = (
         "import json, os, struct\n"
         "def reply(n, x):\n"
@@ -192,7 +192,7 @@ def test_cpp_tricks(pool_in_each_way, make_problem):
     assert bad == []
 
 
-# What a program can raise or override, by which a test's own comparison would come out true.
+# A program can raise or override these to make a test's own comparison true.
 WAYS_AROUND = {
     "the end of a map": (
         "def solve(a):\n    raise StopIteration\n",
@@ -255,7 +255,7 @@ def test_a_stop_that_tests_wait_for(grade):
 
 
 def test_no_drawn_forger_passes(pool_in_each_way):
-    # Two of each kind in C++, of which a draw costs a compilation.
+    # C++ has only two of each kind, because each costs a compilation.
     jobs = [*python_forgers(0, 120), *cpp_forgers(0, 22)]
     restarts = pool_in_each_way.counts["worker_restarts"]
     grades = zip(jobs, pool_in_each_way.grade(jobs), strict=True)

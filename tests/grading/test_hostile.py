@@ -1,4 +1,4 @@
-"""Programs that try to stop the grader, by kind and in variants, and noise on every stream."""
+"""Test variants of programs that try to stop the grader, and noise on every stream."""
 
 import os
 import time
@@ -25,7 +25,7 @@ PROBLEM = Problem(
 @pytest.fixture(scope="module", params=LADDER)
 def jail(request):
     try:
-        with GraderPool(4, isolation=request.param, max_retries=0) as pool:  # most of them wait
+        with GraderPool(4, isolation=request.param, max_retries=0) as pool:  # most programs wait
             yield pool
     except GraderError as error:
         pytest.skip(f"not on this machine: {error}")
@@ -44,7 +44,7 @@ def test_no_variant_stops_a_worker(jail, descendants):
 
 
 def test_noise_is_nobodys_business(jail):
-    # One pipe for all of a worker's programs would be full after a few, and keep the next waiting.
+    # If a worker's programs shared one pipe, a few of them would fill it and block the next.
     programs = list(noisy_programs(RIGHT, 0, 120))
     grades = jail.grade([(PROBLEM, program) for program in programs])
     assert [g for g in grades if g.outcome is not Outcome.PASSED] == []
@@ -81,7 +81,8 @@ def test_a_program_has_so_much_wall_time(jail, wait):
     started = time.monotonic()
     (grade,) = jail.grade([(problem, program)])
     assert grade.outcome is Outcome.TIMEOUT
-    # 0.3 s, 1 s more to wait, and five times the first: 2.8 s; up to 8.4 s on a busy machine.
+    # The limit is 0.3 s, plus 1 s for waiting, plus five times 0.3 s: 2.8 s. On a busy machine it
+    # is up to 8.4 s.
     assert time.monotonic() - started < 8.4 + 4.0
 
 
@@ -126,7 +127,7 @@ def test_what_recursive_scripts_begin_with(jail):
 
 
 def test_files_of_all_sizes_are_bounded_together(jail):
-    # Without a file system of its own a worker's files are looked at now and then.
+    # Files of a worker without its own file system are checked only from time to time.
     program = (
         "import os, time\ndef solve(a, b):\n    for i in range(96):\n"
         "        if i % 8 == 0: os.mkdir('d', 0o300); os.chdir('d')\n"
@@ -143,7 +144,7 @@ def test_files_of_all_sizes_are_bounded_together(jail):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the kernel bounds the threads of all but root")
 def test_threads_of_root_are_bounded(tmp_path, monkeypatch):
-    # Where nobody else can reach the scratch folder programs stay root.
+    # If no other user can reach the scratch folder, programs run as root.
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     os.chmod(tmp_path, 0o700)
     start = (
@@ -151,7 +152,7 @@ def test_threads_of_root_are_bounded(tmp_path, monkeypatch):
         "    while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
     )
     at_once = f"{start}def solve(a, b):\n    start()\n"
-    # The judge does not look while its tests run.
+    # The judge does not check the threads while its tests run.
     later = f"{start}def solve(a, b):\n    threading.Thread(target=start).start()\n    return 5\n"
     few = f"{start.replace('while True', 'for _ in range(99)')}start()\n{RIGHT}"
     tests = "import time\nfive = solve(2, 3)\ntime.sleep(0.5)\nassert five == 5\n"

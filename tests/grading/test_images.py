@@ -1,4 +1,4 @@
-"""Images: what a hostile side says of its classes and exceptions is data, or nonsense."""
+"""Test images: a hostile side's claims about its classes and exceptions are data or refused."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ def test_nonsense_is_told(value):
 
 def test_nothing_of_the_judge_is_made():
     side = peer()
-    side.number(print)  # an object of the tests, by number 0
+    side.number(print)  # an object of the tests, which gets number 0
     for value in (["X", ["h", 0], ["!"], None, {}], ["E", "X", 1, [], ["h", 0]]):
         with pytest.raises(ProtocolError):
             side.adopt(value)
@@ -128,7 +128,7 @@ def test_streams_are_the_judge_s_own_again(pool, make_problem):
     later += "        return 'nothing'\n"
     first = make_problem(code=leaves, entry_point="f")
     second = make_problem(code=reads, entry_point="f")
-    for number in range(4):  # each worker has a turn
+    for number in range(4):  # so that each worker gets a job
         grades = pool.grade([(first, f"{program}# {number}"), (second, f"{later}# {number}")])
         assert [grade.outcome for grade in grades] == [Outcome.PASSED] * 2, grades
 

@@ -1,4 +1,4 @@
-"""Programs that take too much: each is bounded, named by its outcome, and leaves nothing behind."""
+"""Test programs that use too much: each is bounded, has the right outcome, and leaves nothing."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_hungry_program(grade, program, outcome):
 
 
 def test_a_bottomless_stack_is_bounded(grade):
-    # What ends it, the stack, the memory or the time, is the interpreter's business.
+    # It depends on the interpreter which limit ends the program: the stack, the memory or the time.
     grade = grade("import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()\n", time_limit_s=0.5)
     assert grade.outcome in (Outcome.EXCEPTION, Outcome.MEMORY, Outcome.TIMEOUT)
 
@@ -113,7 +113,7 @@ def test_compiling_is_bounded(grade):
 
 
 def test_deep_recursion_in_cpp_is_honest(grade):
-    # Needs about 48 MiB of stack.
+    # The program needs about 48 MiB of stack.
     program = "int f(int n) { volatile int x = n; return n ? f(n - 1) + x - x + 1 : 0; }\n"
     program += '#include <cstdio>\nint main() { printf("%d", f(1000000)); }'
     assert grade(program, Language.CPP, stdio=(("", "1000000"),)).outcome is Outcome.PASSED
@@ -146,7 +146,7 @@ def test_a_limit_is_for_all_calls_together(grade, pause):
 
 @pytest.fixture
 def load():
-    """Ten busy processes."""
+    """Keep ten processes busy."""
     command = [sys.executable, "-S", "-c", "while True: pass"]
     busy = [subprocess.Popen(command) for _ in range(10)]
     yield
@@ -200,7 +200,7 @@ def test_tests_that_wait_for_the_program(pool, make_problem):
     retries = pool.counts["retries"]
     grades = pool.grade(jobs)
     assert [grade.outcome for grade in grades] == [Outcome.TIMEOUT] * len(jobs), grades
-    assert pool.counts["retries"] == retries  # no worker had to be taken for hung
+    assert pool.counts["retries"] == retries  # no worker was taken for hung
 
 
 def test_tests_may_wait_a_little(grade):

@@ -1,4 +1,4 @@
-"""Modules that a pool lets in beside the standard library."""
+"""Test the modules that a pool allows beside the standard library."""
 
 import pytest
 

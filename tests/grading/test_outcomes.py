@@ -1,4 +1,4 @@
-"""Every outcome, in Python, in C++ and over standard input and output."""
+"""Test every outcome in Python, in C++, and over standard input and output."""
 
 import pytest
 
@@ -202,7 +202,7 @@ def test_time_is_cpu_time(grade):
 
 
 def test_details_can_be_written_to_a_file(grade):
-    # A run keeps them: one program must not end it by its last words.
+    # A run stores these messages, so a program must not be able to end the run with one.
     words = "\\ud800\\0\\udfff"
     for program, tests in (
         (f"def add(a, b):\n    raise ValueError('{words}')\n", {}),

@@ -1,4 +1,4 @@
-"""Comparing what a program wrote with what it should have written, by each checker."""
+"""Test each checker's comparison of a program's output with the expected one."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from selfreg.grading.outputs import difference
 from selfreg.run.records import Checker, Language, Outcome
 
 NEAR = Checker("lines", absolute=1e-5, relative=1e-5)
-# code_contests: split, lower case, absolute 1e-5.
+# The checker of code_contests: split into words, lower case, absolute tolerance 1e-5.
 CONTESTS = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
 
 
@@ -17,7 +17,7 @@ CONTESTS = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
         (b"0.333333", b"0.33333333", "lines", False),
         (b"0.333333", b"0.33333333", NEAR, True),
         (b"0.3334", b"0.33333333", NEAR, False),
-        (b"1000000.5", b"1000001.0", NEAR, True),  # in proportion
+        (b"1000000.5", b"1000001.0", NEAR, True),  # within the relative tolerance
         (b"100000", b"100001", NEAR, False),  # whole numbers are exact
         (b"1e-7", b"0.0", NEAR, True),
         (b"2", b"2.0", NEAR, True),
@@ -27,12 +27,12 @@ CONTESTS = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
         (b"0.5 0.5", b"0.5", NEAR, False),
         (b"0.5\n\n0.25 ", b"0.50000001\n0.25", NEAR, True),
         (b"0.5", b"0.5\n0.25", NEAR, False),
-        # What float() reads and no checker should.
+        # float() reads these, but no checker should.
         (b"1_0.0", b"10.0", NEAR, False),
         (b"1_0", b"10", "floats", False),
         (b"infinity", b"inf", "floats", False),
         (b"0x10", b"16.0", "floats", False),
-        # Absolute and relative tolerance.
+        # These test the absolute and the relative tolerance.
         (b"1000001.5", b"1000000.5", CONTESTS, False),
         (b"1000000.500001", b"1000000.5", CONTESTS, True),
         (b"1000000.1", b"1000000.0", "floats", True),
@@ -46,7 +46,7 @@ CONTESTS = Checker("floats", absolute=1e-5, relative=0.0, caseless=True)
         (b"YES 2.0", b"yes\n2", CONTESTS, True),
         (b"3.0", b"3", {"name": "floats", "absolute": 0, "relative": 0}, True),
         (b"3.1", b"3", {"name": "floats", "absolute": 0, "relative": 0}, False),
-        # Layout.
+        # These test the layout.
         (b"1 2\n3", b"1\n2 3", "tokens", True),
         (b"1 2\n3", b"1\n2 3", "lines", False),
         (b"1  2 \n\n", b"1 2", "lines", True),
@@ -105,7 +105,7 @@ def test_the_pool_takes_the_checker_of_the_tests(grade):
     assert grade("print(4)", stdio=others, checker=Checker("any_of")).outcome == "wrong_output"
 
 
-# Both accept two positive numbers with the sum that was read, in any order.
+# Both accept two positive numbers, in any order, that have the sum in the input.
 PRINTED = """\
 import sys
 total = int(open(sys.argv[1]).read())
@@ -190,7 +190,7 @@ def test_a_broken_checker_is_no_verdict(grade, checker):
 
 
 def test_long_outputs_are_right(grade):
-    """A million lines, and more than the 16 MiB that a script may write beyond what is wanted."""
+    """Write a million lines, and more than the 16 MiB allowed beyond the expected output."""
     program = "print('\\n'.join(map(str, range(1000000))))\nprint('x' * (12 << 20))\n"
     lines = "\n".join(map(str, range(1000000)))
     wanted = f"{lines}\n{'x' * (12 << 20)}\n"

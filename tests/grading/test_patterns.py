@@ -1,4 +1,4 @@
-"""Shortcuts are recognized in a program's source, and honest programs are left in peace."""
+"""Test that shortcuts in a program's source are recognized, and that honest programs are not."""
 
 import json
 
@@ -191,13 +191,13 @@ def test_generated_solutions_are_left_in_peace(source):
 
 
 def test_one_solution_of_humaneval_is_flagged():
-    # It does evaluate text: 1 of 164, 0.6%.
+    # One of 164 programs is flagged (0.6%), and it does evaluate text.
     assert flagged(load_problems("humaneval")) == {"HumanEval/160": ["runs_text"]}
 
 
 def test_few_solutions_of_mbpp_are_flagged(shared):
     rows = [json.loads(line) for line in (shared / "data/mbpp/mbpp.jsonl").open()]
-    # Tables of months and the like, and an exit(): 7 of 974, 0.7%.
+    # 7 of 974 programs are flagged (0.7%), for tables such as those of months, and for an exit().
     assert len(flagged(load_rows(rows, "MBPP"))) <= 7
 
 
@@ -205,5 +205,5 @@ def test_few_solutions_of_mbpp_are_flagged(shared):
     "part", ["int x f(\n", "a f(", "f('", 'f("', "/*", "if (a == 1", "{ return "]
 )
 def test_a_long_source_is_read_in_time(part):
-    # In the cube of its length this took minutes.
+    # Cubic time in the length of the source would take minutes.
     suspicious(CPP, part * (30_000 // len(part)))

@@ -1,4 +1,4 @@
-"""The pool: order, sharing, and what it does when not a program but the grader fails."""
+"""Test the pool: its order, its sharing, and its reaction when the grader itself fails."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ SLOW_ADD = "import time\ntime.sleep(0.4)\n" + ADD
 
 
 def mixed_jobs(make_problem, count):
-    """Programs of three kinds, no two alike, and what they must get."""
+    """Make distinct programs of three kinds, and their expected outcomes."""
     kinds = (
         (ADD, Outcome.PASSED),
         ("def add(a, b):\n    return a - b\n", Outcome.FAILED),
@@ -96,13 +96,13 @@ def test_killed_processes_lose_no_result(make_problem, descendants):
     started = time.monotonic()
     with GraderPool(2, max_retries=1000) as pool:
         done, kills = threading.Event(), 0
-        start_s = time.monotonic() - started  # killed more often, on a busy machine none would
+        start_s = time.monotonic() - started  # the kills leave time for a start
 
         def kill():
             nonlocal kills
             chance = random.Random(0)
             while not done.wait(start_s * chance.uniform(0.2, 0.6)):
-                # A judge, a zygote or a program, whichever: none may show in a verdict.
+                # The victim may be a judge, a zygote or a program. No kill may change a verdict.
                 for victim in chance.sample(sorted(descendants() - others), 1):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(victim, signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_killed_processes_lose_no_result(make_problem, descendants):
 
 
 def _is_unlocked(folder):
-    """Whether no pool holds this folder: another test's may have come meanwhile."""
+    """Return whether no pool holds this folder; a pool of another test may have made it."""
     try:
         with open(folder / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,7 +156,7 @@ def test_a_worker_killed_while_idle_is_replaced(make_problem, descendants):
     others = descendants()
     with GraderPool(1) as pool:
         for worker in descendants() - others:
-            with contextlib.suppress(ProcessLookupError):  # the zygote goes with its judge
+            with contextlib.suppress(ProcessLookupError):  # the zygote ends with its judge
                 os.kill(worker, signal.SIGKILL)
         assert pool.grade([(make_problem(), ADD)])[0].outcome is Outcome.PASSED
         assert pool.counts["worker_restarts"] == 1
@@ -174,7 +174,7 @@ def test_a_hung_worker_is_replaced(make_problem, descendants, monkeypatch):
 
 
 def break_workers(monkeypatch, is_broken):
-    """Have workers fail where `is_broken(job)`, as if something killed them."""
+    """Make workers fail for a job if `is_broken(job)`, as if something killed them."""
     submit = WorkerProcess.submit
 
     def submit_or_break(self, task, job, *limits):
@@ -211,7 +211,7 @@ def test_a_grader_that_fails_on_any_program_says_so(make_problem, monkeypatch, k
             grade.reward  # noqa: B018
         with pytest.raises(GraderError, match="the solution of test/0 has no verdict"):
             pool.validate([replace(problem, solution=program)])
-        broken = False  # and it is of use again
+        broken = False  # the pool recovers
         assert pool.grade([(problem, program)])[0].outcome is Outcome.PASSED
 
 
@@ -356,7 +356,7 @@ def test_closing_ends_what_runs(make_problem, descendants):
 
     processes = descendants()
     jobs = [(make_problem(time_limit_s=60.0), "import time\ntime.sleep(60)\n")]
-    # A compiler at work, too: it has parts of its own.
+    # The second job is a running compiler, which has child processes of its own.
     jobs.append((make_problem(Language.CPP), "#include <bits/stdc++.h>\n" * 2))
     handler = signal.signal(signal.SIGALRM, interrupt)
     try:

@@ -1,4 +1,4 @@
-"""What programs of competitions count on: names, streams and stacks of a judge's machine."""
+"""Test what competition programs rely on: the names, the streams and the stack of a judge."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests against proxies: what honest programs need works, and what decides is plain data."""
+"""Test that tests work with proxies: honest programs pass, and only plain data decides."""
 
 import pytest
 
@@ -180,7 +180,7 @@ ANY = (
     "class Dict(Any, dict): pass\n"
     "def f(*a, **k): return HACK\n"
 )
-# What a program returns that would decide its own tests, and tests that it must not pass.
+# A program could return these to decide its own tests. It must not pass any of the tests below.
 HACKS = ["Any()", "[Any()]", "(Any(), Any())", "{'k': Any()}", "Any"]
 HACKS += ["Int(7)", "Float(7.25)", "Str('7')", "List([7])", "Tuple((7,))", "Dict(k=7)", "[Int(7)]"]
 DEMANDS = [
@@ -249,7 +249,7 @@ def test_no_object_decides_its_own_test(pool, make_problem, demand):
     assert passed == []
 
 
-# What a program may try with a function of the tests that it was given.
+# A program may try these on a function that the tests gave to it.
 PRYING = [
     "g.__globals__",
     "g.__code__.co_consts",

@@ -1,11 +1,11 @@
-"""Tests that cannot work from another process are refused with the reason, whatever the program."""
+"""Test that tests which cannot work from another process are refused, whatever the program."""
 
 import pytest
 
 from selfreg.grading.reach import REFUSED, out_of_reach
 from selfreg.run.records import Outcome
 
-# One or more a row of REFUSED.
+# Each row of REFUSED has one or more examples.
 NEED = {
     "files": [
         "with open('x.txt', 'w') as file:\n    file.write('1')\nassert f('x.txt') == 1\n",

@@ -1,4 +1,4 @@
-"""What a program cannot reach, one act a test. It is the act that fails, not the program."""
+"""Test what a program cannot reach, with one act per test. The act fails, and not the program."""
 
 import os
 import socket
@@ -100,7 +100,7 @@ def test_denied(grade, act):
 
 
 def test_every_layer_is_probed(pool):
-    # Whatever the machine, its network is closed; where these are known, they must hold.
+    # On any machine, one of the first two closes the network, and the last two must hold.
     assert {"seccomp", "netns"} & set(pool.layers)
     assert {"rlimits", "capabilities"} <= set(pool.layers)
 
@@ -122,7 +122,8 @@ def test_the_environment_is_empty(grade, monkeypatch):
 
 
 def test_the_scratch_folder_is_empty_again(pool, make_problem):
-    # Nested, read-only, and more than one worker's share: all of it must be gone.
+    # The folders are deeply nested, and the last one is not accessible. More programs make them
+    # than one worker runs. All of the folders must be gone afterwards.
     leave = (
         "import os\n"
         "for i in range(1200):\n"
@@ -187,7 +188,7 @@ def test_the_compiler_reads_no_host_file(grade, path):
 
 
 def test_no_foreign_way_to_call_the_kernel(grade):
-    # The x32 calls of x86_64 are numbered otherwise: the process dies at once.
+    # The x32 calls of x86_64 have other numbers. A process that makes one dies at once.
     if os.uname().machine != "x86_64":
         pytest.skip("x32 is an ABI of x86_64")
     program = "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 41, 2, 1, 0)\n"

@@ -1,4 +1,4 @@
-"""The numbers of system calls, against the kernel's own headers."""
+"""Test the numbers of system calls against the kernel's own headers."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from selfreg.grading import seccomp
 
 HEADERS = (
     ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm/unistd_64.h"),
-    ("/usr/include/asm-generic/unistd.h",),  # what aarch64 uses
+    ("/usr/include/asm-generic/unistd.h",),  # used by aarch64
 )
 
 
@@ -26,7 +26,7 @@ def test_numbers(column):
     tables = (seccomp._DENIED, seccomp._DENIED_TO_PROGRAMS, seccomp._EXEC, seccomp._SEND_FILES)
     ours = {name: pair[column] for table in tables for name, pair in table.items()}
     ours |= {"clone": seccomp._CLONE[column], "clone3": seccomp._CLONE3[column]}
-    # None for a call that the architecture lacks; headers may be older than a call that it has.
+    # A number is None for a call that the architecture lacks. Headers may be too old for a call.
     wrong = {name for name, number in ours.items() if name in known and known[name] != number}
     wrong |= {name for name, number in ours.items() if name not in known and (number or 999) < 440}
     assert wrong == set()
@@ -44,7 +44,7 @@ def test_unknown_machines_have_no_filter():
 
 
 def run(code: bytes, number: int, arguments: tuple[int, ...] = (), arch: int = 0xC000003E) -> int:
-    """What a filter answers: a small interpreter of classic BPF."""
+    """Return the answer of a filter, by a small interpreter of classic BPF."""
     data = {0: number, 4: arch}
     for i, value in enumerate(arguments):
         data |= {16 + 8 * i: value & 0xFFFFFFFF, 20 + 8 * i: value >> 32}

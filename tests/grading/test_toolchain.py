@@ -1,4 +1,4 @@
-"""The C++ toolchain of a pool: what it shares between programs, and what it says where it fails."""
+"""Test a pool's C++ toolchain: the parts that programs share, and its errors."""
 
 import os
 import time
@@ -30,8 +30,9 @@ def test_a_broken_compiler_is_an_error(make_problem):
 
 
 def test_precompiled_headers_change_nothing(make_problem):
-    # Four programs with one preamble, of which the third has it compiled; the last lacks a header
-    # that the preamble does not bring. A strict umask must not hide files from the compiler's user.
+    # Four programs share a preamble, which is precompiled from the third one on. The last program
+    # needs a header that the preamble does not include. A strict umask must not hide files from the
+    # compiler's user.
     start = "// sums\n#include <vector>\n#include <string>\nusing namespace std;\n"
     programs = [
         f"{start}int add(int a, int b) {{ vector<int> v{{a, b, {i}}}; return v[0] + v[1]; }}\n"

@@ -1,4 +1,4 @@
-"""Values on the wire: what goes in comes out, subclasses aside."""
+"""Test values on the wire: each value arrives unchanged, except that subclasses are lost."""
 
 import collections
 import datetime
@@ -52,7 +52,7 @@ def there_and_back(value):
 
 
 def shape(value):
-    """What tells values of equal content but other types apart."""
+    """Return the types and the content of a value, so that equal values of other types differ."""
     if isinstance(value, dict):
         return type(value), [(shape(k), shape(v)) for k, v in value.items()]
     if isinstance(value, (list, tuple, collections.deque)):

@@ -1,1 +1,1 @@
-"""The collapse predictor's thresholds, made from stored runs and tried on them."""
+"""Calibrate the collapse predictor's thresholds on stored runs, and check a calibration."""

@@ -1,4 +1,4 @@
-"""Calibrate the collapse predictor on runs in which nothing happens, or check a calibration.
+"""Calibrate the collapse predictor on stationary runs, or check a calibration.
 
     for seed in 101 102 103 104 105; do
       selfreg train --config=tiny --config.optimizer.lr=1e-12 \
@@ -8,8 +8,9 @@
     selfreg calibrate --runs=runs/aa --panel_every=4 --out=predictor.json
     selfreg train --config=... --config.control.predictor_calibration=predictor.json
 
-It takes several seeds, as each seed draws its own panel samples. `--check` measures how often a
-calibration alarms: falsely on new stationary campaigns, and in time on stored runs that learn.
+Several seeds are needed, because each seed draws its own panel samples. `--check` measures how
+often a calibration alarms: falsely on new stationary campaigns, and in time on stored runs that
+learn.
 
     selfreg calibrate --check=tiny --runs=runs/aa --panel_every=4 --learning=runs/tiny
 """
@@ -50,7 +51,7 @@ _LEARNING = flags.DEFINE_string("learning", None, "A folder of runs that learn."
 
 
 def make(runs: Path, out: Path, budgets: list[int]) -> str:
-    """Write a calibration, and say what it holds.
+    """Write a calibration file, and return a summary of it.
 
     Raises:
       ValueError: The runs cannot be used.

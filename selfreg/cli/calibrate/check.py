@@ -1,4 +1,4 @@
-"""Check a calibration on campaigns in which nothing happens, and on runs that learn."""
+"""Check a calibration on stationary campaigns, and on runs that learn."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ FRESH_TRACES = 1000
 
 
 def predictor_base(calibration: Mapping[str, Any], rate: float) -> Base:
-    """Return what controls get of the default config, with this calibration and alarm rate."""
+    """Return the controls' view of the default config, with this calibration and alarm rate."""
     options = {**resolve(default()).control, "false_alarm_rate": rate}
     return Base(
         budget_steps=0, lr=0.0, metric="panel_pass_at_1", options=options,
@@ -32,19 +32,22 @@ def predictor_base(calibration: Mapping[str, Any], rate: float) -> Base:
 
 
 def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed: int) -> Table:
-    """Count how often the predictor alarms on new campaigns in which nothing happens.
+    """Measure how often the predictor alarms on newly drawn stationary campaigns.
 
     Args:
-      base: With its calibration.
-      pool: Of stationary runs; best of others than the calibration was made from.
-      budgets: Steps of the campaigns.
-      seed: Of what is drawn.
+      base: The controls' view of a config, with the calibration to check.
+      pool: Stationary runs, preferably other ones than the calibration was made from.
+      budgets: Lengths of the campaigns, in steps.
+      seed: Seed of the draws.
+
+    Returns:
+      A table with one row for each budget.
     """
     promised = base.options["false_alarm_rate"]
     table = Table(title=f"{FRESH_TRACES} stationary campaigns, promised rate {promised:g}")
     for column in ("steps", "threshold", "false alarms", "95% interval", "by indicator"):
         table.add_column(column)
-    rng = np.random.default_rng((seed, 1))  # others than those of the calibration
+    rng = np.random.default_rng((seed, 1))  # the calibration itself drew from another stream
     for budget in budgets:
         blame = Counter[str]()
         for _ in range(FRESH_TRACES):
@@ -63,7 +66,7 @@ def false_alarms(base: Base, pool: calibrate.Pool, budgets: Sequence[int], seed:
 
 
 class Case(NamedTuple):
-    """A campaign that learned: how its panel fell, and when each control would stop it."""
+    """A campaign that learned: the fall of its panel, and the step of each control's alarm."""
 
     name: str
     fall: calibrate.Fall
@@ -72,14 +75,14 @@ class Case(NamedTuple):
 
 
 def lead_times(base: Base, folder: Path) -> tuple[Table, list[str]]:
-    """Compare when the predictor and early_stop alarm on stored campaigns that learn.
+    """Compare the steps at which the predictor and early_stop alarm on campaigns that learn.
 
     Args:
-      base: With its calibration.
-      folder: Of runs; their finished campaigns are taken.
+      base: The controls' view of a config, with the calibration to check.
+      folder: A folder of runs, whose finished campaigns are used.
 
     Returns:
-      The campaigns, and what they say together.
+      A table of the campaigns, and lines that summarise them.
     """
     cases = [
         _case(base, f"{each.name}/{summary.campaign}", trace, summary.plan)
@@ -111,7 +114,7 @@ def _case(base: Base, name: str, trace: Trace, plan: Plan) -> Case:
 
 
 def _tally(name: str, event: str, falls: Sequence[int | None], stops: Sequence[int | None]) -> str:
-    """Say how often a control alarms, and how long before the fall where there is one."""
+    """Say how often a control alarms, and how many steps before a fall it does so."""
     pairs = list(zip(falls, stops, strict=True))
     leads = [fall - stop for fall, stop in pairs if fall is not None and stop is not None]
     fell = sum(fall is not None for fall, _ in pairs)

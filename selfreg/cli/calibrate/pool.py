@@ -1,4 +1,4 @@
-"""Read stationary runs, from which stationary campaigns are drawn."""
+"""Read the pool of stationary runs from which stationary campaigns are drawn."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from selfreg.control import calibrate
 from selfreg.run import rundir
 from selfreg.run.records import StepRecord, Trace
 
-# A policy that moves by more than this over a campaign, relative to its weights, is not stationary.
+# A campaign that changes the weights by more than this, relative to their norm, is not stationary.
 MOST_MOVED = 1e-4
 
 
@@ -20,7 +20,8 @@ def read_pool(folder: Path, panel_every: int | None) -> tuple[calibrate.Pool, st
     """Read the steps and panels of stationary runs, and their model.path.
 
     Raises:
-      ValueError: There are none, they differ in model, moved, or did not keep their panels.
+      ValueError: There are no runs, they have different models, their policy moved, or they did not
+        keep their panels.
     """
     runs = [load_run(each) for each in find_runs(folder)]
     models = {run.config["model"]["path"] for run in runs}
@@ -36,7 +37,7 @@ def read_pool(folder: Path, panel_every: int | None) -> tuple[calibrate.Pool, st
 
 
 def _still(run: Run, trace: Trace) -> list[StepRecord]:
-    """The steps of a campaign that made an update, if these left the policy where it was."""
+    """Return the steps of a campaign that made an update. Refuse a policy that moved."""
     steps = [record for record in trace.records if "loss" in record.metrics]
     moved = sum(record.metrics["update_to_weight_ratio"] for record in steps)
     if moved > MOST_MOVED:
@@ -48,7 +49,13 @@ def _still(run: Run, trace: Trace) -> list[StepRecord]:
 
 
 def _panel_counts(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
-    """Passed and drawn by panel problem, over the first panel of each run: each has its seeds."""
+    """Count the passed and the drawn completions of each panel problem.
+
+    It reads the first panel of each run, because each run draws that panel with its own seeds.
+
+    Returns:
+      Passed and drawn, int [panel problems].
+    """
     passed, drawn = Counter[str](), Counter[str]()
     for run in runs:
         file = rundir.completions_file(run.folder, 0, 0, "panel")

@@ -1,4 +1,4 @@
-"""Runs `selfreg.pretrain` under the name that it had before."""
+"""Run `selfreg.pretrain` under its former name."""
 
 import runpy
 

@@ -1,1 +1,1 @@
-"""Memory and hours of a config before it runs: `python -m selfreg.plan`."""
+"""Estimate the memory and the hours of a config before it runs: `python -m selfreg.plan`."""

@@ -1,13 +1,13 @@
-"""Memory and hours before a run: what a config needs on given devices, and whether it fits.
+"""Estimate the memory and the hours that a config needs on given devices, and whether it fits.
 
     python -m selfreg.plan --config=configs/w17.py --devices=8xH100
     python -m selfreg.plan --config=configs/w17.py:7b --devices=8xH200 --config.optimizer.lr=2e-6
     python -m selfreg.plan --config=configs/w17.py:7b --devices=8xH100 --compile
 
-No weights are needed: a folder's config.json says the shape, or the hub's name of a known model.
---compile sets beside the plan what XLA's CUDA compiler asks of each device, program by program; it
-takes minutes, needs the extra `gpu-compile` and no GPU. Exit code 2, and a line that says what to
-change, when the config cannot fit.
+No weights are needed. The shape comes from a folder's config.json, or from the hub's name of a
+known model. --compile also prints the memory that XLA's CUDA compiler allocates for each program,
+beside the plan's estimate. It takes minutes and needs the extra `gpu-compile`, but no GPU. If the
+config cannot fit, the exit code is 2, and a line says what to change.
 """
 
 import os
@@ -34,15 +34,15 @@ _MFU = flags.DEFINE_float("mfu", 0.4, "Fraction of FLOP/s that products reach.",
 _MBU = flags.DEFINE_float("mbu", 0.6, "Fraction of bandwidth that decoding reaches.", 0.001, 1)
 _COMPILE = flags.DEFINE_bool("compile", False, "Compile the programs too, for GPUs not there.")
 _FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-MOST = 0.92  # of a GPU's memory that JAX can be given; the rest is the driver's and libraries'
+MOST = 0.92  # most of a GPU's memory that JAX can have; driver and libraries need the rest
 
 
 def main(_: list[str]) -> None:
-    """Print the plan; refuse what cannot fit."""
+    """Print the plan, and refuse a config that cannot fit."""
     try:
         config = read_config(_CONFIG)
         count, kind = parse_devices(_DEVICES.value)
-        # Only now: a mistake in a flag should not wait for jax to load.
+        # Imported this late, so that a mistake in a flag is reported without waiting for jax.
         from selfreg.cli.plan.deviceless import described_devices
         from selfreg.cli.plan.fit import Place, advise, enough_devices, fit, job_at
         from selfreg.cli.plan.memory import estimate
@@ -115,7 +115,7 @@ def _lengths() -> tuple[int, int] | None:
 def _refusal(
     peak: float, room: float, device: Device, change: Any, more: int | None, kind: str
 ) -> str:
-    """What is lacking, and the least that helps."""
+    """Return the error for a config that does not fit: the shortage, and the least change."""
     needs = f"it does not fit: {_gb(peak)} GB a device, of which JAX may take {_gb(room)}"
     if room < peak <= MOST * device.memory_gb * 1e9:
         return f"{needs}: set {_FRACTION}={MOST} in the environment"
@@ -128,7 +128,7 @@ def _refusal(
 
 
 def _beside(config: Any, left: float) -> str:
-    """What servers on the trainer's own devices may take of them while it waits."""
+    """Return the share of memory that colocated servers may take while the trainer waits."""
     if not config.sglang.colocated:
         return ""
     return f"While the trainer waits they can have {left:.0%} of a device: sglang.memory_fraction."
@@ -186,7 +186,7 @@ def _print_memory(console: Console, memory: Any, room: float, fraction: float) -
 
 
 def _print_remats(console: Console, remats: dict[str, Any], own: str) -> None:
-    """What keeping less of the forward pass saves, and what computing it again costs."""
+    """Print the memory and the seconds of each remat mode, which trades one for the other."""
     table = _table("Remat", "model.remat", "peak, GB a device", "update, seconds")
     for name, (memory, work) in remats.items():
         seconds = f"{work.update.seconds:,.3g}"
@@ -219,7 +219,7 @@ def _print_work(console: Console, work: Any, device: Device) -> None:
 
 
 def _print_compiled(console: Console, config: Any, job: Any, split: Any, devices: list) -> None:
-    """Each program's memory as planned and as XLA's CUDA compiler has it."""
+    """Print each program's memory, both as planned and as XLA's CUDA compiler allocates it."""
     from selfreg.cli.plan.compiled import PROGRAMS, compile_programs
     from selfreg.cli.plan.memory import of_programs
     from selfreg.policy.mesh import make_mesh

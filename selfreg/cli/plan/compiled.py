@@ -1,4 +1,4 @@
-"""What XLA's compiler makes of a config's programs: memory, collectives, attention, seconds."""
+"""Compile a config's programs, and report their memory, collectives, attention and seconds."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from selfreg.cli.plan.programs import (
 )
 from selfreg.cli.plan.weights import Split
 
-# The programs that are compiled, as the learner and the engine call them, and what they do.
+# The programs to compile: their names in the learner and the engine, and the names for a person.
 PROGRAMS = {
     "update": "update",
     "logprobs": "scoring",
@@ -34,17 +34,18 @@ PROGRAMS = {
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """One compiled program. Bytes are a device's.
+    """One compiled program. All byte counts are for one device.
 
     Attributes:
-      arguments: What goes in, donated or not.
-      made: What comes out and lies in no argument's memory.
-      temporaries: Beside both, at the most.
-      host: Arguments in the host's memory.
-      sent: What collectives send from a device, by kind: for an update and a scoring pass a step's
-        with every completion at its limit, for a decoding segment a token's.
-      attention: The kernel in the program, cudnn or plain.
-      seconds: That lowering and compiling took.
+      arguments: Bytes of the arguments, donated or not.
+      made: Bytes of the results that do not reuse the memory of an argument.
+      temporaries: Most bytes in use besides arguments and results.
+      host: Bytes of arguments in the host's memory.
+      sent: Bytes that collectives send from a device, by kind. For an update and a scoring pass,
+        the count is for one step with every completion at its limit. For a decoding segment, it is
+        for one token.
+      attention: The attention kernel in the program, cudnn or plain.
+      seconds: The time of lowering and compiling.
     """
 
     arguments: int
@@ -57,23 +58,23 @@ class Compiled:
 
     @property
     def peak(self) -> int:
-        """What the program asks of a device: XLA's buffer assignment."""
+        """Bytes that the program allocates on a device, by XLA's buffer assignment."""
         return self.arguments + self.made + self.temporaries
 
 
 def compile_programs(
     config: Any, job: Job, mesh: Mesh, names: Sequence[str] = tuple(PROGRAMS)
 ) -> Iterator[tuple[str, Compiled]]:
-    """Compile a config's programs one by one, for the mesh's devices.
+    """Compile a config's programs one by one, for the devices of a mesh.
 
     Args:
-      config: Resolved.
-      job: Of the config.
-      mesh: Its devices may be described ones (selfreg.cli.plan.deviceless).
-      names: Which of PROGRAMS; those that the config does not have are left out.
+      config: The resolved config.
+      job: The job of the config.
+      mesh: A mesh of real or of described devices (selfreg.cli.plan.deviceless).
+      names: The programs to compile, of PROGRAMS; those that the config does not use are skipped.
 
     Yields:
-      A name and its report, as soon as it is there.
+      The name and the report of each program, as soon as it is compiled.
     """
     device, turns = mesh.devices.flat[0], microbatches(config, job, mesh)
     with cudnn_asks(device):
@@ -88,7 +89,7 @@ def compile_programs(
 
 
 def lower_programs(config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
-    """All programs of a config by name, each lowered when it is called."""
+    """Return functions, by the program's name, that lower each program of a config."""
     learner = learner_without_weights(config, job, mesh)
     programs = lower_learning(learner, config, job, mesh)
     if not job.served:
@@ -100,19 +101,19 @@ def lower_programs(config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
 def report(
     program: jax.stages.Compiled, devices: int, turns: int = 1, seconds: float = 0.0
 ) -> Compiled:
-    """Read a compiled program's own account of itself.
+    """Read the memory and the collectives of a compiled program.
 
     Args:
       program: The program.
-      devices: That run it.
-      turns: How often its loops of unknown length run.
-      seconds: That compiling it took.
+      devices: The number of devices that run it.
+      turns: The number of iterations of its loops of unknown length.
+      seconds: The time that compiling took.
     """
     memory: Any = program.memory_analysis()
     text = program.as_text() or ""
     return Compiled(
         arguments=memory.argument_size_in_bytes,
-        # What is donated is counted among the arguments.
+        # A result in donated memory is already counted as an argument.
         made=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         host=memory.host_argument_size_in_bytes,

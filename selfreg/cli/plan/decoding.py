@@ -1,27 +1,30 @@
-"""Bytes a device of the engine's programs: weights handed over, caches, and what is beside them."""
+"""Estimate the bytes per device of the engine's programs: weights, caches and temporaries."""
 
 import math
 
 from selfreg.cli.plan.job import Draws, Job
 from selfreg.cli.plan.weights import MASTER, Pass, Split, divisor, scores_of, weights, widths
 
-SCORES_COPIES = 2  # of prompts that decoding reads: scores, and their softmax
+SCORES_COPIES = 2  # prefill holds the attention scores and their softmax
 CACHE_SEGMENT = 16  # the decoding cache grows by whole segments
 Parts = dict[str, float]
 
 
 def engine_weights(job: Job, split: Split) -> float:
-    """The engine's weights: whole over fsdp, as decoding would gather them at every token."""
+    """Return the bytes of the engine's weights on a device.
+
+    They are not split over fsdp, because decoding would have to gather them for every token.
+    """
     whole = Split(split.rows, 1, split.tensor)
     return sum(weight.shard for weight in weights(job.decoder, whole)) * job.dtype_bytes
 
 
 def hand_over(job: Job, split: Split) -> Parts:
-    """What handing weights to the engine holds beside the trainer's and the engine's.
+    """Return the temporary bytes of a weight hand-over, besides the trainer's and engine's weights.
 
-    Adapters are merged, and weights gathered, layer after layer. Over fsdp most matrices are
-    gathered along their innermost axis: what XLA gathers it has still to turn round. It turns one
-    matrix of every layer at a time, at the end.
+    The program merges adapters and gathers weights layer by layer. fsdp splits most matrices along
+    their innermost axis, so XLA has to transpose what it gathers. It does so at the end, for one
+    matrix of all layers at a time.
     """
     if job.served or not job.gpu or split.fsdp == 1:
         return {}
@@ -34,13 +37,14 @@ def hand_over(job: Job, split: Split) -> Parts:
 
 
 def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
-    """What the programs of one turn hold beside the engine's weights, by program; {} where served.
+    """Return the bytes besides the engine's weights in one turn, by program; {} if SGLang serves.
 
-    `prefill` reads the prompts. The most that it has at one time is in a layer: of attention what
-    comes in, queries, keys, values and, where it is plain, scores; or of the FFN what comes in, as
-    it is and normed, and two of its arrays. A GPU's program has six arrays of the width there: what
-    the layer and its halves come in with and hand on lies beside what their products make.
-    `segment` has a token's logits. `pack` copies what half of the rows have to caches of their own.
+    `prefill` reads the prompts. Its peak is within a layer. It is either in the attention (its
+    input, queries, keys, values and, for plain attention, the scores) or in the FFN (its input, the
+    normed input, and two arrays of the FFN's width). On a GPU, the FFN holds six arrays of the
+    model's width instead of two, because inputs and outputs of the layer and of its halves are kept
+    beside the products. `segment` holds the logits of a token. `pack` copies the caches of the rows
+    that are left, about half of them, into smaller caches.
     """
     if job.served:
         return {}
@@ -75,11 +79,11 @@ def decoding(job: Job, split: Split, draws: Draws) -> dict[str, Parts]:
 
 
 def most(phases: dict[str, Parts]) -> Parts:
-    """Of sets of buffers that are never held together the one that weighs most; {} of none."""
+    """Return the largest of sets of buffers that are never held at the same time; {} for none."""
     return max(phases.values(), key=lambda parts: sum(parts.values()), default={})
 
 
 def busiest(job: Job, split: Split) -> Draws:
-    """The draws whose batch takes most memory: a step's, a panel's or a report panel's."""
+    """Return the draws that need the most memory: those of a step, a panel or a report panel."""
     draws = (job.train, job.panel, job.report)
     return max(draws, key=lambda each: sum(most(decoding(job, split, each)).values()))

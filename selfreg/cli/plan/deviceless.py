@@ -1,7 +1,8 @@
-"""GPUs that are not there: devices to lower and compile for, and what of JAX is private about it.
+"""Describe absent GPUs, so that programs can be lowered and compiled for them.
 
-JAX's CUDA plugin compiles without a GPU for a described one (jax.experimental.topologies). It needs
-the plugin and NVIDIA's compiler, which the extra `gpu-compile` brings, and JAX_PLATFORMS=cpu.
+JAX's CUDA plugin can compile for a described GPU without a real one (jax.experimental.topologies).
+This needs the plugin and NVIDIA's compiler, which the extra `gpu-compile` installs, and
+JAX_PLATFORMS=cpu. The private parts of JAX that the planner needs are used only here.
 """
 
 from collections.abc import Iterator
@@ -16,19 +17,19 @@ from jax.experimental import topologies
 from selfreg.cli.plan.targets import TARGETS, describe
 
 PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-# Where no package says them: what the plugin was seen to compile with.
+# Used if no installed package states the versions. The plugin has compiled with these.
 CUDA, CUDNN = (12, 9), (9, 28)
 
 
 def described_devices(kind: str, count: int) -> list[Any]:
-    """Devices of one host that jax can compile for, and do nothing else with.
+    """Return described devices of one host. jax can compile for them, but not run on them.
 
     Args:
       kind: One of selfreg.cli.plan.targets.TARGETS.
-      count: How many.
+      count: The number of devices.
 
     Raises:
-      ValueError: No such target, or no CUDA compiler is installed.
+      ValueError: The kind is unknown, or no CUDA compiler is installed.
     """
     if kind not in TARGETS:
         raise ValueError(f"--compile knows {', '.join(TARGETS)}, not {kind}")
@@ -48,7 +49,7 @@ def described_devices(kind: str, count: int) -> list[Any]:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package around it
+    except ModuleNotFoundError:  # the parent package is missing too
         return False
 
 
@@ -62,12 +63,12 @@ def _version(package: str) -> tuple[int, int] | None:
 
 @contextmanager
 def cudnn_asks(device: Any) -> Iterator[None]:
-    """While a program is traced and lowered, JAX's cuDNN attention asks this device what it can.
+    """Make JAX's cuDNN attention check this device's compute capability within the context.
 
-    It asks the first local GPU for its compute capability, and the installed library for its
-    version; without a GPU that refuses heads of more than 128, which cuDNN takes on a Hopper.
+    By itself, JAX checks the first local GPU and the installed cuDNN library. Without a GPU, that
+    check refuses heads of more than 128 elements, although cuDNN takes them on a Hopper.
     """
-    # Private: nothing public says for which device attention is traced.
+    # The module is private, but no public name tells JAX for which device attention is traced.
     from jax._src.cudnn import fused_attention_stablehlo as attention
 
     own = tuple(int(part) for part in str(device.compute_capability).split("."))
@@ -85,4 +86,4 @@ def cudnn_asks(device: Any) -> Iterator[None]:
         yield
     finally:
         attention.check_compute_capability, attention.is_cuda_compute_capability_equal = before
-        jax.clear_caches()  # what was traced so must not serve a real device
+        jax.clear_caches()  # a real device must not reuse these traces

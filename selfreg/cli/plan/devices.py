@@ -1,4 +1,4 @@
-"""What accelerators hold and how fast they are, as their vendors print it."""
+"""The memory and the speed of accelerators, as their vendors state them."""
 
 import os
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One accelerator. GB are 10^9 bytes, a little less than the binary ones that most have.
+    """One accelerator. 1 GB is 10^9 bytes; most devices have binary GB, which are a little larger.
 
     Attributes:
-      memory_gb: Of the device itself.
-      bfloat16_tflops: Dense matrix products, 10^12 FLOP/s.
-      float32_tflops: The same on float32 inputs as JAX multiplies them, which is TF32 on tensor
-        cores.
-      bandwidth_gb_s: From its own memory.
-      memory_fraction: What JAX may take of the memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says
-        otherwise.
-      largest_head: Elements of a head that cuDNN's attention takes there; 0: there is no cuDNN.
-      source: Where the numbers are from.
+      memory_gb: Memory of the device, in GB.
+      bfloat16_tflops: Speed of dense matrix products in bfloat16, in 10^12 FLOP/s.
+      float32_tflops: Speed of dense matrix products of float32 inputs, in 10^12 FLOP/s. JAX
+        computes them in TF32 on tensor cores.
+      bandwidth_gb_s: Bandwidth of the device's own memory, in GB/s.
+      memory_fraction: The share of the memory that JAX may take, unless the environment sets
+        XLA_PYTHON_CLIENT_MEM_FRACTION.
+      largest_head: The largest head, in elements, that cuDNN's attention takes on this device; 0 if
+        there is no cuDNN.
+      source: The source of the numbers.
     """
 
     memory_gb: float
@@ -40,16 +41,16 @@ DEVICES: dict[str, Device] = {
     "A100-40G": Device(40, 312, 156, 1555, 0.75, 128, "NVIDIA A100 datasheet (SXM 40 GB)"),
     "L40S": Device(48, 362, 183, 864, 0.75, 128, "NVIDIA L40S datasheet"),
     "RTX4090": Device(24, 165, 82.6, 1008, 0.75, 128, "NVIDIA Ada GPU architecture whitepaper"),
-    # Not a vendor's: what two shared server cores reached in docs/performance.md.
+    # These are no vendor's numbers: two shared server cores reached them in docs/performance.md.
     "CPU": Device(_here_gb(), 0.3, 0.3, 40, 1.0, 0, "docs/performance.md, two cores; this memory"),
 }
 
 
 def parse_devices(words: str) -> tuple[int, str]:
-    """How many devices of which kind, from such as 8xH100, or H100 for one.
+    """Parse the count and the kind of devices from a text such as 8xH100, or H100 for one device.
 
     Raises:
-      ValueError: It reads otherwise, or the kind is not known.
+      ValueError: The text has another form, or the kind is unknown.
     """
     count, cross, kind = words.partition("x")
     if not cross or not count.isdecimal():

@@ -1,4 +1,4 @@
-"""Which mesh a job should have, and what to change where it does not fit."""
+"""Choose a mesh for a job, and find the settings to change if it does not fit."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from selfreg.run.validate import resolve
 
 
 class Change(NamedTuple):
-    """Settings that make a job fit, and the bytes a device that it then needs at its peak."""
+    """Settings to change, and the job's peak memory with them, in bytes per device."""
 
     settings: dict[str, Any]
     peak: float
@@ -24,10 +24,11 @@ class Fit(NamedTuple):
     """A job on its mesh.
 
     Attributes:
-      split: The mesh; the config's own, or the best of those that fit if it has another size.
-      memory: A device's.
-      fits: It does.
-      mesh_settings: What the config must say for this mesh; empty if it says so.
+      split: The config's own mesh. If that has another number of devices, it is the best mesh that
+        fits; if none fits, the one with the lowest peak.
+      memory: The memory of one device.
+      fits: Whether the job fits.
+      mesh_settings: The settings that the config needs for this mesh; empty for its own mesh.
     """
 
     split: Split
@@ -37,9 +38,13 @@ class Fit(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a job shall run: how many devices, bytes of each that JAX may take, and their kind.
+    """The devices of a job.
 
-    `largest_head` is as in make_job.
+    Attributes:
+      devices: The number of devices.
+      room: Bytes of each device that JAX may take.
+      gpu: Whether the devices are GPUs.
+      largest_head: As in make_job.
     """
 
     devices: int
@@ -49,14 +54,14 @@ class Place(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """Threads that would decode there; of a CPU, as many as this machine has cores."""
+        """The number of decoding threads: one per core of this machine for a single CPU, else 0."""
         return decoding_threads("gpu" if self.gpu else "cpu", self.devices)
 
 
 def job_at(
     config: Any, decoder: DecoderConfig, place: Place, lengths: tuple[int, int] | None = None
 ) -> Job:
-    """The job of a config there: see make_job."""
+    """Make the job of a config at a place; see make_job."""
     return make_job(
         config, decoder, gpu=place.gpu, largest_head=place.largest_head, threads=place.threads,
         lengths=lengths,
@@ -64,7 +69,7 @@ def job_at(
 
 
 def own_split(config: Any, devices: int) -> Split | None:
-    """The config's mesh on this many devices; None where they do not multiply."""
+    """Return the config's mesh on this many devices; None if its axes do not multiply to them."""
     mesh = config.mesh
     rest = mesh.fsdp * mesh.tensor
     data = devices // rest if mesh.data == -1 else mesh.data
@@ -72,7 +77,7 @@ def own_split(config: Any, devices: int) -> Split | None:
 
 
 def splits(devices: int) -> Iterator[Split]:
-    """All meshes of this size, those first that exchange least: data, then fsdp, then tensor."""
+    """Yield all meshes of this size. Those that communicate least come first (data, then fsdp)."""
     sizes = [n for n in range(1, devices + 1) if devices % n == 0]
     for tensor in sizes:
         for fsdp in sizes:
@@ -83,12 +88,12 @@ def splits(devices: int) -> Iterator[Split]:
 def fit(
     config: Any, decoder: DecoderConfig, place: Place, lengths: tuple[int, int] | None = None
 ) -> Fit:
-    """Lay a config's job over devices.
+    """Choose a mesh for a config's job, and estimate its memory there.
 
     Args:
-      config: Resolved.
-      decoder: The shape of its policy.
-      place: Where.
+      config: The resolved config.
+      decoder: The shape of the policy.
+      place: The devices.
       lengths: As in make_job.
 
     Raises:
@@ -107,7 +112,7 @@ def fit(
 
 
 def _splits_rows(job: Job, split: Split) -> bool:
-    # Some mesh always does: one that splits matrices only.
+    # At least one mesh always does: the one that splits only matrices.
     try:
         packing_of(job, split.rows)
     except ValueError:
@@ -118,9 +123,9 @@ def _splits_rows(job: Job, split: Split) -> bool:
 def enough_devices(
     config: Any, decoder: DecoderConfig, place: Place, lengths: tuple[int, int] | None = None
 ) -> int | None:
-    """The fewest doublings of the devices on which some mesh fits; None: not even 64 times."""
+    """Double the devices until some mesh fits, and return their number; None if 64 times fails."""
     free = ConfigDict(config.to_dict())
-    free.mesh.data = place.devices * 128  # no mesh of its own
+    free.mesh.data = place.devices * 128  # never matches, so that `fit` tries all meshes
     for times in (2**n for n in range(1, 7)):
         more = place._replace(devices=place.devices * times)
         if fit(free, decoder, more, lengths).fits:
@@ -131,10 +136,11 @@ def enough_devices(
 def advise(
     config: Any, decoder: DecoderConfig, place: Place, lengths: tuple[int, int] | None = None
 ) -> Change:
-    """The least change that makes a job fit, or all that can be done, in the order of their cost.
+    """Return the cheapest change that makes a job fit, or the best one if none does.
 
-    One setting that is enough is taken alone; else settings are added one to another. What another
-    mesh or remat gives costs nothing but time; the last ones change what is computed.
+    If a single setting is enough, the change has only that one. Else settings are combined, in the
+    order of their cost. Another mesh or remat costs only time; the last settings change the result
+    of the computation.
     """
 
     def peak(settings: Mapping[str, Any]) -> float | None:
@@ -142,7 +148,7 @@ def advise(
         try:
             changed.update_from_flattened_dict(dict(settings))
             return fit(resolve(changed), decoder, place, lengths).memory.peak
-        except (TypeError, ValueError):  # of another type, or impossible, in this config
+        except (TypeError, ValueError):  # this config does not allow the setting
             return None
 
     everything: dict[str, Any] = {}
@@ -161,7 +167,7 @@ def advise(
 
 
 def _remedies(config: Any, devices: int) -> Iterator[dict[str, Any]]:
-    """Settings that need less memory, cheapest first."""
+    """Yield settings that need less memory, cheapest first."""
     group, longest = config.rollout.group_size, config.rollout.max_new_tokens
     yield from ({f"mesh.{a}": n for a, n in s._asdict().items()} for s in splits(devices))
     candidates: tuple[tuple[str, tuple[Any, ...]], ...] = (

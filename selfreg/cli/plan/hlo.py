@@ -1,4 +1,4 @@
-"""What a compiled program's text says: the collectives that it runs, and its attention kernels."""
+"""Read the collectives and the attention kernel of a compiled program from its HLO text."""
 
 import math
 import re
@@ -16,25 +16,26 @@ _CALLED = re.compile(r"(?:body|condition|calls|to_apply)=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _RESULT = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
-# {{0,1},{2,3}}, [2,2]<=[4], or mesh['a'=2,'b'=2] {'b'}
+# The forms are {{0,1},{2,3}}, [2,2]<=[4], and mesh['a'=2,'b'=2] {'b'}.
 _GROUPS = re.compile(
     r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\]<=|mesh\[(.*?)\](?: device_ids=\S+)? \{(.*?)\})"
 )
 
 
 class Moved(NamedTuple):
-    """What collectives send from each device, in a ring: bytes by kind.
+    """Bytes that ring collectives send from each device, by the kind of collective.
 
     Attributes:
-      once: Whatever the data.
-      a_turn: In each turn of a loop whose length is data, of the one that sends most.
+      once: Bytes that do not depend on the data.
+      a_turn: Bytes in each iteration of a loop whose length depends on the data. If there are
+        several such loops, it is the one that sends most.
     """
 
     once: Mapping[str, float]
     a_turn: Mapping[str, float]
 
     def over(self, turns: int) -> dict[str, float]:
-        """With so many turns."""
+        """Return the bytes by kind for a given number of iterations."""
         kinds = [kind for kind in KINDS if kind in self.once or kind in self.a_turn]
         return {k: self.once.get(k, 0.0) + turns * self.a_turn.get(k, 0.0) for k in kinds}
 
@@ -46,19 +47,19 @@ class _Computation:
 
 
 def attention_kernel(text: str) -> str:
-    """`cudnn` where the program calls cuDNN's attention, else `plain`."""
+    """Return `cudnn` if the program calls cuDNN's attention, else `plain`."""
     return "cudnn" if CUDNN in text else "plain"
 
 
 def moved(text: str, devices: int) -> Moved:
-    """Count what a program's collectives send, loops of known length as often as they run.
+    """Count the bytes that a program's collectives send. A loop of known length counts each turn.
 
-    Of n devices a ring sends from each (n - 1) / n of what is gathered or scattered, and twice that
-    of what is summed everywhere.
+    In a ring of n devices, each device sends (n - 1) / n of an array that is gathered or scattered,
+    and twice that of an array that is all-reduced.
 
     Args:
-      text: The compiled module, as `jax.stages.Compiled.as_text` says it.
-      devices: Of which an exchange between all has no other record.
+      text: The compiled module, from `jax.stages.Compiled.as_text`.
+      devices: The number of devices. A collective between all devices may not state its group.
     """
     computations = dict(_computations(text))
     turns: list[dict[str, float]] = []
@@ -99,11 +100,11 @@ def _computations(text: str) -> Iterator[tuple[str, _Computation]]:
 
 
 def _sent(found: re.Match[str], line: str, devices: int) -> float:
-    """Bytes that each device of a group sends for one collective."""
+    """Return the bytes that each device of a group sends for one collective."""
     result, kind, started = found[1], found[2], bool(found[3])
     size = float(sum(_size(*array) for array in _ARRAY.findall(result)))
     n = _group(line, devices)
-    # A started gather, scatter or permutation has its operands in its result too.
+    # The result of an asynchronous (-start) gather, scatter or permutation includes its operands.
     if kind == "all-gather":
         return size * (n - 1) / (n + 1 if started else n)
     if kind == "reduce-scatter":

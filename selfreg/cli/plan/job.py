@@ -1,4 +1,4 @@
-"""What a plan needs of a config, as numbers: the only place of the planner that reads keys."""
+"""Read the numbers that a plan needs from a config. Only this module of the planner reads keys."""
 
 import math
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Completions drawn in a row.
+    """The completions of one call of the engine, which it decodes in turns.
 
     Attributes:
-      problems: How many.
-      group: Completions of each.
-      turn: Rows of a turn.
-      beside: Turns that are served beside each other.
+      problems: The number of problems.
+      group: Completions per problem.
+      turn: Rows per turn.
+      beside: Turns that are decoded in parallel.
     """
 
     problems: int
@@ -33,24 +33,27 @@ class Draws:
 
     @property
     def at_once(self) -> int:
-        """Rows decoded at a time."""
+        """The number of rows that are decoded at the same time."""
         return self.turn * self.beside
 
     def prompts(self, parts: int) -> float:
-        """Prompts that one of so many parts reads at a time: its own, or all if they do not divide.
+        """Return the prompts that one of `parts` devices reads at the same time.
 
-        Turns that are served beside each other seldom read theirs at the same moment, but can.
+        A device reads its own share of the prompts, or all of them if `parts` does not divide them.
+        Parallel turns seldom read their prompts at the same moment, but they can, so all of them
+        count.
         """
         count = self.turn // self.group
         return self.beside * (count / parts if count % parts == 0 else count)
 
     def held(self, parts: int, *, packed: bool = False) -> tuple[float, float]:
-        """Rows decoded at once, and caches of prompts that they share: of one of so many parts.
+        """Return the rows that one part decodes at once, and the prompt caches that they share.
 
         Args:
-          parts: Into which devices split the rows.
-          packed: Of the next smaller batch, into which a turn is packed; none where there is none.
-            It takes milliseconds: turns beside it are not packed at that moment.
+          parts: The number of parts into which devices split the rows.
+          packed: Whether to count the next smaller batch, into which a turn is packed; (0, 0) if
+            there is no smaller one. Packing takes milliseconds, so only one of the parallel turns
+            is assumed to be packed at a time.
         """
         parts = parts if self.turn % parts == 0 else 1
         _, *smaller = batch_sizes(self.turn, parts)
@@ -63,30 +66,37 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One config as the planner sees it. Lengths are in tokens.
+    """The part of a config that the planner needs. Lengths are in tokens.
 
     Attributes:
-      gpu: The devices are GPUs.
-      dtype_bytes: Of what layers compute in.
-      activation_bytes: Of what is kept of it.
-      fused_attention: No scores are held.
-      moments: Their type, as config.optimizer.state_dtype.
-      lora_rank: 0: all weights learn.
-      scorings: Forward passes a step that only score completions: of the reference policy for a
-        KL penalty, and of both policies where the algorithm needs that, as DPO does.
-      holds_reference: A reference policy's weights are held.
-      averages: The mean of the weights over updates is held.
-      uses_ewc: The campaign's start and its Fisher information are held.
-      served: SGLang servers draw, with memory of their own.
-      overlap: The next step's completions are drawn while weights learn.
+      decoder: The shape of the policy.
+      gpu: Whether the devices are GPUs.
+      dtype_bytes: Bytes of a number in the type that layers compute in.
+      activation_bytes: Bytes of a number of a stored activation.
+      fused_attention: Whether attention is fused, so that no scores are held.
+      remat: As config.model.remat.
+      moments: The type of the moments, as config.optimizer.state_dtype.
+      lora_rank: The rank of LoRA's adapters; 0 if all weights are trained.
+      chunk_tokens: As config.learn.logprob_chunk_tokens.
+      scorings: Forward passes per step that only score completions: one of the reference policy for
+        a KL penalty, and those of both policies if the algorithm needs them, as DPO does.
+      holds_reference: Whether the weights of a reference policy are held.
+      averages: Whether the mean of the weights over updates is held.
+      uses_ewc: Whether the campaign's start and its Fisher information are held.
+      served: Whether SGLang servers draw the completions, with memory of their own.
+      overlap: Whether the next step's completions are drawn during the update.
       updates_per_draw: Steps that learn from the same completions.
       row_tokens: As config.learn.row_tokens.
       microbatch_rows: As config.learn.microbatch_rows.
-      max_new_tokens: Of a completion, which programs and caches are made for.
-      prompt: Of each prompt, planned for.
-      completion: Of each completion, planned for.
-      panels: The panel's draws a campaign, and the report panel's.
-      evaluations: Times that the panel is measured in a campaign.
+      max_new_tokens: The longest completion that programs and caches are made for.
+      prompt: The planned length of each prompt.
+      completion: The planned length of each completion.
+      train: The draws of a step.
+      panel: The draws of a panel.
+      report: The draws of a report panel.
+      evaluations: The number of panels in a campaign.
+      steps: Steps per campaign.
+      campaigns: Campaigns in the chain.
     """
 
     decoder: DecoderConfig
@@ -127,18 +137,19 @@ def make_job(
     threads: int = 0,
     lengths: tuple[int, int] | None = None,
 ) -> Job:
-    """Read a resolved config.
+    """Make the job of a resolved config.
 
     Args:
       config: The config.
-      decoder: The shape of its policy.
-      gpu: The devices are GPUs, on which bfloat16 attention is cuDNN's.
-      largest_head: Elements of a head that cuDNN's attention takes there.
+      decoder: The shape of the policy.
+      gpu: Whether the devices are GPUs, on which bfloat16 attention uses cuDNN.
+      largest_head: The largest head, in elements, that cuDNN's attention takes on the devices.
       threads: As selfreg.policy.rollout.jax_engine.decoding_threads.
-      lengths: Tokens of prompts and completions; None: the most that the config allows.
+      lengths: The lengths of prompts and of completions, in tokens; None for the longest that the
+        config allows.
 
     Raises:
-      ValueError: Completions shall be longer than the config allows.
+      ValueError: The planned completions are longer than the config allows.
     """
     rollout, evaluation = config.rollout, config.evaluation
     prompt, completion = lengths or (rollout.max_prompt_tokens, rollout.max_new_tokens)
@@ -158,7 +169,7 @@ def make_job(
 
     def draws(problems: int, group: int) -> Draws:
         turn, beside = turns(rollout.max_sequences, group, threads)
-        # A turn is filled up to one of few sizes, which have a program.
+        # Turns are padded to a few sizes, because each size needs its own program.
         size = min(turn, 1 << (problems - 1).bit_length())
         return Draws(problems, group, size * group, min(beside, -(-problems // turn)))
 
@@ -170,7 +181,8 @@ def make_job(
         decoder=decoder,
         gpu=gpu,
         dtype_bytes=dtype_bytes,
-        # Before jax 0.11 XLA's CPU backend widened bfloat16 to compute, and kept what it widened.
+        # Before jax 0.11, XLA's CPU backend widened bfloat16 to compute, and stored activations in
+        # the wider type.
         activation_bytes=4 if not gpu and jax.__version_info__ < (0, 11) else dtype_bytes,
         fused_attention=fused,
         remat=config.model.remat,
@@ -199,10 +211,10 @@ def make_job(
 
 
 def packing_of(job: Job, devices: int) -> Packing:
-    """The rows that the job's update is compiled for where so many devices split them.
+    """Return the rows that the job's update is compiled for, if `devices` devices split them.
 
     Raises:
-      ValueError: They cannot.
+      ValueError: The devices cannot split the rows.
     """
     completions = job.train.problems * job.train.group
     return make_packing(

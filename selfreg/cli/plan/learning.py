@@ -1,4 +1,4 @@
-"""Bytes a device of an update and of scoring: what they hold beside weights and moments."""
+"""Estimate the bytes per device of an update and of scoring, besides weights and moments."""
 
 import math
 
@@ -15,16 +15,16 @@ from selfreg.cli.plan.weights import (
 )
 from selfreg.policy.learn.packing import in_halves
 
-# Arrays as wide as the vocabulary that a chunk of logprobs has at once: logits, their
+# Arrays of the vocabulary's width that a chunk of logprobs holds at once: the logits, their
 # log-softmax, and the gradient.
 LOGITS_COPIES = 3
-# float32 arrays that a step with coded moments has at once.
+# float32 arrays that an optimizer step with coded moments holds at once.
 STEP_COPIES = {"bfloat16": 3, "int8": 4}
 TURNED = ("q", "k", "v", "gate", "up", "head")
 
 
 def learning(job: Job, split: Split) -> dict[str, float]:
-    """What an update holds beside weights and moments, at the most."""
+    """Return the peak bytes of an update besides weights and moments, by part."""
     count = sum(weight.shard for weight in trained(job, split))
     numbers = sum(weight.size for weight in weights(job.decoder, split))
     platform = "gpu" if job.gpu else "cpu"
@@ -41,9 +41,10 @@ def learning(job: Job, split: Split) -> dict[str, float]:
 
 
 def _step(job: Job, split: Split) -> float:
-    """The optimizer's step of one weight: of a whole stack, or where moments are coded of a layer.
+    """Return the temporary bytes of the optimizer's step of one weight.
 
-    Coding has float32 moments and what is added to the weight, or random bits, at one time.
+    The step handles a whole stack of layers, or one layer at a time if the moments are coded.
+    Coding holds the float32 moments at the same time as the change of the weight or random bits.
     """
     learns = trained(job, split)
     if job.moments == "float32":
@@ -55,10 +56,10 @@ def _step(job: Job, split: Split) -> float:
 
 
 def _turned(job: Job, split: Split) -> float:
-    """Weights that a GPU's update holds a second time, in bytes a device.
+    """Return the bytes of the transposed copies of weights that an update on a GPU holds.
 
-    Devices gather along the outermost axis. Of most matrices fsdp splits the innermost one: XLA
-    turns their stacks round once, before the loops.
+    Devices gather along the outermost axis, but fsdp splits most matrices along the innermost one.
+    So XLA transposes the stacks of these matrices once, before the loops.
     """
     if not job.gpu or split.fsdp == 1:
         return 0.0
@@ -68,11 +69,12 @@ def _turned(job: Job, split: Split) -> float:
 
 
 def _own_gradients(job: Job, split: Split) -> float:
-    """Gradients of the blocks of one microbatch, in bytes a device.
+    """Return the bytes of the block gradients of one microbatch, held beside their sum.
 
-    Copies of the weights sum theirs up. XLA takes that sum out of the loop over layers, and so
-    holds the layers' gradients of a microbatch beside those of all; but not where matrices are
-    split too (seen in one compiled program, of 7B on data 2 x fsdp 4 x tensor 2).
+    Devices that hold copies of the weights must sum their gradients. XLA moves this sum out of the
+    loop over layers. So it holds the gradients of all layers for one microbatch, beside the sum
+    over microbatches. It does not do so if matrices are split too. (This was seen in one compiled
+    program, of 7B on data 2 x fsdp 4 x tensor 2.)
     """
     if not job.gpu or split.data == 1 or split.tensor > 1:
         return 0.0
@@ -80,17 +82,20 @@ def _own_gradients(job: Job, split: Split) -> float:
 
 
 def scoring(job: Job, split: Split) -> dict[str, float]:
-    """What a pass that scores completions holds beside the weights, at the most."""
+    """Return the peak bytes of a pass that scores completions, besides the weights, by part."""
     return _loop(job, split)
 
 
 def _most(*phases: dict[str, float]) -> dict[str, float]:
-    """Of sets of buffers that are never held together the one that weighs most."""
+    """Return the largest of sets of buffers that are never held at the same time."""
     return max(phases, key=lambda parts: sum(parts.values()))
 
 
 def _passes(job: Job, split: Split) -> tuple[Pass, Pass]:
-    """All prompts of a step, and a microbatch of the widest rows that read prompts' keys."""
+    """Return the pass over a step's prompts, and that of a microbatch of the widest rows.
+
+    The rows of a microbatch attend to the keys of their prompts too.
+    """
     problems, prompt = job.train.problems, job.prompt
     if problems % split.rows == 0:
         problems //= split.rows
@@ -104,9 +109,10 @@ def _passes(job: Job, split: Split) -> tuple[Pass, Pass]:
 
 
 def _loop(job: Job, split: Split) -> dict[str, float]:
-    """What the loop over microbatches has beside the sums: of one microbatch, and of the prompts.
+    """Return the bytes that the loop over microbatches holds, besides the summed gradients.
 
-    The prompts are read before it and their backward pass comes after it.
+    They belong to one microbatch and to the prompts. The prompts are read before the loop, and
+    their backward pass comes after it.
     """
     decoder = job.decoder
     c = job.activation_bytes
@@ -116,52 +122,53 @@ def _loop(job: Job, split: Split) -> dict[str, float]:
     narrow = job.dtype_bytes < MASTER and not job.lora_rank
     head = {
         "head, compute copy": vocabulary * decoder.width * c if narrow or split.fsdp > 1 else 0.0,
-        # Summed over the chunks; of one chunk it goes where it belongs.
+        # It is summed over the chunks. A single chunk writes it directly into the result.
         "head's gradient": 0.0
         if job.lora_rank or chunk >= rows.tokens
         else vocabulary * decoder.width * c,
         "logits of a chunk": LOGITS_COPIES * MASTER * chunk * vocabulary,
     }
     kept = {f"activations kept (remat={job.remat})": _kept_bytes(job, split, rows)}
-    # Copies of the weights sum up theirs in float32, before it is scattered over fsdp.
+    # Devices that hold copies of the weights sum it in float32 before it is scattered over fsdp.
     summed = {
         "head's gradient": head["head's gradient"],
         "head's gradient, float32": 2 * head["head's gradient"] if narrow else 0.0,
     }
     phases = [_layer(job, split, rows), head, *([summed] if job.gpu and split.data > 1 else [])]
-    if job.gpu and split.fsdp > 1:  # gathered along its innermost axis, and then turned
+    if job.gpu and split.fsdp > 1:  # gathered along its innermost axis, then transposed
         phases.append({name: 2 * size for name, size in head.items() if "copy" in name})
     return _prompts(job, split) | kept | _most(*phases)
 
 
 def _prompts_backward(job: Job, split: Split) -> dict[str, float]:
-    """What the backward pass through the prompts has beside the sums."""
+    """Return the bytes of the backward pass through the prompts, besides the summed gradients."""
     prompts, _ = _passes(job, split)
     return _prompts(job, split) | _layer(job, split, prompts)
 
 
 def _prompts(job: Job, split: Split) -> dict[str, float]:
-    """What lives of the prompts from their reading to their backward pass."""
+    """Return the bytes that the prompts hold from their forward to their backward pass."""
     decoder = job.decoder
     prompts, _ = _passes(job, split)
     heads = decoder.kv_heads / divisor(decoder.kv_heads, split.tensor)
-    # Whole on every data device: any row may name any prompt.
+    # Every data device holds the keys and values of all prompts, because a row may use any of them.
     count = decoder.layers * job.train.problems * job.prompt * 2 * heads * decoder.head_dim
     return {
         "prompts, activations kept": _kept_bytes(job, split, prompts),
         "prompts' keys and values": count * job.activation_bytes,
-        # Their sum in float32, and that of one microbatch.
+        # It is held twice: summed in float32, and for one microbatch.
         "the gradient of these": count * (MASTER + job.activation_bytes),
     }
 
 
 def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
-    """What all layers keep of their forward pass for their backward pass, in bytes a device.
+    """Return the bytes that all layers store in the forward pass for the backward pass.
 
-    With D the width, H and K the widths of queries and of keys, F the FFN's, c the bytes of what is
-    kept and n tokens, a layer keeps its input, n D c (`layer`); the products with its weights too,
-    n (2 D + H + 2 K + 2 F) c (`dots`); or all that `_layer_bytes` counts (`none`), and then the
-    narrow weights that it multiplied by.
+    Let D, H, K and F be the widths of the model, of queries, of keys and of the FFN, c the bytes of
+    a stored number, and n the number of tokens. With remat `layer`, a layer stores only its input,
+    n D c. With `dots`, it stores the products with its weights too, n (2 D + H + 2 K + 2 F) c in
+    all. With `none`, it stores everything that `_layer_bytes` counts, and also the compute copies
+    of its weights if these are narrower than float32.
     """
     decoder, c = job.decoder, job.activation_bytes
     query, key, ffn = widths(job, split)
@@ -175,10 +182,11 @@ def _kept_bytes(job: Job, split: Split, part: Pass) -> float:
 
 
 def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
-    """The backward pass of one layer, which is cut from the stacked ones and gathered.
+    """Return the bytes of the backward pass of one layer, whose weights are sliced and gathered.
 
-    Over fsdp a gradient is whole, too, until it is scattered and added to its sum: one at a time. A
-    CPU's products (Eigen) copy all heads' scores into tiles, which the compiler does not count.
+    With fsdp, the gradient of one matrix at a time is whole until it is scattered and added to its
+    sum. On a CPU, Eigen's products copy the scores of all heads into tiles, which the compiler does
+    not count.
     """
     whole = split._replace(data=split.rows, fsdp=1)
     gathered = _layer_weights(job, whole)
@@ -194,17 +202,18 @@ def _layer(job: Job, split: Split, part: Pass) -> dict[str, float]:
 
 
 def _layer_weights(job: Job, split: Split) -> float:
-    """One layer's weights as layers compute with them, in bytes a device."""
+    """Return the bytes per device of one layer's weights, in the type that layers compute in."""
     blocks = sum(weight.shard for weight in weights(job.decoder, split) if weight.in_blocks)
     return blocks / job.decoder.layers * job.activation_bytes
 
 
 def _layer_bytes(job: Job, split: Split, part: Pass) -> float:
-    """All that the backward pass of one layer wants of its forward pass, in bytes a device.
+    """Return the bytes that the backward pass of one layer needs from its forward pass.
 
-    Norms keep a float32 copy of what comes in and of what is normed, and their result; attention
-    its queries, its keys and values, its result and, where it is plain, scores in float32 and
-    weights; a gated FFN six arrays (SwiGLU), or nine (GeGLU, whose tanh has a cubic inside).
+    A norm stores its input and the normed values in float32, and its result. Attention stores its
+    queries, keys, values and result. Plain attention also stores the scores in float32 and the
+    attention weights. A gated FFN stores six arrays for SwiGLU, or nine for GeGLU, whose tanh has a
+    cubic argument.
     """
     decoder, c = job.decoder, job.activation_bytes
     query, key, ffn = widths(job, split)

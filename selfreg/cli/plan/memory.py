@@ -1,7 +1,7 @@
-"""Bytes a device: what stays, what an update adds, what decoding adds, and what the host holds.
+"""Estimate a job's memory: bytes per device all through a run, in each phase, and on the host.
 
-The formulas follow the program as XLA lays it out; a test compares them with the compiler's own
-memory analysis. Everything is an upper bound in lengths: every row is as long as the plan says.
+The formulas follow XLA's buffers for the programs. A test compares them with the compiler's own
+memory analysis. They are upper bounds in the lengths: every row has the planned length.
 """
 
 import math
@@ -18,14 +18,14 @@ WEIGHTS = ("weights, float32", "frozen weights")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes a device, by part.
+    """Bytes per device, by part.
 
     Attributes:
-      stays: All through a run.
-      update: While weights learn.
-      hand_over: While the engine is given new weights.
-      sample: While completions are drawn.
-      host: Of the host's memory, for all its devices together.
+      stays: Bytes held all through a run.
+      update: Bytes added during an update.
+      hand_over: Bytes added while the engine gets new weights.
+      sample: Bytes added while completions are drawn.
+      host: Bytes of the host's memory, for all of its devices together.
     """
 
     stays: dict[str, float]
@@ -36,22 +36,22 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """The most that a device holds at one time."""
+        """The most bytes that a device holds at one time."""
         phases = (self.update, self.hand_over, self.sample)
         return sum(self.stays.values()) + max(sum(phase.values()) for phase in phases)
 
 
 def estimate(job: Job, split: Split) -> Memory:
-    """The memory of a job on a mesh."""
+    """Estimate the memory of a job on a mesh."""
     owned = weights(job.decoder, split)
     whole = sum(weight.shard for weight in owned)
     learns = trained(job, split)
     count = sum(weight.shard for weight in learns)
     devices, numbers = math.prod(split), sum(weight.size for weight in owned)
     moments = sum(weight.shard * moment_bytes(job, weight) for weight in learns)
-    # A campaign's first snapshot holds the Fisher information too.
+    # The first snapshot of a campaign also holds the Fisher information.
     saved = count * MASTER * (1 + job.uses_ewc + job.averages)
-    # Frozen weights are kept in what layers compute in, adapters in float32.
+    # Frozen weights have the type that layers compute in; adapters are in float32.
     frozen = {"frozen weights": whole * job.dtype_bytes, "adapters": count * MASTER}
     stays = {
         **(frozen if job.lora_rank else {"weights, float32": whole * MASTER}),
@@ -76,9 +76,10 @@ def estimate(job: Job, split: Split) -> Memory:
 
 
 def of_programs(job: Job, split: Split) -> dict[str, float]:
-    """Bytes that each program asks of a device by itself, what goes into it included.
+    """Estimate the bytes that each program alone needs on a device, including its arguments.
 
-    The names are those of `compiled`. A run holds more beside a program: all that stays.
+    The names are those of `compiled.PROGRAMS`. A run holds more beside a program: everything in
+    `Memory.stays`.
     """
     memory = estimate(job, split)
     stays = memory.stays
@@ -88,7 +89,7 @@ def of_programs(job: Job, split: Split) -> dict[str, float]:
     policy = sum(stays.get(part, 0.0) for part in (*WEIGHTS, "adapters"))
     state = policy + stays["Adam's moments"] + stays["EWC's start and Fisher"]
     engine = engine_weights(job, split)
-    # Prompts are read for their keys and values: an untied head has no part in it.
+    # Prefill computes only keys and values, so it does not use an untied head.
     head = sum(weight.shard for weight in weights(job.decoder, split) if weight.name == "head")
     beside = {"prefill": engine - head * job.dtype_bytes * split.fsdp, "segment": engine, "pack": 0}
     turns = decoding(job, split, busiest(job, split))

@@ -1,6 +1,7 @@
-"""A config's programs, lowered from shapes for any mesh: nothing is loaded, computed or compiled.
+"""Lower a config's programs from shapes, for any mesh. Nothing is loaded, computed or compiled.
 
-The shapes are those of the config's limits: every prompt and every completion as long as it may be.
+The shapes are the largest that the config allows: every prompt and every completion has its longest
+length.
 """
 
 from collections.abc import Callable
@@ -22,12 +23,12 @@ Lower = Callable[[], jax.stages.Lowered]
 
 
 def learner_without_weights(config: Any, job: Job, mesh: Mesh) -> Learner:
-    """The learner of a config: it can lower its programs, and has nothing to run them on.
+    """Make the learner of a config without weights. It can lower its programs, but not run them.
 
     Args:
-      config: Resolved.
-      job: Of the config.
-      mesh: Its devices may be described ones.
+      config: The resolved config.
+      job: The job of the config.
+      mesh: A mesh of real or of described devices.
     """
     policy = make_policy(
         job.decoder, _tokenizer(), remat=config.model.remat, attention=config.model.attention
@@ -36,7 +37,7 @@ def learner_without_weights(config: Any, job: Job, mesh: Mesh) -> Learner:
 
 
 def lower_learning(learner: Learner, config: Any, job: Job, mesh: Mesh) -> dict[str, Lower]:
-    """The learner's programs by name, as selfreg.learn.learner.Lower has them."""
+    """Return functions that lower the learner's programs, by name: see Learner.lower."""
     packing, train = packing_of(config, mesh), job.train
     batch = empty_batch(train.problems, train.group, job.prompt, job.max_new_tokens, packing)
     return learner.lower(batch, reference=job.scorings > 0, anchored=job.uses_ewc)
@@ -45,7 +46,10 @@ def lower_learning(learner: Learner, config: Any, job: Job, mesh: Mesh) -> dict[
 def lower_decoding(
     learner: Learner, config: Any, job: Job, draws: Draws, mesh: Mesh
 ) -> dict[str, Lower]:
-    """The engine's programs for one turn of these draws: see JaxEngine.lower."""
+    """Return functions that lower the engine's programs for one turn of these draws, by name.
+
+    See JaxEngine.lower.
+    """
     model = config.model
     policy = make_policy(job.decoder, _tokenizer(), attention=model.attention)
     engine = JaxEngine(policy, mesh, dtype=model.dtype, max_sequences=config.rollout.max_sequences)
@@ -54,7 +58,7 @@ def lower_decoding(
 
 
 def microbatches(config: Any, job: Job, mesh: Mesh) -> int:
-    """Microbatches of a step whose completions are all as long as they may be."""
+    """Count the microbatches of a step whose completions all have the longest length."""
     packing, longest = packing_of(config, mesh), job.max_new_tokens
     lengths = np.full((job.train.problems, job.train.group), longest)
     rows = (pack(lengths, longest, packing) != EMPTY).any(axis=2).sum(axis=1)
@@ -62,5 +66,5 @@ def microbatches(config: Any, job: Job, mesh: Mesh) -> int:
 
 
 def _tokenizer() -> Any:
-    # Programs depend on which token ends a completion, and on no more: any tokenizer will do.
+    # Any tokenizer will do: programs depend only on the token that ends a completion.
     return open_policy("tiny")[0].tokenizer

@@ -1,15 +1,15 @@
-"""GPUs as XLA's compiler wants them described, to compile for one that is not there.
+"""Describe GPUs for XLA's compiler, so that it can compile for a GPU that is not present.
 
-The description is a GpuTargetConfigProto in text form. Where its numbers are from:
+The description is a GpuTargetConfigProto in text form. Its numbers have these sources:
 
 - H100, H200 and A100: XLA's own files (openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm,
-  h200, a100_sxm_80). The rates of single instructions are left out: they only guide the choice of
-  tiles.
-- RTX 4090: SMs, L2, clock, memory and bandwidth as reviews of the card print them.
-- L40S: SMs, clock, memory and bandwidth as resellers print them. Their pages do not agree about its
-  L2 (48 or 96 MB); here it is the 96 MB of the whole AD102.
-- What one SM of either holds: XLA has no file for compute capability 8.9, and these are the numbers
-  of its a6000 (8.6). That they are the same at 8.9 was not checked against NVIDIA's own tables.
+  h200, a100_sxm_80). The rates of single instructions are left out, because they only guide the
+  choice of tiles.
+- RTX 4090: SMs, L2, clock, memory and bandwidth from reviews of the card.
+- L40S: SMs, clock, memory and bandwidth from the pages of resellers. The pages disagree about its
+  L2 (48 or 96 MB). The number here is the 96 MB of the whole AD102.
+- Limits of one SM of both: XLA has no file for compute capability 8.9, so the numbers are those of
+  its a6000 (8.6). They were not checked against NVIDIA's own tables for 8.9.
 
 A test compares memory and bandwidth with selfreg.plan.devices.
 """
@@ -21,16 +21,16 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the compiler is told of a GPU.
+    """The description of a GPU for the compiler.
 
     Attributes:
-      capability: The compute capability, which says what one core holds.
-      cores: Streaming multiprocessors.
-      l2_cache: Bytes.
-      bandwidth: Bytes a second, from its own memory.
-      clock_ghz: Boost clock.
-      memory: Bytes.
-      name: For messages.
+      capability: The compute capability, which determines the limits of one core.
+      cores: The number of streaming multiprocessors.
+      l2_cache: The size of the L2 cache, in bytes.
+      bandwidth: The bandwidth of the device's own memory, in bytes per second.
+      clock_ghz: The boost clock, in GHz.
+      memory: The size of the memory, in bytes.
+      name: The name, for messages.
     """
 
     capability: tuple[int, int]
@@ -43,9 +43,9 @@ class Target:
 
 
 HOPPER, AMPERE, ADA = (9, 0), (8, 0), (8, 9)  # compute capabilities
-SHARED = {HOPPER: 233_472, AMPERE: 167_936, ADA: 102_400}  # bytes of one core
-THREADS = {HOPPER: 2048, AMPERE: 2048, ADA: 1536}  # the most of one core
-FLOAT32_UNITS = {HOPPER: 128, AMPERE: 64, ADA: 128}  # of one core
+SHARED = {HOPPER: 233_472, AMPERE: 167_936, ADA: 102_400}  # bytes per core
+THREADS = {HOPPER: 2048, AMPERE: 2048, ADA: 1536}  # most per core
+FLOAT32_UNITS = {HOPPER: 128, AMPERE: 64, ADA: 128}  # per core
 
 TARGETS: dict[str, Target] = {
     "H200": Target(HOPPER, 132, 52_428_800, 4.8e12, 1.98, 151_397_597_184, "NVIDIA H200"),
@@ -57,12 +57,12 @@ TARGETS: dict[str, Target] = {
 
 
 def describe(target: Target, cuda: tuple[int, int], cudnn: tuple[int, int]) -> str:
-    """A GpuTargetConfigProto in text form.
+    """Write a GpuTargetConfigProto in text form.
 
     Args:
       target: The GPU.
-      cuda: Version of the CUDA libraries that will be there.
-      cudnn: Version of cuDNN.
+      cuda: The version of the CUDA libraries to compile for.
+      cudnn: The version of cuDNN to compile for.
     """
     major, minor = own = target.capability
     return f"""

@@ -1,4 +1,4 @@
-"""A policy's weights over a mesh, and the widths of what flows through its layers."""
+"""Sizes of a policy's weights and activations, split over a mesh."""
 
 import math
 from functools import cache
@@ -27,17 +27,23 @@ class Split(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Parts that a batch's rows are split into."""
+        """The number of parts into which the rows of a batch are split."""
         return self.data * self.fsdp
 
     @property
     def size(self) -> int:
-        """Devices."""
+        """The number of devices."""
         return math.prod(self)
 
 
 class Weight(NamedTuple):
-    """A weight's name, its shape (blocks with a leading layer axis) and its part a device."""
+    """A weight of the policy.
+
+    Attributes:
+      name: The name.
+      shape: The whole shape. Weights of blocks have a leading layer axis.
+      shard: The count of numbers that one device holds.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -45,18 +51,18 @@ class Weight(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers that it holds."""
+        """The count of numbers in the whole weight."""
         return math.prod(self.shape)
 
     @property
     def in_blocks(self) -> bool:
-        """Stacked over layers, and scanned."""
+        """Whether the weight belongs to the blocks, which are stacked over layers and scanned."""
         return self.name not in ("embedding", "head", "final_norm")
 
 
 @cache
 def weights(decoder: DecoderConfig, split: Split) -> tuple[Weight, ...]:
-    """Every weight of a decoder, and how much of it a device of this mesh holds."""
+    """Return every weight of a decoder, with the size of its shard on this mesh."""
     abstract = nnx.eval_shape(lambda: Decoder(decoder, rngs=nnx.Rngs(0)))
     tree = nnx.to_pure_dict(nnx.state(abstract))
     return _placed(decoder, split, tree)
@@ -73,7 +79,7 @@ def _placed(decoder: DecoderConfig, split: Split, tree: Any) -> tuple[Weight, ..
 
 
 def parameters(decoder: DecoderConfig) -> dict[str, int]:
-    """How many numbers each part of the weights holds: matrices by name, norms, biases."""
+    """Count the parameters by part: each matrix by its name, all norms, and all biases."""
     counts: dict[str, int] = {}
     for weight in weights(decoder, Split(1, 1, 1)):
         part = KINDS.get(weight.name.rpartition("_")[2], weight.name)
@@ -82,7 +88,7 @@ def parameters(decoder: DecoderConfig) -> dict[str, int]:
 
 
 def trained(job: Job, split: Split) -> tuple[Weight, ...]:
-    """What learns: all weights, or the adapters of the blocks' matrices."""
+    """Return the weights that are trained: all of them, or the adapters of the blocks' matrices."""
     if not job.lora_rank:
         return weights(job.decoder, split)
     adapters: dict[str, jax.ShapeDtypeStruct] = {}
@@ -98,12 +104,12 @@ def trained(job: Job, split: Split) -> tuple[Weight, ...]:
 
 
 class Pass(NamedTuple):
-    """What runs through the layers at once, a device and padding included.
+    """The sizes of one pass through the layers on one device, including padding.
 
     Attributes:
-      tokens: Of all rows.
-      keys: That the rows see, each row its prompt's too.
-      scores: Pairs of a query and a key, a head.
+      tokens: Tokens of all rows.
+      keys: Keys that the rows attend to, including those of their prompts.
+      scores: Pairs of a query and a key, per head.
     """
 
     tokens: float
@@ -112,13 +118,13 @@ class Pass(NamedTuple):
 
 
 def scores_of(job: Job, split: Split, part: Pass) -> float:
-    """How many scores of attention a layer holds on a device; none where attention is fused."""
+    """Count the attention scores that a layer holds on a device; 0 if attention is fused."""
     heads = job.decoder.heads / divisor(job.decoder.kv_heads, split.tensor)
     return 0.0 if job.fused_attention else heads * part.scores
 
 
 def widths(job: Job, split: Split) -> tuple[float, float, float]:
-    """Of a device's queries, of its keys, and of its part of the FFN."""
+    """Return the widths of a device's queries, of its keys, and of its part of the FFN."""
     decoder, tensor = job.decoder, split.tensor
     query, key = (
         heads * decoder.head_dim / divisor(heads, tensor)
@@ -128,12 +134,12 @@ def widths(job: Job, split: Split) -> tuple[float, float, float]:
 
 
 def divisor(size: int, parts: int) -> int:
-    """The parts that an axis is really split into: all, or none where they do not divide it."""
+    """Return the number of parts that an axis is split into: `parts` if they divide it, else 1."""
     return parts if size % parts == 0 else 1
 
 
 def moment_bytes(job: Job, weight: Weight) -> float:
-    """Of both moments of one number of a weight; in 8 bits every block has a float32 scale too."""
+    """Return the bytes of both moments per parameter. int8 adds a float32 scale for each block."""
     if job.moments == "int8":
         return 2 * (1 + MASTER / block_size(weight.shape[-1]))
     return 2.0 * BYTES[job.moments]

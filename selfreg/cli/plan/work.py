@@ -1,9 +1,9 @@
-"""FLOPs and bytes of a step, and the hours that they take.
+"""Estimate the FLOPs and the bytes of a step, and the hours that they take.
 
-A product of [n, a] with [a, b] is 2 n a b FLOPs. So a token costs 2 FLOPs a weight that it is
-multiplied by (the 2N forward and 6N forward and backward of Kaplan et al. 2020, arXiv:2001.08361,
-section 2.1, here exactly, matrix by matrix) and each pair of a query and a key that it sees 4 a
-head and head dimension. Counted is what the masks let through.
+A product of [n, a] with [a, b] takes 2 n a b FLOPs. So a token takes 2 FLOPs for each weight that
+it is multiplied by. (Kaplan et al. 2020, arXiv:2001.08361, section 2.1, estimate 2N forward, and 6N
+forward and backward; this module counts each matrix exactly.) Each pair of a query and a key takes
+4 FLOPs per head and head dimension. Only pairs that the attention mask allows are counted.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,10 @@ class Stage:
     """One stage of the work, over all devices.
 
     Attributes:
-      flops: Of matrix products.
-      bytes: That the busiest device must read from its memory; 0 where arithmetic sets the pace.
-      seconds: Expected.
+      flops: FLOPs of the matrix products.
+      bytes: Bytes that the busiest device reads from its memory; 0 for a stage that arithmetic
+        bounds.
+      seconds: The expected time.
     """
 
     flops: float
@@ -37,22 +38,25 @@ class Stage:
         )
 
     def over(self, steps: int) -> "Stage":
-        """Its part of each of so many steps that share it."""
+        """Return the share of each of `steps` steps in this stage."""
         return Stage(self.flops / steps, self.bytes / steps, self.seconds / steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Stages of a step, and of the panels that are measured now and then.
+    """The stages of a step and of the panels, and the time of campaigns.
 
     Attributes:
-      sample: Of a step, in the mean where several learn from the same completions.
-      score: Of a step: logprobs of the reference policy for a KL penalty; for DPO of both policies.
-      update: Of a step.
-      panel: Of one panel.
-      report: Of one report panel, of which a campaign measures three.
-      campaign_s: Steps, panels and reports, without grading and snapshots.
-      chain_s: All campaigns.
+      sample: Drawing the completions of a step. If several steps learn from the same completions,
+        it is one step's share.
+      score: Scoring in a step: logprobs of the reference policy for a KL penalty, and of both
+        policies for DPO.
+      update: The update of a step.
+      panel: One panel.
+      report: One report panel. A campaign measures three.
+      campaign_s: Seconds of a campaign: its steps, panels and reports, but not its grading and
+        snapshots.
+      chain_s: Seconds of all campaigns.
     """
 
     sample: Stage
@@ -65,12 +69,12 @@ class Work:
 
     @property
     def step_s(self) -> float:
-        """Of one step without panels."""
+        """Seconds of one step without panels."""
         return self.sample.seconds + self.score.seconds + self.update.seconds
 
 
 def token_flops(decoder: DecoderConfig) -> tuple[int, int]:
-    """FLOPs of a token's products with the layers' matrices, and with the head; forward."""
+    """Return a token's forward FLOPs: products with the layers' matrices, and with the head."""
     matrices = sum(
         weight.size
         for weight in weights(decoder, Split(1, 1, 1))
@@ -80,9 +84,9 @@ def token_flops(decoder: DecoderConfig) -> tuple[int, int]:
 
 
 def pair_flops(decoder: DecoderConfig, start: int, count: int) -> int:
-    """Attention's FLOPs of `count` tokens, of which the first sees `start` before itself; forward.
+    """Return the forward FLOPs of attention for `count` tokens that follow `start` earlier ones.
 
-    A query and a key take 2 FLOPs a head dimension for their score and 2 for the value.
+    A pair of a query and a key takes 2 FLOPs per head dimension for the score and 2 for the value.
     """
     windows = [decoder.window if slides else None for slides in decoder.slides]
     pairs = 0
@@ -93,24 +97,25 @@ def pair_flops(decoder: DecoderConfig, start: int, count: int) -> int:
 
 
 def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: float) -> Work:
-    """The work of a job on a mesh.
+    """Estimate the work of a job on a mesh.
 
-    Arithmetic takes FLOPs / (devices x FLOP/s x mfu) seconds, decoding at least its bytes /
-    (bandwidth x mbu): the weights once a token and turn, each row's keys and values, and once
-    for all rows that share them the prompts'.
+    Arithmetic takes FLOPs / (devices x FLOP/s x mfu) seconds. Decoding takes at least bytes /
+    (bandwidth x mbu) seconds. For each token of a turn, it reads the weights once, the keys and
+    values of each row, and the keys and values of each prompt once for all rows that share it.
 
     Args:
       job: The job.
       split: The mesh.
-      device: What it is made of.
+      device: The kind of the mesh's devices.
       mfu: The fraction of a device's FLOP/s that matrix products reach.
       mbu: The fraction of its bandwidth that decoding reaches.
     """
     tflops = device.bfloat16_tflops if job.dtype_bytes == 2 else device.float32_tflops
     pace = split.data * split.fsdp * split.tensor * tflops * 1e12 * mfu
     layers, attention, head = _forward(job, split)
-    # Backward: each product becomes two, of which frozen weights want one. Remat runs layers
-    # forward once more, or their attention only; the logits of a chunk are always computed again.
+    # In the backward pass each product becomes two, but a frozen weight needs only one of them.
+    # Remat runs the layers forward once more, or only their attention. The logits of a chunk are
+    # always computed again.
     again = {"none": (0, 0), "dots": (0, 1), "layer": (1, 1)}[job.remat]
     wanted = 1 if job.lora_rank else 2
     update = (1 + wanted + again[0]) * layers + (3 + again[1]) * attention + (2 + wanted) * head
@@ -127,10 +132,10 @@ def estimate_work(job: Job, split: Split, device: Device, *, mfu: float, mbu: fl
 
 
 def _forward(job: Job, split: Split) -> tuple[int, int, int]:
-    """FLOPs of a step's products with layers, of its attention, and of its logprobs; forward.
+    """Return a step's forward FLOPs: products with the layers, attention, and logprobs.
 
-    Completions lie in rows as `pack` puts them, and each slot computed counts; attention counts
-    what the masks let through.
+    Completions are in rows as `pack` places them, and every computed slot counts. For attention,
+    only pairs that the mask allows count.
     """
     decoder, problems, group = job.decoder, job.train.problems, job.train.group
     matrices, head = token_flops(decoder)
@@ -143,7 +148,7 @@ def _forward(job: Job, split: Split) -> tuple[int, int, int]:
 
 
 def _decode(job: Job, draws: Draws, split: Split, device: Device, pace: float, mbu: float) -> Stage:
-    """Prefill each prompt once, then one token of every row at a time, turn after turn."""
+    """Estimate decoding: prefill each prompt once, then decode one token of every row at a time."""
     decoder, total = job.decoder, draws.problems * draws.group
     matrices, head = token_flops(decoder)
     turns = -(-total // draws.at_once)
@@ -153,7 +158,7 @@ def _decode(job: Job, draws: Draws, split: Split, device: Device, pace: float, m
     )
     rows, prompts = draws.held(split.rows)
     token = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * job.dtype_bytes
-    # Columns read over all steps.
+    # Cache columns that are read, summed over the tokens of a completion.
     columns = job.completion * (prompts * job.prompt + rows * job.completion / 2)
     shared = split.tensor if decoder.kv_heads % split.tensor == 0 else 1
     read = sum(weight.size for weight in weights(decoder, split)) * job.dtype_bytes / split.tensor

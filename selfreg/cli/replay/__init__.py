@@ -1,1 +1,1 @@
-"""Controls asked again about stored chains."""
+"""Replay other controls on stored chains."""

@@ -3,9 +3,9 @@
     selfreg replay --run=runs/tiny/A0/seed_7 --condition=ONLINE
     selfreg replay --run=runs/tiny/A0/seed_7 --within=my_control.py --out=decisions.json
 
-Without --condition, --within and --between it replays the run's own controls. The controls get the
-options of the run's config. The update rule of a condition plays no part, as the samples were drawn
-already, and no language model is asked.
+Without --condition, --within and --between, the command replays the run's own controls. Controls
+get the options of the run's config. The update rule of a condition has no effect, because the
+samples are already drawn. No language model is queried.
 """
 
 from pathlib import Path

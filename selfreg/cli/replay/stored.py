@@ -1,4 +1,4 @@
-"""Replay a stored run under other controls, and lay their decisions out as a table."""
+"""Replay a stored run under other controls, and put their decisions into a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +19,12 @@ from selfreg.run.validate import resolve
 def with_controls(
     config: Mapping[str, Any], condition: str | None, within: str | None, between: str | None
 ) -> dict[str, Any]:
-    """Return a run's config with other controls; None leaves the run's own.
+    """Return a run's config with other controls; None keeps the run's own control.
 
     Options that the run's version of the package did not have take their defaults.
 
     Raises:
-      ValueError: There is no such condition.
+      ValueError: The condition does not exist.
     """
     if condition is not None and condition not in CONDITIONS:
         raise ValueError(f"--condition={condition}: must be one of {', '.join(CONDITIONS)}")
@@ -66,7 +66,7 @@ def decisions(run: Run, config: Mapping[str, Any]) -> tuple[tuple[Decided, ...],
 
 
 def table_of(run: Run, decided: tuple[Decided, ...], after: Plan, title: str) -> Table:
-    """Lay out, by campaign, what the run did and what the controls would have decided."""
+    """Tabulate what the run did in each campaign, and what the controls would have decided."""
     table = Table(title=title)
     for column in ("campaign", "the run did", "and within it", "would order", "would do within it"):
         table.add_column(column, justify="left")
@@ -88,7 +88,7 @@ def table_of(run: Run, decided: tuple[Decided, ...], after: Plan, title: str) ->
 
 
 def plan_words(plan: Plan) -> str:
-    """A plan in one line."""
+    """Describe a plan in one line."""
     start = "the initial policy" if plan.start is None else _name(plan.start)
     words = [f"{plan.action + ': ' if plan.action else ''}{start}", f"{plan.budget_steps} steps"]
     words += [f"lr {plan.lr:g}", f"KL {plan.kl_coef:g}"]
@@ -98,7 +98,7 @@ def plan_words(plan: Plan) -> str:
 
 
 def within_words(decided: Decided, plan: Plan, end_step: int) -> str:
-    """What happens within a campaign, in one line."""
+    """Describe in one line what a control decides within a campaign."""
     if not decided.decisions:
         return f"go on to step {end_step}" + ("" if end_step == plan.budget_steps else ", at least")
     return ", ".join(f"{d.verdict.value.replace('_', ' ')} at {d.step}" for d in decided.decisions)
