@@ -141,7 +141,7 @@ def test_an_error_of_the_first_process_ends_both_with_one_line(runs):
     "arguments", ["'somewhere', 2, 0", "'here:99', 2, None", "'auto', None, None"]
 )
 def test_what_a_run_of_several_needs_is_said(arguments):
-    code = f"from selfreg import distributed; distributed.start({arguments})"
+    code = f"from selfreg.policy import distributed; distributed.start({arguments})"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )

@@ -92,14 +92,14 @@ def load_run(folder: Path) -> Run:
     try:
         records = rundir.read_records(folder)
         summaries = rundir.read_summaries(folder)
+        if not records:
+            raise ValueError(f"{folder} holds no step yet")
         check_records(folder, records, summaries)
         for key in _NEEDED:
             config[key]
         traces = rundir.traces(records, config["control_metric"])
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder} was written by another version of selfreg: {error}") from None
-    if not records:
-        raise ValueError(f"{folder} holds no step yet")
     return Run(
         folder,
         config,

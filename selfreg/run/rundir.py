@@ -186,7 +186,10 @@ def read_records(folder: Path) -> list[StepRecord]:
             rates = tuple(row.get("rates", ()))
             records.append(StepRecord(row["campaign"], row["step"], row["metrics"], rates))
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file}, line {number} is no step's record: {error!r}") from None
+            raise ValueError(
+                f"{file}, line {number} is no step's record ({error!r}): it is damaged, or another "
+                "version of selfreg wrote it"
+            ) from None
     return records
 
 
