@@ -47,7 +47,7 @@ def first_that_fits(decoder: DecoderConfig, room: float) -> Chosen | None:
                 "rollout.max_prompt_tokens": PROMPT, "rollout.max_new_tokens": COMPLETION,
                 "rollout.max_sequences": DECODED_ROWS, "learn.microbatch_rows": AT_ONCE,
                 "learn.row_tokens": (COMPLETION,), "learn.logprob_chunk_tokens": 1024,
-                "problems.panel_count": 1, "problems.report_count": 1,
+                "problems.panel_count": 2, "problems.report_count": 2,
                 "evaluation.panel_samples": DECODED_ROWS,
                 "evaluation.report_samples": DECODED_ROWS,
             } | changes
