@@ -320,14 +320,7 @@ def _show_aims(cells: Cells) -> None:
             share, name = max(worst)
             aims.append(Aim(f"false alarms of {alpha:g} at most", f"{share:.2%} in {name}",
                             share <= alpha))  # fmt: skip
-    wanted = (
-        ("96x4", 0.05, 24),
-        ("96x4", 0.1, 2),
-        ("96x4", 0.2, 1),
-        ("96x4", 0.4, 1),
-        ("32x4", 0.1, 10),
-    )
-    for size, drop, most in wanted:
+    for size, drop, most in WANTED:
         cell = cells.get(f"delay|{size}|{drop:g} over 1")
         if cell:
             delays = [d if d > 0 else 10**6 for d in cell["delays"]["guard 0.05"]]

@@ -28,7 +28,9 @@ from selfreg.run.command import Command, Exit, fail
 from selfreg.run.command import run as run_command
 from selfreg.run.records import Problem
 
-_MODEL = flags.DEFINE_string("model", "tiny", "Whose tokenizer: as config.model.path.")
+_MODEL = flags.DEFINE_string(
+    "model", "tiny", "The policy whose tokenizer counts prompts, as config.model.path."
+)
 _PROMPT = flags.DEFINE_enum("prompt", "plain", STYLES, "Prompt style, as config.model.prompt.")
 _SAMPLES = flags.DEFINE_integer("samples", 5, "Prompts to print.", lower_bound=0)
 _MAX_BROKEN = flags.DEFINE_integer("max_broken", 0, "As config.problems.max_broken.", lower_bound=0)

@@ -87,10 +87,6 @@ class Checkpoints:
         metrics = None if peak_value is None else {PEAK: peak_value}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
-    def latest_step(self) -> int | None:
-        """Return the last step that is complete on disk."""
-        return self._manager.latest_step()
-
     def steps(self) -> list[int]:
         """Return the steps that are complete on disk, in order."""
         return sorted(self._manager.all_steps())

@@ -11,7 +11,7 @@ The description is a GpuTargetConfigProto in text form. Its numbers have these s
 - Limits of one SM of both: XLA has no file for compute capability 8.9, so the numbers are those of
   its a6000 (8.6). They were not checked against NVIDIA's own tables for 8.9.
 
-A test compares memory and bandwidth with selfreg.plan.devices.
+A test compares memory and bandwidth with selfreg.cli.plan.devices.
 """
 
 from dataclasses import dataclass
